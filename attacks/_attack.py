@@ -1,0 +1,125 @@
+"""What an attack is to the rest of the world: a name, a paper, a level, bounded options."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Level = Literal["update", "data", "protocol"]
+View = Literal["own", "fellows", "all"]
+Value = float | int | str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """One option of an attack: its type, default and bounds.
+
+    Attributes:
+        kind: The type of the value. An int passes for a float, a bool passes for nothing.
+        default: Used when the option is not given. ``None`` means worked out from the rest, and
+            may then be given too.
+        summary: One line for the listing.
+        low: Least value allowed, itself included.
+        high: Greatest value allowed, itself included.
+        choices: For a str, every value allowed.
+    """
+
+    kind: type[float] | type[int] | type[str]
+    default: Value
+    summary: str
+    low: float = -sys.float_info.max
+    high: float = sys.float_info.max
+    choices: tuple[str, ...] = ()
+
+    @property
+    def bounds(self) -> str:
+        """The values allowed, in words."""
+        if self.kind is str:
+            return "one of " + ", ".join(self.choices)
+        return f"{self.kind.__name__} in [{self.low:g}, {self.high:g}]"
+
+    def check(self, owner: str, value: object) -> Value:
+        """Return ``value`` in the option's type; refuse it when it lies outside the bounds."""
+        if value is None and self.default is None:
+            return None
+        if self.kind is str:
+            if isinstance(value, str) and value in self.choices:
+                return value
+            near = nearest(str(value), self.choices)
+            raise ValueError(f"{owner} needs {self.bounds}: got {value!r}{near}")
+        number = isinstance(value, int) or (self.kind is float and isinstance(value, float))
+        if number and not isinstance(value, bool):
+            assert isinstance(value, int | float)
+            # the bounds are finite, so NaN, infinity and an int beyond any float fail here
+            if self.low <= value <= self.high:
+                return float(value) if self.kind is float else value
+        raise ValueError(f"{owner} needs a finite {self.bounds}: got {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack:
+    """What a Byzantine client does, and what may be set.
+
+    Attributes:
+        name: The key in ``ATTACKS`` and in a recipe.
+        summary: One line.
+        source: Paper and link.
+        level: "update" crafts rows from rows, "data" changes what a liar trains on, "protocol"
+            changes what it sends or whether it does.
+        knowledge: The views of others' updates that make sense, least first: "own" (each liar
+            its own honestly trained update), "fellows" (those of all liars), "all" (those of
+            the honest clients). Empty where no update is looked at.
+        options: Name -> what it may be.
+        takes: Which of "own" and "generator" the function wants beside its options.
+        function: On rows of updates for "update", on rows of data for "data", else ``None``.
+    """
+
+    name: str
+    summary: str
+    source: str
+    level: Level
+    knowledge: tuple[View, ...] = ()
+    options: Mapping[str, Option] = field(default_factory=dict)
+    takes: tuple[Literal["own", "generator"], ...] = ()
+    function: Callable[..., Any] | None = None
+
+    def check_options(self, given: Mapping[str, object]) -> dict[str, Value]:
+        """Return every option of the attack, checked, with defaults where none was given.
+
+        Args:
+            given: Option name -> value, as a recipe or a call has it.
+
+        Returns:
+            One value for each of ``self.options``, in their order.
+
+        Raises:
+            ValueError: If a name is unknown (the nearest is named) or a value out of bounds.
+        """
+        for name in given:
+            if name not in self.options:
+                known = ", ".join(self.options) or "none"
+                near = nearest(str(name), self.options)
+                raise ValueError(f"{self.name} needs options among: {known}; got {name!r}{near}")
+        return {
+            name: option.check(f"{self.name}.{name}", given[name])
+            if name in given
+            else option.default
+            for name, option in self.options.items()
+        }
+
+    def text(self) -> str:
+        """The entry of the attack in a listing: a few lines of plain text."""
+        knows = f" (sees: {', '.join(self.knowledge)})" if self.knowledge else ""
+        lines = [f"{self.name}: {self.summary}", f"  level: {self.level}{knows}"]
+        for name, option in self.options.items():
+            lines.append(f"  {name} = {option.default}: {option.summary}; {option.bounds}")
+        return "\n".join([*lines, f"  source: {self.source}"])
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """End of an error message that names the nearest known name, empty when none is near."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
