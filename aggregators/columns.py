@@ -1,0 +1,57 @@
+"""Rules on the columns: sort each coordinate, one block of columns at a time."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from aggregators.rows import Rows, column_blocks, one_thread
+
+ColumnRule = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+def sorted_columns(block: Tensor) -> Tensor:
+    """Sort each column of an (n, w) block; returns (w, n), ascending along the second axis.
+
+    Sorted across, not down: a third of the time of ``sort(dim=0)`` at n=20.
+    """
+    return block.t().contiguous().sort(dim=1).values
+
+
+def count_within(block: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Count, for each row, the columns where its value lies in [low, high]: (n,) float64.
+
+    A row whose value equals an end is within, whichever of the equal rows a sort would drop.
+    """
+    return ((block >= low) & (block <= high)).sum(dim=1).to(torch.float64)
+
+
+def walk_columns(
+    rows: Rows, rule: ColumnRule, *, matrix: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Run a column rule over blocks of columns, mixing the rows of each block first.
+
+    Mixed rows are formed in float64 and never for more than one block.
+
+    Args:
+        rows: One client update per row: an (n, d) tensor or n tensors of shape (d,).
+        rule: Takes an (m, w) block, returns (w,) values and (m,) counts of columns used.
+        matrix: Mixing matrix of shape (m, n), or None for the rows as they are.
+
+    Returns:
+        The aggregate, shape (d,), dtype and device of the rows, and the share of coordinates at
+        which each (mixed) row's value was used, shape (m,), float64, on the CPU.
+    """
+    result = torch.empty_like(rows[0], memory_format=torch.contiguous_format)
+    used = torch.zeros(len(rows) if matrix is None else len(matrix), dtype=torch.float64)
+    matrix = None if matrix is None else matrix.to(result.device)
+    with one_thread():
+        for columns, block in column_blocks(rows):
+            if matrix is not None:
+                block = matrix @ block.to(torch.float64)
+            elif block.dtype in (torch.float16, torch.bfloat16):
+                block = block.to(torch.float32)
+            values, counts = rule(block)
+            result[columns] = values
+            used += counts.cpu()
+    return result, used / result.numel()

@@ -1,0 +1,82 @@
+"""Geometric median: the point with the least sum of distances to the updates."""
+
+import torch
+from torch import Tensor
+
+from aggregators.gram import Gram, middle
+from aggregators.rule import Combination, Option, Rule
+
+
+def _central_half(gram: Gram) -> Tensor:
+    """Weigh alike the n//2 + 1 clients with the least sum of distances to all, shape (p,).
+
+    A start that f < n/2 rows at 1e30 do not move: each of them has a larger sum than each client
+    of a close majority. From the mean, Weiszfeld comes back from there by a factor f/(n-f) a
+    step only.
+    """
+    n = gram.num_clients
+    count = n // 2 + 1
+    sums = gram.squared_distances().sqrt().sum(dim=1)
+    weights = torch.zeros(n + gram.num_extra, dtype=torch.float64)
+    weights[sums.sort(stable=True).indices[:count]] = 1 / count
+    return weights
+
+
+def geometric_median(
+    gram: Gram, *, f: int, max_steps: int = 32, nu: float = 1e-6, tolerance: float = 1e-8
+) -> Combination:
+    """Minimise the sum of distances by smoothed Weiszfeld steps on the Gram matrix.
+
+    Each step weighs a client by 1 / max(floor, its distance to the point). Starts at the mean of
+    the n//2 + 1 clients with the least sum of distances to all (equal sums: lowest index first).
+    The floor and the stop are relative to the scale, the median distance to the start, so
+    that small updates are treated like large ones. At scale 0 the start is the answer: more
+    than half of the clients stand on it.
+
+    Args:
+        gram: The clients' Gram.
+        f: Clients that may be Byzantine, a count. Needs n >= 2f + 1; not used otherwise.
+        max_steps: Most Weiszfeld steps.
+        nu: The floor of a distance, relative to the scale.
+        tolerance: Stops when a step is no longer than this, relative to the scale.
+
+    Returns:
+        Weights that sum to one. Facts: ``steps``, ``scale``.
+
+    Raises:
+        ValueError: If n < 2f + 1.
+
+    Source:
+        Pillutla, Kakade, Harchaoui 2022 (smoothed Weiszfeld), https://arxiv.org/abs/1912.13445
+        Chen, Su, Xu 2017, https://arxiv.org/abs/1705.05491
+    """
+    n = gram.num_clients
+    RULE.check_clients(n, f)
+    point = gram.affine(_central_half(gram))
+    distances = gram.distances_to(point)
+    scale = middle(distances)
+    steps, moved = 0, torch.inf
+    while scale > 0 and steps < max_steps and moved > tolerance * scale:
+        pulls = 1 / distances.clamp(min=nu * scale)
+        following = torch.zeros_like(point)
+        following[:n] = pulls / pulls.sum()
+        moved = gram.length(following - point)
+        point, steps = following, steps + 1
+        distances = gram.distances_to(point)
+    return Combination(point[:-1], {"steps": float(steps), "scale": scale})
+
+
+RULE = Rule(
+    name="geometric_median",
+    summary="The point with the least sum of distances to the updates",
+    source="Pillutla et al. 2022, https://arxiv.org/abs/1912.13445",
+    condition="n >= 2f + 1",
+    min_clients=lambda f: 2 * f + 1,
+    kind="gram",
+    function=geometric_median,
+    options={
+        "max_steps": Option("Most Weiszfeld steps", int, 32, 1, 100_000),
+        "nu": Option("Floor of a distance, relative to the median distance", float, 1e-6, 1e-9, 1),
+        "tolerance": Option("Stop at a step this short, same scale", float, 1e-8, 0, 1),
+    },
+)

@@ -1,0 +1,38 @@
+"""The mean: FedAvg's rule, and no defence."""
+
+import torch
+
+from aggregators.gram import Gram
+from aggregators.rule import Combination, Rule
+
+
+def mean(gram: Gram, *, f: int) -> Combination:
+    """Weigh every client alike, whatever it reports about itself.
+
+    Args:
+        gram: The clients' Gram.
+        f: Not used: one Byzantine client moves the mean anywhere.
+
+    Returns:
+        Weights 1/n.
+
+    Source:
+        McMahan et al. 2017, Algorithm 1 with equal n_k, https://arxiv.org/abs/1602.05629
+    """
+    n = gram.num_clients
+    RULE.check_clients(n, f)
+    weights = torch.zeros(n + gram.num_extra, dtype=torch.float64)
+    weights[:n] = 1 / n
+    return Combination(weights)
+
+
+RULE = Rule(
+    name="mean",
+    summary="The average of all updates; no defence, the control in every table",
+    source="McMahan et al. 2017, Algorithm 1, https://arxiv.org/abs/1602.05629",
+    condition="n >= 1",
+    min_clients=lambda f: 1,
+    kind="gram",
+    function=mean,
+    needs_f=False,
+)

@@ -1,0 +1,45 @@
+"""Coordinate-wise median."""
+
+import torch
+from torch import Tensor
+
+from aggregators.columns import count_within, sorted_columns
+from aggregators.rule import Rule
+
+
+def median(updates: Tensor, *, f: int) -> tuple[Tensor, Tensor]:
+    """Take the median of each coordinate; of an even count the mean of the two middles.
+
+    (``torch.median`` takes the lower of the two.)
+
+    Args:
+        updates: One client update per row, shape (n, d), floating point.
+        f: Clients that may be Byzantine, a count. Needs n >= 2f + 1; not used otherwise.
+
+    Returns:
+        The medians, shape (d,), float64, and for each row the number of coordinates at which its
+        value is a middle, or lies between the two, shape (n,), float64.
+
+    Raises:
+        ValueError: If n < 2f + 1.
+
+    Source:
+        Yin et al. 2018, Definition 1, https://arxiv.org/abs/1803.01498
+    """
+    n = len(updates)
+    RULE.check_clients(n, f)
+    ordered = sorted_columns(updates)
+    low, high = ordered[:, (n - 1) // 2], ordered[:, n // 2]
+    values = (low.to(torch.float64) + high.to(torch.float64)) / 2
+    return values, count_within(updates, low, high)
+
+
+RULE = Rule(
+    name="median",
+    summary="The median of each coordinate; of an even count the mean of the two middles",
+    source="Yin et al. 2018, Definition 1, https://arxiv.org/abs/1803.01498",
+    condition="n >= 2f + 1",
+    min_clients=lambda f: 2 * f + 1,
+    kind="columns",
+    function=median,
+)
