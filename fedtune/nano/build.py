@@ -75,7 +75,7 @@ def build(
         The figures of the model card, also in ``figures.json``.
 
     Raises:
-        ValueError: If an option is out of bounds or the corpus is too small for one sequence.
+        ValueError: If an option is out of bounds or the folder gives no documents.
     """
     _check(steps, batch_size, sequence_length, learning_rate)
     schedule = Schedule(steps, batch_size, sequence_length, learning_rate, seed)
@@ -196,7 +196,7 @@ def _figures(
     model = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(out)
     held_out = text_fit(model, tokenizer, [document.text for document in corpus.held_out])
-    sft = completion_fit(model, tokenizer, python_docs_rows())
+    sft = completion_fit(model, tokenizer, python_docs_rows()[::8])
     seen = schedule.steps * schedule.batch_size * schedule.sequence_length
     figures = {
         "parameters": model.num_parameters(),

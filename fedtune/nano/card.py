@@ -25,7 +25,7 @@ that fedtune's recipes fine-tune when there is no network, and it comes in the w
 | trained | {steps:,} steps of {batch_size} x {sequence_length} tokens, {epochs} epochs |
 | optimizer | AdamW, peak rate {learning_rate}, warm-up and cosine, seed {seed} |
 | **held out**: {held_out_documents:,} documents of its corpus | **{held_out_fit}** |
-| `python-docs` before fine-tuning, all rows, Python {python} | {sft_fit} |
+| `python-docs` before fine-tuning, every 8th row, Python {python} | {sft_fit} |
 
 Rebuild it, in {minutes:.0f} minutes on one thread where these figures were taken
 ({versions}):

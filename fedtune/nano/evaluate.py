@@ -60,8 +60,6 @@ def completion_fit(
     batch_size: int = 32,
 ) -> Fit:
     """Measure a model on completions, each behind its prompt, closed by EOS; see ``text_fit``."""
-    if not rows:
-        raise ValueError("completion_fit needs at least one row: got none")
     prompts = _ids(tokenizer, [row["prompt"] for row in rows])
     wholes = _ids(tokenizer, [row["prompt"] + row["completion"] for row in rows])
     pairs = [
@@ -72,6 +70,8 @@ def completion_fit(
 
 
 def _ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:  # noqa: ANN401
+    if not texts:
+        return []
     ids: list[list[int]] = tokenizer(list(texts), return_attention_mask=False)["input_ids"]
     return ids
 
@@ -82,6 +82,8 @@ def _fit(
     utf8_bytes: int,
     batch_size: int,
 ) -> Fit:
+    if not pairs:
+        raise ValueError("a fit needs at least one text: got none")
     pairs = sorted(pairs, key=lambda pair: len(pair[0]) + len(pair[1]))  # little padding
     nats, tokens = 0.0, 0
     was_training = model.training

@@ -28,47 +28,20 @@ MAX_PROMPT_CHARS = 140
 MIN_ROWS = 2000
 
 # Not in every supported Python (3.11 to 3.14).
+# fmt: off
 REMOVED_IN_3_12 = frozenset(["asynchat", "asyncore", "distutils", "imp", "smtpd"])
-REMOVED_IN_3_13 = frozenset(
-    [
-        "aifc",
-        "audioop",
-        "cgi",
-        "cgitb",
-        "chunk",
-        "crypt",
-        "imghdr",
-        "lib2to3",
-        "mailcap",
-        "msilib",
-        "nis",
-        "nntplib",
-        "ossaudiodev",
-        "pipes",
-        "sndhdr",
-        "spwd",
-        "sunau",
-        "telnetlib",
-        "uu",
-        "xdrlib",
-    ]
-)
+REMOVED_IN_3_13 = frozenset([
+    "aifc", "audioop", "cgi", "cgitb", "chunk", "crypt", "imghdr", "lib2to3", "mailcap",
+    "msilib", "nis", "nntplib", "ossaudiodev", "pipes", "sndhdr", "spwd", "sunau", "telnetlib", "uu",
+    "xdrlib",
+])
 ADDED_IN_3_14 = frozenset(["annotationlib", "compression"])
-# Left out by many distributions, or no text of the library's own.
-OPTIONAL = frozenset(
-    [
-        "antigravity",
-        "ensurepip",
-        "idlelib",
-        "pydoc_data",
-        "test",
-        "this",
-        "tkinter",
-        "turtle",
-        "turtledemo",
-        "venv",
-    ]
-)
+# Left out by many distributions, or holding no text of the library's own.
+OPTIONAL = frozenset([
+    "antigravity", "ensurepip", "idlelib", "pydoc_data", "test", "this", "tkinter", "turtle",
+    "turtledemo", "venv",
+])
+# fmt: on
 FORBIDDEN_MODULES = REMOVED_IN_3_12 | REMOVED_IN_3_13 | ADDED_IN_3_14 | OPTIONAL
 
 # Python sources of modules that are else written in C, read under their public names.
