@@ -116,9 +116,7 @@ def aggregate_with_report(
         ValueError: As ``aggregate``, and if the state or the Gram does not fit.
     """
     if isinstance(mixing, str):
-        raise ValueError(  # noqa: TRY004  a wrong value in a recipe, like the others
-            f"mixing needs a sequence of names: got {mixing!r}; write ({mixing!r},)"
-        )
+        raise ValueError(f"mixing needs a sequence of names: got {mixing!r}; write ({mixing!r},)")
     rule = _look_up("aggregator", name, AGGREGATORS)
     chain = [_look_up("mixing", each, MIXINGS) for each in mixing]
     return run(updates, rule, chain, f=f, state=state, given=gram, options=options)

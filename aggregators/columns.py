@@ -26,6 +26,18 @@ def count_within(block: Tensor, low: Tensor, high: Tensor) -> Tensor:
     return ((block >= low) & (block <= high)).sum(dim=1).to(torch.float64)
 
 
+def _distinct(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Find the first of each set of equal rows, and for each row the place of its first.
+
+    Neighbours often mix to the same row. Formed once, it ties with itself; formed twice it would
+    differ in the last bit, and which of the two was used would be rounding.
+    """
+    _, which = torch.unique(matrix.round(decimals=12), dim=0, return_inverse=True)
+    first = torch.full((int(which.max()) + 1,), len(matrix))
+    first.scatter_reduce_(0, which, torch.arange(len(matrix)), "amin")
+    return first, which
+
+
 def walk_columns(
     rows: Rows, rule: ColumnRule, *, matrix: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -44,11 +56,12 @@ def walk_columns(
     """
     result = torch.empty_like(rows[0], memory_format=torch.contiguous_format)
     used = torch.zeros(len(rows) if matrix is None else len(matrix), dtype=torch.float64)
-    matrix = None if matrix is None else matrix.to(result.device)
+    first, which = (None, None) if matrix is None else _distinct(matrix)
     with one_thread():
         for columns, block in column_blocks(rows):
             if matrix is not None:
-                block = matrix @ block.to(torch.float64)
+                weights = matrix[first].to(block.device)
+                block = (weights @ block.to(torch.float64))[which]
             elif block.dtype in (torch.float16, torch.bfloat16):
                 block = block.to(torch.float32)
             values, counts = rule(block)

@@ -7,18 +7,21 @@ from aggregators.gram import Gram, middle
 from aggregators.rule import Combination, Option, Rule
 
 
-def _central_half(gram: Gram) -> Tensor:
-    """Weigh alike the n//2 + 1 clients with the least sum of distances to all, shape (p,).
+def _robust_start(gram: Gram) -> Tensor:
+    """Weigh each client by 1/m², m its median distance to all clients, itself included: (p,).
 
-    A start that f < n/2 rows at 1e30 do not move: each of them has a larger sum than each client
-    of a close majority. From the mean, Weiszfeld comes back from there by a factor f/(n-f) a
-    step only.
+    With f < n/2, a row at 1e30 has m near 1e30 and does not move the start, while from the mean
+    Weiszfeld comes back from there by a factor f/(n-f) a step only. Nothing is selected, so
+    equal rows count alike and client order does not matter. Clients with m = 0 stand on one point,
+    with more than half of all: they share the weight.
     """
     n = gram.num_clients
-    count = n // 2 + 1
-    sums = gram.squared_distances().sqrt().sum(dim=1)
+    ordered = gram.squared_distances().sqrt().sort(dim=1).values
+    medians = (ordered[:, (n - 1) // 2] + ordered[:, n // 2]) / 2
+    least = medians.min()
+    pulls = (least / medians).square() if least > 0 else (medians == 0).to(torch.float64)
     weights = torch.zeros(n + gram.num_extra, dtype=torch.float64)
-    weights[sums.sort(stable=True).indices[:count]] = 1 / count
+    weights[:n] = pulls / pulls.sum()
     return weights
 
 
@@ -27,11 +30,11 @@ def geometric_median(
 ) -> Combination:
     """Minimise the sum of distances by smoothed Weiszfeld steps on the Gram matrix.
 
-    Each step weighs a client by 1 / max(floor, its distance to the point). Starts at the mean of
-    the n//2 + 1 clients with the least sum of distances to all (equal sums: lowest index first).
-    The floor and the stop are relative to the scale, the median distance to the start, so
-    that small updates are treated like large ones. At scale 0 the start is the answer: more
-    than half of the clients stand on it.
+    Each step weighs a client by 1 / max(floor, its distance to the point). Starts at the mean
+    weighted by 1/m², m a client's median distance to all clients. The floor and the stop are
+    relative to the scale, the median distance to the start, so that small updates are treated
+    like large ones. At scale 0 the start is the answer: more than half of the clients stand on it.
+    Where the minimum is not one point (an even count on a line), the start decides.
 
     Args:
         gram: The clients' Gram.
@@ -52,7 +55,7 @@ def geometric_median(
     """
     n = gram.num_clients
     RULE.check_clients(n, f)
-    point = gram.affine(_central_half(gram))
+    point = gram.affine(_robust_start(gram))
     distances = gram.distances_to(point)
     scale = middle(distances)
     steps, moved = 0, torch.inf

@@ -31,8 +31,8 @@ MIN_ROWS = 2000
 # fmt: off
 REMOVED_IN_3_12 = frozenset(["asynchat", "asyncore", "distutils", "imp", "smtpd"])
 REMOVED_IN_3_13 = frozenset([
-    "aifc", "audioop", "cgi", "cgitb", "chunk", "crypt", "imghdr", "lib2to3", "mailcap",
-    "msilib", "nis", "nntplib", "ossaudiodev", "pipes", "sndhdr", "spwd", "sunau", "telnetlib", "uu",
+    "aifc", "audioop", "cgi", "cgitb", "chunk", "crypt", "imghdr", "lib2to3", "mailcap", "msilib",
+    "nis", "nntplib", "ossaudiodev", "pipes", "sndhdr", "spwd", "sunau", "telnetlib", "uu",
     "xdrlib",
 ])
 ADDED_IN_3_14 = frozenset(["annotationlib", "compression"])

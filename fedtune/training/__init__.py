@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""What a client does with the anchor: TRL's local steps on its own data."""

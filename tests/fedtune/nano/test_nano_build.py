@@ -103,6 +103,6 @@ def test_options_out_of_bounds_are_refused(run, option, value):
 
 
 def test_a_folder_without_packages_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="needs documents.*got 0"):
+    with pytest.raises(ValueError, match=r"needs documents.*got 0"):
         build(tmp_path / "out", steps=1, packages=tmp_path, library=tmp_path)
     assert not (tmp_path / "out").exists()

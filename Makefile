@@ -1,0 +1,44 @@
+# Two commands matter: `make run` and `make test`. Everything else is for developers.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# One thread: two torch threads spin when anything else runs on two cores.
+export OMP_NUM_THREADS ?= 1
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: run test test-slow test-gpu lint format bench clean
+
+run: $(VENV)/.installed  ## make the environment, run the quickstart
+	$(BIN)/fedtune run quickstart
+
+test: $(VENV)/.installed  ## the fast tier
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.installed  ## minutes long: kills, long runs
+	$(BIN)/python -m pytest -m slow
+
+test-gpu: $(VENV)/.installed  ## needs a CUDA device
+	$(BIN)/python -m pytest -m gpu
+
+lint: $(VENV)/.installed  ## lint, format, types, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed  ## what a client-round costs
+	$(BIN)/python benchmarks/rounds.py
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

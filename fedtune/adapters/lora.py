@@ -1,0 +1,80 @@
+"""Attach a LoRA adapter to a base model; read it, write it, save it, every key checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from torch import Tensor
+
+from fedtune.adapters.layout import check_same_names
+from fedtune.recipe import Lora
+
+
+def attach(base: Any, lora: Lora, *, task_type: str, seed: int) -> PeftModel:  # noqa: ANN401
+    """Wrap a base model with a fresh adapter: A drawn from ``seed``, B zero.
+
+    Args:
+        base: A transformers model without an adapter.
+        lora: The recipe's section.
+        task_type: PEFT's name of the task, such as ``CAUSAL_LM``.
+        seed: Seeds A, on whatever device.
+
+    Raises:
+        ValueError: If the base already carries an adapter (PEFT would reset it with a mere
+            warning), or no module bears a target's name.
+    """
+    if isinstance(base, PeftModel) or getattr(base, "peft_config", None):
+        raise ValueError("the base already carries an adapter; unload it before attaching another")
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.lora_alpha,
+        lora_dropout=lora.lora_dropout,
+        target_modules=lora.target_modules,
+        modules_to_save=lora.modules_to_save or None,
+        use_rslora=lora.use_rslora,
+        task_type=task_type,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return get_peft_model(base, config)
+
+
+def read(model: PeftModel) -> dict[str, Tensor]:
+    """The adapter's tensors by PEFT's names on disk: float32 copies on the CPU, names sorted."""
+    live = _live(model)
+    return {name: live[name].detach().to("cpu", torch.float32, copy=True) for name in sorted(live)}
+
+
+def write(model: PeftModel, tensors: Mapping[str, Tensor]) -> None:
+    """Overwrite the adapter, in place.
+
+    PEFT's own loader does nothing and says nothing about names it does not know.
+
+    Raises:
+        ValueError: If a name or a shape is not the adapter's; then nothing is written.
+    """
+    live = _live(model)
+    check_same_names(tensors, list(live))
+    for name, target in live.items():
+        if tensors[name].shape != target.shape:
+            raise ValueError(
+                f"{name} needs shape {tuple(target.shape)}; got {tuple(tensors[name].shape)}"
+            )
+    with torch.no_grad():
+        for name, target in live.items():
+            target.copy_(tensors[name])
+
+
+def save(model: PeftModel, folder: Path) -> None:
+    """Write a plain PEFT folder, which `PeftModel.from_pretrained` loads without fedtune."""
+    model.save_pretrained(folder, save_embedding_layers=False)
+
+
+def _live(model: PeftModel) -> dict[str, Tensor]:
+    # These share memory with the parameters, so that writing to them writes the adapter.
+    state: dict[str, Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)
+    return state

@@ -1,0 +1,102 @@
+"""The Flower ClientApp: introduce yourself, train from the anchor, measure an adapter.
+
+It stands in an importable module, so that the base model in a process outlives a message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+import attacks
+from fedtune.federation import wire
+from fedtune.federation.adversary import byzantine_clients
+from fedtune.recipe import Recipe
+from fedtune.seeds import derive
+from fedtune.training.worker import Poison, Worker, get_worker
+
+app = ClientApp()
+
+
+@app.query()
+def introduce(message: Message, context: Context) -> Message:
+    """Say who this is and which base and tokenizer it holds."""
+    worker, client = _open(message, context)
+    words: dict[str, Any] = {
+        "client": client,
+        "base_hash": worker.base.base_hash,
+        "tokenizer_hash": worker.base.tokenizer_hash,
+        "anchor_hash": "",
+        "rows": len(worker.parts[client].train),
+    }
+    return Message(RecordDict({wire.ABOUT: ConfigRecord(words)}), reply_to=message)
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    """Run the local steps from the anchor, and send the delta."""
+    worker, client = _open(message, context)
+    anchor, agreement = _anchor(message, worker)
+    round_ = int(str(_order(message)["round"]))
+    recipe = worker.recipe
+    trained = worker.train(
+        anchor,
+        client=client,
+        round_=round_,
+        poison=_poison(recipe, client),
+        state_folder=Path(recipe.output_dir) / "clients" / f"{client:04d}",
+    )
+    reply = wire.train_reply(
+        trained.delta,
+        worker.layout,
+        round_=round_,
+        agreement=agreement,
+        train_loss=trained.train_loss,
+    )
+    return Message(reply, reply_to=message)
+
+
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    """Measure the adapter on this client's own held-out rows."""
+    worker, client = _open(message, context)
+    anchor, _ = _anchor(message, worker)
+    figures = worker.measure(anchor, client=client).as_dict()
+    return Message(RecordDict({wire.METRICS: MetricRecord({**figures})}), reply_to=message)
+
+
+def _open(message: Message, context: Context) -> tuple[Worker, int]:
+    client = int(context.node_config["partition-id"])
+    return get_worker(str(_order(message)["recipe"])), client
+
+
+def _order(message: Message) -> Mapping[str, object]:
+    return message.content.config_records[wire.ORDER]
+
+
+def _anchor(message: Message, worker: Worker) -> tuple[torch.Tensor, wire.Agreement]:
+    """The anchor, if it is what its hash says and both sides hold the same base and tokenizer."""
+    anchor = wire.from_arrays(message.content.array_records[wire.ANCHOR], worker.layout)
+    ours = wire.Agreement(
+        worker.base.base_hash, worker.base.tokenizer_hash, wire.hash_row(anchor, worker.layout)
+    )
+    theirs = wire.read_agreement(message.content.config_records[wire.ORDER])
+    if difference := ours.difference(theirs):
+        raise ValueError(f"this client does not train for that server: {difference}")
+    return anchor, ours
+
+
+def _poison(recipe: Recipe, client: int) -> Poison | None:
+    """What this client does to its data if the simulation makes it a poisoner."""
+    attack = recipe.attack
+    if attack is None or attacks.ATTACKS[attack.name].level != "data":
+        return None
+    if client not in byzantine_clients(recipe):
+        return None
+    draw = torch.Generator().manual_seed(derive(recipe.federation.seed, "poison", client))
+    return lambda rows: attacks.poison(rows, attack.name, generator=draw, **attack.options)

@@ -1,0 +1,81 @@
+"""Where a run's two Flower apps run: in this process, or on Ray. The apps are the same."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from flwr.app import Context, RecordDict
+
+from fedtune.federation import client
+from fedtune.federation.events import Observer, RunStoppedError, ignore
+from fedtune.federation.folder import RunFolder
+from fedtune.federation.local import RUN_ID, SERVER_NODE_ID, LocalGrid
+from fedtune.federation.server import Run
+from fedtune.recipe import Recipe
+
+
+def execute(recipe: Recipe, folder: RunFolder, observer: Observer = ignore) -> None:
+    """Run a recipe to its end in a folder, from the folder's newest checkpoint if it has one.
+
+    Raises:
+        RunStoppedError: If the run could not go on.
+        KeyboardInterrupt: If it was interrupted. In both cases the last checkpoint is valid.
+    """
+    run = Run(recipe, folder, observer)
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    if recipe.federation.engine == "local":
+        _on_local(run)
+    else:
+        _on_ray(run)
+
+
+def _on_local(run: Run) -> None:
+    grid = LocalGrid(client.app, run.recipe.federation.num_clients)
+    context = Context(RUN_ID, SERVER_NODE_ID, {}, RecordDict(), {})
+    run.app()(grid, context)
+
+
+def _on_ray(run: Run) -> None:
+    from flwr.simulation import run_simulation
+
+    federation = run.recipe.federation
+    cpus = min(federation.threads_per_client, os.cpu_count() or 1)
+    backend: dict[str, dict[str, Any]] = {
+        "client_resources": {"num_cpus": cpus, "num_gpus": federation.client_gpus},
+        "init_args": {"logging_level": "ERROR", "log_to_driver": False},
+    }
+    with _interrupt_sets(run.stop) as interrupted:
+        try:
+            run_simulation(run.app(), client.app, federation.num_clients, backend_config=backend)
+        except Exception as error:
+            if run.error is None:
+                raise RunStoppedError(f"Flower's simulation engine failed: {error}") from error
+    if interrupted.is_set():
+        raise KeyboardInterrupt
+    if run.error is not None:
+        raise run.error
+
+
+@contextmanager
+def _interrupt_sets(stop: threading.Event) -> Iterator[threading.Event]:
+    """Turn Ctrl-C into a flag: raised in the main thread it would leave the server's running."""
+    interrupted = threading.Event()
+
+    def note(*_: object) -> None:
+        interrupted.set()
+        stop.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,130 @@
+"""What a run leaves on disk: recipe, manifest, metrics, adapter. Every write is whole or absent."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+import torch
+
+from fedtune.recipe import Recipe, load_recipe, to_yaml
+
+PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "flwr", "flwr-datasets", "numpy")
+
+
+class RunFolder:
+    """The files of one run, under ``runs/<name>/``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.recipe = path / "recipe.yaml"
+        self.manifest = path / "manifest.json"
+        self.metrics = path / "metrics.jsonl"
+        self.adapter = path / "adapter"
+        self.checkpoints = path / "checkpoints"
+
+    @classmethod
+    def create(cls, recipe: Recipe) -> tuple[RunFolder, Recipe]:
+        """Make a folder for a run and write its recipe.
+
+        A folder that already holds a run is left alone: the next free number is appended.
+
+        Returns:
+            The folder, and the recipe with ``output_dir`` set to it, absolute.
+        """
+        wanted = recipe.output_dir.expanduser().absolute()
+        path, number = wanted, 1
+        while path.exists() and any(path.iterdir()):
+            number += 1
+            path = wanted.with_name(f"{wanted.name}-{number}")
+        path.mkdir(parents=True, exist_ok=True)
+        folder = cls(path)
+        recipe = recipe.model_copy(update={"output_dir": path})
+        write_whole(folder.recipe, to_yaml(recipe))
+        return folder, recipe
+
+    @classmethod
+    def open(cls, path: Path) -> tuple[RunFolder, Recipe]:
+        """Open a folder that a run has left, wherever it lies now.
+
+        Raises:
+            FileNotFoundError: If no run began there.
+        """
+        folder = cls(path.expanduser().absolute())
+        if not folder.recipe.is_file():
+            raise FileNotFoundError(f"{path} holds no run: it needs a recipe.yaml")
+        recipe = load_recipe(str(folder.recipe))
+        return folder, recipe.model_copy(update={"output_dir": folder.path})
+
+    def append_metrics(self, record: dict[str, Any]) -> None:
+        """Add one line, on disk before this returns."""
+        with self.metrics.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(record) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def metrics_bytes(self) -> int:
+        """Bytes of metrics so far: what a checkpoint remembers."""
+        return self.metrics.stat().st_size if self.metrics.exists() else 0
+
+    def truncate_metrics(self, size: int) -> None:
+        """Drop the lines of rounds that will be run again."""
+        if self.metrics.exists():
+            os.truncate(self.metrics, size)
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """All records so far; a line that was cut off in the middle is left out."""
+        records = []
+        if self.metrics.exists():
+            for line in self.metrics.read_text(encoding="utf-8").splitlines():
+                try:
+                    records.append(json.loads(line))
+                except json.JSONDecodeError:
+                    break
+        return records
+
+    def write_manifest(self, facts: dict[str, Any]) -> None:
+        """Record what made the run: versions, hashes, seed, hardware."""
+        write_whole(self.manifest, json.dumps({**facts, **environment()}, indent=2) + "\n")
+
+    def replace_adapter(self, write: Callable[[Path], None]) -> None:
+        """Have ``adapter/`` written beside its place, then put there in one step."""
+        unfinished = self.path / ".adapter.tmp"
+        rmtree(unfinished, ignore_errors=True)
+        write(unfinished)
+        rmtree(self.adapter, ignore_errors=True)
+        os.replace(unfinished, self.adapter)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that a reader finds the old one, the new one, or none, never half."""
+    unfinished = path.with_name(f".{path.name}.tmp")
+    with unfinished.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(unfinished, path)
+
+
+def environment() -> dict[str, Any]:
+    """Versions and hardware, as far as they can move a bit of the result."""
+    versions = {"python": platform.python_version()}
+    for package in ("fedtune", *PACKAGES):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed as a package"
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    hardware = {
+        "system": platform.platform(),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "gpus": gpus,
+    }
+    return {"versions": versions, "hardware": hardware}

@@ -1,0 +1,109 @@
+"""Which node is which client, and which clients this run does without."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+from flwr.serverapp import Grid
+
+from fedtune.federation import wire
+from fedtune.federation.events import Event, Observer, Refused, RunStoppedError
+from fedtune.federation.gather import gather
+from fedtune.federation.screen import last_line
+from fedtune.recipe import Recipe
+from fedtune.seeds import derive
+
+
+@dataclass(frozen=True)
+class Roster:
+    """The clients of a run.
+
+    Attributes:
+        nodes: Node id by client number, of those who agree with the server.
+        absent: Why the others are not asked, by client number.
+    """
+
+    nodes: dict[int, int]
+    absent: dict[int, str]
+
+
+def call_the_roll(
+    grid: Grid,
+    recipe: Recipe,
+    *,
+    recipe_json: str,
+    agreement: wire.Agreement,
+    stop: threading.Event,
+    observer: Observer,
+) -> Roster:
+    """Wait until all nodes are there, ask who they are, and leave out who disagrees.
+
+    In the simulation engines a node knows its own number, and is believed.
+
+    Raises:
+        RunStoppedError: If the nodes do not come, or none of them is fit.
+    """
+    clients = recipe.federation.num_clients
+    node_ids = _wait_for_nodes(grid, clients, recipe.federation.round_timeout_s, stop)
+    content = {
+        node_id: RecordDict({wire.ORDER: ConfigRecord({"recipe": recipe_json})})
+        for node_id in node_ids
+    }
+    messages = {
+        node_id: Message(content[node_id], node_id, MessageType.QUERY) for node_id in node_ids
+    }
+    timeout_s = None if recipe.federation.engine == "local" else recipe.federation.round_timeout_s
+    answers = gather(grid, messages, timeout_s=timeout_s, stop=stop, on_reply=lambda *_: None)
+    roster = _read(answers.by_client(), clients, agreement)
+    for client, reason in roster.absent.items():
+        event: Event = Refused(0, client, reason)
+        observer(event)
+    if not roster.nodes:
+        raise RunStoppedError(f"no client is fit to train: {next(iter(roster.absent.values()))}")
+    return roster
+
+
+def sample_clients(recipe: Recipe, *, round_: int, attempt: int) -> list[int]:
+    """The clients of a round, drawn from all by the seed, in ascending order."""
+    clients, size = recipe.federation.num_clients, recipe.federation.sample_size
+    draw = np.random.default_rng(derive(recipe.federation.seed, "sample", round_, attempt))
+    return sorted(int(client) for client in draw.permutation(clients)[:size])
+
+
+def _wait_for_nodes(grid: Grid, count: int, timeout_s: float, stop: threading.Event) -> list[int]:
+    # With fewer than all, the first round would sample the few that have registered so far.
+    deadline = time.monotonic() + timeout_s
+    while len(node_ids := sorted(grid.get_node_ids())) < count:
+        if stop.is_set():
+            raise RunStoppedError("interrupted")
+        if time.monotonic() > deadline:
+            raise RunStoppedError(f"needs {count} nodes; {len(node_ids)} came in {timeout_s:.0f} s")
+        time.sleep(0.1)
+    return node_ids[:count]
+
+
+def _read(replies: dict[int, Message], clients: int, agreement: wire.Agreement) -> Roster:
+    nodes: dict[int, int] = {}
+    absent: dict[int, str] = {}
+    anonymous: list[str] = []
+    for node_id in sorted(replies):
+        reply = replies[node_id]
+        if reply.has_error():
+            anonymous.append(f"it failed to start: {last_line(reply.error.reason or '')}")
+            continue
+        words = reply.content.config_records.get(wire.ABOUT, ConfigRecord())
+        client = words.get("client")
+        if not isinstance(client, int) or not 0 <= client < clients or client in nodes:
+            anonymous.append(f"it says that it is client {client!r}")
+        elif difference := agreement.difference(wire.read_agreement(words)):
+            absent[client] = difference
+        else:
+            nodes[client] = node_id
+    missing = [client for client in range(clients) if client not in nodes and client not in absent]
+    reasons = anonymous + ["it did not introduce itself"] * len(missing)
+    absent.update(zip(missing, reasons, strict=False))
+    return Roster(dict(sorted(nodes.items())), absent)

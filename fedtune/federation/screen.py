@@ -1,0 +1,141 @@
+"""Everything a reply must satisfy before any of it is used. A bad one is refused with a reason."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from torch import Tensor
+
+from fedtune.adapters.layout import Layout, check_same_names
+from fedtune.federation import wire
+
+NPY_HEADER_BYTES = 1024
+MAX_WORDS = 32
+MAX_WORD_BYTES = 4096
+MAX_METRICS = 64
+RECORDS: dict[str, type] = {
+    wire.DELTA: ArrayRecord,
+    wire.ABOUT: ConfigRecord,
+    wire.METRICS: MetricRecord,
+}
+
+
+class RefusedError(Exception):
+    """Why a reply does not count. The text goes into the log beside the client's number."""
+
+
+def screen(
+    reply: Message, layout: Layout, *, round_: int, agreement: wire.Agreement
+) -> tuple[Tensor, dict[str, float]]:
+    """Check a reply from end to end and read it.
+
+    Args:
+        reply: What came from a client, hostile until shown otherwise.
+        layout: The anchor's.
+        round_: The round that was asked for.
+        agreement: The server's hashes.
+
+    Returns:
+        The delta as a finite float32 row of shape (d,), in the anchor's order whatever the
+        reply's, and the client's metrics, which are for display alone.
+
+    Raises:
+        RefusedError: With the first reason found.
+    """
+    if reply.has_error():
+        reason = (reply.error.reason or "no reason given").strip()
+        raise RefusedError(f"the client failed: {last_line(reason)}")
+    try:
+        delta, about, metrics = _records(reply.content)
+        _check_words(about)
+        if about.get("round") != round_:
+            raise RefusedError(f"it answers round {about.get('round')!r}; need round {round_}")
+        if difference := agreement.difference(wire.read_agreement(about)):
+            raise RefusedError(difference)
+        return _read_row(delta, layout), read_metrics(metrics)
+    except RefusedError:
+        raise
+    except Exception as error:  # whatever a hostile reply manages to raise, it refuses itself
+        raise RefusedError(f"unreadable: {type(error).__name__}: {error}"[:300]) from error
+
+
+def _records(content: RecordDict) -> tuple[ArrayRecord, ConfigRecord, MetricRecord]:
+    if set(content) != set(RECORDS):
+        raise RefusedError(f"needs records {sorted(RECORDS)}; got {sorted(content)[:8]}")
+    for name, kind in RECORDS.items():
+        if type(content[name]) is not kind:
+            raise RefusedError(f"record {name!r} needs {kind.__name__}; got {type(content[name])}")
+    return content.array_records[wire.DELTA], *_words_of(content)
+
+
+def _words_of(content: RecordDict) -> tuple[ConfigRecord, MetricRecord]:
+    return content.config_records[wire.ABOUT], content.metric_records[wire.METRICS]
+
+
+def _check_words(about: ConfigRecord) -> None:
+    if len(about) > MAX_WORDS:
+        raise RefusedError(f"needs at most {MAX_WORDS} words about itself; got {len(about)}")
+    for key, value in about.items():
+        length = len(value) if isinstance(value, str | bytes | list) else 0
+        if len(key) + length > MAX_WORD_BYTES:
+            raise RefusedError(f"word {key[:32]!r} needs at most {MAX_WORD_BYTES} bytes")
+
+
+def _read_row(record: ArrayRecord, layout: Layout) -> Tensor:
+    try:
+        check_same_names(record, [name for name, _ in layout.shapes])
+    except ValueError as error:
+        raise RefusedError(str(error)[:300]) from error
+    row = torch.empty(layout.size, dtype=torch.float32)
+    for name, target in layout.unflatten(row).items():
+        values = _read_array(name, record[name], tuple(target.shape))
+        target.copy_(torch.from_numpy(values))
+    return row
+
+
+def _read_array(name: str, array: Array, shape: tuple[int, ...]) -> np.ndarray:
+    """Read one array by the shape it must have; what its header claims allocates nothing."""
+    body_bytes = math.prod(shape) * 4
+    if len(array.data) > body_bytes + NPY_HEADER_BYTES:
+        raise RefusedError(f"{name} needs at most {body_bytes} bytes; got {len(array.data)}")
+    if array.stype != "numpy.ndarray":
+        raise RefusedError(f"{name} needs numpy's format; got {array.stype[:32]!r}")
+    stream = io.BytesIO(array.data)
+    version = np.lib.format.read_magic(stream)
+    if version != (1, 0):
+        raise RefusedError(f"{name} needs npy version (1, 0); got {version}")
+    got_shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    if dtype != np.dtype("<f4") or fortran:
+        raise RefusedError(f"{name} needs float32 in C order; got {dtype}")
+    if got_shape != shape or tuple(array.shape) != shape:
+        raise RefusedError(f"{name} needs shape {shape}; got {got_shape}")
+    body = memoryview(array.data)[stream.tell() :]
+    if len(body) != body_bytes:
+        raise RefusedError(f"{name} needs {body_bytes} bytes of values; got {len(body)}")
+    values = np.frombuffer(body, dtype="<f4").reshape(shape)
+    if not np.isfinite(values).all():
+        raise RefusedError(f"{name} holds a value that is not finite")
+    return values.astype(np.float32)  # a copy: torch wants memory that it may write
+
+
+def read_metrics(record: MetricRecord) -> dict[str, float]:
+    """A client's own figures: a bounded number of plain numbers, for display alone.
+
+    Raises:
+        RefusedError: If there are too many.
+    """
+    if len(record) > MAX_METRICS:
+        raise RefusedError(f"needs at most {MAX_METRICS} metrics; got {len(record)}")
+    return {
+        key[:64]: float(value) for key, value in record.items() if isinstance(value, int | float)
+    }
+
+
+def last_line(reason: str) -> str:
+    """The last line of a traceback says what was raised; the rest is for the client's own log."""
+    lines = [line.strip() for line in reason.splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "no reason given"

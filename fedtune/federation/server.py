@@ -1,0 +1,184 @@
+"""The Flower ServerApp: the whole run, round after round, from a checkpoint or from nothing."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from fedtune.federation import wire
+from fedtune.federation.adversary import byzantine_clients
+from fedtune.federation.checkpoint import Checkpoint, load_latest
+from fedtune.federation.events import (
+    Observer,
+    RoundFinished,
+    RunStarted,
+    RunStoppedError,
+    ignore,
+)
+from fedtune.federation.folder import RunFolder, write_whole
+from fedtune.federation.roster import call_the_roll
+from fedtune.federation.strategy import RobustStrategy
+from fedtune.federation.trackers import Trackers
+from fedtune.recipe import Recipe
+from fedtune.training.worker import Worker, get_worker
+
+
+@dataclass
+class Run:
+    """One run of a recipe in a folder; `app` makes the ServerApp that Flower drives."""
+
+    recipe: Recipe
+    folder: RunFolder
+    observer: Observer = ignore
+    stop: threading.Event = field(default_factory=threading.Event)
+    error: BaseException | None = None
+
+    def app(self) -> ServerApp:
+        """The ServerApp of this run. What it raises is kept in `error` too."""
+        app = ServerApp()
+
+        @app.main()
+        def main(grid: Grid, context: Context) -> None:
+            try:
+                self.serve(grid)
+            except BaseException as error:
+                self.error = error
+                raise
+
+        return app
+
+    def serve(self, grid: Grid) -> None:
+        """Run all rounds that are left.
+
+        Raises:
+            RunStoppedError: If a round could not be completed; the last checkpoint is valid.
+        """
+        recipe_json = self.recipe.model_dump_json()
+        worker = get_worker(recipe_json)
+        strategy, done = self._restore(worker, recipe_json)
+        if done == 0 and not self.folder.read_metrics():
+            self._begin(worker, strategy)
+        strategy.roster = call_the_roll(
+            grid,
+            self.recipe,
+            recipe_json=recipe_json,
+            agreement=wire.Agreement(worker.base.base_hash, worker.base.tokenizer_hash, ""),
+            stop=self.stop,
+            observer=self.observer,
+        )
+        self.observer(RunStarted(self.folder.read_metrics()))
+        trackers = Trackers(self.recipe)
+        for server_round in range(done + 1, self.recipe.federation.num_rounds + 1):
+            if self.stop.is_set():
+                raise RunStoppedError("interrupted")
+            self._round(grid, worker, strategy, server_round)
+            trackers.log(strategy.record)
+            self.observer(RoundFinished(strategy.record))
+        trackers.finish()
+        anchor = strategy.outer.anchor
+        self.folder.replace_adapter(lambda path: worker.save_adapter(anchor, path))
+        self._write_samples(worker, anchor)
+
+    def _restore(self, worker: Worker, recipe_json: str) -> tuple[RobustStrategy, int]:
+        """The strategy as the newest checkpoint left it, and the rounds that are done."""
+        checkpoint = load_latest(self.folder.checkpoints)
+        if checkpoint is not None and checkpoint.layout_hash != worker.layout.hash:
+            raise RunStoppedError(
+                f"{self.folder.checkpoints} holds another adapter than this recipe's: "
+                f"the model or the lora section has changed; start a new run"
+            )
+        strategy = RobustStrategy(
+            self.recipe,
+            worker.layout,
+            worker.initial if checkpoint is None else checkpoint.anchor,
+            recipe_json=recipe_json,
+            base_hash=worker.base.base_hash,
+            tokenizer_hash=worker.base.tokenizer_hash,
+            observer=self.observer,
+            stop=self.stop,
+        )
+        if checkpoint is None:
+            self.folder.truncate_metrics(0)
+            return strategy, 0
+        strategy.outer.load_state(checkpoint.outer)
+        strategy.rule_state = checkpoint.rule
+        self.folder.truncate_metrics(checkpoint.metrics_bytes)
+        return strategy, checkpoint.round
+
+    def _begin(self, worker: Worker, strategy: RobustStrategy) -> None:
+        """Measure the base, and save everything with which round 1 begins."""
+        self.folder.write_manifest(
+            {
+                "seed": self.recipe.federation.seed,
+                "device": str(worker.base.device),
+                "dtype": str(worker.base.dtype),
+                "threads": torch.get_num_threads(),
+                "base_hash": worker.base.base_hash,
+                "tokenizer_hash": worker.base.tokenizer_hash,
+                "data_hash": worker.data_hash,
+                "layout_hash": worker.layout.hash,
+                "adapter_parameters": worker.layout.size,
+                "client_rows": [len(part.train) for part in worker.parts],
+                "simulated_attackers": sorted(byzantine_clients(self.recipe)),
+            }
+        )
+        strategy.record = {"round": 0, "eval": worker.measure(strategy.outer.anchor).as_dict()}
+        self._save(strategy, 0)
+
+    def _round(
+        self, grid: Grid, worker: Worker, strategy: RobustStrategy, server_round: int
+    ) -> None:
+        started = time.monotonic()
+        if not strategy.run_round(grid, server_round):
+            raise RunStoppedError(self._too_few(strategy, server_round))
+        last = server_round == self.recipe.federation.num_rounds
+        if last or server_round % self.recipe.evaluation.every == 0:
+            measured = worker.measure(strategy.outer.anchor)
+            strategy.record["eval"] = measured.as_dict()
+        if last and self.recipe.evaluation.per_client:
+            strategy.evaluate_clients(grid, server_round)
+        strategy.record["round_s"] = round(time.monotonic() - started, 3)
+        self._save(strategy, server_round)
+
+    def _save(self, strategy: RobustStrategy, server_round: int) -> None:
+        """Record the round, then the checkpoint that says how far the records are good."""
+        parts: dict[str, Any] = {
+            "round": server_round,
+            "anchor": strategy.outer.anchor,
+            "outer": strategy.outer.state(),
+            "rule": strategy.rule_state,
+            "layout_hash": strategy.layout.hash,
+        }
+        strategy.record["revision"] = Checkpoint(**parts, metrics_bytes=0).revision
+        self.folder.append_metrics(strategy.record)
+        checkpoint = Checkpoint(**parts, metrics_bytes=self.folder.metrics_bytes())
+        checkpoint.save(self.folder.checkpoints, keep=self.recipe.checkpoint.keep)
+
+    def _too_few(self, strategy: RobustStrategy, server_round: int) -> str:
+        tries = self.recipe.federation.max_retries + 1
+        refused: dict[str, Any] = strategy.record["refused"]
+        reasons = "; ".join(f"client {client}: {reason}" for client, reason in refused.items())
+        return (
+            f"round {server_round} got too few good replies in {tries} tries: "
+            f"{self.recipe.aggregator.conditions()}, f={self.recipe.aggregator.f}; got "
+            f"n={len(strategy.record['clients'])}. {reasons or 'no client was refused'}"
+        )
+
+    def _write_samples(self, worker: Worker, anchor: torch.Tensor) -> None:
+        if self.recipe.evaluation.samples == 0:
+            return
+        before, after = worker.samples(worker.initial), worker.samples(anchor)
+        lines = [
+            {"prompt": old.prompt, "truth": old.truth, "before": old.completion,
+             "after": new.completion}
+            for old, new in zip(before, after, strict=True)
+        ]  # fmt: skip
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        write_whole(self.folder.path / "samples.jsonl", text)

@@ -1,0 +1,242 @@
+"""The round: broadcast, gather, screen, aggregate, outer step. One Flower Strategy."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+from torch import Tensor
+
+import aggregators
+from fedtune.adapters.layout import Layout
+from fedtune.federation import wire
+from fedtune.federation.adversary import Adversary
+from fedtune.federation.events import Observer, Refused, Replied, RoundStarted, ignore
+from fedtune.federation.gather import Gathered, gather
+from fedtune.federation.outer import OuterOptimizer
+from fedtune.federation.roster import Roster, sample_clients
+from fedtune.federation.screen import RefusedError, read_metrics, screen
+from fedtune.recipe import Recipe
+
+
+class RobustStrategy(Strategy):
+    """Holds the outer optimizer and the rule's state; a round either moves both, or neither.
+
+    Flower's own ``Strategy.start`` aborts on one odd reply and "succeeds" when all fail, so
+    `run_round` drives the same four hooks instead, one round at a time.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        layout: Layout,
+        anchor: Tensor,
+        *,
+        recipe_json: str,
+        base_hash: str,
+        tokenizer_hash: str,
+        observer: Observer = ignore,
+        stop: threading.Event | None = None,
+    ) -> None:
+        self.recipe = recipe
+        self.layout = layout
+        self.outer = OuterOptimizer(recipe.outer, anchor)
+        self.rule_state: dict[str, Tensor] = {}
+        self.roster = Roster({}, {})
+        self.record: dict[str, Any] = {}
+        self._recipe_json = recipe_json
+        self._hashes = (base_hash, tokenizer_hash)
+        self._adversary = Adversary(recipe, layout)
+        self._observer = observer
+        self._stop = stop or threading.Event()
+        self._attempt = 0
+        self._gathered = Gathered()
+
+    @property
+    def agreement(self) -> wire.Agreement:
+        """The hashes that every reply to the anchor of this moment must carry."""
+        return wire.Agreement(*self._hashes, wire.hash_row(self.outer.anchor, self.layout))
+
+    def run_round(self, grid: Grid, server_round: int) -> bool:
+        """Run one round; with too few good replies, retry it as often as the recipe allows.
+
+        Returns:
+            True if the anchor was stepped. False leaves anchor, momentum and the rule's state
+            untouched; `record` says who was refused and why.
+        """
+        for attempt in range(self.recipe.federation.max_retries + 1):
+            self._attempt = attempt
+            messages = self.configure_train(
+                server_round, wire.to_arrays(self.outer.anchor, self.layout), ConfigRecord(), grid
+            )
+            started = time.monotonic()
+            replies = self._gather(grid, server_round, messages)
+            train_s = time.monotonic() - started
+            stepped, _ = self.aggregate_train(server_round, replies)
+            self.record["train_s"] = round(train_s, 3)
+            if stepped is not None:
+                return True
+        return False
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> list[Message]:
+        """One message for each sampled client that is there; each with records of its own."""
+        sampled = sample_clients(self.recipe, round_=server_round, attempt=self._attempt)
+        self.record = {
+            "round": server_round,
+            "attempt": self._attempt,
+            "sampled": sampled,
+            "refused": {},
+            "clients": {},
+        }
+        self._observer(RoundStarted(server_round, self._attempt, sampled))
+        for client in sampled:
+            if client in self.roster.absent:
+                self._refuse(server_round, client, self.roster.absent[client])
+        anchor = wire.from_arrays(arrays, self.layout)
+        return self._address(sampled, anchor, server_round, MessageType.TRAIN)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Screen, aggregate, step. Too few good replies: (None, None), and nothing has moved."""
+        by_client = {self._gathered.sender(reply): reply for reply in replies}
+        agreement = self.agreement
+        by_client = self._adversary.corrupt(by_client, round_=server_round, agreement=agreement)
+        rows = self._screen(server_round, by_client, agreement)
+        need = self.recipe.aggregator.min_clients()
+        if len(rows) < need:
+            self.record["short_of"] = need - len(rows)
+            return None, None
+        started = time.monotonic()
+        self._aggregate(rows)
+        self.record["aggregate_s"] = round(time.monotonic() - started, 3)
+        return wire.to_arrays(self.outer.anchor, self.layout), MetricRecord()
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> list[Message]:
+        """Ask every client that is there to measure the anchor on its own held-out rows."""
+        anchor = wire.from_arrays(arrays, self.layout)
+        return self._address(list(self.roster.nodes), anchor, server_round, MessageType.EVALUATE)
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Keep each client's own figures, as its word; their plain mean is for display."""
+        figures: dict[str, dict[str, float]] = {}
+        for reply in replies:
+            if reply.has_error() or wire.METRICS not in reply.content.metric_records:
+                continue
+            reported = read_metrics(reply.content.metric_records[wire.METRICS])
+            if math.isfinite(reported.get("loss", math.nan)):
+                figures[str(self._gathered.sender(reply))] = reported
+        self.record["client_eval"] = dict(sorted(figures.items(), key=lambda item: int(item[0])))
+        losses = [figure["loss"] for figure in figures.values()]
+        return MetricRecord({"loss": sum(losses) / len(losses)}) if losses else None
+
+    def evaluate_clients(self, grid: Grid, server_round: int) -> None:
+        """Run one evaluation by the clients; it moves nothing, and who is silent is left out."""
+        arrays = wire.to_arrays(self.outer.anchor, self.layout)
+        messages = self.configure_evaluate(server_round, arrays, ConfigRecord(), grid)
+        self.aggregate_evaluate(server_round, self._gather(grid, server_round, messages))
+
+    def summary(self) -> None:
+        """Flower's hook for a summary; the run's own table says it all."""
+
+    def _address(
+        self, clients: list[int], anchor: Tensor, round_: int, message_type: str
+    ) -> list[Message]:
+        agreement, nodes = self.agreement, self.roster.nodes
+        return [
+            Message(
+                wire.train_order(
+                    anchor,
+                    self.layout,
+                    recipe_json=self._recipe_json,
+                    round_=round_,
+                    agreement=agreement,
+                ),
+                nodes[client],
+                message_type,
+            )
+            for client in clients
+            if client in nodes
+        ]
+
+    def _gather(self, grid: Grid, round_: int, messages: list[Message]) -> list[Message]:
+        federation = self.recipe.federation
+        client_of = {node_id: client for client, node_id in self.roster.nodes.items()}
+        self._gathered = gather(
+            grid,
+            {client_of[message.metadata.dst_node_id]: message for message in messages},
+            timeout_s=None if federation.engine == "local" else federation.round_timeout_s,
+            stop=self._stop,
+            on_reply=lambda client, reply: self._tell(round_, client, reply),
+        )
+        return list(self._gathered.by_client().values())
+
+    def _tell(self, round_: int, client: int, reply: Message) -> None:
+        if reply.has_error() or reply.metadata.message_type != MessageType.TRAIN:
+            return
+        loss = reply.content.metric_records.get(wire.METRICS, MetricRecord()).get("train_loss")
+        size = sum(record.count_bytes() for record in reply.content.array_records.values())
+        self._observer(Replied(round_, client, size, loss if isinstance(loss, float) else None))
+
+    def _screen(
+        self, round_: int, by_client: dict[int, Message], agreement: wire.Agreement
+    ) -> dict[int, Tensor]:
+        rows = {}
+        upload = 0
+        asked = sorted(self._gathered.asked.values())
+        for client in asked:
+            if client not in by_client:
+                self._refuse(round_, client, "it sent no reply")
+                continue
+            reply = by_client[client]
+            try:
+                rows[client], metrics = screen(
+                    reply, self.layout, round_=round_, agreement=agreement
+                )
+            except RefusedError as refusal:
+                self._refuse(round_, client, str(refusal))
+                continue
+            upload += wire.array_bytes(self.layout)
+            self.record["clients"][str(client)] = {"train_loss": metrics.get("train_loss")}
+        self.record["upload_bytes"] = upload
+        self.record["download_bytes"] = wire.array_bytes(self.layout) * len(asked)
+        return rows
+
+    def _aggregate(self, rows: dict[int, Tensor]) -> None:
+        section = self.recipe.aggregator
+        clients = sorted(rows)
+        combined = aggregators.aggregate_with_report(
+            torch.stack([rows[client] for client in clients]),
+            section.name,
+            f=section.f,
+            mixing=section.mixing,
+            state=self.rule_state,
+            **section.options,
+        )
+        self.outer.step(combined.aggregate)
+        self.rule_state = combined.state
+        norms, distances = combined.report["norms"], combined.report["distances"]
+        for i, client in enumerate(clients):
+            self.record["clients"][str(client)] |= {
+                "weight": float(combined.weights[i]),
+                "norm": norms[i],  # type: ignore[index]
+                "distance": distances[i],  # type: ignore[index]
+            }
+        self.record["aggregate_norm"] = float(combined.aggregate.double().norm())
+
+    def _refuse(self, round_: int, client: int, reason: str) -> None:
+        self.record["refused"][str(client)] = reason
+        self._observer(Refused(round_, client, reason))

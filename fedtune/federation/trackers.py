@@ -1,0 +1,60 @@
+"""Pass each round's figures on to TensorBoard, trackio or W&B, through accelerate's trackers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fedtune.recipe import Recipe
+
+
+class Trackers:
+    """The recipe's ``report_to``; none is imported unless it is named."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._trackers: list[Any] = []
+        if not recipe.report_to:
+            return
+        from accelerate import PartialState
+        from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
+        PartialState()  # the trackers ask it whether this is the main process
+        for name in recipe.report_to:
+            kind = LOGGER_TYPE_TO_CLASS[name]
+            folder = {"logging_dir": recipe.output_dir} if kind.requires_logging_directory else {}
+            tracker = kind(recipe.output_dir.name, **folder)
+            if hasattr(tracker, "start"):
+                tracker.start()
+            tracker.store_init_configuration(_flat(recipe.model_dump(mode="json")))
+            self._trackers.append(tracker)
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Log one round's figures under ``eval/``, ``time/``, ``comm/`` and ``clients/``."""
+        values = {f"eval/{key}": value for key, value in record.get("eval", {}).items()}
+        for key in ("train_s", "aggregate_s", "round_s"):
+            values |= {f"time/{key}": record[key]} if key in record else {}
+        for key in ("upload_bytes", "download_bytes"):
+            values |= {f"comm/{key}": record[key]} if key in record else {}
+        for client, facts in record.get("clients", {}).items():
+            if facts.get("train_loss") is not None:
+                values[f"clients/{client}/train_loss"] = facts["train_loss"]
+            values[f"clients/{client}/weight"] = facts.get("weight", 0.0)
+        values["clients/refused"] = len(record.get("refused", {}))
+        for tracker in self._trackers:
+            tracker.log(values, step=record["round"])
+
+    def finish(self) -> None:
+        """Close the trackers."""
+        for tracker in self._trackers:
+            tracker.finish()
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, str | float | int | bool]:
+    flat: dict[str, str | float | int | bool] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}/")
+        elif isinstance(value, str | float | int | bool):
+            flat[prefix + key] = value
+        else:
+            flat[prefix + key] = str(value)
+    return flat

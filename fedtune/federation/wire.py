@@ -1,0 +1,93 @@
+"""What crosses the network: named float32 arrays and a few words, never a pickle."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from torch import Tensor
+
+from fedtune.adapters.layout import Layout
+
+ANCHOR, ORDER, DELTA, ABOUT, METRICS = "anchor", "order", "delta", "about", "metrics"
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The hashes on which client and server must agree before a reply counts."""
+
+    base_hash: str
+    tokenizer_hash: str
+    anchor_hash: str
+
+    def difference(self, other: Agreement) -> str | None:
+        """Name the first hash that differs, with both values; None if all agree."""
+        for name, ours in asdict(self).items():
+            theirs = getattr(other, name)
+            if ours != theirs:
+                return f"{name} differs: need {ours[:12]}, got {str(theirs)[:12]}"
+        return None
+
+
+def hash_row(row: Tensor, layout: Layout) -> str:
+    """SHA-256 over layout and values of an adapter, in hex."""
+    digest = hashlib.sha256(layout.hash.encode())
+    digest.update(row.contiguous().numpy().astype("<f4", copy=False).tobytes())
+    return digest.hexdigest()
+
+
+def to_arrays(row: Tensor, layout: Layout) -> ArrayRecord:
+    """An adapter's row as named arrays."""
+    tensors = layout.unflatten(row)
+    return ArrayRecord({name: Array(tensor.numpy()) for name, tensor in tensors.items()})
+
+
+def from_arrays(record: ArrayRecord, layout: Layout) -> Tensor:
+    """Named arrays from a party that is trusted so far, as a row. Replies go through `screen`."""
+    tensors = {name: torch.from_numpy(array.numpy().copy()) for name, array in record.items()}
+    return layout.flatten(tensors)
+
+
+def train_order(
+    anchor: Tensor, layout: Layout, *, recipe_json: str, round_: int, agreement: Agreement
+) -> RecordDict:
+    """What the server sends to a client: the anchor, the recipe, the round, the hashes.
+
+    Each client gets a record of its own: Flower hands one object to all who share it.
+    """
+    words: dict[str, Any] = {"recipe": recipe_json, "round": round_, **asdict(agreement)}
+    return RecordDict({ANCHOR: to_arrays(anchor, layout), ORDER: ConfigRecord(words)})
+
+
+def train_reply(
+    delta: Tensor, layout: Layout, *, round_: int, agreement: Agreement, train_loss: float
+) -> RecordDict:
+    """What a client sends back. The loss is shown, and moves nothing."""
+    return RecordDict(
+        {
+            DELTA: to_arrays(delta, layout),
+            ABOUT: ConfigRecord({"round": round_, **asdict(agreement)}),
+            METRICS: MetricRecord({"train_loss": float(train_loss)}),
+        }
+    )
+
+
+def read_agreement(words: ConfigRecord) -> Agreement:
+    """The hashes in a message; a missing one reads as empty, and so agrees with none."""
+    return Agreement(
+        *(str(words.get(name, "")) for name in ("base_hash", "tokenizer_hash", "anchor_hash"))
+    )
+
+
+def replace_delta(content: RecordDict, row: Tensor, layout: Layout) -> RecordDict:
+    """The same reply with another delta."""
+    return RecordDict({**content, DELTA: to_arrays(row.to(torch.float32), layout)})
+
+
+def array_bytes(layout: Layout) -> int:
+    """Bytes of the numbers in one adapter on the wire, headers aside."""
+    return layout.size * np.dtype("<f4").itemsize

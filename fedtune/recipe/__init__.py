@@ -1,0 +1,39 @@
+"""A recipe: YAML in, one frozen, typed, bounded object out."""
+
+from fedtune.recipe.errors import RecipeError
+from fedtune.recipe.schema import (
+    Aggregator,
+    Attack,
+    Checkpoint,
+    Data,
+    Evaluation,
+    Federation,
+    Lora,
+    Model,
+    Outer,
+    Partition,
+    Recipe,
+    Source,
+)
+from fedtune.recipe.source import find_recipe, load_recipe, parse_recipe, shipped_recipes, to_yaml
+
+__all__ = [
+    "Aggregator",
+    "Attack",
+    "Checkpoint",
+    "Data",
+    "Evaluation",
+    "Federation",
+    "Lora",
+    "Model",
+    "Outer",
+    "Partition",
+    "Recipe",
+    "RecipeError",
+    "Source",
+    "find_recipe",
+    "load_recipe",
+    "parse_recipe",
+    "shipped_recipes",
+    "to_yaml",
+]

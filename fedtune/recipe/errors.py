@@ -1,0 +1,54 @@
+"""What is wrong with a recipe, in words that say what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
+
+
+class RecipeError(ValueError):
+    """One or more things that are wrong with a recipe, a line each."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Say which of ``known`` a mistyped ``word`` may have meant, and list them all."""
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}known: {', '.join(names)}"
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> RecipeError:
+    """Turn pydantic's errors into lines of `key: what is wrong; what to do`."""
+    return RecipeError(_line(dict(item), model) for item in error.errors())
+
+
+def _line(item: dict[str, Any], model: type[BaseModel]) -> str:
+    path = [str(part) for part in item["loc"]]
+    key = ".".join(path)
+    if item["type"] == "extra_forbidden":
+        return f"{key}: unknown key; {nearest(path[-1], _fields_at(model, path[:-1]))}"
+    if item["type"] == "missing":
+        return f"{key}: needed, and not given"
+    text = str(item["msg"]).removeprefix("Value error, ")
+    if item["type"] == "value_error":
+        return f"{key}: {text}" if key else text
+    return f"{key}: {text[0].lower()}{text[1:]}; got {item['input']!r}"
+
+
+def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
+    for part in path:
+        inner = model.model_fields[part].annotation if part in model.model_fields else None
+        for candidate in [inner, *getattr(inner, "__args__", ())]:
+            if isinstance(candidate, type) and hasattr(candidate, "model_fields"):
+                model = candidate
+                break
+    return list(model.model_fields)

@@ -1,0 +1,275 @@
+"""The sections of a recipe. Every field is typed and bounded; unknown keys are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from fedtune.recipe.errors import nearest
+
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
+
+
+class Section(BaseModel):
+    """A frozen mapping that refuses keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Model(Section):
+    """The base model, which no one changes."""
+
+    name_or_path: str = Field("nano", min_length=1, description="nano, a hub name, or a folder")
+    revision: str | None = Field(None, description="branch, tag or commit of a hub model")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="auto: bfloat16 on CUDA, else float32"
+    )
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        "auto", description="auto: CUDA, MPS, CPU"
+    )
+
+
+class Lora(Section):
+    """PEFT's LoraConfig, under its own names."""
+
+    r: int = Field(8, ge=1, le=1024)
+    lora_alpha: float = Field(16, gt=0, le=65536)
+    lora_dropout: float = Field(0.0, ge=0.0, lt=1.0)
+    target_modules: str | list[str] = Field("all-linear")
+    modules_to_save: list[str] = Field(
+        default_factory=list, description="trained whole; they travel"
+    )
+    use_rslora: bool = False
+
+
+class Source(Section):
+    """A data set on disk or the hub, as `datasets.load_dataset` takes it."""
+
+    path: str = Field(min_length=1, description="json, csv, parquet, a saved folder, or a hub name")
+    name: str | None = None
+    data_files: str | list[str] | None = None
+    split: str = "train"
+    revision: str | None = None
+
+
+class Partition(Section):
+    """How the rows are dealt to the clients."""
+
+    by: Literal["natural_id", "iid", "dirichlet", "shard", "size", "replicate"] = "iid"
+    column: str | None = Field(
+        None, description="natural_id, dirichlet, shard: the column to go by"
+    )
+    alpha: float = Field(0.5, gt=0, le=1e6, description="dirichlet: small is unequal")
+    shards_per_client: int = Field(2, ge=1, le=1000, description="shard")
+    sizes: Literal["linear", "square", "exponential"] = Field("linear", description="size")
+    min_rows: int = Field(16, ge=1, description="refuse a split that leaves a client with fewer")
+
+    @model_validator(mode="after")
+    def _column_is_given(self) -> Partition:
+        if self.by in {"natural_id", "dirichlet", "shard"} and not self.column:
+            raise ValueError(f"by: {self.by} needs `column`, the name of a column of the data")
+        return self
+
+
+class Data(Section):
+    """What the clients train on, and what is held out."""
+
+    source: str | Source = Field("python-docs", description="python-docs, a path, a hub name")
+    partition: Partition = Partition()
+    test_fraction: Fraction = Field(0.1, description="held out, of the whole and of each client")
+    max_rows: Count | None = Field(None, description="use only so many rows, drawn by the seed")
+
+
+class Federation(Section):
+    """Who runs, where, and for how long."""
+
+    engine: Literal["local", "ray"] = "local"
+    num_clients: int = Field(10, ge=1, le=10_000)
+    clients_per_round: int | None = Field(None, ge=1, description="default: all of them")
+    num_rounds: int = Field(8, ge=1, le=100_000)
+    local_steps: int = Field(10, ge=1, le=1_000_000)
+    inner_optimizer: Literal["reset", "keep"] = Field(
+        "reset", description="what becomes of a client's optimizer state between its rounds"
+    )
+    seed: int = Field(0, ge=0, lt=2**31)
+    round_timeout_s: float = Field(
+        3600.0, gt=0, le=86_400 * 7, description="ray; local takes turns"
+    )
+    max_retries: int = Field(2, ge=0, le=100, description="tries of a round with too few replies")
+    threads_per_client: int = Field(1, ge=1, le=512, description="CPU threads of torch")
+    client_gpus: float = Field(0.0, ge=0.0, le=64.0, description="ray: share of a GPU per client")
+
+    @model_validator(mode="after")
+    def _sample_fits(self) -> Federation:
+        if self.clients_per_round is not None and self.clients_per_round > self.num_clients:
+            raise ValueError(
+                f"clients_per_round must be at most num_clients: got {self.clients_per_round} "
+                f"of {self.num_clients}"
+            )
+        return self
+
+    @property
+    def sample_size(self) -> int:
+        """Clients asked in each round."""
+        return self.clients_per_round or self.num_clients
+
+
+class _Named(BaseModel):
+    """A section whose further keys are the options of the thing that it names."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keys beyond the section's own."""
+        return dict(self.model_extra or {})
+
+
+class Aggregator(_Named):
+    """The rule that combines the updates. Its own options stand beside `name`."""
+
+    name: str = "mean"
+    f: int = Field(0, ge=0, le=5000, description="Byzantine clients to withstand, of each round's")
+    mixing: list[str] = Field(default_factory=list, description="run before the rule, in order")
+    geometry: Literal["factors"] = Field("factors", description="A and B laid end to end")
+
+    @model_validator(mode="after")
+    def _rule_is_known(self) -> Aggregator:
+        from aggregators import AGGREGATORS, MIXINGS
+
+        if self.name not in AGGREGATORS:
+            raise ValueError(f"no aggregator {self.name!r}; {nearest(self.name, AGGREGATORS)}")
+        for mixing in self.mixing:
+            if mixing not in MIXINGS:
+                raise ValueError(f"no mixing {mixing!r}; {nearest(mixing, MIXINGS)}")
+        AGGREGATORS[self.name].check_options(self.options)
+        return self
+
+    def min_clients(self) -> int:
+        """The fewest replies with which rule and mixings may run at this f."""
+        from aggregators import AGGREGATORS, MIXINGS
+
+        needs = [AGGREGATORS[self.name].min_clients(self.f)]
+        needs += [MIXINGS[name].min_clients(self.f) for name in self.mixing]
+        return max(needs)
+
+    def conditions(self) -> str:
+        """The conditions on (n, f) in words."""
+        from aggregators import AGGREGATORS, MIXINGS
+
+        parts = [f"{self.name} needs {AGGREGATORS[self.name].condition}"]
+        parts += [f"{name} needs {MIXINGS[name].condition}" for name in self.mixing]
+        return ", ".join(parts)
+
+
+class Outer(Section):
+    """The optimizer that steps the anchor with minus the aggregate as its gradient."""
+
+    name: Literal["fedavg", "nesterov", "adam"] = "fedavg"
+    lr: float | None = Field(None, gt=0, le=100, description="fedavg: 1; nesterov: 0.7; adam: 1e-3")
+    momentum: float | None = Field(None, ge=0, lt=1, description="nesterov; 0.5 unless said")
+    betas: tuple[float, float] | None = Field(None, description="adam; (0.9, 0.99) unless said")
+    eps: float | None = Field(None, gt=0, description="adam; 1e-8 unless said")
+
+    @model_validator(mode="after")
+    def _keys_fit(self) -> Outer:
+        own = {"fedavg": {"lr"}, "nesterov": {"lr", "momentum"}, "adam": {"lr", "betas", "eps"}}
+        given = {
+            key for key in ("lr", "momentum", "betas", "eps") if getattr(self, key) is not None
+        }
+        if foreign := sorted(given - own[self.name]):
+            raise ValueError(
+                f"{self.name} takes no {', '.join(foreign)}; it takes {own[self.name]}"
+            )
+        if self.name == "fedavg" and self.lr not in {None, 1.0}:
+            raise ValueError(
+                f"fedavg is lr 1: got {self.lr}; name nesterov with momentum 0 instead"
+            )
+        if self.betas is not None and not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must lie in [0, 1): got {self.betas}")
+        return self
+
+
+class Attack(_Named):
+    """Who lies and how: simulation only. The rule never sees this section."""
+
+    name: str
+    num_attackers: int = Field(ge=0, le=10_000)
+    knowledge: Literal["own", "fellows", "all"] | None = Field(
+        None, description="whose honest updates a liar sees; default: the attack's strongest"
+    )
+
+    @model_validator(mode="after")
+    def _attack_is_known(self) -> Attack:
+        from attacks import ATTACKS
+
+        if self.name not in ATTACKS:
+            raise ValueError(f"no attack {self.name!r}; {nearest(self.name, ATTACKS)}")
+        attack = ATTACKS[self.name]
+        if self.knowledge is not None and self.knowledge not in attack.knowledge:
+            raise ValueError(
+                f"{self.name} has no use for knowledge {self.knowledge!r}; "
+                f"it takes {', '.join(attack.knowledge)}"
+            )
+        attack.check_options(self.options)
+        return self
+
+
+class Evaluation(Section):
+    """What is measured on held-out rows."""
+
+    every: int = Field(1, ge=1, description="rounds between evaluations; the last is always done")
+    max_rows: Count = Field(512, description="held-out rows used, the first of a seeded order")
+    per_client: bool = Field(True, description="also each client's own held-out rows, at the end")
+    batch_size: int = Field(32, ge=1, le=4096)
+    samples: int = Field(3, ge=0, le=32, description="completions shown before and after")
+    max_new_tokens: int = Field(48, ge=1, le=4096)
+
+
+class Checkpoint(Section):
+    """What is kept to resume from."""
+
+    keep: int = Field(2, ge=1, le=1000, description="newest round checkpoints kept")
+
+
+class Recipe(Section):
+    """One run, whole."""
+
+    task: Literal["sft"] = "sft"
+    model: Model = Model()
+    lora: Lora = Lora()
+    data: Data = Data()
+    train: dict[str, Any] = Field(default_factory=dict, description="TRL's own keys, verbatim")
+    federation: Federation = Federation()
+    aggregator: Aggregator = Aggregator()
+    outer: Outer = Outer()
+    attack: Attack | None = None
+    evaluation: Evaluation = Evaluation()
+    checkpoint: Checkpoint = Checkpoint()
+    report_to: list[Literal["tensorboard", "trackio", "wandb"]] = Field(default_factory=list)
+    output_dir: Path = Path("runs/run")
+
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:  # noqa: ANN401  pydantic hands over raw input
+        if value in (None, "none"):
+            return []
+        return [value] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _counts_fit(self) -> Recipe:
+        sample, need = self.federation.sample_size, self.aggregator.min_clients()
+        if sample < need:
+            raise ValueError(
+                f"aggregator.f: f={self.aggregator.f} is too large for n={sample} clients a round: "
+                f"{self.aggregator.conditions()}; lower f or ask at least {need} clients"
+            )
+        if self.attack and self.attack.num_attackers > self.federation.num_clients:
+            raise ValueError(
+                f"attack.num_attackers: got {self.attack.num_attackers} of "
+                f"{self.federation.num_clients} clients; lower it"
+            )
+        return self

@@ -1,0 +1,125 @@
+"""From a name or a path to a recipe: find the YAML, read it strictly, lay overrides on top."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+import fedtune
+from fedtune.recipe.errors import RecipeError, explain, nearest
+from fedtune.recipe.schema import Recipe
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice and reads `2e-3` as the number that it is."""
+
+
+def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    keys = [loader.construct_object(key) for key, _ in node.value]
+    for key in keys:
+        if keys.count(key) > 1:
+            line = node.start_mark.line + 1
+            raise RecipeError([f"{key}: given twice in the mapping that starts at line {line}"])
+    loader.flatten_mapping(node)
+    return {
+        loader.construct_object(key, deep=True): loader.construct_object(value, deep=True)
+        for key, value in node.value
+    }
+
+
+_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+# YAML 1.1 wants a dot and a sign in floats, so that a learning rate of 2e-3 would be a string.
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """The recipes that come with fedtune, by name (`quickstart`, `qwen3-0.6b/sft`)."""
+    package = Path(fedtune.__file__).parent
+    for root in (package / "recipes", package.parent / "recipes"):
+        if root.is_dir():
+            found = sorted(root.rglob("*.yaml"))
+            return {str(path.relative_to(root).with_suffix("")): path for path in found}
+    return {}
+
+
+def find_recipe(name: str) -> Path:
+    """The file behind a path or the name of a shipped recipe.
+
+    Raises:
+        RecipeError: If there is neither.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = shipped_recipes()
+    if name in shipped:
+        return shipped[name]
+    raise RecipeError([f"{name}: no such file, and no shipped recipe; {nearest(name, shipped)}"])
+
+
+def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe by path or name, with `section.key=value` overrides laid on top.
+
+    Raises:
+        RecipeError: With a line for each thing that is wrong.
+    """
+    path = find_recipe(name)
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError([f"{path}: not readable as YAML: {error}"]) from error
+    except OSError as error:
+        raise RecipeError([f"{path}: {error.strerror}"]) from error
+    if not isinstance(raw, dict):
+        raise RecipeError([f"{path}: needs a mapping of sections; got {type(raw).__name__}"])
+    for override in overrides:
+        _override(raw, override)
+    return parse_recipe(raw)
+
+
+def parse_recipe(raw: Mapping[str, Any] | str) -> Recipe:
+    """Validate a mapping, or the JSON string in which a recipe travels.
+
+    Raises:
+        RecipeError: With a line for each thing that is wrong.
+    """
+    try:
+        if isinstance(raw, str):
+            return Recipe.model_validate_json(raw)
+        return Recipe.model_validate(raw)
+    except ValidationError as error:
+        raise explain(error, Recipe) from error
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """The whole recipe, defaults included, as YAML that `load_recipe` reads back."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _override(raw: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise RecipeError([f"{override}: needs the form section.key=value"])
+    *sections, last = key.strip().split(".")
+    target = raw
+    for section in sections:
+        inner = target.get(section)
+        if inner is None:
+            inner = {}
+        if not isinstance(inner, dict):
+            raise RecipeError([f"{key}: {section} is a value, not a section"])
+        target[section] = inner
+        target = inner
+    try:
+        target[last] = yaml.load(text, Loader=_StrictLoader)
+    except yaml.YAMLError as error:
+        raise RecipeError([f"{key}: {text!r} is not readable as YAML: {error}"]) from error

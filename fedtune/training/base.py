@@ -1,0 +1,129 @@
+"""The base model: found, hashed, loaded once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from fedtune import nano
+from fedtune.recipe import Model
+
+WEIGHTS = ("*.safetensors", "*.bin")
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model in memory, with the hashes that clients and server agree on."""
+
+    model: Any
+    tokenizer: Any
+    device: torch.device
+    dtype: torch.dtype
+    base_hash: str
+    tokenizer_hash: str
+
+
+def load_base(section: Model) -> Base:
+    """Load a causal LM and its tokenizer, on the device and in the dtype that the recipe names.
+
+    Raises:
+        FileNotFoundError: If a named folder, or a hub model in the cache, is not there.
+    """
+    folder = find_folder(section)
+    device = choose_device(section.device)
+    dtype = choose_dtype(section.dtype, device)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device)
+    model.config.use_cache = False
+    return Base(model, tokenizer, device, dtype, hash_weights(folder), hash_tokenizer(tokenizer))
+
+
+def find_folder(section: Model) -> Path:
+    """The folder that holds the model: nano's, a local one, or the hub's snapshot.
+
+    Raises:
+        FileNotFoundError: If there is none, with what to do.
+    """
+    if section.name_or_path == "nano":
+        return nano.model_folder()
+    folder = Path(section.name_or_path).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise FileNotFoundError(f"{folder} needs a config.json: it is no model folder")
+        return folder
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    patterns = ["*.json", "*.safetensors", "*.jinja", "tokenizer*", "*.model", "*.txt"]
+    try:
+        return Path(
+            snapshot_download(
+                section.name_or_path, revision=section.revision, allow_patterns=patterns
+            )
+        )
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise FileNotFoundError(
+            f"model.name_or_path: {section.name_or_path!r} is no folder here, and the hub did not "
+            f"give it ({type(error).__name__}); name nano, a folder, or download the model first"
+        ) from error
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that a recipe's `auto` means here, or the one that it names."""
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """bfloat16 on CUDA devices that compute in it, else float32; or the dtype that is named."""
+    if name != "auto":
+        chosen: torch.dtype = getattr(torch, name)
+        return chosen
+    if device.type == "cuda" and torch.cuda.is_bf16_supported():
+        return torch.bfloat16
+    return torch.float32
+
+
+@lru_cache(maxsize=4)
+def hash_weights(folder: Path) -> str:
+    """SHA-256 over the weight files and the architecture, whatever dtype they are loaded in.
+
+    Raises:
+        FileNotFoundError: If the folder holds no weights.
+    """
+    files = sorted(file for pattern in WEIGHTS for file in folder.glob(pattern))
+    if not files:
+        raise FileNotFoundError(f"{folder} needs weights ({', '.join(WEIGHTS)}); got none")
+    digest = hashlib.sha256()
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    for volatile in ("transformers_version", "_name_or_path"):
+        config.pop(volatile, None)
+    digest.update(json.dumps(config, sort_keys=True).encode())
+    for file in files:
+        digest.update(file.name.encode())
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def hash_tokenizer(tokenizer: Any) -> str:  # noqa: ANN401
+    """SHA-256 over vocabulary, merges, special tokens and chat template."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    vocabulary = json.loads(backend.to_str()) if backend is not None else tokenizer.get_vocab()
+    if backend is not None:  # state of the last call, not part of what the tokenizer is
+        vocabulary.pop("truncation", None)
+        vocabulary.pop("padding", None)
+    parts = [vocabulary, tokenizer.special_tokens_map, tokenizer.chat_template]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,35 @@
+"""A client's optimizer state between its rounds, on the client's own disk."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+from fedtune.training.sft import OptimizerState
+
+
+def save(state: OptimizerState, folder: Path, *, round_: int) -> None:
+    """Keep the state that a round ended with, atomically; all but the last three go."""
+    folder.mkdir(parents=True, exist_ok=True)
+    flat = {f"{i}/{key}": value.cpu() for i, part in state.items() for key, value in part.items()}
+    unfinished = folder / f".round-{round_:06d}.tmp"
+    save_file(flat, unfinished)
+    os.replace(unfinished, folder / f"round-{round_:06d}.safetensors")
+    # The round before stays: a run that is resumed there needs what came before it.
+    for old in sorted(folder.glob("round-*.safetensors"))[:-3]:
+        old.unlink()
+
+
+def load(folder: Path, *, before: int) -> OptimizerState | None:
+    """The newest state from a round before ``before``; None if the client has trained in none."""
+    files = sorted(folder.glob("round-*.safetensors"))
+    earlier = [file for file in files if int(file.stem.split("-")[1]) < before]
+    if not earlier:
+        return None
+    state: OptimizerState = {}
+    for name, value in load_file(earlier[-1]).items():
+        index, key = name.split("/")
+        state.setdefault(int(index), {})[key] = value
+    return state

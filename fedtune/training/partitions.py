@@ -1,0 +1,139 @@
+"""Deal rows to clients, and hold some out."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from datasets import Dataset
+from flwr_datasets.partitioner import (
+    DirichletPartitioner,
+    ExponentialPartitioner,
+    IidPartitioner,
+    LinearPartitioner,
+    NaturalIdPartitioner,
+    Partitioner,
+    ShardPartitioner,
+    SquarePartitioner,
+)
+
+from fedtune.recipe import Partition
+from fedtune.seeds import derive
+
+SIZES = {
+    "linear": LinearPartitioner,
+    "square": SquarePartitioner,
+    "exponential": ExponentialPartitioner,
+}
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row numbers: trained on, and held out."""
+
+    train: list[int]
+    test: list[int]
+
+
+def hold_out(indices: list[int], fraction: float, *, seed: int) -> Split:
+    """Hold out a seeded share of the rows, at least one, in a seeded order.
+
+    Args:
+        indices: Row numbers, at least two.
+        fraction: The share, in (0, 1).
+        seed: Draws which.
+    """
+    order = np.random.default_rng(seed).permutation(len(indices))
+    count = min(max(1, round(fraction * len(indices))), len(indices) - 1)
+    return Split(
+        train=[indices[i] for i in sorted(order[count:])],
+        test=[indices[i] for i in order[:count]],
+    )
+
+
+def deal(rows: Dataset, partition: Partition, num_clients: int, *, seed: int) -> list[list[int]]:
+    """Row numbers of each client, deterministic in (rows, partition, seed).
+
+    Raises:
+        ValueError: If a client would get fewer than ``partition.min_rows`` rows, or the column
+            is not there.
+    """
+    if partition.column is not None and partition.column not in rows.column_names:
+        raise ValueError(
+            f"data.partition.column: no column {partition.column!r}; "
+            f"the data has {', '.join(rows.column_names)}"
+        )
+    with contextlib.redirect_stderr(io.StringIO()):  # the library draws a progress bar
+        parts = _deal(rows, partition, num_clients, seed=seed)
+    smallest = min(range(num_clients), key=lambda client: len(parts[client]))
+    if len(parts[smallest]) < partition.min_rows:
+        raise ValueError(
+            f"data.partition: client {smallest} needs at least {partition.min_rows} rows; got "
+            f"{len(parts[smallest])} of {len(rows)}; ask for fewer clients, lower "
+            f"data.partition.min_rows, or deal the rows otherwise than by {partition.by}"
+        )
+    return parts
+
+
+def _deal(rows: Dataset, partition: Partition, num_clients: int, *, seed: int) -> list[list[int]]:
+    if partition.by == "replicate":
+        return [list(range(len(rows)))] * num_clients
+    if partition.by == "natural_id":
+        return _deal_whole_ids(rows, partition, num_clients, seed=seed)
+    return _by_library(rows, partition, num_clients, seed=seed)
+
+
+def _by_library(
+    rows: Dataset, partition: Partition, num_clients: int, *, seed: int
+) -> list[list[int]]:
+    draw = derive(seed, "partition")
+    partitioner: Partitioner
+    if partition.by == "iid":
+        partitioner = IidPartitioner(num_clients)
+    elif partition.by == "size":
+        partitioner = SIZES[partition.sizes](num_clients)
+    elif partition.by == "dirichlet":
+        partitioner = DirichletPartitioner(
+            num_clients, partition.column, partition.alpha, min_partition_size=1, seed=draw
+        )
+    else:
+        partitioner = ShardPartitioner(
+            num_clients,
+            partition.column,
+            num_shards_per_partition=partition.shards_per_client,
+            seed=draw,
+        )
+    # A row is its number, so that the library deals numbers and no text is copied.
+    columns = {"row": np.random.default_rng(draw).permutation(len(rows))}
+    numbered = Dataset.from_dict(columns)
+    if partition.column is not None:
+        values = np.asarray(rows[partition.column])[columns["row"]]
+        numbered = numbered.add_column(partition.column, values)
+    partitioner.dataset = numbered
+    try:
+        return [sorted(partitioner.load_partition(i)["row"]) for i in range(num_clients)]
+    except ValueError as error:
+        raise ValueError(
+            f"data.partition: {len(rows)} rows cannot be dealt by {partition.by} to {num_clients} "
+            f"clients: {error}"
+        ) from error
+
+
+def _deal_whole_ids(
+    rows: Dataset, partition: Partition, num_clients: int, *, seed: int
+) -> list[list[int]]:
+    partitioner = NaturalIdPartitioner(partition.column)
+    partitioner.dataset = Dataset.from_dict(
+        {partition.column: rows[partition.column], "row": list(range(len(rows)))}
+    )
+    draw = np.random.default_rng(derive(seed, "partition"))
+    parts: list[list[int]] = [[] for _ in range(num_clients)]
+    for natural_id in draw.permutation(partitioner.num_partitions):
+        # First everyone's minimum, then chance: unequal, but no one is left without.
+        poorest = min(range(num_clients), key=lambda client: len(parts[client]))
+        chosen = int(draw.integers(num_clients))
+        client = poorest if len(parts[poorest]) < partition.min_rows else chosen
+        parts[client].extend(partitioner.load_partition(int(natural_id))["row"])
+    return [sorted(part) for part in parts]

@@ -1,0 +1,130 @@
+"""What a recipe says of training, in the words of TRL's configs."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import count, islice
+from typing import Any
+
+import numpy as np
+import torch
+
+from fedtune.recipe import Recipe
+from fedtune.recipe.errors import nearest
+from fedtune.seeds import derive
+
+# Keys of TRL's that fedtune must own, and what says it instead.
+OWNED = {
+    "max_steps": "federation.local_steps",
+    "num_train_epochs": "federation.local_steps",
+    "seed": "federation.seed",
+    "data_seed": "federation.seed",
+    "output_dir": "output_dir",
+    "report_to": "report_to (at the top of the recipe: it is the run that reports)",
+    "use_cpu": "model.device",
+    "bf16": "model.dtype",
+    "fp16": "model.dtype",
+    "train_sampling_strategy": "nothing: the order follows from seed, round and client",
+    "dataset_kwargs": "nothing: rows are tokenised once per client",
+    "packing": "nothing: a step is a batch of rows",
+    "trust_remote_code": "nothing: no code comes from a model's folder",
+    "push_to_hub": "nothing: adapter/ is written, and nothing is uploaded",
+    "model_init_kwargs": "model",
+    "chat_template_path": "nothing: the tokenizer's own template is used",
+    "disable_tqdm": "nothing: fedtune shows the progress",
+    **dict.fromkeys(("save_strategy", "save_steps"), "nothing: checkpoints are the run's own"),
+    **dict.fromkeys(("eval_strategy", "do_eval", "eval_on_start"), "evaluation"),
+    "logging_strategy": "nothing: metrics.jsonl holds each round",
+    "resume_from_checkpoint": "fedtune run --resume",
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The recipe's ``train:`` keys, and what follows for one client-round."""
+
+    train: dict[str, Any]
+    local_steps: int
+    num_rounds: int
+    device: torch.device
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, recipe: Recipe, device: torch.device, dtype: torch.dtype) -> Plan:
+        """Read the plan off a recipe."""
+        federation = recipe.federation
+        return cls(dict(recipe.train), federation.local_steps, federation.num_rounds, device, dtype)
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of a client that takes part in every round: the schedule's horizon."""
+        return self.local_steps * self.num_rounds
+
+    @property
+    def rows_per_round(self) -> int:
+        """Rows that the local steps of one round consume."""
+        batch = int(self.train.get("per_device_train_batch_size", 8))
+        return self.local_steps * batch * int(self.train.get("gradient_accumulation_steps", 1))
+
+    @cached_property
+    def placement(self) -> dict[str, Any]:
+        """The keys of TRL's that follow from device, dtype and fedtune's own bookkeeping."""
+        return {
+            "output_dir": tempfile.gettempdir(),  # nothing is saved there
+            "use_cpu": self.device.type == "cpu",
+            "bf16": self.dtype == torch.bfloat16,
+            "fp16": self.dtype == torch.float16,
+            "dataloader_pin_memory": self.device.type == "cuda",
+            "report_to": "none",
+            "save_strategy": "no",
+            "logging_strategy": "no",
+            "eval_strategy": "no",
+            "disable_tqdm": True,
+        }
+
+
+def check_train_keys(train: Iterable[str], known: list[str]) -> list[str]:
+    """What is wrong with the keys inside ``train:``, a line each."""
+    problems = []
+    for key in train:
+        if key in OWNED:
+            problems.append(f"train.{key}: fedtune sets it; write {OWNED[key]}")
+        elif key not in known:
+            problems.append(f"train.{key}: {_near(key, known)}")
+    return problems
+
+
+def draw_rows(plan: Plan, num_rows: int, *, seed: int, order: str | int, round_: int) -> list[int]:
+    """Row numbers of one client-round: the next stretch of an endless run of shuffles.
+
+    Each shuffle visits every row once, so that rounds go on where the last one ended, and any
+    round can be drawn without those before it.
+
+    Args:
+        plan: Says how many rows a round consumes.
+        num_rows: Rows of the client.
+        seed: The recipe's.
+        order: Names the client's own order.
+        round_: Counted from 1.
+    """
+    start = (round_ - 1) * plan.rows_per_round
+    first = start // num_rows
+    stream = _shuffles(num_rows, seed, order, first)
+    skip = start - first * num_rows
+    return list(islice(stream, skip, skip + plan.rows_per_round))
+
+
+def _shuffles(num_rows: int, seed: int, order: str | int, first: int) -> Iterator[int]:
+    for epoch in count(first):
+        draw = np.random.default_rng(derive(seed, "order", order, epoch))
+        yield from (int(row) for row in draw.permutation(num_rows))
+
+
+def _near(key: str, known: list[str]) -> str:
+    hint = nearest(key, known).split("known:")[0]
+    return f"unknown to TRL; {hint or 'see its SFTConfig'}".rstrip("? ").rstrip() + (
+        "?" if hint else ""
+    )

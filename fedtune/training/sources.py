@@ -1,0 +1,146 @@
+"""Where rows come from: the running Python, files, a saved folder, the hub."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
+from datasets.exceptions import DatasetNotFoundError
+
+from fedtune.nano import python_docs
+from fedtune.recipe import Data, Source
+from fedtune.seeds import derive
+
+KINDS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
+FORMATS = (("prompt", "completion"), ("messages",), ("text",))
+
+
+def load_rows(data: Data, *, seed: int) -> Dataset:
+    """The rows of a recipe's source, in a fixed order, in one of TRL's formats.
+
+    Args:
+        data: The recipe's section.
+        seed: Draws the rows if ``max_rows`` asks for fewer than there are.
+
+    Raises:
+        FileNotFoundError: If the source is not there, with what to do.
+        ValueError: If its columns are in none of TRL's formats.
+    """
+    rows = _load(data.source)
+    check_format(rows)
+    if data.max_rows is not None and data.max_rows < len(rows):
+        shuffled = rows.shuffle(seed=derive(seed, "max_rows"), keep_in_memory=True)
+        rows = shuffled.select(range(data.max_rows))
+    return rows
+
+
+def check_format(rows: Dataset) -> None:
+    """Refuse rows that no TRL format describes.
+
+    Raises:
+        ValueError: Naming the columns that are needed and those that are there.
+    """
+    if not any(set(columns) <= set(rows.column_names) for columns in FORMATS):
+        need = " or ".join("+".join(columns) for columns in FORMATS)
+        raise ValueError(f"data.source needs columns {need}; got {', '.join(rows.column_names)}")
+    if len(rows) == 0:
+        raise ValueError("data.source needs rows; got none")
+
+
+def hash_rows(rows: Dataset) -> str:
+    """SHA-256 over the content of the rows, in order."""
+    digest = hashlib.sha256()
+    for batch in rows.iter(batch_size=1000):
+        digest.update(json.dumps(batch, sort_keys=True, default=str).encode())
+    return digest.hexdigest()
+
+
+def find_source(source: str | Source) -> str:
+    """Say what a source is, without reading it: python-docs, file, folder or hub.
+
+    Raises:
+        FileNotFoundError: If a path is named and nothing is there.
+    """
+    if source == "python-docs":
+        return "python-docs"
+    if isinstance(source, Source):
+        files = source.data_files or []
+        for file in [files] if isinstance(files, str) else files:
+            if "://" not in file and not any(
+                Path().glob(file) if _relative(file) else [_stat(file)]
+            ):
+                raise FileNotFoundError(f"data.source.data_files: no file {file}")
+        return source.path
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return "folder"
+    if path.suffix in KINDS:
+        if not path.is_file():
+            raise FileNotFoundError(f"data.source: no file {path}")
+        return KINDS[path.suffix]
+    if path.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1:
+        raise FileNotFoundError(
+            f"data.source: nothing at {path}; name a .json, .jsonl, .csv or .parquet file, a saved "
+            f"folder, a hub name, or python-docs"
+        )
+    return "hub"
+
+
+def _relative(file: str) -> bool:
+    return not Path(file).is_absolute()
+
+
+def _stat(file: str) -> bool:
+    path = Path(file)
+    return any(path.parent.glob(path.name))
+
+
+def _load(source: str | Source) -> Dataset:
+    kind = find_source(source)
+    if kind == "python-docs":
+        return Dataset.from_list(python_docs.rows())
+    if isinstance(source, Source):
+        if Path(source.path).is_dir() and _is_saved(Path(source.path)):
+            return _from_disk(Path(source.path), source.split)
+        return _from_datasets(
+            source.path, name=source.name, data_files=source.data_files, split=source.split,
+            revision=source.revision,
+        )  # fmt: skip
+    path = Path(source).expanduser()
+    if kind == "folder":
+        return _from_disk(path, "train") if _is_saved(path) else _from_datasets(str(path))
+    if kind == "hub":
+        return _from_datasets(source)
+    return _from_datasets(kind, data_files=str(path))
+
+
+def _is_saved(folder: Path) -> bool:
+    return (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()
+
+
+def _from_disk(folder: Path, split: str) -> Dataset:
+    found = load_from_disk(str(folder))
+    if isinstance(found, DatasetDict):
+        if split not in found:
+            raise FileNotFoundError(f"{folder} needs a split {split!r}; got {', '.join(found)}")
+        return found[split]
+    return found
+
+
+def _from_datasets(
+    path: str,
+    *,
+    name: str | None = None,
+    data_files: str | list[str] | None = None,
+    split: str = "train",
+    revision: str | None = None,
+) -> Dataset:
+    try:
+        return load_dataset(path, name, data_files=data_files, split=split, revision=revision)
+    except (DatasetNotFoundError, FileNotFoundError, ConnectionError) as error:
+        raise FileNotFoundError(
+            f"data.source: {path!r} was not found here or on the hub ({error}); "
+            f"name a file, a saved folder, or python-docs"
+        ) from error

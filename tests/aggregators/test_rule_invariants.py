@@ -1,0 +1,244 @@
+"""What must hold for every rule and mixing, whatever the numbers.
+
+Not proven here: robustness (test_robustness.py), agreement with the papers
+(test_rules_against_reference.py), devices other than the CPU.
+"""
+
+import pytest
+import torch
+
+from aggregators import AGGREGATORS, Gram, aggregate, aggregate_with_report
+from aggregators.gram import gram
+
+CHAINS = [(), ("nnm",), ("nnm", "nnm")]
+ALL = [
+    pytest.param(name, chain, id="+".join((*chain, name)))
+    for name in AGGREGATORS
+    for chain in CHAINS
+]
+ON_GRAM = [name for name, rule in AGGREGATORS.items() if rule.kind == "gram"]
+SUM_TO_ONE = [name for name in AGGREGATORS if name != "centered_clipping"]
+
+
+def gaussian(n, d, seed=0, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(n, d, generator=generator, dtype=torch.float64).to(dtype)
+
+
+@pytest.mark.parametrize(("name", "chain"), ALL)
+def test_client_order_does_not_matter(name, chain):
+    rows = gaussian(11, 300)
+    rows[2] *= 1e8
+    order = torch.randperm(11, generator=torch.Generator().manual_seed(1))
+    there = aggregate_with_report(rows, name, f=2, mixing=chain)
+    back = aggregate_with_report(rows[order], name, f=2, mixing=chain)
+    scale = there.aggregate.abs().max()
+    assert (there.aggregate - back.aggregate).abs().max() <= 1e-12 * scale
+    assert torch.allclose(there.weights[order], back.weights, rtol=1e-8, atol=1e-15)
+    if name == "krum":
+        assert order[int(back.report["selected"])] == there.report["selected"]
+
+
+@pytest.mark.parametrize("name", ["mean", "trimmed_mean", "multi_krum"])
+def test_without_liars_it_is_the_mean(name):
+    rows = gaussian(7, 50)
+    assert torch.allclose(aggregate(rows, name, f=0), rows.mean(dim=0), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", AGGREGATORS)
+def test_nnm_without_liars_is_the_mean(name):
+    # n - f = n: every mixed row is the mean. Centered clipping needs the start: from far away
+    # five steps of the median distance, here the distance of all, arrive at once.
+    rows = gaussian(7, 50)
+    got = aggregate(rows, name, f=0, mixing=("nnm",))
+    assert torch.allclose(got, rows.mean(dim=0), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("name", "chain"), ALL)
+def test_one_client_is_itself(name, chain):
+    if AGGREGATORS[name].min_clients(0) > 1:
+        pytest.skip("needs more than one client")
+    row = gaussian(1, 50, dtype=torch.float32)
+    result = aggregate_with_report(row, name, f=0, mixing=chain)
+    assert torch.equal(result.aggregate, row[0])
+    assert result.weights.tolist() == pytest.approx([1])
+
+
+@pytest.mark.parametrize("n", [3, 5, 7, 10])
+@pytest.mark.parametrize(("name", "chain"), ALL)
+def test_equal_clients_are_one_client_bit_for_bit(name, chain, n):
+    row = gaussian(1, 3000, dtype=torch.float32)
+    row[0, :4] = torch.tensor([1e30, 1e-30, 0.0, 1000.001])
+    f = 1 if n >= 5 else 0
+    got = aggregate(row.repeat(n, 1), name, f=f, mixing=chain)
+    assert torch.equal(got, row[0])
+
+
+@pytest.mark.parametrize(("name", "chain"), ALL)
+def test_zeros_stay_zero(name, chain):
+    got = aggregate(torch.zeros(7, 20), name, f=1, mixing=chain)
+    assert torch.equal(got, torch.zeros(20))
+
+
+@pytest.mark.parametrize(("name", "chain"), ALL)
+def test_a_majority_of_equal_clients_wins(name, chain):
+    if name == "mean":
+        pytest.skip("no defence")
+    rows = gaussian(9, 40)
+    rows[[0, 2, 3, 4, 6, 8]] = rows[0].clone()  # n - f = 6 of 9
+    rows[1] = 1e8
+    steps = {"steps": 500} if name == "centered_clipping" else {}
+    got = aggregate(rows, name, f=3, mixing=chain, **steps)
+    assert torch.allclose(got, rows[0], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "chain"), ALL)
+def test_moves_with_the_updates(name, chain):
+    # F(x + c) = F(x) + c. Centered clipping: its centre moves along.
+    rows, shift = gaussian(11, 60), gaussian(1, 60, seed=1)[0] * 100
+    state = {"center": rows[0] * 2} if name == "centered_clipping" else None
+    moved = {"center": rows[0] * 2 + shift} if state else None
+    here = aggregate(rows, name, f=2, mixing=chain, state=state)
+    there = aggregate(rows + shift, name, f=2, mixing=chain, state=moved)
+    assert torch.allclose(there - shift, here, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e30])
+@pytest.mark.parametrize(("name", "chain"), ALL)
+def test_scales_with_the_updates(name, chain, scale):
+    # F(c x) = c F(x): no threshold in the units of somebody else's gradients.
+    rows = gaussian(11, 60)
+    rows[1] *= 50
+    here = aggregate(rows, name, f=2, mixing=chain)
+    there = aggregate(rows * scale, name, f=2, mixing=chain)
+    assert torch.allclose(there / scale, here, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("chain", CHAINS, ids="+".join)
+def test_centered_clipping_carries_on_from_its_state(chain):
+    # Two calls of one step, the second from the first's state, are one call of two steps.
+    rows = gaussian(9, 40)
+    options = {"f": 2, "mixing": chain}
+    once = aggregate_with_report(rows, "centered_clipping", steps=1, **options)
+    again = aggregate(rows, "centered_clipping", steps=1, state=once.state, **options)
+    assert torch.allclose(again, aggregate(rows, "centered_clipping", steps=2, **options))
+    assert set(once.state) == {"center"}
+    assert torch.equal(once.state["center"], once.aggregate)
+    assert once.state["center"].data_ptr() != once.aggregate.data_ptr()
+
+
+@pytest.mark.parametrize("name", SUM_TO_ONE)
+def test_rules_without_memory_carry_nothing(name):
+    assert aggregate_with_report(gaussian(9, 4), name, f=2, state={}).state == {}
+
+
+@pytest.mark.parametrize(("name", "chain"), ALL)
+def test_input_is_neither_modified_nor_returned(name, chain):
+    rows = gaussian(9, 40, dtype=torch.float32)
+    center = gaussian(1, 40, seed=1)[0]
+    kept, kept_center = rows.clone(), center.clone()
+    state = {"center": center} if AGGREGATORS[name].state else None
+    result = aggregate_with_report(rows, name, f=2, mixing=chain, state=state)
+    result.aggregate.fill_(7)
+    assert torch.equal(rows, kept)
+    assert torch.equal(center, kept_center)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize(("name", "chain"), ALL)
+def test_every_dtype_comes_back(name, chain, dtype):
+    rows = gaussian(9, 40, dtype=dtype)
+    got = aggregate(rows, name, f=2, mixing=chain)
+    assert got.dtype == dtype
+    assert torch.equal(got, aggregate(rows.to(torch.float64), name, f=2, mixing=chain).to(dtype))
+
+
+@pytest.mark.parametrize(("name", "chain"), ALL)
+def test_gradients_and_strides_do_not_matter(name, chain):
+    rows = gaussian(9, 40, dtype=torch.float32)
+    want = aggregate(rows, name, f=2, mixing=chain)
+    leaf = rows.clone().requires_grad_()
+    result = aggregate_with_report(leaf, name, f=2, mixing=chain)
+    assert not result.aggregate.requires_grad
+    assert not result.weights.requires_grad
+    assert torch.equal(result.aggregate, want)
+    strided = rows.repeat_interleave(2, dim=1)[:, ::2]
+    assert not strided.is_contiguous()
+    assert torch.equal(aggregate(strided, name, f=2, mixing=chain), want)
+    across = rows.t().contiguous().t()
+    assert torch.equal(aggregate(across, name, f=2, mixing=chain), want)
+
+
+@pytest.mark.parametrize(("name", "chain"), ALL)
+def test_bits_do_not_depend_on_the_number_of_threads(name, chain):
+    rows = gaussian(21, 20_000, dtype=torch.float32)
+    before, seen = torch.get_num_threads(), []
+    try:
+        for threads in (1, 4):
+            torch.set_num_threads(threads)
+            seen.append(aggregate_with_report(rows, name, f=4, mixing=chain))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(seen[0].aggregate, seen[1].aggregate)
+    assert torch.equal(seen[0].weights, seen[1].weights)
+    assert seen[0].report == seen[1].report
+
+
+@pytest.mark.parametrize("chain", CHAINS, ids="+".join)
+@pytest.mark.parametrize("name", AGGREGATORS)
+def test_weights_are_shares(name, chain):
+    rows = gaussian(9, 40)
+    rows[4] *= 1e8
+    result = aggregate_with_report(rows, name, f=2, mixing=chain)
+    assert result.weights.shape == (9,)
+    assert result.weights.dtype == torch.float64
+    assert (result.weights >= 0).all()
+    total = float(result.weights.sum())
+    assert total == pytest.approx(1) if name in SUM_TO_ONE else total <= 1 + 1e-12
+    if name in ON_GRAM:
+        by_weights = (result.weights[:, None] * rows).sum(dim=0)
+        assert torch.allclose(by_weights, result.aggregate, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("name", "chain"), ALL)
+def test_report_measures_each_client(name, chain):
+    rows = gaussian(9, 40) + 5
+    result = aggregate_with_report(rows, name, f=2, mixing=chain)
+    distances = (rows - result.aggregate).norm(dim=1)
+    assert result.report["norms"] == pytest.approx(rows.norm(dim=1).tolist())
+    assert result.report["distances"] == pytest.approx(distances.tolist(), abs=1e-6)
+    plain = (float, list)
+    assert all(isinstance(value, plain) for value in result.report.values())
+    lists = [value for value in result.report.values() if isinstance(value, list)]
+    assert all(type(entry) is float for value in lists for entry in value)
+
+
+@pytest.mark.parametrize(("name", "chain"), ALL)
+def test_a_gram_handed_in_gives_the_same(name, chain):
+    rows = gaussian(9, 40)
+    want = aggregate_with_report(rows, name, f=2, mixing=chain)
+    got = aggregate_with_report(rows, name, f=2, mixing=chain, gram=gram(rows))
+    assert torch.equal(got.aggregate, want.aggregate)
+    assert got.report["distances"] == want.report["distances"]
+
+
+def test_a_gram_of_another_geometry_decides():
+    # Three neighbours each. Rows: client 2, 1 + 4 + 48^2. In the other geometry clients 3 4 5
+    # are the close ones, and of them client 5: 2.25 + 1 + 47.5^2.
+    rows = torch.tensor([[0.0], [1.0], [2.0], [50.0], [90.0], [200.0]])
+    other = torch.tensor([[50.0], [90.0], [200.0], [1.0], [1.5], [2.5]], dtype=torch.float64)
+    foreign = Gram.from_inner_products(other @ other.T)
+    assert aggregate(rows, "krum", f=1).tolist() == [2]
+    assert aggregate(rows, "krum", f=1, gram=foreign).tolist() == [200]
+    # NNM by the other geometry, then a rule on the columns of the rows.
+    mixed = aggregate_with_report(rows, "median", f=1, mixing=("nnm",), gram=foreign)
+    near = aggregate_with_report(rows, "median", f=1, mixing=("nnm",))
+    assert mixed.aggregate.tolist() != near.aggregate.tolist()
+
+
+def test_centered_clipping_takes_its_centre_from_a_gram_handed_in():
+    rows, center = gaussian(9, 40), gaussian(1, 40, seed=1)[0]
+    state, points = {"center": center}, gram(rows, extra=[center])
+    want = aggregate(rows, "centered_clipping", f=2, state=state)
+    got = aggregate(rows, "centered_clipping", f=2, state=state, gram=points)
+    assert torch.equal(got, want)
