@@ -60,13 +60,15 @@ def worst_ratio(point, rows, f):
     means = subsets.mean(dim=1)
     off = (point - means).square().sum(dim=1)
     spread = (subsets - means[:, None]).square().sum(dim=2).mean(dim=1)
-    return float((off / spread).max())
+    rounding = 1e-24 * means.square().sum(dim=1)
+    ratios = torch.where(off > rounding, off / spread, 0.0)  # 0/0 where a subset is one point
+    return float(ratios.max())
 
 
 @pytest.mark.parametrize("mixing", [(), ("nnm",)], ids="+".join)
 @pytest.mark.parametrize("name", KAPPA)
 def test_no_attack_exceeds_the_bound(name, mixing):
-    @settings(max_examples=60, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=150, deadline=None, derandomize=True, database=None)
     @given(poisoned(AGGREGATORS[name].min_clients))
     def check(case):
         rows, f = case
