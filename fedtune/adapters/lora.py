@@ -74,6 +74,14 @@ def save(model: PeftModel, folder: Path) -> None:
     model.save_pretrained(folder, save_embedding_layers=False)
 
 
+def merge(base: Any, folder: Path) -> Any:  # noqa: ANN401
+    """Load a PEFT folder onto a base and fold it into the weights; the base is changed."""
+    model = PeftModel.from_pretrained(base, folder)
+    merged = model.merge_and_unload(safe_merge=True)
+    merged.config.use_cache = True
+    return merged
+
+
 def _live(model: PeftModel) -> dict[str, Tensor]:
     # These share memory with the parameters, so that writing to them writes the adapter.
     state: dict[str, Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)

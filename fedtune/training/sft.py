@@ -25,6 +25,19 @@ def train_keys() -> list[str]:
     return [field.name for field in dataclasses.fields(SFTConfig) if field.init]
 
 
+def check_values(plan: Plan) -> None:
+    """Have TRL look at the values of the recipe's keys.
+
+    Raises:
+        TypeError: If a value is of the wrong kind.
+        ValueError: If TRL or the schedule over all rounds cannot do with one.
+    """
+    config = _config(plan, steps=1, seed=0)
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    learning_rate = float(config.learning_rate)
+    _schedule(config, torch.optim.SGD([parameter], lr=learning_rate), plan, 0)
+
+
 def prepare(rows: Dataset, model: Any, tokenizer: Any, plan: Plan) -> Dataset:  # noqa: ANN401
     """Tokenise rows as TRL does: chat template, eos, labels, truncation; once per client.
 

@@ -1,0 +1,39 @@
+"""The held-out figures of an adapter: the same rows, the same sums as in the run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+from fedtune.evaluation.adapter import WEIGHTS
+from fedtune.recipe import Recipe
+from fedtune.training.heldout import Figures
+from fedtune.training.worker import get_worker
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Figures of the base, of the adapter, and of the adapter on each client's held-out rows."""
+
+    base: Figures
+    adapter: Figures
+    clients: list[Figures]
+
+
+def measure_adapter(folder: Path, recipe: Recipe) -> Measured:
+    """Measure a PEFT folder as the recipe's run measured its last round.
+
+    Raises:
+        ValueError: If the adapter's tensors are not those that the recipe's model would have.
+    """
+    worker = get_worker(recipe.model_dump_json())
+    row = worker.layout.flatten(load_file(folder / WEIGHTS))
+    per_client = recipe.evaluation.per_client
+    clients = range(recipe.federation.num_clients) if per_client else range(0)
+    return Measured(
+        base=worker.measure(worker.initial),
+        adapter=worker.measure(row),
+        clients=[worker.measure(row, client=client) for client in clients],
+    )

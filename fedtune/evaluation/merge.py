@@ -1,0 +1,32 @@
+"""Melt an adapter into its base: a plain Hugging Face model folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from shutil import rmtree
+
+from fedtune.adapters import lora
+from fedtune.recipe import Model
+from fedtune.training.base import load_base
+
+
+def merge_adapter(adapter: Path, base: Model, out: Path) -> None:
+    """Write base + adapter, with the tokenizer, to a folder that transformers loads by itself.
+
+    Raises:
+        FileExistsError: If ``out`` already holds something.
+        FileNotFoundError: If the base is not there.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f"{out} is not empty; name another folder")
+    loaded = load_base(base)
+    merged = lora.merge(loaded.model, adapter)
+    unfinished = out.with_name(f".{out.name}.tmp")
+    rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    merged.save_pretrained(unfinished)
+    loaded.tokenizer.save_pretrained(unfinished)
+    if out.exists():
+        out.rmdir()
+    os.replace(unfinished, out)

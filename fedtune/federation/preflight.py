@@ -1,0 +1,152 @@
+"""Everything that can be known to be wrong with a recipe before a model is loaded."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from math import comb
+from pathlib import Path
+
+import torch
+
+import attacks
+from fedtune.recipe import Recipe
+from fedtune.seeds import derive
+from fedtune.training import sft
+from fedtune.training.base import choose_device, choose_dtype, find_folder, hash_weights
+from fedtune.training.partitions import deal, hold_out
+from fedtune.training.plan import Plan, check_train_keys
+from fedtune.training.sources import find_source, load_rows
+
+
+def find_problems(recipe: Recipe) -> list[str]:
+    """What would stop this run, a line each; empty if nothing is known to."""
+    checks = (_train, _device, _model, _data, _attack, _output, _trackers)
+    return [problem for check in checks for problem in check(recipe)]
+
+
+def find_risks(recipe: Recipe) -> list[str]:
+    """What the owner should know, and may well have meant."""
+    liars = recipe.attack.num_attackers if recipe.attack else 0
+    federation, f = recipe.federation, recipe.aggregator.f
+    risks = []
+    if liars and federation.sample_size < federation.num_clients:
+        chance = chance_of_more(liars, federation.num_clients, federation.sample_size, f)
+        risks.append(
+            f"with {liars} liars among {federation.num_clients} clients, a sample of "
+            f"{federation.sample_size} holds more than f={f} of them in {chance:.1%} of rounds"
+        )
+    elif liars > f:
+        risks.append(f"the rule assumes f={f} liars; the simulation has {liars}")
+    if f == 0 and recipe.aggregator.name == "mean":
+        risks.append("the mean withstands no liar at all; name a robust rule where one may come")
+    outer = recipe.outer
+    if outer.name == "nesterov":
+        momentum = 0.5 if outer.momentum is None else outer.momentum
+        gain = (0.7 if outer.lr is None else outer.lr) / (1 - momentum)
+        if gain > 2:
+            risks.append(
+                f"outer: the steady gain lr/(1-momentum) is {gain:.1f}: a poisoned aggregate ends "
+                f"up applied so many times; runs of few rounds want momentum <= 0.5"
+            )
+    return risks
+
+
+def chance_of_more(liars: int, clients: int, sample: int, f: int) -> float:
+    """Probability that a sample holds more than f liars: a hypergeometric tail."""
+    most = min(liars, sample)
+    hits = sum(
+        comb(liars, k) * comb(clients - liars, sample - k)
+        for k in range(f + 1, most + 1)
+        if sample - k <= clients - liars
+    )
+    return hits / comb(clients, sample)
+
+
+def _train(recipe: Recipe) -> list[str]:
+    problems = check_train_keys(recipe.train, sft.train_keys())
+    if problems:
+        return problems
+    device = torch.device("cpu")  # values are judged without the device that will run them
+    plan = Plan.of(recipe, device, torch.float32)
+    try:
+        sft.check_values(plan)
+    except (TypeError, ValueError) as error:
+        return [f"train: {error}"]
+    return []
+
+
+def _device(recipe: Recipe) -> list[str]:
+    wanted = recipe.model.device
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(wanted, True):
+        return [f"model.device: {wanted} is not there; write auto or cpu"]
+    device = choose_device(wanted)
+    if choose_dtype(recipe.model.dtype, device) == torch.float16 and device.type == "cpu":
+        return ["model.dtype: float16 does not train on a CPU; write float32 or bfloat16"]
+    return []
+
+
+def _model(recipe: Recipe) -> list[str]:
+    try:
+        hash_weights(find_folder(recipe.model))
+    except FileNotFoundError as error:
+        text = str(error)
+        return [text if text.startswith("model.") else f"model.name_or_path: {text}"]
+    return []
+
+
+def _data(recipe: Recipe) -> list[str]:
+    data, seed = recipe.data, recipe.federation.seed
+    try:
+        find_source(data.source)
+        rows = load_rows(data, seed=seed)
+        split = hold_out(
+            list(range(len(rows))), data.test_fraction, seed=derive(seed, "held-out")
+        )
+        deal(rows.select(split.train), data.partition, recipe.federation.num_clients, seed=seed)
+    except (FileNotFoundError, ValueError) as error:
+        return [str(error)]
+    return []
+
+
+def _attack(recipe: Recipe) -> list[str]:
+    attack = recipe.attack
+    if attack is None or attack.num_attackers == 0:
+        return []
+    if attacks.ATTACKS[attack.name].level != "update":
+        return []
+    honest = recipe.federation.num_clients - attack.num_attackers
+    trial = torch.ones(max(honest, 1), 2) + torch.arange(max(honest, 1))[:, None]
+    own = torch.ones(attack.num_attackers, 2)
+    view = attack.knowledge or attacks.ATTACKS[attack.name].knowledge[-1]
+    try:
+        attacks.craft(
+            trial if view == "all" else own,
+            attack.name,
+            num_attackers=attack.num_attackers,
+            generator=torch.Generator().manual_seed(0),
+            own=own,
+            **attack.options,
+        )
+    except ValueError as error:
+        return [f"attack: {error}"]
+    return []
+
+
+def _output(recipe: Recipe) -> list[str]:
+    folder = recipe.output_dir.expanduser().absolute()
+    if folder.exists() and not folder.is_dir():
+        return [f"output_dir: {folder} is a file; name a folder"]
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        return [f"output_dir: {Path(existing)} cannot be written to; name another folder"]
+    return []
+
+
+def _trackers(recipe: Recipe) -> list[str]:
+    return [
+        f"report_to: {name} is not installed; pip install 'fedtune[{name}]'"
+        for name in recipe.report_to
+        if importlib.util.find_spec(name) is None
+    ]
