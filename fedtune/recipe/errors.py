@@ -28,11 +28,20 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 def explain(error: ValidationError, model: type[BaseModel]) -> RecipeError:
     """Turn pydantic's errors into lines of `key: what is wrong; what to do`."""
-    return RecipeError(_line(dict(item), model) for item in error.errors())
+    items = [dict(item) for item in error.errors()]
+    return RecipeError(_line(item, model) for item in items if not _is_other_branch(item))
+
+
+# What pydantic puts into the path of a `str | Source` or `str | list[str]`: no key of the recipe.
+_BRANCHES = {"str", "Source", "list[str]"}
+
+
+def _is_other_branch(item: dict[str, Any]) -> bool:
+    return item["loc"][-1:] == ("str",) and isinstance(item["input"], dict | list)
 
 
 def _line(item: dict[str, Any], model: type[BaseModel]) -> str:
-    path = [str(part) for part in item["loc"]]
+    path = [str(part) for part in item["loc"] if part not in _BRANCHES]
     key = ".".join(path)
     if item["type"] == "extra_forbidden":
         return f"{key}: unknown key; {nearest(path[-1], _fields_at(model, path[:-1]))}"
@@ -41,7 +50,8 @@ def _line(item: dict[str, Any], model: type[BaseModel]) -> str:
     text = str(item["msg"]).removeprefix("Value error, ")
     if item["type"] == "value_error":
         return f"{key}: {text}" if key else text
-    return f"{key}: {text[0].lower()}{text[1:]}; got {item['input']!r}"
+    text = f"{text[0].lower()}{text[1:]}; got {item['input']!r}"
+    return f"{key}: {text}" if key else text
 
 
 def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:

@@ -16,7 +16,10 @@ Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 class Section(BaseModel):
     """A frozen mapping that refuses keys it does not know."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    # JSON has no infinity: without the constants it would travel as null.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), ser_json_inf_nan="constants"
+    )
 
 
 class Model(Section):
@@ -182,7 +185,8 @@ class Outer(Section):
         }
         if foreign := sorted(given - own[self.name]):
             raise ValueError(
-                f"{self.name} takes no {', '.join(foreign)}; it takes {own[self.name]}"
+                f"{self.name} takes no {', '.join(foreign)}; "
+                f"it takes {', '.join(sorted(own[self.name]))}"
             )
         if self.name == "fedavg" and self.lr not in {None, 1.0}:
             raise ValueError(

@@ -1,0 +1,198 @@
+"""What a recipe refuses, and that each refusal says what to do."""
+
+import pytest
+from pydantic import ValidationError
+
+from fedtune.recipe import Recipe, RecipeError, parse_recipe
+
+
+def refusal(raw):
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(raw)
+    assert len(caught.value.problems) == 1, caught.value.problems
+    return caught.value.problems[0]
+
+
+def test_the_defaults_are_a_recipe():
+    recipe = parse_recipe({})
+    assert recipe == Recipe()
+    assert recipe.model.name_or_path == "nano"
+    assert recipe.federation.sample_size == 10
+    assert recipe.federation.inner_optimizer == "reset"
+
+
+@pytest.mark.parametrize(
+    ("raw", "key", "meant"),
+    [
+        ({"federatoin": {}}, "federatoin", "federation"),
+        ({"federation": {"num_client": 3}}, "federation.num_client", "num_clients"),
+        ({"data": {"partition": {"colum": "a"}}}, "data.partition.colum", "column"),
+        ({"lora": {"alpha": 3}}, "lora.alpha", "lora_alpha"),
+        ({"data": {"source": {"path": "x", "nme": "a"}}}, "data.source.nme", "name"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest(raw, key, meant):
+    problem = refusal(raw)
+    assert problem.startswith(f"{key}: unknown key; did you mean {meant!r}? known: ")
+
+
+@pytest.mark.parametrize(
+    ("raw", "problem"),
+    [
+        (
+            {"aggregator": {"name": "trimed_mean"}},
+            "aggregator: no aggregator 'trimed_mean'; did you mean 'trimmed_mean'? known: ",
+        ),
+        (
+            {"aggregator": {"name": "mean", "mixing": ["nmm"]}},
+            "aggregator: no mixing 'nmm'; did you mean 'nnm'? known: ",
+        ),
+        (
+            {"attack": {"name": "signflip", "num_attackers": 1}},
+            "attack: no attack 'signflip'; did you mean 'sign_flip'? known: ",
+        ),
+    ],
+)
+def test_a_misspelt_name_names_the_nearest(raw, problem):
+    assert refusal(raw).startswith(problem)
+
+
+@pytest.mark.parametrize(
+    ("raw", "parts"),
+    [
+        (
+            {"aggregator": {"name": "multi_krum", "n_best": 3}},
+            ["multi_krum", "'n_best'", "known: m"],
+        ),
+        ({"aggregator": {"name": "mean", "m": 3}}, ["mean", "'m'"]),
+        ({"aggregator": {"name": "multi_krum", "m": 0}}, ["m >= 1", "got 0"]),
+        ({"attack": {"name": "sign_flip", "num_attackers": 1, "scal": 3}}, ["'scal'", "'scale'"]),
+        ({"attack": {"name": "sign_flip", "num_attackers": 1, "scale": "x"}}, ["scale", "got 'x'"]),
+    ],
+)
+def test_an_option_that_the_named_thing_lacks_is_refused(raw, parts):
+    problem = refusal(raw)
+    assert all(part in problem for part in parts), problem
+
+
+@pytest.mark.parametrize(
+    ("name", "mixing", "f", "n", "fits"),
+    [
+        ("krum", [], 3, 9, True),  # 2 * 3 + 3 = 9
+        ("krum", [], 3, 8, False),
+        ("trimmed_mean", [], 2, 5, True),  # 2 * 2 + 1 = 5
+        ("trimmed_mean", [], 2, 4, False),
+        ("mean", [], 5, 1, True),  # no defence, no condition
+        ("mean", ["nnm"], 1, 3, True),  # the mixing's own: 2 * 1 + 1 = 3
+        ("mean", ["nnm"], 1, 2, False),
+    ],
+)
+def test_f_is_bounded_by_rule_and_mixing(name, mixing, f, n, fits):
+    raw = {
+        "aggregator": {"name": name, "mixing": mixing, "f": f},
+        "federation": {"num_clients": n},
+    }
+    if fits:
+        assert parse_recipe(raw).aggregator.f == f
+    else:
+        assert "aggregator.f" in refusal(raw)
+
+
+def test_f_too_large_says_need_got_do():
+    assert refusal({"aggregator": {"name": "krum", "f": 4, "mixing": ["nnm"]}}) == (
+        "aggregator.f: f=4 is too large for n=10 clients a round: krum needs n >= 2f + 3, "
+        "nnm needs n >= 2f + 1; lower f or ask at least 11 clients"
+    )
+
+
+def test_f_counts_against_the_sample_of_a_round():
+    federation = {"num_clients": 20, "clients_per_round": 6}
+    problem = refusal({"aggregator": {"name": "krum", "f": 2}, "federation": federation})
+    assert "n=6 clients a round" in problem
+    assert "ask at least 7 clients" in problem
+
+
+def test_a_sample_larger_than_the_federation_is_refused():
+    problem = refusal({"federation": {"num_clients": 3, "clients_per_round": 4}})
+    assert problem == "federation: clients_per_round must be at most num_clients: got 4 of 3"
+    fits = parse_recipe({"federation": {"num_clients": 3, "clients_per_round": 3}})
+    assert fits.federation.sample_size == 3
+
+
+def test_more_attackers_than_clients_are_refused():
+    problem = refusal({"attack": {"name": "alie", "num_attackers": 11}})
+    assert problem == "attack.num_attackers: got 11 of 10 clients; lower it"
+
+
+@pytest.mark.parametrize(
+    ("outer", "problem"),
+    [
+        ({"name": "fedavg", "momentum": 0.5}, "fedavg takes no momentum; it takes lr"),
+        ({"name": "nesterov", "eps": 1e-8}, "nesterov takes no eps; it takes lr, momentum"),
+        ({"name": "adam", "momentum": 0.5}, "adam takes no momentum; it takes betas, eps, lr"),
+        (
+            {"name": "fedavg", "lr": 0.5},
+            "fedavg is lr 1: got 0.5; name nesterov with momentum 0 instead",
+        ),
+        ({"name": "adam", "betas": [0.9, 1.0]}, "betas must lie in [0, 1): got (0.9, 1.0)"),
+    ],
+)
+def test_an_outer_optimizer_refuses_keys_of_another(outer, problem):
+    assert refusal({"outer": outer}) == f"outer: {problem}"
+
+
+@pytest.mark.parametrize("by", ["natural_id", "dirichlet", "shard"])
+def test_a_partition_by_column_needs_one(by):
+    assert f"by: {by} needs `column`" in refusal({"data": {"partition": {"by": by}}})
+
+
+@pytest.mark.parametrize(
+    ("raw", "key"),
+    [
+        ({"lora": {"r": 0}}, "lora.r"),
+        ({"lora": {"r": 8.5}}, "lora.r"),
+        ({"lora": {"target_modules": [1]}}, "lora.target_modules.0"),
+        ({"data": {"test_fraction": 1.0}}, "data.test_fraction"),
+        ({"data": {"test_fraction": float("nan")}}, "data.test_fraction"),
+        ({"data": {"max_rows": 0}}, "data.max_rows"),
+        ({"data": {"source": {"name": "x"}}}, "data.source.path"),
+        ({"federation": {"round_timeout_s": float("inf")}}, "federation.round_timeout_s"),
+        ({"federation": {"seed": -1}}, "federation.seed"),
+        ({"aggregator": {"f": -1}}, "aggregator.f"),
+        ({"outer": {"name": "nesterov", "momentum": 1.0}}, "outer.momentum"),
+        ({"attack": {"num_attackers": 1}}, "attack.name"),
+        ({"attack": {"name": "alie", "num_attackers": 1, "knowledge": "some"}}, "attack.knowledge"),
+        ({"report_to": "tensorbord"}, "report_to.0"),
+        ({"task": "grpoo"}, "task"),
+        ({"evaluation": None}, "evaluation"),
+    ],
+)
+def test_out_of_bounds_is_refused_by_key(raw, key):
+    assert refusal(raw).startswith(f"{key}: ")
+
+
+def test_every_problem_has_its_line():
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe({"lora": {"r": 0, "rank": 3}, "federation": {"engine": "rey"}})
+    keys = [problem.split(":")[0] for problem in caught.value.problems]
+    assert keys == ["lora.r", "lora.rank", "federation.engine"]
+    assert str(caught.value).count("\n") == 2
+
+
+def test_knowledge_that_an_attack_has_no_use_for_is_refused():
+    # Label noise looks at no update at all.
+    raw = {"attack": {"name": "label_noise", "num_attackers": 1, "knowledge": "all"}}
+    assert "label_noise has no use for knowledge 'all'" in refusal(raw)
+
+
+def test_a_recipe_is_frozen():
+    recipe = parse_recipe({"attack": {"name": "alie", "num_attackers": 1}})
+    for section, key in [
+        (recipe, "task"),
+        (recipe.lora, "r"),
+        (recipe.aggregator, "f"),
+        (recipe.aggregator, "m"),
+        (recipe.attack, "num_attackers"),
+    ]:
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(section, key, 3)
