@@ -101,9 +101,7 @@ def _data(recipe: Recipe) -> list[str]:
     try:
         find_source(data.source)
         rows = load_rows(data, seed=seed)
-        split = hold_out(
-            list(range(len(rows))), data.test_fraction, seed=derive(seed, "held-out")
-        )
+        split = hold_out(list(range(len(rows))), data.test_fraction, seed=derive(seed, "held-out"))
         deal(rows.select(split.train), data.partition, recipe.federation.num_clients, seed=seed)
     except (FileNotFoundError, ValueError) as error:
         return [str(error)]
