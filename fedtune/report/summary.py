@@ -1,0 +1,171 @@
+"""From the lines of metrics.jsonl to the facts that the table and the picture show."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fedtune.recipe import Recipe
+from fedtune.report.text import number
+
+PICTURE = "curves.png"
+LOW = 0.5  # of the fair share: below it a client counts as down-weighted
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ClientFacts:
+    """One client over all recorded rounds.
+
+    Attributes:
+        client: Its number.
+        rounds_asked: Rounds in whose sample it was.
+        mean_weight: Mean share over those rounds; a refused reply weighs nothing.
+        fair_share: Mean of 1/n over the same rounds, n being the clients asked.
+        times_low: Accepted replies that weighed less than half of 1/n.
+        times_refused: Replies that were refused.
+        reason: The commonest reason of these; a stranger's words.
+        own_loss: Its own held-out loss at the end, as it reports it.
+    """
+
+    client: int
+    rounds_asked: int
+    mean_weight: float | None
+    fair_share: float | None
+    times_low: int
+    times_refused: int
+    reason: str | None
+    own_loss: object
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """A run as far as its records go."""
+
+    rounds: int
+    base: Record
+    final: Record
+    curve: list[tuple[int, object]]
+    upload_bytes: float
+    download_bytes: float
+    train_s: float
+    aggregate_s: float
+    round_s: float
+    clients: list[ClientFacts]
+
+
+def summarise(records: Sequence[Record]) -> RunFacts:
+    """Add up a run's records. What is missing from them is left out, never guessed."""
+    records = well_formed(records)
+    measured = [record for record in records if isinstance(record.get("eval"), Mapping)]
+    base = measured[0] if measured and round_of(measured[0]) == 0 else {}
+    return RunFacts(
+        rounds=max(map(round_of, records), default=0),
+        base=base.get("eval", {}),
+        final=measured[-1]["eval"] if measured else {},
+        curve=[(round_of(record), record["eval"].get("loss")) for record in measured],
+        upload_bytes=_total(records, "upload_bytes"),
+        download_bytes=_total(records, "download_bytes"),
+        train_s=_total(records, "train_s"),
+        aggregate_s=_total(records, "aggregate_s"),
+        round_s=_total(records, "round_s"),
+        clients=_client_facts(records),
+    )
+
+
+def describe(recipe: Recipe) -> str:
+    """Who is withstood and who lies, in one line."""
+    section, attack = recipe.aggregator, recipe.attack
+    rule = " + ".join([*section.mixing, section.name])
+    line = f"{rule}, f={section.f}"
+    if attack is not None and attack.num_attackers:
+        line += f"; {attack.name} by {attack.num_attackers} of {recipe.federation.num_clients}"
+    return line
+
+
+def well_formed(records: Sequence[Record]) -> list[Record]:
+    """The records that are mappings with a round."""
+    return [
+        record
+        for record in records
+        if isinstance(record, Mapping) and number(record.get("round")) is not None
+    ]
+
+
+def round_of(record: Record) -> int:
+    """The round that a record is of."""
+    return int(record["round"])
+
+
+def by_client(section: object) -> dict[int, Any]:
+    """A section of a record whose keys are client numbers, as text or not; others are left out."""
+    if not isinstance(section, Mapping):
+        return {}
+    return {int(key): value for key, value in section.items() if str(key).isdecimal()}
+
+
+def asked_in(record: Record) -> list[int]:
+    """The clients of a round, whether or not they replied."""
+    sampled = record.get("sampled")
+    found = set(sampled) if isinstance(sampled, Sequence) else set()
+    found |= by_client(record.get("clients")).keys() | by_client(record.get("refused")).keys()
+    return sorted(client for client in found if isinstance(client, int))
+
+
+def shares_in(record: Record) -> dict[int, float]:
+    """Each accepted client's share of what the clients brought into the step.
+
+    These are the rule's weights over their sum: centered clipping leaves a part of the whole to
+    its own memory, which is no client's.
+    """
+    entries = by_client(record.get("clients"))
+    weights = {
+        client: weight
+        for client, entry in entries.items()
+        if isinstance(entry, Mapping) and (weight := number(entry.get("weight"))) is not None
+    }
+    total = sum(weights.values())
+    return {client: weight / total if total else 0.0 for client, weight in weights.items()}
+
+
+def _total(records: Sequence[Record], key: str) -> float:
+    return sum(number(record.get(key)) or 0.0 for record in records)
+
+
+def _client_facts(records: Sequence[Record]) -> list[ClientFacts]:
+    weights: dict[int, list[float]] = {}
+    fair: dict[int, list[float]] = {}
+    low: Counter[int] = Counter()
+    reasons: dict[int, Counter[str]] = {}
+    own: dict[int, Any] = {}
+    for record in records:
+        asked, shares = asked_in(record), shares_in(record)
+        refused = by_client(record.get("refused"))
+        own |= by_client(record.get("client_eval"))
+        for client in asked:
+            fair.setdefault(client, []).append(1 / len(asked))
+            if client in refused:
+                reasons.setdefault(client, Counter())[str(refused[client])] += 1
+            if client in shares or client in refused:
+                weights.setdefault(client, []).append(shares.get(client, 0.0))
+            low[client] += client in shares and shares[client] < LOW / len(asked)
+    return [
+        ClientFacts(
+            client=client,
+            rounds_asked=len(fair.get(client, [])),
+            mean_weight=_mean(weights.get(client)),
+            fair_share=_mean(fair.get(client)),
+            times_low=low[client],
+            times_refused=sum(reasons.get(client, Counter()).values()),
+            reason=reasons[client].most_common(1)[0][0] if client in reasons else None,
+            own_loss=own[client].get("loss") if isinstance(own.get(client), Mapping) else None,
+        )
+        for client in sorted(fair.keys() | own.keys())
+    ]
+
+
+def _mean(values: Sequence[float] | None) -> float | None:
+    return sum(values) / len(values) if values else None

@@ -1,0 +1,217 @@
+"""What is printed when a run ends: the gain, the clients, completions, and what to do next."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fedtune.recipe import Recipe
+from fedtune.report.summary import PICTURE, ClientFacts, Record, RunFacts, describe, summarise
+from fedtune.report.text import (
+    clean,
+    duration,
+    figure,
+    marks_for,
+    number,
+    percent,
+    size,
+    sparkline,
+    thin,
+)
+
+if TYPE_CHECKING:  # it brings torch
+    from fedtune.federation.folder import RunFolder
+
+MAX_CLIENTS = 32
+MAX_SAMPLES = 3
+MAX_POINTS = 9
+SAMPLE_LINES = 2
+
+
+def print_summary(
+    console: Console,
+    recipe: Recipe,
+    records: Sequence[Record],
+    samples: Sequence[Mapping[str, Any]],
+    folder: RunFolder,
+) -> None:
+    """Print the whole story of a run, as far as it got.
+
+    Args:
+        console: Where to.
+        recipe: The run's.
+        records: The lines of metrics.jsonl.
+        samples: The lines of samples.jsonl; only the first few are shown.
+        folder: Where the manifest, the adapter and the picture are looked for.
+    """
+    facts = summarise(records)
+    manifest = read_manifest(folder.manifest)
+    console.print()
+    console.print(Text(clean(describe(recipe), encoding=console.encoding), style="bold"))
+    if facts.curve:
+        console.print(_gain(facts))
+        console.print(_curve(facts, console))
+    else:
+        console.print("Nothing was measured yet.")
+    console.print(Text(_totals(facts, recipe)))
+    if facts.clients:
+        console.print(_clients(facts, manifest, console))
+        console.print(Text(_legend(facts), style="dim"))
+    for sample in samples[:MAX_SAMPLES]:
+        console.print()
+        console.print(_sample(sample, console))
+    console.print()
+    for line in _next_steps(facts, recipe, folder):
+        console.print(line, soft_wrap=True)
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Read a run's manifest; an absent or broken one is an empty one."""
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return manifest if isinstance(manifest, dict) else {}
+
+
+def _gain(facts: RunFacts) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("held out")
+    for heading in ("base", "final", "change"):
+        table.add_column(heading, justify="right")
+    for name, key, write in (
+        ("loss", "loss", figure),
+        ("perplexity", "perplexity", figure),
+        ("token accuracy", "token_accuracy", percent),
+    ):
+        before, after = facts.base.get(key), facts.final.get(key)
+        first, last = number(before), number(after)
+        change = None if first is None or last is None else last - first
+        sign = "+" if change is not None and change > 0 else ""
+        table.add_row(name, write(before), write(after), sign + write(change))
+    return table
+
+
+def _curve(facts: RunFacts, console: Console) -> Table:
+    marks = marks_for(console)
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    line = sparkline([loss for _, loss in facts.curve], marks=marks)
+    points = thin(facts.curve, MAX_POINTS)
+    for _ in points:
+        grid.add_column(justify="right", no_wrap=True)
+    grid.add_row(" round", *(str(round_) for round_, _ in points))
+    grid.add_row(" loss", *(figure(loss) for _, loss in points))
+    outer = Table.grid()
+    outer.add_row(Text(f" {line}", style="cyan"))
+    outer.add_row(grid)
+    return outer
+
+
+def _totals(facts: RunFacts, recipe: Recipe) -> str:
+    rounds = f"{facts.rounds} of {recipe.federation.num_rounds} rounds"
+    traffic = f"{size(facts.upload_bytes)} up, {size(facts.download_bytes)} down"
+    work = f"training {facts.train_s:.1f} s, aggregating {facts.aggregate_s:.1f} s"
+    return f"\n {rounds} in {duration(facts.round_s)}: {work}\n {traffic}"
+
+
+def _clients(facts: RunFacts, manifest: Mapping[str, Any], console: Console) -> Table:
+    liars = manifest.get("simulated_attackers") or ()
+    rows = manifest.get("client_rows") or ()
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
+    for heading in ("client", "rows", "weight", "of fair", "low", "own\nloss"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    if liars:
+        table.add_column("liar (the rule\nnever sees this)", no_wrap=True)
+    table.add_column("refused")
+    for facts_ in notable(facts.clients):
+        client = facts_.client
+        cells = [
+            Text(str(client)),
+            Text(str(rows[client]) if client < len(rows) else "-"),
+            Text(percent(facts_.mean_weight)),
+            _of_fair(facts_),
+            Text(str(facts_.times_low or "-")),
+            Text(figure(facts_.own_loss)),
+        ]
+        if liars:
+            cells.append(Text("liar" if client in liars else "", "bold red"))
+        table.add_row(*cells, Text(_refusals(facts_, console)))
+    return table
+
+
+def _of_fair(client: ClientFacts) -> Text:
+    if client.mean_weight is None or not client.fair_share:
+        return Text("-")
+    ratio = client.mean_weight / client.fair_share
+    return Text(f"{ratio:.2f}x", "yellow" if ratio < 0.5 else "")
+
+
+def _refusals(client: ClientFacts, console: Console) -> str:
+    if not client.times_refused:
+        return ""
+    reason = clean(client.reason or "", limit=48, encoding=console.encoding)
+    return f"{client.times_refused} times: {reason}"
+
+
+def notable(clients: Sequence[ClientFacts]) -> list[ClientFacts]:
+    """All clients, or of a crowd those most often refused or down-weighted, by number."""
+    worst = sorted(clients, key=lambda client: -(client.times_refused + client.times_low))
+    return sorted(worst[:MAX_CLIENTS], key=lambda client: client.client)
+
+
+def _legend(facts: RunFacts) -> str:
+    lines = [
+        " weight: mean share over the rounds it was asked in; fair: 1 / clients asked;",
+        " low: rounds below half of that; own loss: held out, the client's own word",
+    ]
+    if (left_out := len(facts.clients) - MAX_CLIENTS) > 0:
+        lines.append(f" {left_out} clients with fewer refusals are in metrics.jsonl")
+    return "\n".join(lines)
+
+
+def _sample(sample: Mapping[str, Any], console: Console) -> Table:
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column(overflow="fold")
+    cells = SAMPLE_LINES * max(20, console.width - 12)
+    for key, style in (("prompt", "bold"), ("truth", ""), ("before", "yellow"), ("after", "green")):
+        words = clean(sample.get(key, ""), limit=4 * cells, encoding=console.encoding)
+        line = Text(words, style)
+        line.truncate(cells, overflow="ellipsis" if console.encoding.startswith("utf") else "crop")
+        grid.add_row(f" {key}", line)
+    return grid
+
+
+def _next_steps(facts: RunFacts, recipe: Recipe, folder: RunFolder) -> list[Text]:
+    where = shlex.quote(_short(folder.path))
+    lines = []
+    if facts.rounds < recipe.federation.num_rounds or not folder.adapter.is_dir():
+        lines.append(Text(" adapter   none yet: the run stopped early; its checkpoint is kept"))
+        steps = [f"fedtune run --resume {where}"]
+    else:
+        lines.append(Text(f" adapter   {_short(folder.adapter)}"))
+        steps = [f"fedtune evaluate {where}", f"fedtune merge {where} merged-model"]
+    picture = folder.path / PICTURE
+    if picture.is_file():
+        lines.append(Text(f" picture   {_short(picture)}"))
+    lines += [
+        Text(" next      " if i == 0 else "           ").append(step, "bold")
+        for i, step in enumerate(steps)
+    ]
+    return lines
+
+
+def _short(path: Path) -> str:
+    """The path as one would type it from here."""
+    here = Path(os.path.abspath(os.curdir))
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
