@@ -17,6 +17,7 @@ NPY_HEADER_BYTES = 1024
 MAX_WORDS = 32
 MAX_WORD_BYTES = 4096
 MAX_METRICS = 64
+MAX_REASON = 300  # a reason is kept each round, and a client has chosen what it quotes
 RECORDS: dict[str, type] = {
     wire.DELTA: ArrayRecord,
     wire.ABOUT: ConfigRecord,
@@ -26,6 +27,9 @@ RECORDS: dict[str, type] = {
 
 class RefusedError(Exception):
     """Why a reply does not count. The text goes into the log beside the client's number."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason[:MAX_REASON])
 
 
 def screen(
@@ -60,7 +64,7 @@ def screen(
     except RefusedError:
         raise
     except Exception as error:  # whatever a hostile reply manages to raise, it refuses itself
-        raise RefusedError(f"unreadable: {type(error).__name__}: {error}"[:300]) from error
+        raise RefusedError(f"unreadable: {type(error).__name__}: {error}") from error
 
 
 def _records(content: RecordDict) -> tuple[ArrayRecord, ConfigRecord, MetricRecord]:
@@ -80,16 +84,21 @@ def _check_words(about: ConfigRecord) -> None:
     if len(about) > MAX_WORDS:
         raise RefusedError(f"needs at most {MAX_WORDS} words about itself; got {len(about)}")
     for key, value in about.items():
-        length = len(value) if isinstance(value, str | bytes | list) else 0
-        if len(key) + length > MAX_WORD_BYTES:
+        if len(key) + _length(value) > MAX_WORD_BYTES:
             raise RefusedError(f"word {key[:32]!r} needs at most {MAX_WORD_BYTES} bytes")
+
+
+def _length(value: object) -> int:
+    if isinstance(value, list):
+        return sum(8 + _length(item) for item in value)
+    return len(value) if isinstance(value, str | bytes) else 0
 
 
 def _read_row(record: ArrayRecord, layout: Layout) -> Tensor:
     try:
         check_same_names(record, [name for name, _ in layout.shapes])
     except ValueError as error:
-        raise RefusedError(str(error)[:300]) from error
+        raise RefusedError(str(error)) from error
     row = torch.empty(layout.size, dtype=torch.float32)
     for name, target in layout.unflatten(row).items():
         values = _read_array(name, record[name], tuple(target.shape))
@@ -138,4 +147,4 @@ def read_metrics(record: MetricRecord) -> dict[str, float]:
 def last_line(reason: str) -> str:
     """The last line of a traceback says what was raised; the rest is for the client's own log."""
     lines = [line.strip() for line in reason.splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "no reason given"
+    return lines[-1][:MAX_REASON] if lines else "no reason given"
