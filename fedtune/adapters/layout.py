@@ -85,8 +85,9 @@ def check_same_names(got: Mapping[str, object], need: list[str]) -> None:
     """
     missing, extra = sorted(set(need) - set(got)), sorted(set(got) - set(need))
     if missing or extra:
-        parts = [f"lacks {missing[0]!r}" * bool(missing), f"brings {extra[0]!r}" * bool(extra)]
+        parts = [f"lacks {name!r}" for name in missing[:1]]
+        parts += [f"brings {name!r}" for name in extra[:1]]
         raise ValueError(
             f"needs exactly the {len(need)} tensors of the adapter: got {len(got)}, "
-            f"{' and '.join(part for part in parts if part)}"
+            f"{' and '.join(parts)}"
         )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft.utils.constants import EMBEDDING_LAYER_NAMES
+from safetensors.torch import load_file
 from torch import Tensor
 
 from fedtune.adapters.layout import check_same_names
@@ -36,9 +39,12 @@ def attach(base: Any, lora: Lora, *, task_type: str, seed: int) -> PeftModel:  #
         target_modules=lora.target_modules,
         modules_to_save=lora.modules_to_save or None,
         use_rslora=lora.use_rslora,
+        ensure_weight_tying=_saves_tied(base, lora),
         task_type=task_type,
     )
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        for harmless in _HARMLESS:
+            warnings.filterwarnings("ignore", harmless)
         torch.manual_seed(seed)
         return get_peft_model(base, config)
 
@@ -74,6 +80,13 @@ def save(model: PeftModel, folder: Path) -> None:
     model.save_pretrained(folder, save_embedding_layers=False)
 
 
+def load(model: PeftModel, folder: Path) -> dict[str, Tensor]:
+    """The tensors of a PEFT folder, by the names that `read` gives; the model is not touched."""
+    stored: dict[str, Tensor] = load_file(folder / "adapter_model.safetensors")
+    twins = set(_state(model)) - set(_live(model))
+    return {name: stored[name] for name in sorted(stored) if name not in twins}
+
+
 def merge(base: Any, folder: Path) -> Any:  # noqa: ANN401
     """Load a PEFT folder onto a base and fold it into the weights; the base is changed."""
     model = PeftModel.from_pretrained(base, folder)
@@ -82,7 +95,29 @@ def merge(base: Any, folder: Path) -> Any:  # noqa: ANN401
     return merged
 
 
-def _live(model: PeftModel) -> dict[str, Tensor]:
+_HARMLESS = (
+    ".*gradient_checkpointing.*",  # PEFT asks by the name that transformers had before
+    "fan_in_fan_out is set to",  # PEFT sets it as GPT-2's layers need it
+)
+
+
+def _saves_tied(base: Any, lora: Lora) -> bool:  # noqa: ANN401
+    # PEFT knows tied layers by these names, and warns if it is to tie and finds neither.
+    tied = getattr(base.config.get_text_config(), "tie_word_embeddings", False)
+    return bool(tied) and any(
+        name.split(".")[-1] in EMBEDDING_LAYER_NAMES for name in lora.modules_to_save
+    )
+
+
+def _state(model: PeftModel) -> dict[str, Tensor]:
     # These share memory with the parameters, so that writing to them writes the adapter.
     state: dict[str, Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)
     return state
+
+
+def _live(model: PeftModel) -> dict[str, Tensor]:
+    # Tied tensors come under two names: the first in order stands for both.
+    state, owners = _state(model), dict[int, str]()
+    for name in sorted(state):
+        owners.setdefault(state[name].data_ptr(), name)
+    return {name: state[name] for name in owners.values()}

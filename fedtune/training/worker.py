@@ -173,6 +173,14 @@ class Worker:
         lora.write(self.model, self.layout.unflatten(row))
         lora.save(self.model, folder)
 
+    def load_adapter(self, folder: Path) -> Tensor:
+        """Read a plain PEFT folder as a row.
+
+        Raises:
+            ValueError: If its tensors are not those of this recipe's adapter.
+        """
+        return self.layout.flatten(lora.load(self.model, folder))
+
     def _order(self, client: int) -> str | int:
         return "shared" if self.recipe.data.partition.by == "replicate" else client
 
