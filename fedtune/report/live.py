@@ -31,16 +31,14 @@ class LiveView:
     Events may come from another thread than the one that opened it, and in any order of clients.
 
     Args:
+        console: Where to.
         recipe: The run's.
-        console: Where to; the standard output by default.
         animate: Redraw in place; default: if the console is a terminal that can. Otherwise a
             line per round and per refusal, without control codes and in ASCII.
     """
 
-    def __init__(
-        self, recipe: Recipe, console: Console | None = None, *, animate: bool | None = None
-    ) -> None:
-        self._console = console or Console()
+    def __init__(self, console: Console, recipe: Recipe, *, animate: bool | None = None) -> None:
+        self._console = console
         if animate is None:  # FORCE_COLOR makes a pipe a terminal to rich, but it is none
             animate = self._console.is_interactive and self._console.file.isatty()
         self._recipe = recipe

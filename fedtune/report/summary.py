@@ -77,13 +77,16 @@ def summarise(records: Sequence[Record]) -> RunFacts:
 
 
 def describe(recipe: Recipe) -> str:
-    """Who is withstood and who lies, in one line."""
-    section, attack = recipe.aggregator, recipe.attack
-    rule = " + ".join([*section.mixing, section.name])
-    line = f"{rule}, f={section.f}"
+    """A recipe in one line of ASCII: mixing, rule, f, outer optimizer, attack."""
+    rule = " + ".join([*recipe.aggregator.mixing, recipe.aggregator.name])
+    parts = [f"{rule}, f={recipe.aggregator.f}", recipe.outer.name]
+    attack = recipe.attack
     if attack is not None and attack.num_attackers:
-        line += f"; {attack.name} by {attack.num_attackers} of {recipe.federation.num_clients}"
-    return line
+        numbers = [(key, value) for key, value in attack.options.items() if number(value)]
+        options = ", ".join(f"{key} {value:g}" for key, value in numbers)
+        liars = f"{attack.num_attackers} of {recipe.federation.num_clients}"
+        parts.append(f"{liars} lie: {attack.name}" + f" ({options})" * bool(options))
+    return " | ".join(parts)
 
 
 def well_formed(records: Sequence[Record]) -> list[Record]:
