@@ -20,7 +20,8 @@ class Trackers:
         PartialState()  # the trackers ask it whether this is the main process
         for name in recipe.report_to:
             kind = LOGGER_TYPE_TO_CLASS[name]
-            folder = {"logging_dir": recipe.output_dir} if kind.requires_logging_directory else {}
+            logs = {"logging_dir": recipe.output_dir / "trackers"}
+            folder = logs if kind.requires_logging_directory else {}
             tracker = kind(recipe.output_dir.name, **folder)
             if hasattr(tracker, "start"):
                 tracker.start()

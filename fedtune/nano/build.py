@@ -1,5 +1,7 @@
 """Train ``nano`` from scratch on what is installed here, and write its folder."""
 
+from __future__ import annotations
+
 import json
 import math
 import platform
@@ -8,15 +10,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from fedtune.nano.card import write_card
 from fedtune.nano.corpus import Corpus, StandardLibrary, read_corpus, site_packages
-from fedtune.nano.evaluate import completion_fit, text_fit
+from fedtune.nano.evaluate import Fit, completion_fit, text_fit
 from fedtune.nano.python_docs import rows as python_docs_rows
 from fedtune.nano.tokenizer import MAX_TOKENS, train_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 __all__ = ["Progress", "build"]
 
@@ -47,10 +52,10 @@ class Schedule:
 def build(
     out: Path,
     *,
-    steps: int = 2400,
-    batch_size: int = 16,
+    steps: int = 5000,
+    batch_size: int = 8,
     sequence_length: int = 256,
-    learning_rate: float = 4e-3,
+    learning_rate: float = 3e-3,
     seed: int = 0,
     packages: Path | None = None,
     library: Path | None = None,
@@ -106,7 +111,7 @@ def _check(steps: int, batch_size: int, sequence_length: int, learning_rate: flo
         raise ValueError(f"learning_rate needs to be above 0 and below 1: got {learning_rate}")
 
 
-def _new_model(vocabulary: int, tokenizer: Any, seed: int) -> Any:  # noqa: ANN401
+def _new_model(vocabulary: int, tokenizer: PreTrainedTokenizerFast, seed: int) -> PreTrainedModel:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
@@ -128,7 +133,7 @@ def _new_model(vocabulary: int, tokenizer: Any, seed: int) -> Any:  # noqa: ANN4
         return LlamaForCausalLM(config)
 
 
-def _tokens(tokenizer: Any, texts: Sequence[str]) -> list[torch.Tensor]:  # noqa: ANN401
+def _tokens(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[torch.Tensor]:
     ids = tokenizer(list(texts), return_attention_mask=False, verbose=False)["input_ids"]
     return [torch.tensor([*row, tokenizer.eos_token_id], dtype=torch.int16) for row in ids]
 
@@ -148,7 +153,7 @@ def _batches(documents: list[torch.Tensor], schedule: Schedule) -> Iterator[torc
 
 
 def _train(
-    model: Any,  # noqa: ANN401
+    model: PreTrainedModel,
     batches: Iterator[torch.Tensor],
     schedule: Schedule,
     progress: Progress | None,
@@ -176,7 +181,7 @@ def _train(
             progress(step + 1, float(loss.detach()))
 
 
-def _save(model: Any, tokenizer: Any, out: Path) -> None:  # noqa: ANN401
+def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     model.half().save_pretrained(out)
     tokenizer.save_pretrained(out)
@@ -201,16 +206,8 @@ def _figures(
     figures = {
         "parameters": model.num_parameters(),
         "vocabulary": len(tokenizer),
-        "held_out": {
-            "documents": len(corpus.held_out),
-            "bits_per_byte": round(held_out.bits_per_byte, 4),
-            "nats_per_token": round(held_out.nats_per_token, 4),
-        },
-        "python_docs": {
-            "python": platform.python_version(),
-            "bits_per_byte": round(sft.bits_per_byte, 4),
-            "nats_per_token": round(sft.nats_per_token, 4),
-        },
+        "held_out": {"documents": len(corpus.held_out), **_rounded(held_out)},
+        "python_docs": {"python": platform.python_version(), **_rounded(sft)},
         "corpus": {
             "documents": len(corpus.train),
             "tokens": sum(map(len, tokens)),
@@ -223,6 +220,13 @@ def _figures(
     }
     (out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
     return figures
+
+
+def _rounded(fit: Fit) -> dict[str, float]:
+    return {
+        "bits_per_byte": round(fit.bits_per_byte, 4),
+        "nats_per_token": round(fit.nats_per_token, 4),
+    }
 
 
 def _versions() -> dict[str, str]:

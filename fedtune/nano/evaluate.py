@@ -1,12 +1,17 @@
 """How well a model predicts text: bits per byte, and nats per token."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 __all__ = ["Fit", "completion_fit", "text_fit"]
 
@@ -36,7 +41,13 @@ class Fit:
         return self.nats / math.log(2) / self.utf8_bytes
 
 
-def text_fit(model: Any, tokenizer: Any, texts: Sequence[str], *, batch_size: int = 32) -> Fit:  # noqa: ANN401
+def text_fit(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    texts: Sequence[str],
+    *,
+    batch_size: int = 32,
+) -> Fit:
     """Measure a model on whole texts, each read alone behind BOS and closed by EOS.
 
     Args:
@@ -53,8 +64,8 @@ def text_fit(model: Any, tokenizer: Any, texts: Sequence[str], *, batch_size: in
 
 
 def completion_fit(
-    model: Any,  # noqa: ANN401
-    tokenizer: Any,  # noqa: ANN401
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
     rows: Sequence[dict[str, str]],
     *,
     batch_size: int = 32,
@@ -69,7 +80,7 @@ def completion_fit(
     return _fit(model, pairs, sum(len(row["completion"].encode()) for row in rows), batch_size)
 
 
-def _ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:  # noqa: ANN401
+def _ids(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[list[int]]:
     if not texts:
         return []
     ids: list[list[int]] = tokenizer(list(texts), return_attention_mask=False)["input_ids"]
@@ -77,7 +88,7 @@ def _ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:  # noqa: ANN4
 
 
 def _fit(
-    model: Any,  # noqa: ANN401
+    model: PreTrainedModel,
     pairs: list[tuple[list[int], list[int]]],
     utf8_bytes: int,
     batch_size: int,
@@ -97,7 +108,7 @@ def _fit(
 
 
 @torch.no_grad()
-def _nats(model: Any, batch: list[tuple[list[int], list[int]]]) -> float:  # noqa: ANN401
+def _nats(model: PreTrainedModel, batch: list[tuple[list[int], list[int]]]) -> float:
     length = max(len(given) + len(answer) for given, answer in batch)
     ids = torch.zeros(len(batch), length, dtype=torch.long)
     labels = torch.full((len(batch), length), -100)

@@ -1,7 +1,12 @@
 """The tokenizer of ``nano``: byte-level BPE, so every text has tokens and comes back unchanged."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 __all__ = ["BOS", "CHAT_TEMPLATE", "EOS", "MAX_TOKENS", "PAD", "VOCABULARY", "train_tokenizer"]
 
@@ -25,7 +30,9 @@ CHAT_TEMPLATE = (
 )
 
 
-def train_tokenizer(texts: Iterable[str], *, vocabulary: int = VOCABULARY) -> Any:  # noqa: ANN401
+def train_tokenizer(
+    texts: Iterable[str], *, vocabulary: int = VOCABULARY
+) -> PreTrainedTokenizerFast:
     """Learn the merges from texts.
 
     Args:

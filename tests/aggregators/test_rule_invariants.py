@@ -153,6 +153,14 @@ def test_every_dtype_comes_back(name, chain, dtype):
     assert torch.equal(got, aggregate(rows.to(torch.float64), name, f=2, mixing=chain).to(dtype))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize(("name", "chain"), ALL)
+def test_nothing_overflows_at_the_top_of_a_dtype(name, chain, dtype):
+    top = torch.finfo(dtype).max
+    rows = torch.full((8, 3), top, dtype=dtype)
+    assert aggregate(rows, name, f=2, mixing=chain).tolist() == [top, top, top]
+
+
 @pytest.mark.parametrize(("name", "chain"), ALL)
 def test_gradients_and_strides_do_not_matter(name, chain):
     rows = gaussian(9, 40, dtype=torch.float32)

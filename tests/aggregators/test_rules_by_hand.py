@@ -146,6 +146,22 @@ def test_nnm():
     assert result.weights.tolist() == [0.5, 0.5, 0]
 
 
+def test_nnm_gives_a_column_rule_s_shares_back_to_the_clients():
+    # 0 1 10 11.5, f = 1, three rows each: 0 1 10 and 1 0 10 mix to 11/3, 10 11.5 1 and 11.5 10 1
+    # to 22.5/3. All four are middles, so the shares are how often each client was mixed in:
+    # 2 4 4 2 of 12. The median is (11/3 + 22.5/3) / 2.
+    result = run(column(0, 1, 10, 11.5), "median", f=1, mixing=("nnm",))
+    assert result.aggregate.tolist() == pytest.approx([67 / 12])
+    assert result.weights.tolist() == pytest.approx([2 / 12, 4 / 12, 4 / 12, 2 / 12])
+
+
+def test_nnm_takes_a_row_before_its_equals():
+    # 1 1 1 1 9, f = 2, three rows each, itself first and then by index:
+    # 0 1 2, 1 0 2, 2 0 1, 3 0 1, 4 0 1.
+    result = run(column(1, 1, 1, 1, 9), "mean", f=2, mixing=("nnm",))
+    assert result.report["mixing[0].nnm.chosen_by"] == [5, 5, 3, 1, 1]
+
+
 def test_nnm_twice():
     # Mixed rows 0.5 0.5 5.5, again with the nearest: 0.5 0.5 3. Mean 4/3.
     result = run(column(0, 1, 10), "mean", f=1, mixing=("nnm", "nnm"))
