@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-import os
+import tempfile
 from math import comb
-from pathlib import Path
 
 import torch
 
@@ -137,9 +136,11 @@ def _output(recipe: Recipe) -> list[str]:
     if folder.exists() and not folder.is_dir():
         return [f"output_dir: {folder} is a file; name a folder"]
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        return [f"output_dir: {Path(existing)} cannot be written to; name another folder"]
-    return []
+    try:  # permissions alone do not tell: root may write, and the file system may not
+        with tempfile.TemporaryFile(dir=existing):
+            return []
+    except OSError:
+        return [f"output_dir: {existing} cannot be written to; name another folder"]
 
 
 def _trackers(recipe: Recipe) -> list[str]:

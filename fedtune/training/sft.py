@@ -20,6 +20,12 @@ TASK_TYPE = "CAUSAL_LM"
 OptimizerState = dict[int, dict[str, torch.Tensor]]
 
 
+_NO_FUNCTION = (
+    "lr_scheduler_type: {} depends on what came before; a schedule over all rounds must be a "
+    "function of the step, such as linear or cosine"
+)
+
+
 def train_keys() -> list[str]:
     """The keys that TRL's SFTConfig knows."""
     return [field.name for field in dataclasses.fields(SFTConfig) if field.init]
@@ -32,6 +38,8 @@ def check_values(plan: Plan) -> None:
         TypeError: If a value is of the wrong kind.
         ValueError: If TRL or the schedule over all rounds cannot do with one.
     """
+    if plan.train.get("lr_scheduler_type") == "reduce_lr_on_plateau":  # else TRL asks for more
+        raise ValueError(_NO_FUNCTION.format("reduce_lr_on_plateau"))
     config = _config(plan, steps=1, seed=0)
     parameter = torch.nn.Parameter(torch.zeros(1))
     learning_rate = float(config.learning_rate)
@@ -108,10 +116,7 @@ def _schedule(
         scheduler_specific_kwargs=config.lr_scheduler_kwargs,
     )
     if not isinstance(whole, torch.optim.lr_scheduler.LambdaLR):
-        raise ValueError(
-            f"train.lr_scheduler_type: {config.lr_scheduler_type} depends on what came before; "
-            f"a schedule over all rounds must be a function of the step, such as linear or cosine"
-        )
+        raise ValueError(_NO_FUNCTION.format(config.lr_scheduler_type))
     shape = whole.lr_lambdas[0]
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"]
