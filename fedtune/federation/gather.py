@@ -13,6 +13,7 @@ from flwr.serverapp import Grid
 from fedtune.federation.events import RunStoppedError
 
 POLL_S = 0.05
+CLIENT_APP_RAISED = 2  # Flower's code where the text is the client's own, and may say anything
 DEAD_WORKER = ("ActorDiedError", "RayActorError", "ActorUnavailableError", "WorkerCrashedError")
 
 
@@ -84,7 +85,9 @@ def gather(
 
 
 def _refuse_dead_worker(reply: Message) -> None:
-    if reply.has_error() and any(name in (reply.error.reason or "") for name in DEAD_WORKER):
+    if not reply.has_error() or reply.error.code == CLIENT_APP_RAISED:
+        return
+    if any(name in (reply.error.reason or "") for name in DEAD_WORKER):
         raise RunStoppedError(
             "a Ray worker died, most often of too little memory: ask for fewer workers "
             "(federation.threads_per_client, federation.client_gpus) or use federation.engine=local"

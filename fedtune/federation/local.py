@@ -13,7 +13,8 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-CLIENT_APP_RAISED = 2
+from fedtune.federation.gather import CLIENT_APP_RAISED
+
 RUN_ID = 1
 SERVER_NODE_ID = 1
 
