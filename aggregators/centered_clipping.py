@@ -3,7 +3,7 @@
 import torch
 
 from aggregators.gram import Gram, middle
-from aggregators.rule import Combination, Option, Rule
+from aggregators.rule import Combination, Facts, Option, Rule
 
 
 def centered_clipping(
@@ -12,10 +12,9 @@ def centered_clipping(
     """Move a centre v by the mean of x_i - v, each cut to a radius, a few times.
 
     The centre starts at the Gram's extra point, the last aggregate; without one at the origin,
-    which is the delta of "no change". The paper sets the radius by hand; a fixed radius larger
-    than the updates makes this the mean, so unless given it is the median distance of the
-    clients to the centre, anew at each step. A median of 0 means that more than half of
-    the clients stand on the centre, and it stays.
+    the delta of "no change". The paper sets the radius by hand, and one larger than the updates
+    makes this the mean; unless given it is the median distance of the clients to the centre, at
+    each step. At a median of 0 more than half of the clients stand on the centre: it stays.
 
     Args:
         gram: The clients' Gram, with the centre as its one extra point or with none.
@@ -37,8 +36,8 @@ def centered_clipping(
     RULE.check_clients(n, f)
     if gram.num_extra > 1:
         raise ValueError(
-            "centered_clipping needs at most one extra point, the centre: "
-            f"got {gram.num_extra}; give the last aggregate only"
+            f"centered_clipping needs at most one extra point: got {gram.num_extra}; "
+            "give the centre only"
         )
     center = torch.zeros(len(gram.centred), dtype=torch.float64)
     center[n] = 1  # the extra point; where there is none, the origin stands here
@@ -50,9 +49,8 @@ def centered_clipping(
         center = center * (1 - shrink.mean())
         center[:n] += shrink / n
     share = 1 - float(center[:n].sum())
-    return Combination(
-        center[:-1], {"radius": longest, "shrink": shrink.tolist(), "center_share": share}
-    )
+    facts: Facts = {"radius": longest, "shrink": shrink.tolist(), "center_share": share}
+    return Combination(center[:-1], facts)
 
 
 RULE = Rule(

@@ -62,8 +62,6 @@ def walk_columns(
             if matrix is not None:
                 weights = matrix[first].to(block.device)
                 block = (weights @ block.to(torch.float64))[which]
-            elif block.dtype in (torch.float16, torch.bfloat16):
-                block = block.to(torch.float32)
             values, counts = rule(block)
             result[columns] = values
             used += counts.cpu()

@@ -41,7 +41,7 @@ def geometric_median(
         f: Clients that may be Byzantine, a count. Needs n >= 2f + 1; not used otherwise.
         max_steps: Most Weiszfeld steps.
         nu: The floor of a distance, relative to the scale.
-        tolerance: Stops when a step is no longer than this, relative to the scale.
+        tolerance: Stops at a step no longer than this, relative to the scale.
 
     Returns:
         Weights that sum to one. Facts: ``steps``, ``scale``.

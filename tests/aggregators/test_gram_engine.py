@@ -51,6 +51,15 @@ def test_equal_rows_are_at_distance_zero():
     assert torch.equal(squares, squares.T)
 
 
+def test_a_distance_that_is_only_rounding_is_zero():
+    # 3 + 3 - 2 * (3 less one bit) is 9e-16 where the truth is 0 or less than float64 can tell.
+    almost = 3 * (1 - 2**-52)
+    centred = torch.tensor([[3, almost, 0], [almost, 3, 0], [0, 0, 0]], dtype=torch.float64)
+    points = Gram(centred, 2)
+    assert points.squared_distances().tolist() == [[0, 0], [0, 0]]
+    assert points.distances_to(torch.tensor([0, 1.0, 0], dtype=torch.float64)).tolist() == [0, 0]
+
+
 def test_distances_to_a_combination():
     rows = gaussian(7, 30, dtype=torch.float64)
     weights = torch.tensor([0.1, 0.2, 0, 0.3, 0.05, 0, 0.15], dtype=torch.float64)  # origin: 0.2

@@ -54,10 +54,9 @@ def test_nnm_without_liars_is_the_mean(name):
     assert torch.allclose(got, rows.mean(dim=0), rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize(("name", "chain"), ALL)
+@pytest.mark.parametrize("chain", CHAINS, ids="+".join)
+@pytest.mark.parametrize("name", [name for name in AGGREGATORS if "krum" not in name])
 def test_one_client_is_itself(name, chain):
-    if AGGREGATORS[name].min_clients(0) > 1:
-        pytest.skip("needs more than one client")
     row = gaussian(1, 50, dtype=torch.float32)
     result = aggregate_with_report(row, name, f=0, mixing=chain)
     assert torch.equal(result.aggregate, row[0])
@@ -80,10 +79,9 @@ def test_zeros_stay_zero(name, chain):
     assert torch.equal(got, torch.zeros(20))
 
 
-@pytest.mark.parametrize(("name", "chain"), ALL)
+@pytest.mark.parametrize("chain", CHAINS, ids="+".join)
+@pytest.mark.parametrize("name", [name for name in AGGREGATORS if name != "mean"])
 def test_a_majority_of_equal_clients_wins(name, chain):
-    if name == "mean":
-        pytest.skip("no defence")
     rows = gaussian(9, 40)
     rows[[0, 2, 3, 4, 6, 8]] = rows[0].clone()  # n - f = 6 of 9
     rows[1] = 1e8
