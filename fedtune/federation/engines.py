@@ -68,6 +68,8 @@ def _interrupt_sets(stop: threading.Event) -> Iterator[threading.Event]:
     interrupted = threading.Event()
 
     def note(*_: object) -> None:
+        if interrupted.is_set():  # the second time it is meant at once
+            raise KeyboardInterrupt
         interrupted.set()
         stop.set()
 
