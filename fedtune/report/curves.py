@@ -169,7 +169,7 @@ def _say(axes: Axes, words: str) -> None:
 def _dress(axes: Axes, title: str, x_label: str) -> None:
     axes.set_title(title, loc="left", fontsize=11, color=INK)
     axes.set_xlabel(x_label, color=INK)
-    axes.tick_params(colors=INK, length=0)
+    axes.tick_params(which="both", colors=INK, length=0)
     for name, spine in axes.spines.items():
         spine.set_visible(name == "bottom")
         spine.set_color(QUIET)

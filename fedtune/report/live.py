@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import threading
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -14,10 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from fedtune.federation.events import Event, Refused, RoundFinished, RunStarted
-from fedtune.recipe import Recipe
 from fedtune.report.progress import Mark, Progress
 from fedtune.report.summary import describe
 from fedtune.report.text import clean, duration, figure, marks_for, size, sparkline
+
+if TYPE_CHECKING:  # it brings torch
+    from fedtune.recipe import Recipe
 
 REDRAWS_PER_S = 4
 NUMBERED_CLIENTS = 24  # with more than this, a client is a mark without its number

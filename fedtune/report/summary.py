@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fedtune.recipe import Recipe
 from fedtune.report.text import number
+
+if TYPE_CHECKING:  # it brings torch
+    from fedtune.recipe import Recipe
 
 PICTURE = "curves.png"
 LOW = 0.5  # of the fair share: below it a client counts as down-weighted

@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fedtune.recipe import Recipe
 from fedtune.report.summary import PICTURE, ClientFacts, Record, RunFacts, describe, summarise
 from fedtune.report.text import (
     clean,
@@ -28,8 +27,9 @@ from fedtune.report.text import (
     thin,
 )
 
-if TYPE_CHECKING:  # it brings torch
+if TYPE_CHECKING:  # both bring torch
     from fedtune.federation.folder import RunFolder
+    from fedtune.recipe import Recipe
 
 MAX_CLIENTS = 32
 MAX_SAMPLES = 3
@@ -64,8 +64,10 @@ def print_summary(
         console.print("Nothing was measured yet.")
     console.print(Text(_totals(facts, recipe)))
     if facts.clients:
-        console.print(_clients(facts, manifest, console))
+        console.print(_clients(facts, manifest))
         console.print(Text(_legend(facts), style="dim"))
+        if refusals := _refusals(facts, console):
+            console.print(refusals)
     for sample in samples[:MAX_SAMPLES]:
         console.print()
         console.print(_sample(sample, console))
@@ -124,15 +126,14 @@ def _totals(facts: RunFacts, recipe: Recipe) -> str:
     return f"\n {rounds} in {duration(facts.round_s)}: {work}\n {traffic}"
 
 
-def _clients(facts: RunFacts, manifest: Mapping[str, Any], console: Console) -> Table:
+def _clients(facts: RunFacts, manifest: Mapping[str, Any]) -> Table:
     liars = manifest.get("simulated_attackers") or ()
     rows = manifest.get("client_rows") or ()
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
-    for heading in ("client", "rows", "weight", "of fair", "low", "own\nloss"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("client", "rows", "weight", "of\nfair", "low", "refused", "own\nloss"):
+        table.add_column(heading, justify="right", overflow="fold")
     if liars:
-        table.add_column("liar (the rule\nnever sees this)", no_wrap=True)
-    table.add_column("refused")
+        table.add_column("liar (the rule\nnever sees it)", overflow="fold")
     for facts_ in notable(facts.clients):
         client = facts_.client
         cells = [
@@ -141,11 +142,12 @@ def _clients(facts: RunFacts, manifest: Mapping[str, Any], console: Console) -> 
             Text(percent(facts_.mean_weight)),
             _of_fair(facts_),
             Text(str(facts_.times_low or "-")),
+            Text(str(facts_.times_refused or "-"), "red"),
             Text(figure(facts_.own_loss)),
         ]
         if liars:
             cells.append(Text("liar" if client in liars else "", "bold red"))
-        table.add_row(*cells, Text(_refusals(facts_, console)))
+        table.add_row(*cells)
     return table
 
 
@@ -156,11 +158,14 @@ def _of_fair(client: ClientFacts) -> Text:
     return Text(f"{ratio:.2f}x", "yellow" if ratio < 0.5 else "")
 
 
-def _refusals(client: ClientFacts, console: Console) -> str:
-    if not client.times_refused:
-        return ""
-    reason = clean(client.reason or "", limit=48, encoding=console.encoding)
-    return f"{client.times_refused} times: {reason}"
+def _refusals(facts: RunFacts, console: Console) -> Text:
+    """A line for each refused client, with the commonest of its reasons."""
+    lines = []
+    for client in notable(facts.clients):
+        if client.reason is not None:
+            reason = clean(client.reason, limit=2 * console.width, encoding=console.encoding)
+            lines.append(f" client {client.client} refused, {client.times_refused} x: {reason}")
+    return Text("".join(f"\n{line}" for line in lines), "red")
 
 
 def notable(clients: Sequence[ClientFacts]) -> list[ClientFacts]:

@@ -1,0 +1,147 @@
+"""Proves the facts in the summary that is printed when a run ends, and that strangers stay mute."""
+
+import json
+from io import BytesIO, StringIO, TextIOWrapper
+
+import pytest
+from rich.console import Console
+
+from fedtune.federation.folder import RunFolder
+from fedtune.recipe import parse_recipe
+from fedtune.report.summary import summarise
+from fedtune.report.table import notable, print_summary
+
+SAMPLES = [
+    {"prompt": f"def f{i}(x):", "truth": "Do it.", "before": "the " * 99, "after": "Do\n\x1b[2Jit."}
+    for i in range(5)
+]
+
+
+def recipe(rounds=3):
+    return parse_recipe({"federation": {"num_clients": 4, "num_rounds": rounds}})
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = RunFolder(tmp_path / "my run")
+    folder.adapter.mkdir(parents=True)
+    (folder.path / "curves.png").write_bytes(b"")
+    manifest = {"client_rows": [384, 346, 114, 77], "simulated_attackers": [3]}
+    folder.manifest.write_text(json.dumps(manifest))
+    return folder
+
+
+def show(records, samples, folder, rounds=3, **options):
+    console = Console(record=True, width=80, file=StringIO(), **options)
+    print_summary(console, recipe(rounds), records, samples, folder)
+    return console.export_text()
+
+
+def row(text, start):
+    """Find the cells of the first line that starts so."""
+    lines = [line.split() for line in text.splitlines()]
+    return next(line for line in lines if line[:1] == [start] and line[1:2] != ["of"])
+
+
+def test_the_gain_and_the_curve(records, folder):
+    text = show(records, [], folder)
+    assert row(text, "loss") == ["loss", "6.000", "5.000", "-1.000"]
+    assert row(text, "perplexity") == ["perplexity", "403.4", "148.4", "-255.0"]
+    assert "5.0 %   15.0 %   +10.0 %" in text
+    assert row(text, "round") == ["round", "0", "1", "3"]
+    assert "█▅▁" in text
+    assert "3 of 3 rounds in 0:12: training 6.0 s, aggregating 1.5 s" in text
+    assert "9.0 kB up, 12.0 kB down" in text
+
+
+def test_each_client_has_a_row(records, folder):
+    text = show(records, [], folder)
+    # weights as in test_report_summary: 0.4, 0.7 / 3 and 0, of a fair 0.25
+    assert row(text, "0") == ["0", "384", "40.0", "%", "1.60x", "-", "-", "5.100"]
+    assert row(text, "1")[-1] == "1.0e+308"
+    assert row(text, "2") == ["2", "114", "23.3", "%", "0.93x", "1", "1", "-"]
+    assert row(text, "3") == ["3", "77", "0.0", "%", "0.00x", "1", "2", "-", "liar"]
+    assert "the client's own word" in text
+    assert "client 2 refused, 1 x: it sent no reply" in text
+    assert "client 3 refused, 2 x: [bold]trust[/bold] me [2J ]0;owned it is enif" in text
+    assert text.count("liar") == 2  # the heading and client 3
+    assert "never sees it" in text
+
+
+def test_without_simulated_liars_there_is_no_such_column(records, folder):
+    folder.manifest.write_text("{}")
+    assert "liar" not in show(records, [], folder)
+
+
+def test_samples_are_few_and_trimmed(records, folder):
+    text = show(records, SAMPLES, folder)
+    assert [f"f{i}(x)" in text for i in range(5)] == [True, True, True, False, False]
+    assert text.count("before the the") == 3
+    assert text.count("the the") <= 3 * 2 * 20  # two lines of at most 80 cells each
+    assert "Do [2Jit." in text
+
+
+def test_it_says_what_to_do_next(records, folder):
+    text = show(records, [], folder)
+    assert "adapter   my run/adapter" in text
+    assert "picture   my run/curves.png" in text
+    assert "fedtune evaluate 'my run'" in text
+    assert "fedtune merge 'my run' merged-model" in text
+    assert "--resume" not in text
+
+
+def test_a_run_that_stopped_early_can_go_on(records, folder):
+    folder.adapter.rmdir()
+    (folder.path / "curves.png").unlink()
+    text = show(records[:3], SAMPLES[:0], folder, rounds=8)
+    assert "2 of 8 rounds" in text
+    assert "the run stopped early" in text
+    assert "fedtune run --resume 'my run'" in text
+    assert "evaluate" not in text
+    assert "picture" not in text
+
+
+def test_everything_fits_80_columns(records, folder):
+    for line in show(records, SAMPLES, folder).splitlines():
+        assert len(line.rstrip()) <= 80
+
+
+def test_no_stranger_reaches_the_terminal(records, folder):
+    out = StringIO()
+    console = Console(file=out, width=80, force_terminal=True, color_system=None)
+    print_summary(console, recipe(), records, SAMPLES, folder)
+    assert not {"\x07", "\u202e", "\x1b[2J"} & set(out.getvalue())
+    assert "\x1b]0;" not in out.getvalue()
+    assert "\x1b[2J" not in out.getvalue()
+
+
+def test_an_old_encoding_is_no_obstacle(records, folder):
+    stream = TextIOWrapper(BytesIO(), encoding="ascii")
+    samples = [{**SAMPLES[0], "truth": "naïve ✓ " * 99}]
+    print_summary(Console(file=stream, width=80), recipe(), records, samples, folder)
+    stream.flush()
+    assert b"na?ve" in stream.buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "records",
+    [[], [{}], [{"round": 0}], [{"round": 1, "clients": {"0": {}}}], [{"round": 0, "eval": {}}]],
+)
+def test_bare_records_print_what_there_is(records, tmp_path):
+    assert "rounds" in show(records, [{}], RunFolder(tmp_path / "gone"))
+
+
+def test_of_a_crowd_the_notable_are_shown(folder):
+    clients = {str(i): {"weight": 1 / 99} for i in range(99)}
+    records = [{"round": 1, "clients": clients, "refused": {"99": "late"}}]
+    shown = [client.client for client in notable(summarise(records).clients)]
+    assert len(shown) == 32
+    assert shown[-1] == 99
+    assert "68 clients" in show(records, [], folder)  # 100 - 32
+
+
+def test_long_runs_show_some_rounds(folder):
+    records = [{"round": i, "eval": {"loss": 6.0 - i / 1000}} for i in range(1001)]
+    numbers = row(show(records, [], folder), "round")[1:]
+    assert numbers == ["0", "125", "250", "375", "500", "625", "750", "875", "1000"]
