@@ -132,16 +132,17 @@ def _read_array(name: str, array: Array, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def read_metrics(record: MetricRecord) -> dict[str, float]:
-    """A client's own figures: a bounded number of plain numbers, for display alone.
+    """A client's own figures: a bounded number of finite numbers, for display alone.
+
+    What is no finite number is left out: metrics.jsonl is JSON, which knows none.
 
     Raises:
         RefusedError: If there are too many.
     """
     if len(record) > MAX_METRICS:
         raise RefusedError(f"needs at most {MAX_METRICS} metrics; got {len(record)}")
-    return {
-        key[:64]: float(value) for key, value in record.items() if isinstance(value, int | float)
-    }
+    plain = {key[:64]: value for key, value in record.items() if isinstance(value, int | float)}
+    return {key: float(value) for key, value in plain.items() if math.isfinite(value)}
 
 
 def last_line(reason: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Iterable
@@ -136,8 +135,11 @@ class RobustStrategy(Strategy):
         for reply in replies:
             if reply.has_error() or wire.METRICS not in reply.content.metric_records:
                 continue
-            reported = read_metrics(reply.content.metric_records[wire.METRICS])
-            if math.isfinite(reported.get("loss", math.nan)):
+            try:
+                reported = read_metrics(reply.content.metric_records[wire.METRICS])
+            except (RefusedError, OverflowError):
+                continue
+            if "loss" in reported:
                 figures[str(self._gathered.sender(reply))] = reported
         self.record["client_eval"] = dict(sorted(figures.items(), key=lambda item: int(item[0])))
         losses = [figure["loss"] for figure in figures.values()]

@@ -8,7 +8,7 @@ import random
 import threading
 
 import torch
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedtune.adapters.layout import Layout
@@ -58,7 +58,11 @@ def introduction(client):
     return RecordDict({wire.ABOUT: ConfigRecord(words)})
 
 
-def toy_app(content_of=honest, introduce=introduction):
+def figures(message, client):
+    return RecordDict({wire.METRICS: MetricRecord({"loss": 1.0 + client, "num_tokens": 5})})
+
+
+def toy_app(content_of=honest, introduce=introduction, figures_of=figures):
     """A ClientApp whose client k replies with ``content_of(message, k)``."""
     app = ClientApp()
 
@@ -70,6 +74,11 @@ def toy_app(content_of=honest, introduce=introduction):
     def train(message, context):
         client = context.node_config["partition-id"]
         return Message(content_of(message, client), reply_to=message)
+
+    @app.evaluate()
+    def evaluate(message, context):
+        client = context.node_config["partition-id"]
+        return Message(figures_of(message, client), reply_to=message)
 
     return app
 
