@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from pathlib import Path
 
-from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
-from datasets.exceptions import DatasetNotFoundError
+from datasets import Dataset, DatasetDict, Value, load_dataset, load_from_disk
+from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
 from fedtune.nano import python_docs
 from fedtune.recipe import Data, Source
@@ -40,13 +41,31 @@ def check_format(rows: Dataset) -> None:
     """Refuse rows that no TRL format describes.
 
     Raises:
-        ValueError: Naming the columns that are needed and those that are there.
+        ValueError: Naming the columns that are needed and those that are there, or the column
+            that holds something else than text or messages.
     """
-    if not any(set(columns) <= set(rows.column_names) for columns in FORMATS):
+    names = set(rows.column_names)
+    chosen = next((columns for columns in FORMATS if set(columns) <= names), None)
+    if chosen is None:
         need = " or ".join("+".join(columns) for columns in FORMATS)
         raise ValueError(f"data.source needs columns {need}; got {', '.join(rows.column_names)}")
     if len(rows) == 0:
         raise ValueError("data.source needs rows; got none")
+    for column in chosen:
+        feature = rows.features[column]
+        is_text = getattr(feature, "dtype", None) in {"string", "large_string"}
+        is_list = not isinstance(feature, Value)
+        if not {"text": is_text, "messages": is_list}.get(column, is_text or is_list):
+            kind = {"text": "text", "messages": "lists of messages"}.get(column, "text or messages")
+            raise ValueError(
+                f"data.source: column {column!r} needs {kind}; "
+                f"got {getattr(feature, 'dtype', feature)}"
+            )
+        if empty := rows.data.column(column).null_count:
+            raise ValueError(
+                f"data.source: column {column!r} needs a value in each row; got {empty} empty "
+                f"of {len(rows)}; take these rows out"
+            )
 
 
 def hash_rows(rows: Dataset) -> str:
@@ -138,9 +157,17 @@ def _from_datasets(
     revision: str | None = None,
 ) -> Dataset:
     try:
-        return load_dataset(path, name, data_files=data_files, split=split, revision=revision)
+        with warnings.catch_warnings():
+            # The csv reader leaves the closing of its file to Python.
+            warnings.filterwarnings("ignore", "unclosed file", ResourceWarning)
+            return load_dataset(path, name, data_files=data_files, split=split, revision=revision)
     except (DatasetNotFoundError, FileNotFoundError, ConnectionError) as error:
         raise FileNotFoundError(
             f"data.source: {path!r} was not found here or on the hub ({error}); "
             f"name a file, a saved folder, or python-docs"
+        ) from error
+    except (DatasetGenerationError, StopIteration, ValueError) as error:
+        raise ValueError(
+            f"data.source: {data_files or path} could not be read as {path}, split {split!r}: "
+            f"{error.__cause__ or str(error) or 'it is empty'}"
         ) from error

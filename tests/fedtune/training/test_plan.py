@@ -1,0 +1,120 @@
+"""The order of the rows, and the keys inside ``train:``."""
+
+from collections import Counter
+
+import pytest
+import torch
+from trl import SFTConfig
+
+from fedtune.recipe import parse_recipe
+from fedtune.training import sft
+from fedtune.training.plan import OWNED, Plan, check_train_keys, draw_rows
+
+
+def plan(train=None, **federation):
+    recipe = parse_recipe({"train": train or {}, "federation": federation})
+    return Plan.of(recipe, torch.device("cpu"), torch.float32)
+
+
+def draw(rounds, *, num_rows=10, seed=0, order=0, batch=2, steps=2):
+    each = plan({"per_device_train_batch_size": batch}, local_steps=steps)
+    return [draw_rows(each, num_rows, seed=seed, order=order, round_=round_) for round_ in rounds]
+
+
+def test_rows_per_round_by_hand():
+    train = {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 2}
+    assert plan(train, local_steps=5).rows_per_round == 30  # 5 x 3 x 2
+    default = SFTConfig(output_dir="x", use_cpu=True, bf16=False)
+    assert plan(local_steps=1).rows_per_round == default.per_device_train_batch_size == 8
+    assert plan(local_steps=5, num_rounds=4).total_steps == 20
+
+
+def test_each_epoch_visits_every_row_once_across_rounds():
+    # 10 rows, 4 a round: 5 rounds are 20 rows, two epochs.
+    stream = [row for part in draw(range(1, 6)) for row in part]
+    assert len(stream) == 20
+    assert sorted(stream[:10]) == sorted(stream[10:]) == list(range(10))
+    assert stream[:10] != stream[10:]
+    # 4, 4 and then 2 of the first epoch: the third round goes over into the next.
+    assert sorted(stream[:8] + stream[8:10]) == list(range(10))
+
+
+def test_more_rows_a_round_than_there_are():
+    # 3 rows, 8 a round: each row 2 or 3 times, never one often and another not at all.
+    for part in draw([1, 2, 3], num_rows=3, batch=4):
+        assert set(Counter(part).values()) <= {2, 3, 4}
+    stream = [row for part in draw([1, 2, 3], num_rows=3, batch=4) for row in part]
+    assert Counter(stream) == {0: 8, 1: 8, 2: 8}  # 24 rows, 8 epochs
+
+
+def test_rounds_of_any_length_cut_one_stream():
+    """Round r is drawn by itself, without those before it, and is the same stretch."""
+    (whole,) = draw([1], steps=30)
+    assert [row for part in draw(range(1, 16)) for row in part] == whole
+    assert draw([12])[0] == whole[44:48]
+    assert draw([12], steps=1)[0] == whole[22:24]
+
+
+def test_seed_client_and_round_each_change_the_order():
+    base = draw([1], num_rows=100)
+    assert draw([1], num_rows=100) == base
+    assert draw([2], num_rows=100) != base
+    assert draw([1], num_rows=100, seed=1) != base
+    assert draw([1], num_rows=100, order=1) != base
+    assert draw([1], num_rows=100, order="shared") != base
+
+
+def test_known_keys_pass():
+    known = sft.train_keys()
+    assert check_train_keys(["learning_rate", "max_length", "warmup_steps"], known) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("learning_rat", "learning_rate"),
+        ("per_device_train_batchsize", "per_device_train_batch_size"),
+    ],
+)
+def test_a_typo_names_the_nearest_key(key, meant):
+    assert check_train_keys([key], sft.train_keys()) == [
+        f"train.{key}: unknown to TRL; did you mean {meant!r}?"
+    ]
+
+
+def test_a_key_like_no_other_is_refused_too():
+    (problem,) = check_train_keys(["zzzz"], sft.train_keys())
+    assert problem == "train.zzzz: unknown to TRL; see its SFTConfig"
+
+
+def test_keys_that_fedtune_sets_say_what_to_write():
+    assert check_train_keys(["max_steps", "bf16", "seed"], sft.train_keys()) == [
+        "train.max_steps: fedtune sets it; write federation.local_steps",
+        "train.bf16: fedtune sets it; write model.dtype",
+        "train.seed: fedtune sets it; write federation.seed",
+    ]
+
+
+def test_every_key_that_a_config_is_given_is_owned():
+    """Else the same key in `train:` would end in a TypeError: given twice."""
+    given = {"max_steps", "seed", "data_seed", "train_sampling_strategy", "dataset_kwargs"}
+    given |= set(plan().placement) - {"dataloader_pin_memory"}
+    assert given <= set(OWNED)
+    assert set(OWNED) - {"trust_remote_code"} <= set(sft.train_keys())
+
+
+@pytest.mark.parametrize(
+    ("train", "error"),
+    [
+        ({"learning_rate": 1e-3, "lr_scheduler_type": "cosine"}, None),
+        ({"lr_scheduler_type": "cosinus"}, "cosinus"),
+        ({"lr_scheduler_type": "reduce_lr_on_plateau"}, "must be a function of the step"),
+        ({"learning_rate": "fast"}, "fast"),
+    ],
+)
+def test_values_are_checked_by_trl(train, error):
+    if error is None:
+        sft.check_values(plan(train))
+    else:
+        with pytest.raises((TypeError, ValueError), match=error):
+            sft.check_values(plan(train))

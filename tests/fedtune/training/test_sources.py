@@ -1,0 +1,149 @@
+"""Every kind of file and every format of TRL's is read; what is missing or wrong is named."""
+
+import shutil
+
+import pytest
+from datasets import Dataset, DatasetDict
+
+from fedtune.nano import python_docs
+from fedtune.recipe import Data, Source
+from fedtune.training.sources import find_source, hash_rows, load_rows
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Relative names must mean the working folder, and find nothing of the repository."""
+    monkeypatch.chdir(tmp_path)
+
+
+def load(source, **more):
+    return load_rows(Data(source=source, **more), seed=0)
+
+
+@pytest.mark.parametrize("format", ["prompt_completion", "text", "messages"])
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "parquet", "saved"])
+def test_every_kind_and_format(small_data, kind, format):
+    if kind == "csv" and format == "messages":
+        pytest.skip("csv holds no lists")
+    rows = load(str(small_data(kind, format)))
+    assert len(rows) == 64
+    # Row 3 by hand: 3 % 8 = 3, 3 % 5 = 3, 3 + 3 = 6, and 3 % 4 = 3 exclamation marks.
+    assert (
+        rows[3]
+        == {
+            "prompt_completion": {"prompt": "add 3 3: ", "completion": "6!!!", "topic": "topic-3"},
+            "text": {"text": "add 3 3: 6!!!", "topic": "topic-3"},
+            "messages": {
+                "messages": [
+                    {"role": "user", "content": "add 3 3: "},
+                    {"role": "assistant", "content": "6!!!"},
+                ],
+                "topic": "topic-3",
+            },
+        }[format]
+    )
+
+
+def test_one_content_has_one_hash(small_data):
+    hashes = {hash_rows(load(str(small_data(kind)))) for kind in ("jsonl", "csv", "parquet")}
+    assert len(hashes) == 1
+    rows = load(str(small_data("jsonl")))
+    assert hash_rows(rows.select(range(63))) not in hashes
+    assert hash_rows(rows.select([1, 0, *range(2, 64)])) not in hashes
+
+
+def test_a_source_section_names_files_and_split(small_data, tmp_path):
+    first, second = small_data("jsonl"), small_data("jsonl", num_rows=8)
+    both = load(Source(path="json", data_files=[str(first), str(second)]))
+    assert len(both) == 72
+    shutil.copy(second, tmp_path / "here-1.jsonl")
+    assert len(load(Source(path="json", data_files="here-*.jsonl"))) == 8
+    assert len(load("here-1.jsonl")) == 8
+
+
+def test_a_saved_folder_with_splits(small_data, tmp_path):
+    rows = Dataset.from_json(str(small_data("jsonl")))
+    folder = tmp_path / "splits"
+    DatasetDict(train=rows, other=rows.select(range(5))).save_to_disk(folder)
+    assert len(load(str(folder))) == 64
+    assert len(load(Source(path=str(folder), split="other"))) == 5
+    with pytest.raises(FileNotFoundError, match="needs a split 'test'; got train, other"):
+        load(Source(path=str(folder), split="test"))
+
+
+def test_a_folder_of_plain_files(small_data, tmp_path):
+    folder = tmp_path / "files"
+    folder.mkdir()
+    shutil.copy(small_data("jsonl"), folder / "train.jsonl")
+    assert len(load(str(folder))) == 64
+
+
+def test_max_rows_draws_by_the_seed(small_data):
+    source = str(small_data("jsonl"))
+    draws = [load_rows(Data(source=source, max_rows=20), seed=seed) for seed in (0, 0, 1)]
+    assert [len(draw) for draw in draws] == [20, 20, 20]
+    assert hash_rows(draws[0]) == hash_rows(draws[1]) != hash_rows(draws[2])
+    assert hash_rows(load(source, max_rows=64)) == hash_rows(load(source))
+
+
+def test_python_docs_is_embedded():
+    assert find_source("python-docs") == "python-docs"
+    rows = load("python-docs")
+    assert rows.to_list() == python_docs.rows()
+    assert {"prompt", "completion", "module"} <= set(rows.column_names)
+
+
+@pytest.mark.parametrize(
+    ("source", "part"),
+    [
+        ("rows.jsonl", "no file rows.jsonl"),
+        ("/no/such/rows.parquet", "no file /no/such/rows.parquet"),
+        ("./folder", "nothing at folder; name a .json, .jsonl, .csv or .parquet file"),
+        ("/no/such/folder", "nothing at /no/such/folder"),
+        (Source(path="json", data_files="rows-*.jsonl"), "data_files: no file rows-*.jsonl"),
+        (Source(path="json", data_files=["/no/such.jsonl"]), "data_files: no file /no/such.jsonl"),
+    ],
+)
+def test_what_is_not_there_is_named_before_anything_is_read(source, part):
+    with pytest.raises(FileNotFoundError, match=r"data\.source") as caught:
+        find_source(source)
+    assert part in str(caught.value)
+    with pytest.raises(FileNotFoundError):
+        load(source)
+
+
+def test_a_hub_name_that_is_not_cached_says_what_to_do():
+    assert find_source("nobody/nothing") == "hub"
+    with pytest.raises(FileNotFoundError, match="not found here or on the hub") as caught:
+        load("nobody/nothing")
+    assert "name a file, a saved folder, or python-docs" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        ("a.jsonl", '{"question": "a", "answer": "b"}\n',
+         "data.source needs columns prompt+completion or messages or text; got question, answer"),
+        ("a.jsonl", '{"prompt": "a"}\n', "prompt+completion or messages or text; got prompt"),
+        ("a.csv", "prompt,completion\na,1\nb,2\n",
+         "column 'completion' needs text or messages; got int64"),
+        ("a.csv", "prompt,completion\na,b\nc,\n",
+         "column 'completion' needs a value in each row; got 1 empty of 2; take these rows out"),
+        ("a.jsonl", '{"text": "a"}\n{"text": null}\n', "column 'text' needs a value in each row"),
+        ("a.jsonl", '{"text": [1]}\n', "column 'text' needs text"),
+        ("a.jsonl", '{"messages": "hello"}\n',
+         "column 'messages' needs lists of messages; got string"),
+        ("a.jsonl", "", "a.jsonl could not be read as json, split 'train': it is empty"),
+        ("a.jsonl", '{"text": "a', "a.jsonl could not be read as json"),
+    ],
+)  # fmt: skip
+def test_rows_in_no_format_are_refused(tmp_path, name, text, problem):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=r"data\.source") as caught:
+        load(str(tmp_path / name))
+    assert problem in str(caught.value)
+
+
+def test_a_split_that_is_not_there(small_data):
+    with pytest.raises(ValueError, match="split 'test'"):
+        load(Source(path="json", data_files=str(small_data("jsonl")), split="test"))
