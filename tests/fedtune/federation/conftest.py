@@ -57,7 +57,12 @@ def run():
         Run(recipe, folder).serve(grid or LocalGrid(app, recipe.federation.num_clients))
         return folder
 
-    start.resume = resume
+    def folder_of(recipe, *, number):
+        """The folder of the n-th run of a recipe, counted from 1, and the recipe in it."""
+        path = recipe.output_dir
+        return RunFolder.open(path if number == 1 else path.with_name(f"{path.name}-{number}"))
+
+    start.resume, start.folder_of = resume, folder_of
     return start
 
 
@@ -79,15 +84,3 @@ def lying():
         return app
 
     return make
-
-
-def adapter_bytes(folder):
-    return (folder.adapter / "adapter_model.safetensors").read_bytes()
-
-
-def eval_records(folder):
-    """(round, figures) of each line of metrics.jsonl: what must not depend on kills or engines."""
-    return [
-        (line["round"], line.get("eval"), line.get("client_eval"), line["revision"])
-        for line in folder.read_metrics()
-    ]
