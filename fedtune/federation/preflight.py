@@ -80,6 +80,9 @@ def _device(recipe: Recipe) -> list[str]:
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there.get(wanted, True):
         return [f"model.device: {wanted} is not there; write auto or cpu"]
+    shares, gpus = recipe.federation.client_gpus, torch.cuda.device_count()
+    if shares > gpus:  # Ray would wait for ever
+        return [f"federation.client_gpus: needs {shares:g} GPUs a client; got {gpus}; lower it"]
     device = choose_device(wanted)
     if choose_dtype(recipe.model.dtype, device) == torch.float16 and device.type == "cpu":
         return ["model.dtype: float16 does not train on a CPU; write float32 or bfloat16"]
