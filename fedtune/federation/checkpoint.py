@@ -57,6 +57,17 @@ class Checkpoint:
             **{f"rule/{name}": tensor for name, tensor in self.rule.items()},
         }
 
+    def _facts(self) -> dict[str, str | int]:
+        """What stands beside the tensors; the seal tells a changed number, as the revision does."""
+        facts: dict[str, str | int] = {
+            "round": self.round,
+            "metrics_bytes": self.metrics_bytes,
+            "layout_hash": self.layout_hash,
+            "revision": self.revision,
+        }
+        seal = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        return {**facts, "seal": seal}
+
     def save(self, root: Path, *, keep: int) -> None:
         """Write ``root/round-NNNN`` in one step, and drop all but the newest ``keep``."""
         root.mkdir(parents=True, exist_ok=True)
@@ -65,13 +76,7 @@ class Checkpoint:
         unfinished.mkdir()
         tensors = {name: tensor.contiguous() for name, tensor in self._tensors().items()}
         save_file(tensors, unfinished / TENSORS)
-        facts = {
-            "round": self.round,
-            "metrics_bytes": self.metrics_bytes,
-            "layout_hash": self.layout_hash,
-            "revision": self.revision,
-        }
-        (unfinished / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        (unfinished / FACTS).write_text(json.dumps(self._facts(), indent=2), encoding="utf-8")
         for file in unfinished.iterdir():
             _sync(file)
         rmtree(final, ignore_errors=True)
@@ -111,7 +116,7 @@ def _load(folder: Path) -> Checkpoint | None:
         )
     except (OSError, ValueError, KeyError, TypeError, SafetensorError):
         return None
-    return loaded if loaded.revision == facts["revision"] else None
+    return loaded if loaded._facts() == facts else None
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -123,7 +128,13 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _folders(root: Path) -> list[Path]:
-    return sorted(folder for folder in root.glob("round-*") if folder.is_dir())
+    # By number: as text, round-10000 comes before round-9999, and would go as the oldest.
+    numbered = [
+        (int(folder.name.removeprefix("round-")), folder)
+        for folder in root.glob("round-*")
+        if folder.is_dir() and folder.name.removeprefix("round-").isdecimal()
+    ]
+    return [folder for _, folder in sorted(numbered)]
 
 
 def _sync(path: Path) -> None:
