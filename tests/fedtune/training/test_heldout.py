@@ -1,0 +1,131 @@
+"""Held-out figures against a slow loop: one row at a time, no padding, float64."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from fedtune.training.heldout import Figures, complete, measure
+
+LENGTHS = [3, 17, 5, 30, 2, 9, 9, 24, 12, 7, 40]
+
+
+@pytest.fixture(scope="module", params=["llama", "gpt2"])
+def model(request, tiny_model_folder):
+    """Large random weights, so that logits are far from uniform and padding errors show."""
+    model = AutoModelForCausalLM.from_pretrained(tiny_model_folder(request.param))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 2:
+                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """Rows of very unequal length, the first third of each without labels."""
+    generator = torch.Generator().manual_seed(1)
+    made = []
+    for length in LENGTHS:
+        ids = torch.randint(5, 261, (length,), generator=generator).tolist()
+        unlabelled = length // 3
+        made.append({"input_ids": ids, "labels": [-100] * unlabelled + ids[unlabelled:]})
+    return Dataset.from_list(made)
+
+
+def slowly(rows, model):
+    nats, right, tokens = 0.0, 0, 0
+    for row in rows:
+        with torch.no_grad():
+            logits = model.eval()(torch.tensor([row["input_ids"]])).logits[0].double()
+        for place in range(1, len(row["input_ids"])):
+            label = row["labels"][place]
+            if label != -100:
+                before = logits[place - 1]
+                nats += math.log(before.exp().sum().item()) - before[label].item()
+                right += before.argmax().item() == label
+                tokens += 1
+    return nats / tokens, right / tokens, tokens
+
+
+def test_equals_a_slow_loop(model, rows):
+    loss, accuracy, tokens = slowly(rows, model)
+    figures = measure(rows, model, pad_token_id=0, batch_size=4)
+    assert figures.loss == pytest.approx(loss, rel=1e-5)
+    assert figures.token_accuracy == accuracy
+    # By hand: a row of n has n - n // 3 labels; its first token has none before it (n = 2).
+    assert figures.num_tokens == tokens == sum(n - max(n // 3, 1) for n in LENGTHS)
+
+
+def test_the_batch_size_is_of_no_account(model, rows):
+    alone = measure(rows, model, pad_token_id=0, batch_size=1)
+    for batch_size in (2, 5, 64):
+        together = measure(rows, model, pad_token_id=0, batch_size=batch_size)
+        assert together.loss == pytest.approx(alone.loss, rel=1e-5)
+        assert together.token_accuracy == alone.token_accuracy
+        assert together.num_tokens == alone.num_tokens
+
+
+def test_order_and_filler_are_of_no_account(model, rows):
+    figures = measure(rows, model, pad_token_id=0, batch_size=4)
+    turned = rows.select(range(len(rows) - 1, -1, -1))
+    assert measure(turned, model, pad_token_id=0, batch_size=4).loss == pytest.approx(
+        figures.loss, rel=1e-6
+    )
+    assert measure(rows, model, pad_token_id=77, batch_size=4).loss == pytest.approx(
+        figures.loss, rel=1e-6
+    )
+
+
+def test_it_is_measured_in_eval_mode_and_left_as_it_was(model, rows):
+    measured = measure(rows, model.eval(), pad_token_id=0, batch_size=4)
+    assert not model.training
+    assert measure(rows, model.train(), pad_token_id=0, batch_size=4) == measured
+    assert model.training
+
+
+def test_perplexity_by_hand():
+    assert Figures(loss=math.log(7), token_accuracy=0.5, num_tokens=2).perplexity == pytest.approx(
+        7
+    )
+    assert Figures(loss=1e6, token_accuracy=0.0, num_tokens=1).perplexity == math.inf
+    assert Figures(loss=0.0, token_accuracy=1.0, num_tokens=3).as_dict() == {
+        "loss": 0.0,
+        "perplexity": 1.0,
+        "token_accuracy": 1.0,
+        "num_tokens": 3,
+    }
+
+
+def test_a_model_that_knows_nothing_has_the_loss_of_a_guess(rows):
+    class Uniform(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, input_ids, attention_mask):
+            return SimpleNamespace(logits=torch.zeros(*input_ids.shape, 264))
+
+    figures = measure(rows, Uniform(), pad_token_id=0, batch_size=4)
+    assert figures.loss == pytest.approx(math.log(264), rel=1e-6)
+    assert figures.perplexity == pytest.approx(264, rel=1e-5)
+
+
+def test_completions_are_greedy_and_deterministic(model, tiny_model_folder):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model_folder("llama"))
+    prompts = [tokenizer(text).input_ids for text in ("add 3 4: ", "add 1 1: ", "x")]
+    texts = complete(prompts, model.train(), tokenizer, max_new_tokens=6)
+    assert model.training
+    torch.manual_seed(5)
+    assert complete(prompts, model, tokenizer, max_new_tokens=6) == texts
+    # Step by step, without a cache: the most likely token, until the end or six of them.
+    for prompt, text in zip(prompts, texts, strict=True):
+        ids = list(prompt)
+        while len(ids) < len(prompt) + 6 and ids[-1] != tokenizer.eos_token_id:
+            with torch.no_grad():
+                ids.append(model.eval()(torch.tensor([ids])).logits[0, -1].argmax().item())
+        assert tokenizer.decode(ids[len(prompt) :], skip_special_tokens=True).strip() == text
