@@ -1,7 +1,11 @@
 """What the tests of the federation share: a tiny real run, and how to read what it left."""
 
 import copy
+import json
+import subprocess
+import sys
 
+import forked_runs
 import pytest
 from flwr.app import Message
 
@@ -64,6 +68,31 @@ def run():
 
     start.resume, start.folder_of = resume, folder_of
     return start
+
+
+@pytest.fixture(scope="session")
+def forked():
+    """Return a function: run what lies in a folder in a process of its own, killed or to its end.
+
+    See forked_runs.py for what may be ordered, and what is answered.
+    """
+    helper = subprocess.Popen(
+        [sys.executable, forked_runs.__file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+    def carry_out(folder, **order):
+        helper.stdin.write(json.dumps({"folder": str(folder.path), **order}) + "\n")
+        helper.stdin.flush()
+        return json.loads(helper.stdout.readline())
+
+    yield carry_out
+    helper.stdin.close()
+    helper.wait(60)
+    helper.stdout.close()
 
 
 @pytest.fixture

@@ -1,94 +1,17 @@
 """SIGKILL at any moment, resume, and the adapter is the uninterrupted run's to the byte.
 
-A process of its own imports once and forks a child for each run. A child is killed from outside
-at a moment of chance, or kills itself at its k-th touch of the run's folder: an opened file, a
-made or removed folder, a rename, a truncation. The second kind lands inside the writing of
-checkpoints, records and adapter, where a moment of chance seldom falls.
+Real processes are killed, from outside at moments of chance or at their k-th touch of the run's
+folder: see forked_runs.py.
 
 Not proven here: a kill in the middle of one write call, or of Ray's processes.
 """
 
-import json
-import os
 import random
-import subprocess
-import sys
 
 import pytest
 from left_by_a_run import adapter_bytes, eval_records
 
 from fedtune.federation.folder import RunFolder
-
-PROGRAM = r"""
-import json, os, signal, sys, time
-from pathlib import Path
-from fedtune.federation.engines import execute
-from fedtune.federation.folder import RunFolder
-
-TOUCHES = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate"}
-
-def watch(folder, kill_at):
-    touched = 0
-    def hook(event, args):
-        nonlocal touched
-        if event in TOUCHES and any(str(arg).startswith(folder) for arg in args):
-            touched += 1
-            if touched == kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-    sys.addaudithook(hook)
-    return lambda: touched
-
-def child(order, answer):
-    touches = watch(order["folder"] + os.sep, order.get("kill_at_touch"))
-    folder, recipe = RunFolder.open(Path(order["folder"]))
-    execute(recipe, folder)
-    os.write(answer, str(touches()).encode())
-
-for line in sys.stdin:
-    order = json.loads(line)
-    read_end, write_end = os.pipe()
-    started = time.monotonic()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            child(order, write_end)
-        finally:
-            os._exit(0)
-    os.close(write_end)
-    if order.get("kill_after_s") is not None:
-        time.sleep(order["kill_after_s"])
-        os.kill(pid, signal.SIGKILL)
-    status = os.waitpid(pid, 0)[1]
-    took_s = time.monotonic() - started
-    touches = os.read(read_end, 100).decode()
-    os.close(read_end)
-    killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-    done = {"killed": killed, "touches": int(touches or 0), "took_s": took_s}
-    print(json.dumps(done), flush=True)
-"""
-
-
-@pytest.fixture(scope="module")
-def runner():
-    """Return a function: an order -> what became of the child that carried it out."""
-    helper = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-
-    def carry_out(folder, **order):
-        helper.stdin.write(json.dumps({"folder": str(folder.path), **order}) + "\n")
-        helper.stdin.flush()
-        return json.loads(helper.stdout.readline())
-
-    yield carry_out
-    helper.stdin.close()
-    helper.wait(60)
-    helper.stdout.close()
 
 
 @pytest.fixture
@@ -104,10 +27,10 @@ def stateful(tiny_recipe):
     )
 
 
-def finish(folder, runner):
-    done = runner(folder)
+def finish(folder, forked):
+    done = forked(folder)
+    assert "raised" not in done, done["raised"]
     assert not done["killed"]
-    assert done["touches"] > 0  # it came to its end, and did not raise
     return done
 
 
@@ -121,40 +44,40 @@ def assert_same_run(folder, reference):
     assert left_over == [], left_over
 
 
-def kill_and_resume(recipe, runner, *, seed, by_touch, by_time):
+def kill_and_resume(recipe, forked, *, seed, by_touch, by_time):
     reference, _ = RunFolder.create(recipe)
-    whole = finish(reference, runner)
+    whole = finish(reference, forked)
     draw = random.Random(seed)
     orders = [{"kill_at_touch": draw.randint(1, whole["touches"])} for _ in range(by_touch)]
     orders += [{"kill_after_s": draw.uniform(0, whole["took_s"])} for _ in range(by_time)]
     killed = 0
     for order in orders:
         folder, _ = RunFolder.create(recipe)
-        killed += runner(folder, **order)["killed"]
-        finish(folder, runner)
+        killed += forked(folder, **order)["killed"]
+        finish(folder, forked)
         assert_same_run(folder, reference)
     assert killed >= by_touch  # a moment of chance may come after the end
     return reference, whole
 
 
-def test_three_kills_change_no_bit(stateful, runner):
-    kill_and_resume(stateful, runner, seed=1, by_touch=2, by_time=1)
+def test_three_kills_change_no_bit(stateful, forked):
+    kill_and_resume(stateful, forked, seed=1, by_touch=2, by_time=1)
 
 
 @pytest.mark.slow
-def test_a_hundred_kills_change_no_bit(stateful, runner):
-    kill_and_resume(stateful, runner, seed=2, by_touch=60, by_time=40)
+def test_a_hundred_kills_change_no_bit(stateful, forked):
+    kill_and_resume(stateful, forked, seed=2, by_touch=60, by_time=40)
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_again_and_again_ends_in_the_same_bits(stateful, runner):
+def test_a_run_that_is_killed_again_and_again_ends_in_the_same_bits(stateful, forked):
     reference, _ = RunFolder.create(stateful)
-    whole = finish(reference, runner)
+    whole = finish(reference, forked)
     folder, _ = RunFolder.create(stateful)
     draw = random.Random(3)
     for _ in range(12):
-        runner(folder, kill_at_touch=draw.randint(1, whole["touches"] // 2))
-    finish(folder, runner)
+        forked(folder, kill_at_touch=draw.randint(1, whole["touches"] // 2))
+    finish(folder, forked)
     assert_same_run(folder, reference)
 
 
