@@ -17,7 +17,14 @@ import aggregators
 from fedtune.adapters.layout import Layout
 from fedtune.federation import wire
 from fedtune.federation.adversary import Adversary
-from fedtune.federation.events import Observer, Refused, Replied, RoundStarted, ignore
+from fedtune.federation.events import (
+    Observer,
+    Refused,
+    Replied,
+    RoundStarted,
+    RunStoppedError,
+    ignore,
+)
 from fedtune.federation.gather import Gathered, gather
 from fedtune.federation.outer import OuterOptimizer
 from fedtune.federation.roster import Roster, sample_clients
@@ -116,7 +123,13 @@ class RobustStrategy(Strategy):
             self.record["short_of"] = need - len(rows)
             return None, None
         started = time.monotonic()
-        self._aggregate(rows)
+        try:
+            self._aggregate(rows)
+        except ValueError as error:  # finite rows whose combination is not: a rule that lets them
+            raise RunStoppedError(
+                f"round {server_round} could not be aggregated: {error}; the anchor stays where "
+                f"it was. Name a rule that withstands such clients"
+            ) from error
         self.record["aggregate_s"] = round(time.monotonic() - started, 3)
         return wire.to_arrays(self.outer.anchor, self.layout), MetricRecord()
 
@@ -176,6 +189,7 @@ class RobustStrategy(Strategy):
 
     def _gather(self, grid: Grid, round_: int, messages: list[Message]) -> list[Message]:
         federation = self.recipe.federation
+        self.record.setdefault("download_bytes", sum(map(wire.count_bytes, messages)))
         client_of = {node_id: client for client, node_id in self.roster.nodes.items()}
         self._gathered = gather(
             grid,
@@ -190,16 +204,14 @@ class RobustStrategy(Strategy):
         if reply.has_error() or reply.metadata.message_type != MessageType.TRAIN:
             return
         loss = reply.content.metric_records.get(wire.METRICS, MetricRecord()).get("train_loss")
-        size = sum(record.count_bytes() for record in reply.content.array_records.values())
+        size = wire.count_bytes(reply)
         self._observer(Replied(round_, client, size, loss if isinstance(loss, float) else None))
 
     def _screen(
         self, round_: int, by_client: dict[int, Message], agreement: wire.Agreement
     ) -> dict[int, Tensor]:
         rows = {}
-        upload = 0
-        asked = sorted(self._gathered.asked.values())
-        for client in asked:
+        for client in sorted(self._gathered.asked.values()):
             if client not in by_client:
                 self._refuse(round_, client, "it sent no reply")
                 continue
@@ -211,10 +223,8 @@ class RobustStrategy(Strategy):
             except RefusedError as refusal:
                 self._refuse(round_, client, str(refusal))
                 continue
-            upload += wire.array_bytes(self.layout)
             self.record["clients"][str(client)] = {"train_loss": metrics.get("train_loss")}
-        self.record["upload_bytes"] = upload
-        self.record["download_bytes"] = wire.array_bytes(self.layout) * len(asked)
+        self.record["upload_bytes"] = sum(map(wire.count_bytes, by_client.values()))
         return rows
 
     def _aggregate(self, rows: dict[int, Tensor]) -> None:

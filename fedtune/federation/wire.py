@@ -6,9 +6,8 @@ import hashlib
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from torch import Tensor
 
 from fedtune.adapters.layout import Layout
@@ -88,6 +87,8 @@ def replace_delta(content: RecordDict, row: Tensor, layout: Layout) -> RecordDic
     return RecordDict({**content, DELTA: to_arrays(row.to(torch.float32), layout)})
 
 
-def array_bytes(layout: Layout) -> int:
-    """Bytes of the numbers in one adapter on the wire, headers aside."""
-    return layout.size * np.dtype("<f4").itemsize
+def count_bytes(message: Message) -> int:
+    """Bytes of the arrays in a message, their headers included; 0 for an error."""
+    if message.has_error():
+        return 0
+    return sum(record.count_bytes() for record in message.content.array_records.values())
