@@ -79,11 +79,10 @@ def two_rounds(make_worker, tmp_path_factory):
 
 
 def test_two_rounds_with_a_kept_optimizer_are_one_long_round(two_rounds):
-    """Not to the bit: between the rounds anchor + (local - anchor) is rounded, 1e-7 of weights
-    near 0.1, which four steps of AdamW at 5e-3 carry on."""
+    """Not to the bit: between the rounds anchor + (local - anchor) is rounded; measured 1.5e-8."""
     difference = (two_rounds["keep"] - two_rounds["long"]).abs().max().item()
     moved = (two_rounds["long"] - two_rounds["reset"]).abs().max().item()
-    assert difference < 1e-5
+    assert difference < 1e-6
     assert moved > 1e-3  # so that a state that was lost would be seen
 
 
