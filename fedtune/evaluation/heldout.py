@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors.torch import load_file
-
-from fedtune.evaluation.adapter import WEIGHTS
 from fedtune.recipe import Recipe
 from fedtune.training.heldout import Figures
 from fedtune.training.worker import get_worker
@@ -29,7 +26,7 @@ def measure_adapter(folder: Path, recipe: Recipe) -> Measured:
         ValueError: If the adapter's tensors are not those that the recipe's model would have.
     """
     worker = get_worker(recipe.model_dump_json())
-    row = worker.layout.flatten(load_file(folder / WEIGHTS))
+    row = worker.load_adapter(folder)
     per_client = recipe.evaluation.per_client
     clients = range(recipe.federation.num_clients) if per_client else range(0)
     return Measured(
