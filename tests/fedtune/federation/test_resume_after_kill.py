@@ -65,8 +65,9 @@ def test_three_kills_change_no_bit(stateful, forked):
 
 
 @pytest.mark.slow
-def test_a_hundred_kills_change_no_bit(stateful, forked):
-    kill_and_resume(stateful, forked, seed=2, by_touch=60, by_time=40)
+@pytest.mark.parametrize("seed", [2, 3, 4, 5])
+def test_a_hundred_kills_change_no_bit(stateful, forked, seed):
+    kill_and_resume(stateful, forked, seed=seed, by_touch=15, by_time=10)
 
 
 @pytest.mark.slow
