@@ -69,9 +69,10 @@ def test_python_docs_fit_as_the_card_says(model, tokenizer, rows, figures):
     assert fit.nats_per_token < 0.7 * math.log(2048)  # far below a uniform guess, 7.62
 
 
-def test_texts_of_ours_fit(model, tokenizer, figures):
-    fit = text_fit(model, tokenizer, OURS)
-    assert fit.bits_per_byte < figures["held_out"]["bits_per_byte"] + 0.5
+def test_texts_of_ours_fit(model, tokenizer):
+    # 2.27 when it was trained. Harder than the card's held-out documents: short texts about
+    # gardens and parcels, with no near-copy in the corpus. Untrained: 4.6.
+    assert text_fit(model, tokenizer, OURS).bits_per_byte < 2.4
 
 
 def test_padding_does_not_change_a_fit(model, tokenizer, rows):
