@@ -10,15 +10,18 @@ from safetensors.torch import load_file, save_file
 from fedtune.training.sft import OptimizerState
 
 
-def save(state: OptimizerState, folder: Path, *, round_: int) -> None:
-    """Keep the state that a round ended with, atomically; all but the last three go."""
+def save(state: OptimizerState, folder: Path, *, round_: int, keep: int) -> None:
+    """Keep the state that a round ended with, atomically; all but the last ``keep`` go.
+
+    A run that is resumed at its oldest checkpoint needs what came before the round after it: one
+    more than there are checkpoints, as the last round may have ended here and not on the server.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     flat = {f"{i}/{key}": value.cpu() for i, part in state.items() for key, value in part.items()}
     unfinished = folder / f".round-{round_:06d}.tmp"
     save_file(flat, unfinished)
     os.replace(unfinished, folder / f"round-{round_:06d}.safetensors")
-    # The round before stays: a run that is resumed there needs what came before it.
-    for old in sorted(folder.glob("round-*.safetensors"))[:-3]:
+    for old in sorted(folder.glob("round-*.safetensors"))[:-keep]:
         old.unlink()
 
 

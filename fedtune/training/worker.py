@@ -139,7 +139,8 @@ class Worker:
             optimizer_state=state,
         )
         if keep and state_folder:
-            inner_state.save(state, state_folder, round_=round_)
+            kept = self.recipe.checkpoint.keep + 1
+            inner_state.save(state, state_folder, round_=round_, keep=kept)
         return Trained(self.layout.flatten(lora.read(self.model)) - anchor, loss)
 
     def measure(self, row: Tensor, *, client: int | None = None) -> Figures:

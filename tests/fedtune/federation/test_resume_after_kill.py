@@ -104,6 +104,21 @@ def test_a_damaged_newest_checkpoint_costs_a_round_and_no_bit(stateful, run):
     assert [line["round"] for line in folder.read_metrics()] == [0, 1, 2, 3]
 
 
+def test_the_oldest_checkpoint_finds_the_clients_optimizers_as_they_were(tiny_recipe, run):
+    # Four checkpoints are kept, and three of them are damaged: round 2 is run from round 1's.
+    recipe = tiny_recipe(
+        federation={"num_clients": 2, "num_rounds": 4, "inner_optimizer": "keep"},
+        checkpoint={"keep": 4},
+    )
+    folder = run(recipe)
+    before = adapter_bytes(folder), eval_records(folder)
+    for name in ("round-0002", "round-0003", "round-0004"):
+        (folder.checkpoints / name / "state.json").unlink()
+    folder, recipe = RunFolder.open(folder.path)
+    run.resume(recipe, folder)
+    assert (adapter_bytes(folder), eval_records(folder)) == before
+
+
 def test_a_run_whose_every_checkpoint_is_damaged_says_so(stateful, run):
     folder = run(stateful)
     for checkpoint in folder.checkpoints.iterdir():

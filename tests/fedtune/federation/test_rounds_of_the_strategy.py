@@ -13,11 +13,13 @@ from toy_federation import (
     honest,
     toy_app,
     toy_content,
+    toy_delta,
     toy_recipe,
     toy_rounds,
     toy_strategy,
 )
 
+import aggregators
 from fedtune.federation import wire
 from fedtune.federation.checkpoint import Checkpoint
 from fedtune.federation.events import Refused, Replied, RoundStarted
@@ -147,6 +149,21 @@ def test_too_few_good_replies_move_nothing_and_the_next_try_goes_on_as_if_nothin
     assert strategy.run_round(grid, 2)
     assert strategy.run_round(grid, 3)
     assert everything(strategy) == everything(undisturbed)
+
+
+def test_the_rules_state_is_carried_from_round_to_round():
+    # Centered clipping with a short radius stays near its centre, which is the last aggregate.
+    recipe = toy_recipe(3, aggregator={"name": "centered_clipping", "f": 1, "radius": 0.1})
+    strategy, _ = toy_rounds(recipe, toy_app(), rounds=2)
+    state, anchor = {}, ANCHOR
+    for round_ in (1, 2):
+        rows = torch.stack([toy_delta(client, round_) for client in range(3)])
+        result = aggregators.aggregate_with_report(
+            rows, "centered_clipping", f=1, state=state, radius=0.1
+        )
+        state, anchor = result.state, anchor + result.aggregate
+    assert torch.equal(strategy.outer.anchor, anchor)
+    assert torch.equal(strategy.rule_state["center"], state["center"])
 
 
 def test_exactly_as_many_as_the_rule_needs_are_enough():
