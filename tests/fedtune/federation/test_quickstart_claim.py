@@ -55,6 +55,7 @@ def test_the_quickstarts_rule_withstands_one_liar_of_five_on_a_tiny_model(tiny_r
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_quickstart_as_shipped_withstands_its_two_liars_of_ten(tmp_path):
     recipe = load_recipe("quickstart", [f"output_dir={tmp_path / 'run'}"])
     assert recipe.attack.name == "sign_flip"

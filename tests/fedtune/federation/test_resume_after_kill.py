@@ -65,6 +65,7 @@ def test_three_kills_change_no_bit(stateful, forked):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", [2, 3, 4, 5])
 def test_a_hundred_kills_change_no_bit(stateful, forked, seed):
     kill_and_resume(stateful, forked, seed=seed, by_touch=15, by_time=10)
