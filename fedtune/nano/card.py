@@ -30,7 +30,7 @@ that fedtune's recipes fine-tune when there is no network, and it comes in the w
 Rebuild it, in {minutes:.0f} minutes on one thread where these figures were taken
 ({versions}):
 
-    fedtune nano build --out DIR --steps {steps}
+    fedtune nano build DIR --steps {steps}
 
 ## The corpus
 

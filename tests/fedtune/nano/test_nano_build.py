@@ -24,8 +24,6 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(folders, tmp_path_factory):
-    patch = pytest.MonkeyPatch()
-    patch.setenv("FEDTUNE_CACHE", str(tmp_path_factory.mktemp("cache")))
     torch.set_num_threads(1)  # sums in one order
 
     def run_build(seed, **options):
@@ -34,8 +32,7 @@ def run(folders, tmp_path_factory):
         packages, library = folders
         return out, build(out, seed=seed, packages=packages, library=library, **settings)
 
-    yield run_build
-    patch.undo()
+    return run_build
 
 
 @pytest.fixture(scope="module")

@@ -73,13 +73,13 @@ def test_reading_twice_and_reading_the_cache_give_the_same_bits(rows, cache):
 
 
 def test_an_intact_cache_is_read_and_not_the_sources(rows, cache, monkeypatch):
-    python_docs.rows()
+    python_docs._write_cache(cache, rows)
     monkeypatch.setattr(sys, "stdlib_module_names", frozenset())  # no source could be found
     assert python_docs.rows() == rows
 
 
 def test_a_corrupted_cache_is_rebuilt(rows, cache):
-    python_docs.rows()
+    python_docs._write_cache(cache, rows)
     intact = cache.read_bytes()
     cache.write_bytes(intact.replace(b"Return", b"Reform", 1))
     assert python_docs.rows() == rows
