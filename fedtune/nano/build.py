@@ -23,9 +23,10 @@ from fedtune.nano.tokenizer import MAX_TOKENS, train_tokenizer
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-__all__ = ["Progress", "build"]
+__all__ = ["STEPS", "Progress", "build"]
 
 Progress = Callable[[int, float], None]
+STEPS = 5000  # of the shipped model
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Schedule:
 def build(
     out: Path,
     *,
-    steps: int = 5000,
+    steps: int = STEPS,
     batch_size: int = 8,
     sequence_length: int = 256,
     learning_rate: float = 3e-3,

@@ -16,8 +16,12 @@ def build_with_progress(console: Console, out: Path, steps: int | None) -> None:
     """
     if out.exists() and any(out.iterdir()):
         raise FileExistsError(f"{out} is not empty; name another folder")
-    from fedtune.nano.build import build
+    import torch
 
+    from fedtune.nano.build import STEPS, build
+
+    torch.set_num_threads(1)  # equal bits want an equal number of threads
+    steps = steps or STEPS
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -30,9 +34,11 @@ def build_with_progress(console: Console, out: Path, steps: int | None) -> None:
         def show(step: int, loss: float) -> None:
             progress.update(task, completed=step, description=f"loss {loss:.3f}")
 
-        figures = (
-            build(out, progress=show) if steps is None else build(out, steps=steps, progress=show)
+        figures = build(out, steps=steps, progress=show)
+    for part in ("held_out", "python_docs"):
+        fit = figures[part]
+        console.print(
+            f"{part}: {fit['bits_per_byte']:.3f} bits per byte, "
+            f"{fit['nats_per_token']:.3f} nats per token"
         )
-    for name, value in figures.items():
-        if isinstance(value, int | float | str):
-            console.print(f"{name}: {value}", markup=False)
+    console.print(f"model: {out}", markup=False, soft_wrap=True)
