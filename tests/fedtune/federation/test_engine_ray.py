@@ -23,9 +23,14 @@ def on_both_engines(tiny_recipe, forked, **sections):
 
 
 def test_ray_gives_the_bits_of_local(tiny_recipe, forked):
+    # Two threads a client are one worker on two cores: each further one costs 12 s of imports.
     local, ray = on_both_engines(
-        tiny_recipe, forked, federation={"num_clients": 2, "num_rounds": 1, "local_steps": 1}
-    )
+        tiny_recipe,
+        forked,
+        federation={
+            "num_clients": 2, "num_rounds": 1, "local_steps": 1, "threads_per_client": 2
+        },
+    )  # fmt: skip
     assert adapter_bytes(local) == adapter_bytes(ray)
     assert eval_records(local) == eval_records(ray)
 
