@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.utils.constants import EMBEDDING_LAYER_NAMES
+from peft.utils.other import ModulesToSaveWrapper
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -18,7 +19,7 @@ from fedtune.recipe import Lora
 
 
 def attach(base: Any, lora: Lora, *, task_type: str, seed: int) -> PeftModel:  # noqa: ANN401
-    """Wrap a base model with a fresh adapter: A drawn from ``seed``, B zero.
+    """Wrap a base model with a fresh adapter, float32 on any base: A from ``seed``, B zero.
 
     Args:
         base: A transformers model without an adapter.
@@ -46,7 +47,9 @@ def attach(base: Any, lora: Lora, *, task_type: str, seed: int) -> PeftModel:  #
         for harmless in _HARMLESS:
             warnings.filterwarnings("ignore", harmless)
         torch.manual_seed(seed)
-        return get_peft_model(base, config)
+        model = get_peft_model(base, config)
+    _train_in_float32(model)
+    return model
 
 
 def read(model: PeftModel) -> dict[str, Tensor]:
@@ -99,6 +102,39 @@ _HARMLESS = (
     ".*gradient_checkpointing.*",  # PEFT asks by the name that transformers had before
     "fan_in_fan_out is set to",  # PEFT sets it as GPT-2's layers need it
 )
+
+
+def _train_in_float32(model: PeftModel) -> None:
+    """Make what is trained whole float32, as PEFT makes A and B alone.
+
+    In bfloat16 a step below 1/256 of a weight would be lost. The base stays as it is: such a module
+    takes float32 in, and hands on what the base's own would have.
+    """
+    for wrapper in [part for part in model.modules() if isinstance(part, ModulesToSaveWrapper)]:
+        dtype = next(wrapper.original_module.parameters()).dtype
+        for module in wrapper.modules_to_save.values():
+            if dtype != torch.float32:
+                module.float()
+                module.register_forward_pre_hook(_takes(torch.float32), with_kwargs=True)
+                module.register_forward_hook(_gives(dtype))
+
+
+def _takes(dtype: torch.dtype) -> Callable[..., Any]:
+    return lambda module, args, kwargs: (_cast(args, dtype), _cast(kwargs, dtype))
+
+
+def _gives(dtype: torch.dtype) -> Callable[..., Any]:
+    return lambda module, args, output: _cast(output, dtype)
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:  # noqa: ANN401
+    if isinstance(value, Tensor):
+        return value.to(dtype) if value.is_floating_point() else value
+    if isinstance(value, tuple):
+        return tuple(_cast(part, dtype) for part in value)
+    if isinstance(value, dict):
+        return {key: _cast(part, dtype) for key, part in value.items()}
+    return value
 
 
 def _saves_tied(base: Any, lora: Lora) -> bool:  # noqa: ANN401

@@ -152,9 +152,18 @@ def test_tied_tensors_travel_once(load):
     assert (inner.get_output_embeddings().weight == 1).all()
 
 
-def test_a_base_in_bfloat16_has_its_adapter_in_float32(tiny_model_folder):
-    base = AutoModelForCausalLM.from_pretrained(tiny_model_folder("llama"), dtype=torch.bfloat16)
-    model = attach(base)
+@pytest.mark.parametrize("whole", ["nothing", "lm_head", "last norm"])
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_a_base_in_bfloat16_has_its_adapter_in_float32(tiny_model_folder, architecture, whole):
+    folder = tiny_model_folder(architecture)
+    base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
+    before = logits(base)
+    norm = "ln_f" if architecture == "gpt2" else "norm"
+    saved = {"nothing": [], "lm_head": ["lm_head"], "last norm": [norm]}[whole]
+    model = attach(base, modules_to_save=saved)
+    assert logits(model).dtype == torch.bfloat16
+    # A norm rounds once where the base's own rounds twice: 2**-8 of logits below 1, at most.
+    torch.testing.assert_close(logits(model), before, rtol=0, atol=2**-8)
     # 1 + 2**-20 is no bfloat16: it must survive.
     mine = {name: torch.full_like(part, 1 + 2**-20) for name, part in lora.read(model).items()}
     lora.write(model, mine)

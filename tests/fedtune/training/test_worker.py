@@ -143,13 +143,21 @@ def test_the_base_is_not_trained(make_worker):
     assert set(worker.layout.unflatten(worker.initial)) == set(lora.read(worker.model))
 
 
-def test_a_base_in_bfloat16_trains_a_float32_adapter(make_worker):
+@pytest.mark.parametrize("whole", [None, "lm_head", "norm"])
+def test_a_base_in_bfloat16_trains_a_float32_adapter(make_worker, whole):
     """A delta that had been through bfloat16 would be equal to its own rounding."""
-    worker = make_worker(model={"dtype": "bfloat16"})
-    moved = delta(worker)
-    assert torch.isfinite(moved).all()
-    assert moved.any()
-    assert not torch.equal(moved, moved.bfloat16().float())
+    saved = {"modules_to_save": [whole] if whole else []}
+    worker = make_worker(model={"dtype": "bfloat16"}, lora=saved)
+    moved = worker.layout.unflatten(delta(worker))
+    assert any("lora_" not in name for name in moved) == bool(whole)
+    for name, tensor in moved.items():
+        assert torch.isfinite(tensor).all(), name
+        assert tensor.any(), name
+        assert not torch.equal(tensor, tensor.bfloat16().float()), name
+    assert len(worker.samples(worker.initial)) == 3
+    full = make_worker(lora=saved)
+    row = worker.initial + worker.layout.flatten(moved)
+    assert worker.measure(row).loss == pytest.approx(full.measure(row).loss, rel=0.01)
 
 
 @pytest.mark.gpu
