@@ -130,7 +130,7 @@ def _config(
     seed: int,
     dataset_kwargs: dict[str, Any] | None = {"skip_prepare_dataset": True},  # noqa: B006
 ) -> SFTConfig:
-    return SFTConfig(
+    config = SFTConfig(
         **plan.train,
         **plan.placement,
         max_steps=steps,
@@ -139,6 +139,11 @@ def _config(
         train_sampling_strategy="sequential",
         dataset_kwargs=dataset_kwargs,
     )
+    # A client trains on one device. With two or more GPUs in sight, transformers would wrap the
+    # model in DataParallel and multiply the batch by their number, which TRL refuses.
+    if config.n_gpu > 1:
+        config._n_gpu = 1
+    return config
 
 
 @contextlib.contextmanager
