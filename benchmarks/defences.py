@@ -29,7 +29,6 @@ ATTACKS = {
 }
 RULES = {
     "mean": "{name: mean}",
-    "median": "{name: median, f: 2}",
     "krum": "{name: krum, f: 2}",
     "centered_clipping": "{name: centered_clipping, f: 2}",
     "nnm + geometric_median": "{name: geometric_median, f: 2, mixing: [nnm]}",

@@ -221,7 +221,7 @@ def _watch(recipe: Recipe, path: Path) -> None:
     except KeyboardInterrupt:
         err.print(f"\nstopped; nothing finished is lost. Go on with: {again}")
         raise typer.Exit(130) from None
-    except RunStoppedError as error:
+    except (RunStoppedError, OSError, ValueError, MemoryError) as error:
         err.print(f"[red]the run stopped:[/red] {escape(str(error))}\nGo on with: {again}")
         raise typer.Exit(1) from None
     print_run(out, recipe, folder)

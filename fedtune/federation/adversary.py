@@ -10,6 +10,7 @@ from torch import Tensor
 import attacks
 from fedtune.adapters.layout import Layout
 from fedtune.federation import wire
+from fedtune.federation.events import RunStoppedError
 from fedtune.federation.screen import RefusedError, screen
 from fedtune.recipe import Attack, Recipe
 from fedtune.seeds import derive
@@ -30,6 +31,7 @@ class Adversary:
     def __init__(self, recipe: Recipe, layout: Layout) -> None:
         self._attack = recipe.attack
         self._seed = recipe.federation.seed
+        self._sample_size = recipe.federation.sample_size
         self._layout = layout
         self._liars = byzantine_clients(recipe)
 
@@ -44,7 +46,7 @@ class Adversary:
             agreement: The server's hashes, with which a reply is read as the server reads it.
 
         Raises:
-            ValueError: If the attack cannot be carried out with these counts.
+            RunStoppedError: If the attack cannot be carried out with these counts.
         """
         liars = sorted(self._liars & set(replies))
         if self._attack is None or not liars:
@@ -58,7 +60,10 @@ class Adversary:
         liars = [client for client in liars if client in rows]
         if not liars:
             return replies
-        crafted = self._craft(self._attack, rows, liars, len(replies), round_)
+        try:
+            crafted = self._craft(self._attack, rows, liars, round_)
+        except ValueError as error:
+            raise RunStoppedError(f"the simulated attack failed: {error}") from error
         corrupted = dict(replies)
         for client, row in zip(liars, crafted, strict=True):
             content = wire.replace_delta(replies[client].content, row, self._layout)
@@ -83,7 +88,6 @@ class Adversary:
         attack: Attack,
         rows: dict[int, Tensor],
         liars: list[int],
-        num_clients: int,
         round_: int,
     ) -> Tensor:
         own = torch.stack([rows[client] for client in liars])
@@ -91,7 +95,7 @@ class Adversary:
         known = attacks.ATTACKS[attack.name]
         options = dict(attack.options)
         if "num_clients" in known.options:
-            options.setdefault("num_clients", num_clients)
+            options.setdefault("num_clients", self._sample_size)
         draw = torch.Generator().manual_seed(derive(self._seed, "attack", round_))
         view = attack.knowledge or known.knowledge[-1]
         if view == "own":

@@ -93,6 +93,13 @@ class RunFolder:
         """Record what made the run: versions, hashes, seed, hardware."""
         write_whole(self.manifest, json.dumps({**facts, **environment()}, indent=2) + "\n")
 
+    def read_manifest(self) -> dict[str, Any]:
+        """What `write_manifest` recorded; empty if the run never came so far."""
+        if not self.manifest.is_file():
+            return {}
+        facts: dict[str, Any] = json.loads(self.manifest.read_text(encoding="utf-8"))
+        return facts
+
     def replace_adapter(self, write: Callable[[Path], None]) -> None:
         """Have ``adapter/`` written beside its place, then put there in one step."""
         unfinished = self.path / ".adapter.tmp"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -10,7 +11,9 @@ from dataclasses import dataclass, field
 from flwr.app import Message
 from flwr.serverapp import Grid
 
+from fedtune.federation import wire
 from fedtune.federation.events import RunStoppedError
+from fedtune.recipe import Recipe
 
 POLL_S = 0.05
 CLIENT_APP_RAISED = 2  # Flower's code where the text is the client's own, and may say anything
@@ -19,7 +22,7 @@ DEAD_WORKER = ("ActorDiedError", "RayActorError", "ActorUnavailableError", "Work
 
 @dataclass(frozen=True)
 class Gathered:
-    """Who was asked, by message, and what came back.
+    """Who was asked, by message, what came back, and the bytes of what was too much to keep.
 
     Who a reply is from is read off this table: a reply's own word for it can be a lie, and that
     of an error reply is the SuperLink's.
@@ -27,6 +30,7 @@ class Gathered:
 
     asked: dict[str, int] = field(default_factory=dict)
     replies: list[Message] = field(default_factory=list)
+    oversized: dict[int, int] = field(default_factory=dict)
 
     def sender(self, reply: Message) -> int:
         """The client whose message this reply answers."""
@@ -37,11 +41,33 @@ class Gathered:
         return dict(sorted((self.sender(reply), reply) for reply in self.replies))
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What a gather puts up with.
+
+    Attributes:
+        timeout_s: Seconds until the absent are absent; None waits for all.
+        max_bytes: A reply of more is dropped as it comes, before the next one is pulled.
+        workers_die: Whether an error may mean a dead Ray worker; elsewhere it is a client's word.
+    """
+
+    timeout_s: float | None
+    max_bytes: int
+    workers_die: bool = False
+
+    @classmethod
+    def of(cls, recipe: Recipe, max_bytes: int) -> Limits:
+        """The limits of a recipe's engine. `local` takes turns, and cannot time a client out."""
+        if recipe.federation.engine == "local":
+            return cls(None, max_bytes)
+        return cls(recipe.federation.round_timeout_s, max_bytes, workers_die=True)
+
+
 def gather(
     grid: Grid,
     messages: Mapping[int, Message],
     *,
-    timeout_s: float | None,
+    limits: Limits,
     stop: threading.Event,
     on_reply: Callable[[int, Message], None],
 ) -> Gathered:
@@ -50,7 +76,7 @@ def gather(
     Args:
         grid: Flower's, of any engine.
         messages: By client.
-        timeout_s: Seconds until the absent are absent; None waits for all.
+        limits: On time and size.
         stop: Set from outside to leave early.
         on_reply: Told of each reply as it comes.
 
@@ -66,8 +92,8 @@ def gather(
         for message_id in grid.push_messages([message]):
             gathered.asked[message_id] = client
     open_ids = set(gathered.asked)
-    deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    while open_ids and (deadline is None or time.monotonic() < deadline):
+    deadline = math.inf if limits.timeout_s is None else time.monotonic() + limits.timeout_s
+    while open_ids and time.monotonic() < deadline:
         if stop.is_set():
             raise RunStoppedError("interrupted")
         waiting = [message_id for message_id in gathered.asked if message_id in open_ids]
@@ -75,8 +101,12 @@ def gather(
         for reply in arrived:
             if reply.metadata.reply_to_message_id not in open_ids:
                 continue  # a second reply to one message, or to none of ours
-            _refuse_dead_worker(reply)
+            if limits.workers_die:
+                _refuse_dead_worker(reply)
             open_ids.remove(reply.metadata.reply_to_message_id)
+            if (size := wire.count_bytes(reply)) > limits.max_bytes:
+                gathered.oversized[gathered.sender(reply)] = size
+                continue
             gathered.replies.append(reply)
             on_reply(gathered.sender(reply), reply)
         if not arrived:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -34,15 +36,21 @@ class OuterOptimizer:
         """Move the anchor along the aggregate of the deltas, shape (d,).
 
         Raises:
-            ValueError: If the aggregate has another shape, or is not finite; then nothing moves.
+            ValueError: If the aggregate has another shape, or it or the anchor that it leads to
+                is not finite; then nothing moves.
         """
         if aggregate.shape != self._anchor.shape:
             raise ValueError(f"needs {tuple(self._anchor.shape)}; got {tuple(aggregate.shape)}")
         if not torch.isfinite(aggregate).all():
             raise ValueError("the aggregate is not finite; the anchor stays")
+        anchor, state = self.anchor, self.state()
         self._anchor.grad = -aggregate.to(torch.float32)
         self._optimizer.step()
         self._anchor.grad = None
+        if not all(torch.isfinite(t).all() for t in (self._anchor, *self.state().values())):
+            self._anchor.data.copy_(anchor)
+            self._optimizer.load_state_dict(self._with(state))
+            raise ValueError("the step leaves the range of float32; the anchor stays")
 
     def state(self) -> dict[str, Tensor]:
         """The optimizer's tensors by name, copied: what a checkpoint holds beside the anchor."""
@@ -55,9 +63,11 @@ class OuterOptimizer:
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Go on from a checkpoint's tensors."""
-        if state:
-            groups = self._optimizer.state_dict()["param_groups"]
-            self._optimizer.load_state_dict({"state": {0: dict(state)}, "param_groups": groups})
+        self._optimizer.load_state_dict(self._with(state))
+
+    def _with(self, state: dict[str, Tensor]) -> dict[str, Any]:
+        groups = self._optimizer.state_dict()["param_groups"]
+        return {"state": {0: dict(state)} if state else {}, "param_groups": groups}
 
 
 def _make(outer: Outer, anchor: torch.nn.Parameter) -> torch.optim.Optimizer:

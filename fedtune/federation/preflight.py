@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import tempfile
 from math import comb
 
 import torch
 
 import attacks
-from fedtune.recipe import Recipe
+from fedtune.recipe import Attack, Recipe
 from fedtune.seeds import derive
 from fedtune.training import sft
 from fedtune.training.base import choose_device, choose_dtype, find_folder, hash_weights
@@ -84,6 +85,13 @@ def _device(recipe: Recipe) -> list[str]:
     if shares > gpus:  # Ray would wait for ever
         return [f"federation.client_gpus: needs {shares:g} GPUs a client; got {gpus}; lower it"]
     device = choose_device(wanted)
+    if recipe.federation.engine == "ray" and device.type == "cuda" and shares == 0:
+        return [
+            "federation.client_gpus: ray needs a share of a GPU for each client; write 0.5, say"
+        ]
+    threads, cpus = recipe.federation.threads_per_client, os.cpu_count() or 1
+    if threads > cpus:
+        return [f"federation.threads_per_client: needs {threads} CPUs; got {cpus}; lower it"]
     if choose_dtype(recipe.model.dtype, device) == torch.float16 and device.type == "cpu":
         return ["model.dtype: float16 does not train on a CPU; write float32 or bfloat16"]
     return []
@@ -105,33 +113,53 @@ def _data(recipe: Recipe) -> list[str]:
         rows = load_rows(data, seed=seed)
         split = hold_out(list(range(len(rows))), data.test_fraction, seed=derive(seed, "held-out"))
         deal(rows.select(split.train), data.partition, recipe.federation.num_clients, seed=seed)
+        _try_poison(recipe, rows.select(range(min(8, len(rows)))).to_list())
     except (FileNotFoundError, ValueError) as error:
         return [str(error)]
     return []
 
 
 def _attack(recipe: Recipe) -> list[str]:
-    attack = recipe.attack
-    if attack is None or attack.num_attackers == 0:
+    """Try the attack with every count of liars that a sample of the clients can hold."""
+    attack, federation = recipe.attack, recipe.federation
+    if attack is None or attacks.ATTACKS[attack.name].level != "update":
         return []
-    if attacks.ATTACKS[attack.name].level != "update":
-        return []
-    honest = recipe.federation.num_clients - attack.num_attackers
-    trial = torch.ones(max(honest, 1), 2) + torch.arange(max(honest, 1))[:, None]
-    own = torch.ones(attack.num_attackers, 2)
-    view = attack.knowledge or attacks.ATTACKS[attack.name].knowledge[-1]
-    try:
-        attacks.craft(
-            trial if view == "all" else own,
-            attack.name,
-            num_attackers=attack.num_attackers,
-            generator=torch.Generator().manual_seed(0),
-            own=own,
-            **attack.options,
-        )
-    except ValueError as error:
-        return [f"attack: {error}"]
+    sample = federation.sample_size
+    fewest = max(1, sample - (federation.num_clients - attack.num_attackers))
+    for liars in range(fewest, min(attack.num_attackers, sample) + 1):
+        try:
+            _try_craft(attack, liars=liars, sample=sample)
+        except ValueError as error:
+            return [f"attack: with {liars} liars of {sample}: {error}"]
     return []
+
+
+def _try_craft(attack: Attack, *, liars: int, sample: int) -> None:
+    known = attacks.ATTACKS[attack.name]
+    options = dict(attack.options)
+    if "num_clients" in known.options:
+        options.setdefault("num_clients", sample)
+    own = torch.arange(2.0 * liars).reshape(liars, 2)
+    honest = torch.arange(2.0 * max(sample - liars, 1)).reshape(-1, 2)
+    view = attack.knowledge or known.knowledge[-1]
+    attacks.craft(
+        honest if view == "all" else own,
+        attack.name,
+        num_attackers=liars,
+        generator=torch.Generator().manual_seed(0),
+        own=own,
+        **options,
+    )
+
+
+def _try_poison(recipe: Recipe, rows: list[dict[str, object]]) -> None:
+    attack = recipe.attack
+    if attack is not None and attacks.ATTACKS[attack.name].level == "data":
+        draw = torch.Generator().manual_seed(0)
+        try:
+            attacks.poison(rows, attack.name, generator=draw, **attack.options)
+        except ValueError as error:
+            raise ValueError(f"attack: {error}") from error
 
 
 def _output(recipe: Recipe) -> list[str]:

@@ -12,8 +12,8 @@ from flwr.serverapp import Grid
 
 from fedtune.federation import wire
 from fedtune.federation.events import Event, Observer, Refused, RunStoppedError
-from fedtune.federation.gather import gather
-from fedtune.federation.screen import last_line
+from fedtune.federation.gather import Limits, gather
+from fedtune.federation.screen import MAX_REASON, last_line
 from fedtune.recipe import Recipe
 from fedtune.seeds import derive
 
@@ -56,8 +56,10 @@ def call_the_roll(
     messages = {
         node_id: Message(content[node_id], node_id, MessageType.QUERY) for node_id in node_ids
     }
-    timeout_s = None if recipe.federation.engine == "local" else recipe.federation.round_timeout_s
-    answers = gather(grid, messages, timeout_s=timeout_s, stop=stop, on_reply=lambda *_: None)
+    answers = gather(
+        grid, messages, limits=Limits.of(recipe, wire.MAX_WORDS_BYTES), stop=stop,
+        on_reply=lambda *_: None,
+    )  # fmt: skip
     roster = _read(answers.by_client(), clients, agreement)
     for client, reason in roster.absent.items():
         event: Event = Refused(0, client, reason)
@@ -67,10 +69,13 @@ def call_the_roll(
     return roster
 
 
-def sample_clients(recipe: Recipe, *, round_: int, attempt: int) -> list[int]:
-    """The clients of a round, drawn from all by the seed, in ascending order."""
+def sample_clients(recipe: Recipe, *, round_: int) -> list[int]:
+    """The clients of a round, drawn from all by the seed, in ascending order.
+
+    A retry asks the same ones: were it another draw, liars could stay silent until one suits them.
+    """
     clients, size = recipe.federation.num_clients, recipe.federation.sample_size
-    draw = np.random.default_rng(derive(recipe.federation.seed, "sample", round_, attempt))
+    draw = np.random.default_rng(derive(recipe.federation.seed, "sample", round_))
     return sorted(int(client) for client in draw.permutation(clients)[:size])
 
 
@@ -98,12 +103,13 @@ def _read(replies: dict[int, Message], clients: int, agreement: wire.Agreement) 
         words = reply.content.config_records.get(wire.ABOUT, ConfigRecord())
         client = words.get("client")
         if not isinstance(client, int) or not 0 <= client < clients or client in nodes:
-            anonymous.append(f"it says that it is client {client!r}")
+            anonymous.append(f"it says that it is client {str(client)[:32]!r}")
         elif difference := agreement.difference(wire.read_agreement(words)):
             absent[client] = difference
         else:
             nodes[client] = node_id
     missing = [client for client in range(clients) if client not in nodes and client not in absent]
-    reasons = anonymous + ["it did not introduce itself"] * len(missing)
-    absent.update(zip(missing, reasons, strict=False))
+    # Who failed before it said who it was is one of those missing; which one, no one knows.
+    heard = f"; one of the missing: {anonymous[0]}" if anonymous else ""
+    absent.update(dict.fromkeys(missing, f"it did not introduce itself{heard}"[:MAX_REASON]))
     return Roster(dict(sorted(nodes.items())), absent)

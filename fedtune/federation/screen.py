@@ -84,14 +84,8 @@ def _check_words(about: ConfigRecord) -> None:
     if len(about) > MAX_WORDS:
         raise RefusedError(f"needs at most {MAX_WORDS} words about itself; got {len(about)}")
     for key, value in about.items():
-        if len(key) + _length(value) > MAX_WORD_BYTES:
+        if len(key) + wire.count_value(value) > MAX_WORD_BYTES:
             raise RefusedError(f"word {key[:32]!r} needs at most {MAX_WORD_BYTES} bytes")
-
-
-def _length(value: object) -> int:
-    if isinstance(value, list):
-        return sum(8 + _length(item) for item in value)
-    return len(value) if isinstance(value, str | bytes) else 0
 
 
 def _read_row(record: ArrayRecord, layout: Layout) -> Tensor:
@@ -143,6 +137,23 @@ def read_metrics(record: MetricRecord) -> dict[str, float]:
         raise RefusedError(f"needs at most {MAX_METRICS} metrics; got {len(record)}")
     plain = {key[:64]: value for key, value in record.items() if isinstance(value, int | float)}
     return {key: float(value) for key, value in plain.items() if math.isfinite(value)}
+
+
+def read_evaluation(reply: Message) -> dict[str, float]:
+    """A client's figures on its own held-out rows: its word, for display alone.
+
+    Raises:
+        RefusedError: If it failed, or gives no finite loss.
+    """
+    if reply.has_error():
+        raise RefusedError(f"the client failed: {last_line(reply.error.reason or '')}")
+    try:
+        figures = read_metrics(reply.content.metric_records[wire.METRICS])
+    except (KeyError, OverflowError) as error:
+        raise RefusedError(f"unreadable: {type(error).__name__}: {error}") from error
+    if "loss" not in figures:
+        raise RefusedError("it gives no finite loss")
+    return figures
 
 
 def last_line(reason: str) -> str:

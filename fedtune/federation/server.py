@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 import time
@@ -73,15 +74,17 @@ class Run:
             stop=self.stop,
             observer=self.observer,
         )
-        self.observer(RunStarted(self.folder.read_metrics()))
-        trackers = Trackers(self.recipe)
-        for server_round in range(done + 1, self.recipe.federation.num_rounds + 1):
-            if self.stop.is_set():
-                raise RunStoppedError("interrupted")
-            self._round(grid, worker, strategy, server_round)
-            trackers.log(strategy.record)
-            self.observer(RoundFinished(strategy.record))
-        trackers.finish()
+        history = self.folder.read_metrics()
+        self.observer(RunStarted(history))
+        with Trackers(self.recipe) as trackers:
+            if done == 0:
+                trackers.log(history[0])
+            for server_round in range(done + 1, self.recipe.federation.num_rounds + 1):
+                if self.stop.is_set():
+                    raise RunStoppedError("interrupted")
+                self._round(grid, worker, strategy, server_round)
+                trackers.log(strategy.record)
+                self.observer(RoundFinished(strategy.record))
         anchor = strategy.outer.anchor
         self.folder.replace_adapter(lambda path: worker.save_adapter(anchor, path))
         self._write_samples(worker, anchor)
@@ -89,6 +92,8 @@ class Run:
     def _restore(self, worker: Worker, recipe_json: str) -> tuple[RobustStrategy, int]:
         """The strategy as the newest checkpoint left it, and the rounds that are done."""
         checkpoint = load_latest(self.folder.checkpoints)
+        if checkpoint is not None:
+            self._refuse_other_inputs(worker)
         if checkpoint is not None and checkpoint.layout_hash != worker.layout.hash:
             raise RunStoppedError(
                 f"{self.folder.checkpoints} holds another adapter than this recipe's: "
@@ -112,17 +117,35 @@ class Run:
         self.folder.truncate_metrics(checkpoint.metrics_bytes)
         return strategy, checkpoint.round
 
+    def _inputs(self, worker: Worker) -> dict[str, str]:
+        """Hashes of everything that a resumed run must find as it was."""
+        recipe_json = self.recipe.model_dump_json(exclude={"output_dir", "report_to"})
+        return {
+            "recipe_hash": hashlib.sha256(recipe_json.encode()).hexdigest(),
+            "base_hash": worker.base.base_hash,
+            "tokenizer_hash": worker.base.tokenizer_hash,
+            "data_hash": worker.data_hash,
+        }
+
+    def _refuse_other_inputs(self, worker: Worker) -> None:
+        began_with = self.folder.read_manifest()
+        for name, now in self._inputs(worker).items():
+            if began_with.get(name, now) != now:
+                what = name.removesuffix("_hash")
+                raise RunStoppedError(
+                    f"the {what} is no longer the one that {self.folder.path} began with; "
+                    f"bring it back, or start a new run"
+                )
+
     def _begin(self, worker: Worker, strategy: RobustStrategy) -> None:
         """Measure the base, and save everything with which round 1 begins."""
         self.folder.write_manifest(
-            {
+            self._inputs(worker)
+            | {
                 "seed": self.recipe.federation.seed,
                 "device": str(worker.base.device),
                 "dtype": str(worker.base.dtype),
                 "threads": torch.get_num_threads(),
-                "base_hash": worker.base.base_hash,
-                "tokenizer_hash": worker.base.tokenizer_hash,
-                "data_hash": worker.data_hash,
                 "layout_hash": worker.layout.hash,
                 "adapter_parameters": worker.layout.size,
                 "client_rows": [len(part.train) for part in worker.parts],

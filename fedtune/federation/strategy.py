@@ -25,10 +25,10 @@ from fedtune.federation.events import (
     RunStoppedError,
     ignore,
 )
-from fedtune.federation.gather import Gathered, gather
+from fedtune.federation.gather import Gathered, Limits, gather
 from fedtune.federation.outer import OuterOptimizer
 from fedtune.federation.roster import Roster, sample_clients
-from fedtune.federation.screen import RefusedError, read_metrics, screen
+from fedtune.federation.screen import MAX_REASON, RefusedError, read_evaluation, screen
 from fedtune.recipe import Recipe
 
 
@@ -62,8 +62,8 @@ class RobustStrategy(Strategy):
         self._adversary = Adversary(recipe, layout)
         self._observer = observer
         self._stop = stop or threading.Event()
-        self._attempt = 0
         self._gathered = Gathered()
+        self._rows: dict[int, Tensor] = {}
 
     @property
     def agreement(self) -> wire.Agreement:
@@ -71,61 +71,75 @@ class RobustStrategy(Strategy):
         return wire.Agreement(*self._hashes, wire.hash_row(self.outer.anchor, self.layout))
 
     def run_round(self, grid: Grid, server_round: int) -> bool:
-        """Run one round; with too few good replies, retry it as often as the recipe allows.
+        """Run one round; with too few good replies, ask the missing again, as often as allowed.
+
+        The sample stays, and so do the good replies: a retry is no new draw for liars to wait for.
 
         Returns:
             True if the anchor was stepped. False leaves anchor, momentum and the rule's state
             untouched; `record` says who was refused and why.
         """
+        self.begin_round(server_round)
         for attempt in range(self.recipe.federation.max_retries + 1):
-            self._attempt = attempt
+            if attempt:
+                self.record.setdefault("refused_before", []).append(self.record["refused"])
+            self.record |= {"attempt": attempt, "refused": {}}
             messages = self.configure_train(
                 server_round, wire.to_arrays(self.outer.anchor, self.layout), ConfigRecord(), grid
             )
             started = time.monotonic()
             replies = self._gather(grid, server_round, messages)
-            train_s = time.monotonic() - started
+            self.record["train_s"] = round(self.record["train_s"] + time.monotonic() - started, 3)
             stepped, _ = self.aggregate_train(server_round, replies)
-            self.record["train_s"] = round(train_s, 3)
             if stepped is not None:
                 return True
         return False
 
+    def begin_round(self, server_round: int) -> None:
+        """Draw the round's clients, and open its record."""
+        self._rows = {}
+        self.record = {
+            "round": server_round,
+            "attempt": 0,
+            "sampled": sample_clients(self.recipe, round_=server_round),
+            "refused": {},
+            "clients": {},
+            "upload_bytes": 0,
+            "download_bytes": 0,
+            "train_s": 0.0,
+        }
+
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
-        """One message for each sampled client that is there; each with records of its own."""
-        sampled = sample_clients(self.recipe, round_=server_round, attempt=self._attempt)
-        self.record = {
-            "round": server_round,
-            "attempt": self._attempt,
-            "sampled": sampled,
-            "refused": {},
-            "clients": {},
-        }
-        self._observer(RoundStarted(server_round, self._attempt, sampled))
-        for client in sampled:
+        """One message for each sampled client whose good reply is not in; no record is shared."""
+        asked = [client for client in self.record["sampled"] if client not in self._rows]
+        self._observer(RoundStarted(server_round, self.record["attempt"], asked))
+        for client in asked:
             if client in self.roster.absent:
                 self._refuse(server_round, client, self.roster.absent[client])
         anchor = wire.from_arrays(arrays, self.layout)
-        return self._address(sampled, anchor, server_round, MessageType.TRAIN)
+        return self._address(asked, anchor, server_round, MessageType.TRAIN)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Screen, aggregate, step. Too few good replies: (None, None), and nothing has moved."""
+        """Screen, aggregate, step. Too few good replies: (None, None), and nothing has moved.
+
+        Raises:
+            RunStoppedError: If finite rows combine to what is not: the rule lets them.
+        """
         by_client = {self._gathered.sender(reply): reply for reply in replies}
         agreement = self.agreement
+        self.record["upload_bytes"] += sum(map(wire.count_bytes, by_client.values()))
         by_client = self._adversary.corrupt(by_client, round_=server_round, agreement=agreement)
-        rows = self._screen(server_round, by_client, agreement)
-        need = self.recipe.aggregator.min_clients()
-        if len(rows) < need:
-            self.record["short_of"] = need - len(rows)
+        self._screen(server_round, by_client, agreement)
+        if len(self._rows) < self.recipe.aggregator.min_clients():
             return None, None
         started = time.monotonic()
         try:
-            self._aggregate(rows)
-        except ValueError as error:  # finite rows whose combination is not: a rule that lets them
+            self._aggregate()
+        except ValueError as error:
             raise RunStoppedError(
                 f"round {server_round} could not be aggregated: {error}; the anchor stays where "
                 f"it was. Name a rule that withstands such clients"
@@ -146,14 +160,12 @@ class RobustStrategy(Strategy):
         """Keep each client's own figures, as its word; their plain mean is for display."""
         figures: dict[str, dict[str, float]] = {}
         for reply in replies:
-            if reply.has_error() or wire.METRICS not in reply.content.metric_records:
-                continue
+            client = self._gathered.sender(reply)
             try:
-                reported = read_metrics(reply.content.metric_records[wire.METRICS])
-            except (RefusedError, OverflowError):
-                continue
-            if "loss" in reported:
-                figures[str(self._gathered.sender(reply))] = reported
+                figures[str(client)] = read_evaluation(reply)
+            except RefusedError as refusal:
+                self._observer(Refused(server_round, client, f"evaluation: {refusal}"))
+                self.record.setdefault("evaluation_refused", {})[str(client)] = str(refusal)
         self.record["client_eval"] = dict(sorted(figures.items(), key=lambda item: int(item[0])))
         losses = [figure["loss"] for figure in figures.values()]
         return MetricRecord({"loss": sum(losses) / len(losses)}) if losses else None
@@ -182,19 +194,20 @@ class RobustStrategy(Strategy):
                 ),
                 nodes[client],
                 message_type,
+                ttl=self.recipe.federation.round_timeout_s,
             )
             for client in clients
             if client in nodes
         ]
 
     def _gather(self, grid: Grid, round_: int, messages: list[Message]) -> list[Message]:
-        federation = self.recipe.federation
-        self.record.setdefault("download_bytes", sum(map(wire.count_bytes, messages)))
+        sent = sum(map(wire.count_bytes, messages))
+        self.record["download_bytes"] = self.record.get("download_bytes", 0) + sent
         client_of = {node_id: client for client, node_id in self.roster.nodes.items()}
         self._gathered = gather(
             grid,
             {client_of[message.metadata.dst_node_id]: message for message in messages},
-            timeout_s=None if federation.engine == "local" else federation.round_timeout_s,
+            limits=Limits.of(self.recipe, wire.max_reply_bytes(self.layout)),
             stop=self._stop,
             on_reply=lambda client, reply: self._tell(round_, client, reply),
         )
@@ -209,29 +222,28 @@ class RobustStrategy(Strategy):
 
     def _screen(
         self, round_: int, by_client: dict[int, Message], agreement: wire.Agreement
-    ) -> dict[int, Tensor]:
-        rows = {}
+    ) -> None:
         for client in sorted(self._gathered.asked.values()):
-            if client not in by_client:
-                self._refuse(round_, client, "it sent no reply")
-                continue
-            reply = by_client[client]
             try:
-                rows[client], metrics = screen(
-                    reply, self.layout, round_=round_, agreement=agreement
+                if client in self._gathered.oversized:
+                    size = self._gathered.oversized[client]
+                    raise RefusedError(f"its reply of {size} bytes is more than any good one")
+                if client not in by_client:
+                    raise RefusedError("it sent no reply")
+                row, metrics = screen(
+                    by_client[client], self.layout, round_=round_, agreement=agreement
                 )
             except RefusedError as refusal:
                 self._refuse(round_, client, str(refusal))
                 continue
+            self._rows[client] = row
             self.record["clients"][str(client)] = {"train_loss": metrics.get("train_loss")}
-        self.record["upload_bytes"] = sum(map(wire.count_bytes, by_client.values()))
-        return rows
 
-    def _aggregate(self, rows: dict[int, Tensor]) -> None:
+    def _aggregate(self) -> None:
         section = self.recipe.aggregator
-        clients = sorted(rows)
+        clients = sorted(self._rows)
         combined = aggregators.aggregate_with_report(
-            torch.stack([rows[client] for client in clients]),
+            torch.stack([self._rows[client] for client in clients]),
             section.name,
             f=section.f,
             mixing=section.mixing,
@@ -250,5 +262,5 @@ class RobustStrategy(Strategy):
         self.record["aggregate_norm"] = float(combined.aggregate.double().norm())
 
     def _refuse(self, round_: int, client: int, reason: str) -> None:
-        self.record["refused"][str(client)] = reason
+        self.record["refused"][str(client)] = reason[:MAX_REASON]
         self._observer(Refused(round_, client, reason))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from fedtune.recipe import Recipe
@@ -41,12 +42,23 @@ class Trackers:
             values[f"clients/{client}/weight"] = facts.get("weight", 0.0)
         values["clients/refused"] = len(record.get("refused", {}))
         for tracker in self._trackers:
-            tracker.log(values, step=record["round"])
+            try:
+                tracker.log(values, step=record["round"])
+            except Exception as error:  # a tracker's network is no reason to end a run
+                logging.getLogger("fedtune").warning("%s lost a round: %s", tracker.name, error)
 
     def finish(self) -> None:
         """Close the trackers."""
         for tracker in self._trackers:
             tracker.finish()
+
+    def __enter__(self) -> Trackers:
+        """Track until the end of the block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the trackers, however the block ended."""
+        self.finish()
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, str | float | int | bool]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from fedtune.adapters.layout import Layout
 
 ANCHOR, ORDER, DELTA, ABOUT, METRICS = "anchor", "order", "delta", "about", "metrics"
+MAX_WORDS_BYTES = 2**18  # of names and words about itself in one reply
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,25 @@ def replace_delta(content: RecordDict, row: Tensor, layout: Layout) -> RecordDic
 
 
 def count_bytes(message: Message) -> int:
-    """Bytes of the arrays in a message, their headers included; 0 for an error."""
+    """Bytes of names and values in a message, array headers included; 0 for an error."""
     if message.has_error():
         return 0
-    return sum(record.count_bytes() for record in message.content.array_records.values())
+    return sum(
+        len(key) + count_value(value)
+        for record in message.content.values()
+        for key, value in record.items()
+    )
+
+
+def count_value(value: object) -> int:
+    """Bytes of one value of a record: Flower's own count raises on an empty string."""
+    if isinstance(value, Array):
+        return len(value.data)
+    if isinstance(value, list):
+        return sum(8 + count_value(item) for item in value)
+    return len(value) if isinstance(value, str | bytes) else 8
+
+
+def max_reply_bytes(layout: Layout) -> int:
+    """The most that a well-formed reply can weigh: the numbers, their headers, a few words."""
+    return layout.size * 4 + len(layout.shapes) * 1024 + MAX_WORDS_BYTES

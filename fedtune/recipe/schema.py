@@ -101,7 +101,7 @@ class Federation(Section):
     round_timeout_s: float = Field(
         3600.0, gt=0, le=86_400 * 7, description="ray; local takes turns"
     )
-    max_retries: int = Field(2, ge=0, le=100, description="tries of a round with too few replies")
+    max_retries: int = Field(2, ge=0, le=100, description="further tries of a round with too few replies")
     threads_per_client: int = Field(1, ge=1, le=512, description="CPU threads of torch")
     client_gpus: float = Field(0.0, ge=0.0, le=64.0, description="ray: share of a GPU per client")
 
@@ -157,6 +157,8 @@ class Aggregator(_Named):
 
         needs = [AGGREGATORS[self.name].min_clients(self.f)]
         needs += [MIXINGS[name].min_clients(self.f) for name in self.mixing]
+        if isinstance(m := self.options.get("m"), int):  # multi_krum averages m of n - f
+            needs.append(self.f + m)
         return max(needs)
 
     def conditions(self) -> str:
@@ -165,6 +167,7 @@ class Aggregator(_Named):
 
         parts = [f"{self.name} needs {AGGREGATORS[self.name].condition}"]
         parts += [f"{name} needs {MIXINGS[name].condition}" for name in self.mixing]
+        parts += [f"m={m} needs n >= f + m" for m in [self.options.get("m")] if m is not None]
         return ", ".join(parts)
 
 

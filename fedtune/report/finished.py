@@ -31,4 +31,4 @@ def print_run(console: Console, recipe: Recipe, folder: RunFolder) -> None:
 def _read_lines(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]

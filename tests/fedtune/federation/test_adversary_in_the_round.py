@@ -39,6 +39,7 @@ def corrupted(attack, *, num_clients=5, content_of=plain, seed=0):
     grid = LocalGrid(toy_app(content_of), num_clients)
     strategy = toy_strategy(recipe, grid)
     agreement = strategy.agreement
+    strategy.begin_round(1)
     messages = strategy.configure_train(1, wire.to_arrays(ANCHOR, LAYOUT), ConfigRecord(), grid)
     replies = dict(enumerate(grid.send_and_receive(messages)))
     replies = Adversary(recipe, LAYOUT).corrupt(replies, round_=1, agreement=agreement)

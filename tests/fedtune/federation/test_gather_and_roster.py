@@ -28,7 +28,7 @@ from toy_federation import (
 
 from fedtune.federation import wire
 from fedtune.federation.events import RunStoppedError
-from fedtune.federation.gather import gather
+from fedtune.federation.gather import Limits, gather
 from fedtune.federation.local import LocalGrid
 from fedtune.federation.roster import sample_clients
 
@@ -153,7 +153,7 @@ def test_a_set_stop_leaves_the_gather():
     stop.set()
     message = Message(RecordDict(), 2, "train")
     with pytest.raises(RunStoppedError, match="interrupted"):
-        gather(grid, {0: message}, timeout_s=None, stop=stop, on_reply=lambda *_: None)
+        gather(grid, {0: message}, limits=Limits(None, 10**6), stop=stop, on_reply=lambda *_: None)
 
 
 class BrokenRayGrid(LocalGrid):
@@ -171,7 +171,41 @@ class BrokenRayGrid(LocalGrid):
 
 def test_a_dead_ray_worker_stops_the_run():
     with pytest.raises(RunStoppedError, match="a Ray worker died, most often of too little memory"):
-        toy_rounds(toy_recipe(3), toy_app(), grid=BrokenRayGrid(toy_app(), 3))
+        toy_rounds(toy_recipe(3, engine="ray"), toy_app(), grid=BrokenRayGrid(toy_app(), 3))
+
+
+def test_a_reply_that_is_too_large_is_dropped_as_it_comes():
+    # 16 numbers weigh 64 bytes and their headers; a good reply is far below a quarter of a MiB.
+    def large(message, client):
+        content = honest(message, client)
+        if client == 1:
+            content.config_records[wire.ABOUT]["more"] = "x" * 2**20
+        return content
+
+    strategy, stepped = toy_rounds(toy_recipe(3), toy_app(large))
+    assert stepped == [True]
+    assert "is more than any good one" in strategy.record["refused"]["1"]
+    assert set(strategy.record["clients"]) == {"0", "2"}
+
+
+def test_an_error_of_a_clients_own_making_does_not_stop_the_run():
+    class Crying(LocalGrid):
+        def pull_messages(self, message_ids):
+            replies = list(super().pull_messages(message_ids))
+            for reply in replies:
+                if reply.metadata.message_type == "train" and reply.metadata.src_node_id == 3:
+                    return [Message(Error(0, "ActorDiedError"), reply_to=self.sent[0])]
+            return replies
+
+        def push_messages(self, messages):
+            messages = list(messages)
+            if messages[0].metadata.dst_node_id == 3:
+                self.sent = messages
+            return super().push_messages(messages)
+
+    strategy, stepped = toy_rounds(toy_recipe(3), toy_app(), grid=Crying(toy_app(), 3))
+    assert stepped == [True]
+    assert strategy.record["refused"] == {"1": "the client failed: ActorDiedError"}
 
 
 def test_a_client_that_cries_dead_worker_is_refused_like_any_other():
@@ -201,6 +235,9 @@ def fall_over(client):
     return introduction(client)
 
 
+UNHEARD = "it did not introduce itself; one of the missing:"
+
+
 def say_nothing(client):
     return RecordDict() if client == 1 else introduction(client)
 
@@ -211,12 +248,14 @@ def say_nothing(client):
         (words(base_hash="other"), "base_hash differs: need base of all, got other"),
         (words(tokenizer_hash="other"), "tokenizer_hash differs: need tokenizer of, got other"),
         (words(base_hash=7), "base_hash differs: need base of all, got 7"),
-        (words(client=0), "it says that it is client 0"),
-        (words(client=3), "it says that it is client 3"),
-        (words(client=-1), "it says that it is client -1"),
-        (words(client="1"), "it says that it is client '1'"),
-        (fall_over, "it failed to start: OSError: no such model"),
-        (say_nothing, "it says that it is client None"),
+        (words(client=0), f"{UNHEARD} it says that it is client '0'"),
+        (words(client=3), f"{UNHEARD} it says that it is client '3'"),
+        (words(client=-1), f"{UNHEARD} it says that it is client '-1'"),
+        (words(client="1"), f"{UNHEARD} it says that it is client '1'"),
+        (words(client="x" * 10**6), "it did not introduce itself"),  # too large to be kept
+        (words(client="x" * 1000), f"{UNHEARD} it says that it is client {'x' * 32!r}"),
+        (fall_over, f"{UNHEARD} it failed to start: OSError: no such model"),
+        (say_nothing, f"{UNHEARD} it says that it is client 'None'"),
     ],
 )
 def test_who_does_not_agree_is_left_out_by_name_and_reason_and_never_asked(introduce, reason):
@@ -260,11 +299,11 @@ def test_nodes_that_do_not_come_stop_the_run():
 
 def test_sampling_follows_the_seed_and_the_clients_number():
     recipe = toy_recipe(10, clients_per_round=3, seed=7)
-    rounds = [sample_clients(recipe, round_=r, attempt=0) for r in range(1, 301)]
-    again = [sample_clients(recipe, round_=r, attempt=0) for r in range(1, 301)]
+    rounds = [sample_clients(recipe, round_=r) for r in range(1, 301)]
+    again = [sample_clients(recipe, round_=r) for r in range(1, 301)]
     assert rounds == again
     other = toy_recipe(10, clients_per_round=3, seed=8)
-    assert rounds != [sample_clients(other, round_=r, attempt=0) for r in range(1, 301)]
+    assert rounds != [sample_clients(other, round_=r) for r in range(1, 301)]
     assert all(len(set(chosen)) == 3 and chosen == sorted(chosen) for chosen in rounds)
     # 300 rounds of 3 out of 10: 90 times each, standard deviation sqrt(300 * 0.3 * 0.7) = 8.
     counts = Counter(client for chosen in rounds for client in chosen)
@@ -276,7 +315,7 @@ def test_only_the_sampled_are_asked_and_only_they_count():
     recipe = toy_recipe(6, clients_per_round=2)
     grid = CountingGrid(toy_app(), 6)
     strategy, _ = toy_rounds(recipe, toy_app(), grid=grid, rounds=2)
-    chosen = [sample_clients(recipe, round_=r, attempt=0) for r in (1, 2)]
+    chosen = [sample_clients(recipe, round_=r) for r in (1, 2)]
     asked = [client for kind, client in grid.asked if kind == "train"]
     assert asked == [*chosen[0], *chosen[1]]
     # fedavg of the mean: the anchor moves by half the sum of the two, twice.

@@ -138,3 +138,17 @@ def test_the_anchor_that_is_handed_out_is_a_copy():
     optimizer.state()["momentum_buffer"].fill_(7.0)
     assert optimizer.anchor.max() < 2
     assert optimizer.state()["momentum_buffer"].max() < 2
+
+
+def test_a_step_out_of_range_moves_nothing():
+    # 3e38 + 3e38 is beyond float32's 3.4e38: the second step must leave anchor and momentum.
+    for outer in ({"name": "fedavg"}, {"name": "nesterov", "lr": 1.0, "momentum": 0.5}):
+        optimizer = OuterOptimizer(Outer.model_validate(outer), torch.zeros(2))
+        optimizer.step(torch.tensor([1e38, 1.0]))
+        anchor, state = optimizer.anchor, optimizer.state()
+        with pytest.raises(ValueError, match="the anchor stays"):
+            optimizer.step(torch.tensor([3e38, 1.0]))
+        assert torch.equal(optimizer.anchor, anchor)
+        assert all(torch.equal(optimizer.state()[name], value) for name, value in state.items())
+        optimizer.step(torch.tensor([1.0, 1.0]))
+        assert torch.isfinite(optimizer.anchor).all()

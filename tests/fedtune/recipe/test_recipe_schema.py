@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from fedtune.recipe import Recipe, RecipeError, parse_recipe
+from fedtune.recipe import Recipe, RecipeError, load_recipe, parse_recipe
 
 
 def refusal(raw):
@@ -196,3 +196,10 @@ def test_a_recipe_is_frozen():
     ]:
         with pytest.raises(ValidationError, match="frozen"):
             setattr(section, key, 3)
+
+
+def test_multi_krums_m_counts_in_the_bound_on_n():
+    # m = 8 of n - f: n = 10, f = 2 is just enough; m = 9 is not.
+    assert load_recipe("quickstart", ["aggregator={name: multi_krum, f: 2, m: 8}"])
+    with pytest.raises(RecipeError, match=r"m=9 needs n >= f \+ m.*at least 11"):
+        load_recipe("quickstart", ["aggregator={name: multi_krum, f: 2, m: 9}"])
