@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import rmtree
@@ -13,6 +12,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from fedtune.durable import make_folder, put_in_place
 
 TENSORS, FACTS = "state.safetensors", "state.json"
 
@@ -70,18 +71,15 @@ class Checkpoint:
 
     def save(self, root: Path, *, keep: int) -> None:
         """Write ``root/round-NNNN`` in one step, and drop all but the newest ``keep``."""
-        root.mkdir(parents=True, exist_ok=True)
+        make_folder(root)
         final, unfinished = root / f"round-{self.round:04d}", root / f".round-{self.round:04d}.tmp"
         rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
         tensors = {name: tensor.contiguous() for name, tensor in self._tensors().items()}
         save_file(tensors, unfinished / TENSORS)
         (unfinished / FACTS).write_text(json.dumps(self._facts(), indent=2), encoding="utf-8")
-        for file in unfinished.iterdir():
-            _sync(file)
         rmtree(final, ignore_errors=True)
-        os.replace(unfinished, final)
-        _sync(root)
+        put_in_place(unfinished, final)
         for old in _folders(root)[:-keep]:
             rmtree(old)
 
@@ -135,11 +133,3 @@ def _folders(root: Path) -> list[Path]:
         if folder.is_dir() and folder.name.removeprefix("round-").isdecimal()
     ]
     return [folder for _, folder in sorted(numbered)]
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

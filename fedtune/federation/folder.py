@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from fedtune.durable import put_in_place, sync
 from fedtune.recipe import Recipe, load_recipe, to_yaml
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "flwr", "flwr-datasets", "numpy")
@@ -68,6 +69,7 @@ class RunFolder:
             stream.write(json.dumps(record) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
+        sync(self.path)  # the file itself may be new
 
     def metrics_bytes(self) -> int:
         """Bytes of metrics so far: what a checkpoint remembers."""
@@ -106,17 +108,14 @@ class RunFolder:
         rmtree(unfinished, ignore_errors=True)
         write(unfinished)
         rmtree(self.adapter, ignore_errors=True)
-        os.replace(unfinished, self.adapter)
+        put_in_place(unfinished, self.adapter)
 
 
 def write_whole(path: Path, text: str) -> None:
     """Write a file so that a reader finds the old one, the new one, or none, never half."""
     unfinished = path.with_name(f".{path.name}.tmp")
-    with unfinished.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(unfinished, path)
+    unfinished.write_text(text, encoding="utf-8")
+    put_in_place(unfinished, path)
 
 
 def environment() -> dict[str, Any]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
+from fedtune.durable import make_folder, put_in_place
 from fedtune.training.sft import OptimizerState
 
 
@@ -16,11 +16,11 @@ def save(state: OptimizerState, folder: Path, *, round_: int, keep: int) -> None
     A run that is resumed at its oldest checkpoint needs what came before the round after it: one
     more than there are checkpoints, as the last round may have ended here and not on the server.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     flat = {f"{i}/{key}": value.cpu() for i, part in state.items() for key, value in part.items()}
     unfinished = folder / f".round-{round_:06d}.tmp"
     save_file(flat, unfinished)
-    os.replace(unfinished, folder / f"round-{round_:06d}.safetensors")
+    put_in_place(unfinished, folder / f"round-{round_:06d}.safetensors")
     for old in sorted(folder.glob("round-*.safetensors"))[:-keep]:
         old.unlink()
 
