@@ -210,10 +210,21 @@ def test_wrong_paths_are_named(args, told):
     assert told in result.output
 
 
-def test_ctrl_c_loses_nothing(tiny, tmp_path):
+def test_odd_line_ends_in_the_data_do_not_end_the_report(tiny, tmp_path):
+    # U+2028 and U+0085 end a line for str.splitlines, and stand in a JSON string as they are.
+    rows = [{"prompt": f"add {i}: ", "completion": f"{i}\u2028\u0085{i}"} for i in range(64)]
+    data = tmp_path / "odd.jsonl"
+    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    result = invoke("run", "quickstart", *tiny, f"data.source={data}", "federation.num_rounds=1")
+    assert result.exit_code == 0, result.output
+    assert "adapter" in result.output
+
+
+@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.slow, id="ray")])
+def test_ctrl_c_loses_nothing(tiny, tmp_path, engine):
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "fedtune.cli", "run", "quickstart", *tiny]
-    command.append("federation.num_rounds=500")
+    command += ["federation.num_rounds=500", f"federation.engine={engine}"]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=dict(os.environ)
     )

@@ -1,0 +1,74 @@
+"""What `fedtune check` knows before a model is loaded. Its messages in a terminal: test_cli.
+
+Not proven here: what a machine with a GPU is told.
+"""
+
+import os
+
+import pytest
+
+from fedtune.federation.preflight import chance_of_more, find_problems, find_risks
+from fedtune.recipe import load_recipe
+
+
+def checked(*overrides):
+    return find_problems(load_recipe("quickstart", overrides))
+
+
+def test_the_quickstart_is_without_problem_or_risk():
+    assert checked() == []
+    assert find_risks(load_recipe("quickstart")) == []
+
+
+def test_the_chance_of_too_many_liars_in_a_sample():
+    # 2 liars among 4 clients, 2 asked, f = 1: only the pair of both, 1 of C(4, 2) = 6.
+    assert chance_of_more(2, 4, 2, 1) == pytest.approx(1 / 6)
+    assert chance_of_more(2, 4, 2, 2) == 0
+    assert chance_of_more(3, 3, 2, 1) == 1  # who is asked lies
+    # All ten of ten asked: the three liars are among them for sure.
+    assert chance_of_more(3, 10, 10, 2) == 1
+    assert chance_of_more(3, 10, 10, 3) == 0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["aggregator.f=1"], "the rule assumes f=1 liars; the simulation has 2"),
+        (["aggregator={name: mean}"], "withstands no liar"),
+        (["outer.momentum=0.9"], "lr/(1-momentum) is 7.0"),
+    ],
+)
+def test_what_an_owner_should_know_is_said(overrides, told):
+    assert any(told in risk for risk in find_risks(load_recipe("quickstart", overrides)))
+
+
+def test_an_attack_is_tried_with_every_count_of_liars_that_a_sample_can_hold():
+    # z_max(8, 2) is 0: floor(8/2) + 1 - 2 = 3 of the 6 honest, Phi^-1(3/6). With 3 of 8 it is
+    # positive, so that a check with three alone would see nothing wrong.
+    sampled = ["federation.clients_per_round=8", "attack={name: alie, num_attackers: 3}"]
+    (problem,) = checked(*sampled)
+    assert problem.startswith("attack: with 1 liars of 8") or "with 2 liars of 8" in problem
+    assert checked(*sampled, "attack.z=1.5") == []
+
+
+def test_a_poison_that_does_not_fit_the_data_is_known(small_data):
+    overrides = [
+        "attack={name: label_noise, num_attackers: 2}",
+        "data.partition={by: iid, min_rows: 2}",
+    ]
+    assert checked(*overrides, f"data.source={small_data('jsonl')}") == []
+    (problem,) = checked(*overrides, f"data.source={small_data('jsonl', 'text')}")
+    assert problem.startswith("attack: ")
+    assert "completion" in problem
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        (f"federation.threads_per_client={(os.cpu_count() or 1) + 1}", "CPUs; got"),
+        ("federation.client_gpus=64", "GPUs a client; got"),
+    ],
+)
+def test_more_than_the_machine_has_is_known(override, told):
+    (problem,) = checked(override)
+    assert told in problem
