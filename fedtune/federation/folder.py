@@ -6,6 +6,7 @@ import json
 import os
 import platform
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from shutil import rmtree
@@ -13,8 +14,9 @@ from typing import Any
 
 import torch
 
-from fedtune.durable import put_in_place, sync
+from fedtune.durable import make_folder, put_in_place, sync
 from fedtune.recipe import Recipe, load_recipe, to_yaml
+from fedtune.recipe.source import with_absolute_paths
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "flwr", "flwr-datasets", "numpy")
 
@@ -37,16 +39,10 @@ class RunFolder:
         A folder that already holds a run is left alone: the next free number is appended.
 
         Returns:
-            The folder, and the recipe with ``output_dir`` set to it, absolute.
+            The folder, and the recipe with ``output_dir`` set to it, all paths absolute.
         """
-        wanted = recipe.output_dir.expanduser().absolute()
-        path, number = wanted, 1
-        while path.exists() and any(path.iterdir()):
-            number += 1
-            path = wanted.with_name(f"{wanted.name}-{number}")
-        path.mkdir(parents=True, exist_ok=True)
-        folder = cls(path)
-        recipe = recipe.model_copy(update={"output_dir": path})
+        folder = cls(_claim(recipe.output_dir.expanduser().absolute()))
+        recipe = with_absolute_paths(recipe).model_copy(update={"output_dir": folder.path})
         write_whole(folder.recipe, to_yaml(recipe))
         return folder, recipe
 
@@ -109,6 +105,18 @@ class RunFolder:
         write(unfinished)
         rmtree(self.adapter, ignore_errors=True)
         put_in_place(unfinished, self.adapter)
+
+
+def _claim(wanted: Path) -> Path:
+    """Make the folder that is wanted, or the next free number; no two processes get the same."""
+    path, number = wanted, 1
+    while True:
+        make_folder(path)
+        if not any(path.iterdir()):
+            with suppress(FileExistsError), (path / "recipe.yaml").open("x"):
+                return path
+        number += 1
+        path = wanted.with_name(f"{wanted.name}-{number}")
 
 
 def write_whole(path: Path, text: str) -> None:

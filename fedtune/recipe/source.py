@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 import fedtune
 from fedtune.recipe.errors import RecipeError, explain, nearest
-from fedtune.recipe.schema import Recipe
+from fedtune.recipe.schema import Recipe, Source
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -99,6 +99,48 @@ def parse_recipe(raw: Mapping[str, Any] | str) -> Recipe:
 def to_yaml(recipe: Recipe) -> str:
     """The whole recipe, defaults included, as YAML that `load_recipe` reads back."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def with_absolute_paths(recipe: Recipe) -> Recipe:
+    """The recipe with its local model and data named so that they are found from anywhere.
+
+    What is not here is a name of the hub's, and stays. So does a pattern with stars in a folder's
+    name, which is looked for from the working folder.
+    """
+    model, data = recipe.model, recipe.data
+    if model.name_or_path != "nano" and Path(model.name_or_path).expanduser().is_dir():
+        model = model.model_copy(update={"name_or_path": _absolute(model.name_or_path)})
+    if isinstance(data.source, Source):
+        source: str | Source = _with_absolute_files(data.source)
+    else:
+        source = _absolute(data.source) if _is_path(data.source) else data.source
+    data = data.model_copy(update={"source": source})
+    return recipe.model_copy(update={"model": model, "data": data})
+
+
+def _is_path(source: str) -> bool:
+    path = Path(source).expanduser()
+    return source != "python-docs" and (path.is_dir() or (path.is_file() and path.suffix != ""))
+
+
+def _with_absolute_files(source: Source) -> Source:
+    files = source.data_files
+    if Path(source.path).is_dir() and ("/" in source.path or not files):  # else `json` and the like
+        return source.model_copy(update={"path": str(Path(source.path).absolute())})
+    if isinstance(files, str):
+        files = _absolute_if_here(files)
+    elif files:
+        files = [_absolute_if_here(file) for file in files]
+    return source.model_copy(update={"data_files": files})
+
+
+def _absolute_if_here(file: str) -> str:
+    path = Path(file).absolute()
+    return str(path) if "://" not in file and any(path.parent.glob(path.name)) else file
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
 
 
 def _override(raw: dict[str, Any], override: str) -> None:

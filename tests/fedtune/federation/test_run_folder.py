@@ -1,0 +1,90 @@
+"""A run's folder belongs to one process, and its recipe can be run again from anywhere."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from fedtune.federation.folder import RunFolder
+from fedtune.recipe import load_recipe, parse_recipe
+from fedtune.recipe.source import with_absolute_paths
+from fedtune.training.base import find_folder
+from fedtune.training.sources import find_source, load_rows
+
+
+def test_runs_that_begin_at_once_get_a_folder_each(tmp_path):
+    recipe = parse_recipe({"output_dir": str(tmp_path / "runs" / "run")})
+    together = threading.Barrier(8)
+
+    def create(_):
+        together.wait()
+        return RunFolder.create(recipe)
+
+    for _ in range(5):
+        with ThreadPoolExecutor(8) as pool:
+            made = list(pool.map(create, range(8)))
+        assert len({folder.path for folder, _ in made}) == 8
+        for folder, own in made:
+            assert load_recipe(str(folder.recipe)).output_dir == own.output_dir == folder.path
+
+
+def test_a_file_in_the_place_of_the_folder_is_an_error(tmp_path):
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(FileExistsError):
+        RunFolder.create(parse_recipe({"output_dir": str(tmp_path / "run")}))
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, tiny_model_folder, small_data):
+    """A working folder that holds a model, rows and a saved data set; then one goes elsewhere."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    (folder / "model").symlink_to(tiny_model_folder("llama"))
+    (folder / "rows.jsonl").symlink_to(small_data("jsonl"))
+    (folder / "saved").symlink_to(small_data("saved"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "rows.jsonl",
+        "./rows.jsonl",
+        "saved",
+        {"path": "saved"},
+        {"path": "json", "data_files": "rows.jsonl"},
+        {"path": "json", "data_files": ["rows*.jsonl", "rows.jsonl"]},
+    ],
+)
+def test_a_recipe_of_relative_paths_goes_on_from_anywhere(here, monkeypatch, source):
+    folder, _ = RunFolder.create(
+        parse_recipe(
+            {"model": {"name_or_path": "model"}, "data": {"source": source}, "output_dir": "run"}
+        )
+    )
+    assert folder.path == here / "run"
+    monkeypatch.chdir(here.parent / "elsewhere")
+    _, recipe = RunFolder.open(folder.path)
+    assert find_folder(recipe.model) == here / "model"
+    assert len(load_rows(recipe.data, seed=0)) in {64, 128}
+
+
+@pytest.mark.parametrize(
+    ("model", "source"),
+    [
+        ("nano", "python-docs"),
+        ("someone/model", "someone/rows"),
+        ("nano", {"path": "someone/rows", "data_files": "data/*.parquet"}),
+        ("nano", {"path": "json", "data_files": "https://example.org/rows.jsonl"}),
+    ],
+)
+def test_what_is_no_path_here_stays_a_name(here, model, source):
+    (here / "nano").mkdir()  # the word means the embedded model, whatever lies about
+    (here / "python-docs").mkdir()
+    (here / "json").mkdir()
+    recipe = parse_recipe({"model": {"name_or_path": model}, "data": {"source": source}})
+    assert with_absolute_paths(recipe) == recipe
+    if source == "python-docs":
+        assert find_source(with_absolute_paths(recipe).data.source) == "python-docs"
