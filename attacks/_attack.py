@@ -110,14 +110,6 @@ class Attack:
             for name, option in self.options.items()
         }
 
-    def text(self) -> str:
-        """The entry of the attack in a listing: a few lines of plain text."""
-        knows = f" (sees: {', '.join(self.knowledge)})" if self.knowledge else ""
-        lines = [f"{self.name}: {self.summary}", f"  level: {self.level}{knows}"]
-        for name, option in self.options.items():
-            lines.append(f"  {name} = {option.default}: {option.summary}; {option.bounds}")
-        return "\n".join([*lines, f"  source: {self.source}"])
-
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """End of an error message that names the nearest known name, empty when none is near."""

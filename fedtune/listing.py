@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 TASKS = {"sft": ("supervised fine-tuning, loss on the completion", "TRL SFTTrainer")}
 
@@ -13,12 +14,14 @@ def rows_of(kind: str) -> Iterator[tuple[str, str, str]]:
         from aggregators import AGGREGATORS, MIXINGS
 
         for rule in (AGGREGATORS if kind == "aggregators" else MIXINGS).values():
-            yield rule.name, f"{rule.summary}; needs {rule.condition}", rule.source
+            what = f"{rule.summary}; needs {rule.condition}{_options(rule.options)}"
+            yield rule.name, what, rule.source
     elif kind == "attacks":
         from attacks import ATTACKS
 
         for attack in ATTACKS.values():
-            yield attack.name, f"{attack.summary} ({attack.level})", attack.source
+            what = f"{attack.summary} ({attack.level}){_options(attack.options)}"
+            yield attack.name, what, attack.source
     elif kind == "tasks":
         for name, (summary, source) in TASKS.items():
             yield name, summary, source
@@ -27,6 +30,12 @@ def rows_of(kind: str) -> Iterator[tuple[str, str, str]]:
 
         for name, path in shipped_recipes().items():
             yield name, _head(path.read_text(encoding="utf-8")), f"fedtune run {name}"
+
+
+def _options(options: Mapping[str, Any]) -> str:
+    """The options that stand beside a name in a recipe, with their defaults."""
+    told = [f"{name}={option.default}" for name, option in options.items()]
+    return f"; {', '.join(told)}" if told else ""
 
 
 def _head(text: str) -> str:

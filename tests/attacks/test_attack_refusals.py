@@ -165,16 +165,6 @@ def test_every_attack_is_complete() -> None:
         assert attack.check_options(attack.check_options({})) == attack.check_options({})
 
 
-def test_text_lists_what_can_be_set() -> None:
-    assert attacks.find("ipm").text().splitlines() == [
-        "ipm: a step against the mean of the visible updates",
-        "  level: update (sees: fellows, all)",
-        "  epsilon = 0.5: length relative to the mean; float in [0, 1e+12]",
-        "  source: Xie, Koyejo, Gupta 2020 (Fall of Empires), https://arxiv.org/abs/1903.03936",
-    ]
-    assert "level: protocol\n" in attacks.find("silence").text()
-
-
 def test_import_brings_torch_and_nothing_of_ours() -> None:
     code = (
         "import sys, attacks;"
