@@ -26,13 +26,15 @@ def execute(recipe: Recipe, folder: RunFolder, observer: Observer = ignore) -> N
     Raises:
         RunStoppedError: If the run could not go on.
         KeyboardInterrupt: If it was interrupted. In both cases the last checkpoint is valid.
+        ValueError: If another process is running in the folder.
     """
     run = Run(recipe, folder, observer)
     logging.getLogger("flwr").setLevel(logging.ERROR)
-    if recipe.federation.engine == "local":
-        _on_local(run)
-    else:
-        _on_ray(run)
+    with folder.locked():
+        if recipe.federation.engine == "local":
+            _on_local(run)
+        else:
+            _on_ray(run)
 
 
 def _on_local(run: Run) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from shutil import rmtree
@@ -58,6 +58,36 @@ class RunFolder:
             raise FileNotFoundError(f"{path} holds no run: it needs a recipe.yaml")
         recipe = load_recipe(str(folder.recipe))
         return folder, recipe.model_copy(update={"output_dir": folder.path})
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes out; the lock goes with this one, however it ends.
+
+        Raises:
+            ValueError: If another process runs in the folder.
+        """
+        try:
+            import fcntl
+        except ImportError:  # Windows has none
+            yield
+            return
+        path = self.path / ".lock"
+        with path.open("w") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(self._taken()) from None
+            except OSError:
+                pass  # a file system without locks
+            if os.fstat(stream.fileno()).st_nlink == 0:  # its owner ended, and another may begin
+                raise ValueError(self._taken())
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+
+    def _taken(self) -> str:
+        return f"another process is running in {self.path}; wait until it ends, or stop it"
 
     def append_metrics(self, record: dict[str, Any]) -> None:
         """Add one line, on disk before this returns."""
