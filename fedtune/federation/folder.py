@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 from collections.abc import Callable, Iterator
@@ -90,9 +91,9 @@ class RunFolder:
         return f"another process is running in {self.path}; wait until it ends, or stop it"
 
     def append_metrics(self, record: dict[str, Any]) -> None:
-        """Add one line, on disk before this returns."""
+        """Add one line, on disk before this returns; JSON has null for what is not finite."""
         with self.metrics.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(record) + "\n")
+            stream.write(json.dumps(_finite(record), allow_nan=False) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
         sync(self.path)  # the file itself may be new
@@ -135,6 +136,14 @@ class RunFolder:
         write(unfinished)
         rmtree(self.adapter, ignore_errors=True)
         put_in_place(unfinished, self.adapter)
+
+
+def _finite(value: Any) -> Any:  # noqa: ANN401  as deep as a record goes
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _claim(wanted: Path) -> Path:

@@ -1,13 +1,20 @@
 """A run's folder belongs to one process, and its recipe can be run again from anywhere."""
 
+import io
+import json
+import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from rich.console import Console
 
+from fedtune.federation.events import RoundFinished, RunStarted
 from fedtune.federation.folder import RunFolder
 from fedtune.recipe import load_recipe, parse_recipe
 from fedtune.recipe.source import with_absolute_paths
+from fedtune.report.finished import print_run
+from fedtune.report.live import LiveView
 from fedtune.training.base import find_folder
 from fedtune.training.sources import find_source, load_rows
 
@@ -26,6 +33,35 @@ def test_runs_that_begin_at_once_get_a_folder_each(tmp_path):
         assert len({folder.path for folder, _ in made}) == 8
         for folder, own in made:
             assert load_recipe(str(folder.recipe)).output_dir == own.output_dir == folder.path
+
+
+def test_records_are_json_that_any_reader_takes(tmp_path, tiny_recipe):
+    """Python would write NaN and Infinity, which no other reader of JSON knows."""
+    folder = RunFolder(tmp_path)
+    figures = {"loss": math.inf, "perplexity": math.inf, "token_accuracy": 0.0, "num_tokens": 5}
+    clients = {0: {"weight": math.nan, "train_loss": -math.inf}}
+    folder.append_metrics({"round": 0, "eval": {**figures, "loss": 5.0, "perplexity": 148.4}})
+    folder.append_metrics({"round": 1, "eval": figures, "clients": clients, "list": [math.nan, 1]})
+
+    def refuse(word):
+        raise AssertionError(word)
+
+    lines = folder.metrics.read_text().splitlines()
+    last = [json.loads(line, parse_constant=refuse) for line in lines][-1]
+    assert last == {
+        "round": 1,
+        "eval": {"loss": None, "perplexity": None, "token_accuracy": 0.0, "num_tokens": 5},
+        "clients": {"0": {"weight": None, "train_loss": None}},
+        "list": [None, 1],
+    }
+    screen = Console(file=io.StringIO(), width=80)
+    print_run(screen, tiny_recipe(), folder)
+    assert "148.4" in screen.file.getvalue()
+    with LiveView(screen, tiny_recipe(), animate=False) as view:
+        view(RunStarted(folder.read_metrics()))
+        view(RoundFinished(folder.read_metrics()[-1]))
+        screen.print(view.render())
+    assert "loss -" in screen.file.getvalue()
 
 
 def test_a_file_in_the_place_of_the_folder_is_an_error(tmp_path):
