@@ -68,7 +68,11 @@ class Partition(Section):
     alpha: float = Field(0.5, gt=0, le=1e6, description="dirichlet: small is unequal")
     shards_per_client: int = Field(2, ge=1, le=1000, description="shard")
     sizes: Literal["linear", "square", "exponential"] = Field("linear", description="size")
-    min_rows: int = Field(16, ge=1, description="refuse a split that leaves a client with fewer")
+    min_rows: int = Field(
+        16,
+        ge=2,  # one to train on, one to hold out
+        description="refuse a split that leaves a client with fewer, before its own hold-out",
+    )
 
     @model_validator(mode="after")
     def _column_is_given(self) -> Partition:

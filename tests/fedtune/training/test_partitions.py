@@ -11,13 +11,13 @@ from fedtune.training.partitions import deal, hold_out
 CLIENTS = 5
 COLUMN = {"dirichlet": "label", "natural_id": "topic", "shard": "label"}
 WAYS = [
-    Partition(by="iid", min_rows=1),
-    Partition(by="dirichlet", column="label", alpha=0.3, min_rows=1),
+    Partition(by="iid", min_rows=2),
+    Partition(by="dirichlet", column="label", alpha=0.4, min_rows=2),
     Partition(by="natural_id", column="topic", min_rows=10),
-    Partition(by="shard", column="label", shards_per_client=2, min_rows=1),
-    Partition(by="size", sizes="linear", min_rows=1),
-    Partition(by="size", sizes="square", min_rows=1),
-    Partition(by="size", sizes="exponential", min_rows=1),
+    Partition(by="shard", column="label", shards_per_client=2, min_rows=2),
+    Partition(by="size", sizes="linear", min_rows=2),
+    Partition(by="size", sizes="square", min_rows=2),
+    Partition(by="size", sizes="exponential", min_rows=2),
 ]
 
 
@@ -77,7 +77,7 @@ def test_natural_ids_keep_up_the_minimum(rows):
 def test_sizes_by_hand(rows):
     # Shares 1 : 2 : 3 : 4 of 300 are 30, 60, 90, 120; 1 : 4 : 9 : 16 are 10, 40, 90, 160.
     for sizes, expected in {"linear": [30, 60, 90, 120], "square": [10, 40, 90, 160]}.items():
-        parts = deal(rows, Partition(by="size", sizes=sizes, min_rows=1), 4, seed=0)
+        parts = deal(rows, Partition(by="size", sizes=sizes, min_rows=2), 4, seed=0)
         assert [len(part) for part in parts] == expected
 
 
@@ -104,7 +104,7 @@ def test_shards_hold_few_labels(rows):
         (Partition(by="iid", min_rows=61), 5),
         (Partition(by="size", min_rows=21), 5),  # 300 / (1 + 2 + 3 + 4 + 5) = 20 for the first
         (Partition(by="natural_id", column="topic", min_rows=16), 20),  # 320 > 300
-        (Partition(by="natural_id", column="topic", min_rows=1), 25),  # 24 topics
+        (Partition(by="natural_id", column="topic", min_rows=2), 25),  # 24 topics
         (Partition(by="replicate", min_rows=301), 2),
     ],
 )
@@ -114,6 +114,14 @@ def test_too_few_rows_are_refused(rows, way, clients):
     message = str(caught.value)
     assert f"needs at least {way.min_rows} rows; got" in message
     assert "ask for fewer clients, lower data.partition.min_rows" in message
+
+
+def test_the_fewest_rows_are_one_to_train_on_and_one_to_hold_out(rows):
+    with pytest.raises(ValueError, match="greater than or equal to 2"):
+        Partition(min_rows=1)
+    (part,) = deal(rows.select(range(2)), Partition(min_rows=2), 1, seed=0)
+    split = hold_out(part, 0.1, seed=0)
+    assert len(split.train) == len(split.test) == 1
 
 
 @pytest.mark.parametrize("way", [WAYS[0], WAYS[1], WAYS[3], WAYS[4]], ids=name)
