@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +17,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from fedtune import nano
 from fedtune.recipe import Model
 
-WEIGHTS = ("*.safetensors", "*.bin")
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin")  # the first kind that is there is loaded
+TOKENIZERS = ("tokenizer*", "vocab*", "*.model", "*.tiktoken", "tekken.json")
 
 
 @dataclass(frozen=True)
@@ -53,26 +56,72 @@ def find_folder(section: Model) -> Path:
     Raises:
         FileNotFoundError: If there is none, with what to do.
     """
+    local = _local_folder(section)
+    if local is not None:
+        return local
+    from huggingface_hub import snapshot_download
+
+    name, revision = section.name_or_path, section.revision
+    patterns = ["*.json", "*.jinja", "*.txt", *TOKENIZERS]
+    with _hub_errors(name):
+        for weights in WEIGHTS:
+            wanted = [*patterns, weights]
+            folder = Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
+            if any(folder.glob(weights)):
+                break
+    return folder
+
+
+def check_model(section: Model) -> None:
+    """Say what is missing of a model before it is loaded; of the hub's, only its config is asked.
+
+    Raises:
+        FileNotFoundError: If the model, its weights or its tokenizer is not there, with what to do.
+    """
+    folder = _local_folder(section)
+    if folder is not None:
+        find_weights(folder)
+        if not any(file for pattern in TOKENIZERS for file in folder.glob(pattern)):
+            raise FileNotFoundError(f"{folder} needs a tokenizer ({', '.join(TOKENIZERS)})")
+        return
+    from huggingface_hub import hf_hub_download
+
+    with _hub_errors(section.name_or_path):
+        hf_hub_download(section.name_or_path, "config.json", revision=section.revision)
+
+
+def find_weights(folder: Path) -> list[Path]:
+    """The files that a model is loaded from, by name: safetensors where there are any.
+
+    Raises:
+        FileNotFoundError: If the folder holds none.
+    """
+    for pattern in WEIGHTS:
+        if files := sorted(folder.glob(pattern)):
+            return files
+    raise FileNotFoundError(f"{folder} needs weights ({', '.join(WEIGHTS)}); got none")
+
+
+def _local_folder(section: Model) -> Path | None:
     if section.name_or_path == "nano":
         return nano.model_folder()
     folder = Path(section.name_or_path).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise FileNotFoundError(f"{folder} needs a config.json: it is no model folder")
-        return folder
-    from huggingface_hub import snapshot_download
+    if not folder.is_dir():
+        return None
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder} needs a config.json: it is no model folder")
+    return folder
+
+
+@contextmanager
+def _hub_errors(name: str) -> Iterator[None]:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    patterns = ["*.json", "*.safetensors", "*.jinja", "tokenizer*", "*.model", "*.txt"]
     try:
-        return Path(
-            snapshot_download(
-                section.name_or_path, revision=section.revision, allow_patterns=patterns
-            )
-        )
+        yield
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise FileNotFoundError(
-            f"model.name_or_path: {section.name_or_path!r} is no folder here, and the hub did not "
+            f"model.name_or_path: {name!r} is no folder here, and the hub did not "
             f"give it ({type(error).__name__}); name nano, a folder, or download the model first"
         ) from error
 
@@ -103,9 +152,7 @@ def hash_weights(folder: Path) -> str:
     Raises:
         FileNotFoundError: If the folder holds no weights.
     """
-    files = sorted(file for pattern in WEIGHTS for file in folder.glob(pattern))
-    if not files:
-        raise FileNotFoundError(f"{folder} needs weights ({', '.join(WEIGHTS)}); got none")
+    files = find_weights(folder)
     digest = hashlib.sha256()
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     for volatile in ("transformers_version", "_name_or_path"):

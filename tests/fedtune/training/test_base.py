@@ -11,6 +11,7 @@ from transformers import AutoTokenizer
 from fedtune.nano import model_folder
 from fedtune.recipe import Model
 from fedtune.training.base import (
+    check_model,
     choose_device,
     choose_dtype,
     find_folder,
@@ -69,6 +70,21 @@ def test_one_changed_weight_changes_the_hash(copied):
     first.view(-1)[0] += 1e-6
     save_file(tensors, changed / "model.safetensors", metadata={"format": "pt"})
     assert hash_weights(changed) != hash_weights(before)
+
+
+def test_files_that_are_not_loaded_do_not_change_the_hash(copied):
+    folder = copied("both")
+    before = hash_weights(folder)
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "training_args.bin").write_bytes(b"no weights")
+    hash_weights.cache_clear()
+    assert hash_weights(folder) == before
+    weights = load_base(Model(name_or_path=str(folder), device="cpu")).model.state_dict()
+    (folder / "model.safetensors").unlink()
+    hash_weights.cache_clear()
+    alone = load_base(Model(name_or_path=str(folder), device="cpu"))
+    assert alone.base_hash == hash_weights(folder) != before
+    assert all(torch.equal(weights[name], part) for name, part in alone.model.state_dict().items())
 
 
 @pytest.mark.parametrize(
@@ -143,3 +159,25 @@ def test_what_is_no_model_is_refused(tmp_path, copied):
     (empty / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match="needs weights"):
         hash_weights(empty)
+
+
+@pytest.mark.parametrize(
+    ("missing", "problem"),
+    [
+        ("config.json", "needs a config.json"),
+        ("*.safetensors", "needs weights"),
+        ("tokenizer*", "needs a tokenizer"),
+    ],
+)
+def test_a_folder_is_checked_without_reading_its_weights(copied, missing, problem):
+    folder = copied("model")
+    (folder / "model.safetensors").write_bytes(b"gigabytes that would take minutes")
+    check_model(Model(name_or_path=str(folder)))
+    for file in folder.glob(missing):
+        file.unlink()
+    with pytest.raises(FileNotFoundError, match=problem):
+        check_model(Model(name_or_path=str(folder)))
+
+
+def test_nano_is_checked():
+    check_model(Model())
