@@ -105,7 +105,9 @@ class Federation(Section):
     round_timeout_s: float = Field(
         3600.0, gt=0, le=86_400 * 7, description="ray; local takes turns"
     )
-    max_retries: int = Field(2, ge=0, le=100, description="further tries of a round with too few replies")
+    max_retries: int = Field(
+        2, ge=0, le=100, description="further tries of a round with too few replies"
+    )
     threads_per_client: int = Field(1, ge=1, le=512, description="CPU threads of torch")
     client_gpus: float = Field(0.0, ge=0.0, le=64.0, description="ray: share of a GPU per client")
 
