@@ -14,13 +14,16 @@ from fedtune.training.base import load_base
 def merge_adapter(adapter: Path, base: Model, out: Path) -> None:
     """Write base + adapter, with the tokenizer, to a folder that transformers loads by itself.
 
+    In float32, whatever the recipe computes in: most of a small adapter would be rounded away
+    where it is added to a weight in bfloat16.
+
     Raises:
         FileExistsError: If ``out`` already holds something.
         FileNotFoundError: If the base is not there.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} is not empty; name another folder")
-    loaded = load_base(base)
+    loaded = load_base(base.model_copy(update={"dtype": "float32"}))
     merged = lora.merge(loaded.model, adapter)
     unfinished = out.with_name(f".{out.name}.tmp")
     rmtree(unfinished, ignore_errors=True)
