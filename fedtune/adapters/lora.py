@@ -11,6 +11,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.utils.constants import EMBEDDING_LAYER_NAMES
 from peft.utils.other import ModulesToSaveWrapper
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -84,14 +85,23 @@ def save(model: PeftModel, folder: Path) -> None:
 
 
 def load(model: PeftModel, folder: Path) -> dict[str, Tensor]:
-    """The tensors of a PEFT folder, by the names that `read` gives; the model is not touched."""
-    stored: dict[str, Tensor] = load_file(folder / "adapter_model.safetensors")
+    """The tensors of a PEFT folder, by the names that `read` gives; the model is not touched.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    stored = _stored(folder)
     twins = set(_state(model)) - set(_live(model))
     return {name: stored[name] for name in sorted(stored) if name not in twins}
 
 
 def merge(base: Any, folder: Path) -> Any:  # noqa: ANN401
-    """Load a PEFT folder onto a base and fold it into the weights; the base is changed."""
+    """Load a PEFT folder onto a base and fold it into the weights; the base is changed.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    _stored(folder)  # PEFT would read it too, but not say which file is damaged
     model = PeftModel.from_pretrained(base, folder)
     merged = model.merge_and_unload(safe_merge=True)
     merged.config.use_cache = True
@@ -143,6 +153,15 @@ def _saves_tied(base: Any, lora: Lora) -> bool:  # noqa: ANN401
     return bool(tied) and any(
         name.split(".")[-1] in EMBEDDING_LAYER_NAMES for name in lora.modules_to_save
     )
+
+
+def _stored(folder: Path) -> dict[str, Tensor]:
+    file = folder / "adapter_model.safetensors"
+    try:
+        stored: dict[str, Tensor] = load_file(file)
+    except SafetensorError as error:
+        raise ValueError(f"{file} is damaged ({error}); bring back the whole file") from error
+    return stored
 
 
 def _state(model: PeftModel) -> dict[str, Tensor]:

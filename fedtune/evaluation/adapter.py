@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fedtune.recipe import Recipe, load_recipe
 
@@ -47,12 +48,19 @@ def base_of(found: Found) -> str:
     """The base model's name or folder: the recipe's word, else the adapter's own."""
     if found.recipe is not None:
         return found.recipe.model.name_or_path
-    config = json.loads((found.folder / CONFIG).read_text(encoding="utf-8"))
-    return str(config["base_model_name_or_path"])
+    return str(_read_config(found.folder)["base_model_name_or_path"])
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    try:
+        config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{folder / CONFIG} is damaged ({error})") from error
+    return config
 
 
 def _check_same_lora(folder: Path, recipe: Recipe) -> None:
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    config = _read_config(folder)
     for key in ("r", "lora_alpha", "use_rslora"):
         ours = getattr(recipe.lora, key)
         if config.get(key, ours) != ours:

@@ -188,6 +188,18 @@ def test_other_names_or_shapes_write_nothing(load, change, part):
     assert same(lora.read(model), before)
 
 
+@pytest.mark.parametrize("size", [0, 7, 100, -1])
+def test_a_damaged_file_is_named(load, tmp_path, size):
+    model = attach(load("llama"))
+    lora.save(model, tmp_path)
+    file = tmp_path / "adapter_model.safetensors"
+    file.write_bytes(file.read_bytes()[:size])
+    with pytest.raises(ValueError, match=r"adapter_model\.safetensors is damaged"):
+        lora.load(model, tmp_path)
+    with pytest.raises(ValueError, match=r"adapter_model\.safetensors is damaged"):
+        lora.merge(load("llama"), tmp_path)
+
+
 def test_merged_weights_give_the_adapters_logits(load, tmp_path):
     model = attach(load("qwen3"))
     lora.write(model, drawn(lora.read(model)))
