@@ -63,7 +63,7 @@ def rows() -> list[dict[str, str]]:
         (qualified), in an order that depends on the Python version alone.
 
     Raises:
-        RuntimeError: If this Python comes without the sources of its standard library.
+        FileNotFoundError: If this Python comes without the sources of its standard library.
     """
     path = cache_file()
     cached = _read_cache(path)
@@ -89,7 +89,7 @@ def read_rows() -> list[dict[str, str]]:
                 seen.add(normalise(row["completion"]))
                 found.append(row)
     if len(found) < MIN_ROWS:
-        raise RuntimeError(
+        raise FileNotFoundError(
             f"python-docs needs a Python with the sources of its standard library: got "
             f"{len(found)} documented definitions under {library}; install the full Python "
             f"(not a stripped or zipped one), or set data.source to data of your own"

@@ -118,7 +118,7 @@ def test_the_cache_follows_xdg(monkeypatch, tmp_path):
 
 def test_a_python_without_sources_is_refused(cache, monkeypatch):
     monkeypatch.setattr(sys, "stdlib_module_names", frozenset({"math"}))
-    with pytest.raises(RuntimeError, match=r"needs a Python with the sources.*got 0.*install"):
+    with pytest.raises(FileNotFoundError, match=r"needs a Python with the sources.*got 0.*install"):
         python_docs.rows()
     assert not cache.exists()
 
