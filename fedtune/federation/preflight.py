@@ -13,7 +13,7 @@ import attacks
 from fedtune.recipe import Attack, Recipe
 from fedtune.seeds import derive
 from fedtune.training import sft
-from fedtune.training.base import choose_device, choose_dtype, find_folder, hash_weights
+from fedtune.training.base import check_model, choose_device, choose_dtype
 from fedtune.training.partitions import deal, hold_out
 from fedtune.training.plan import Plan, check_train_keys
 from fedtune.training.sources import find_source, load_rows
@@ -99,7 +99,7 @@ def _device(recipe: Recipe) -> list[str]:
 
 def _model(recipe: Recipe) -> list[str]:
     try:
-        hash_weights(find_folder(recipe.model))
+        check_model(recipe.model)
     except FileNotFoundError as error:
         text = str(error)
         return [text if text.startswith("model.") else f"model.name_or_path: {text}"]

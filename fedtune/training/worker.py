@@ -127,8 +127,8 @@ class Worker:
         order = self._order(client)
         drawn = draw_rows(self.plan, len(rows), seed=self.seed, order=order, round_=round_)
         lora.write(self.model, self.layout.unflatten(anchor))
-        keep = self.recipe.federation.inner_optimizer == "keep" and state_folder is not None
-        state = inner_state.load(state_folder, before=round_) if keep and state_folder else None
+        folder = state_folder if self.recipe.federation.inner_optimizer == "keep" else None
+        state = inner_state.load(folder, before=round_) if folder else None
         loss, state = sft.run_steps(
             rows.select(drawn),
             self.model,
@@ -138,9 +138,9 @@ class Worker:
             seed=derive(self.seed, "dropout", order, round_),
             optimizer_state=state,
         )
-        if keep and state_folder:
+        if folder:
             kept = self.recipe.checkpoint.keep + 1
-            inner_state.save(state, state_folder, round_=round_, keep=kept)
+            inner_state.save(state, folder, round_=round_, keep=kept)
         return Trained(self.layout.flatten(lora.read(self.model)) - anchor, loss)
 
     def measure(self, row: Tensor, *, client: int | None = None) -> Figures:
