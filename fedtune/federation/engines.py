@@ -47,7 +47,9 @@ def _on_ray(run: Run) -> None:
     from flwr.simulation import run_simulation
 
     federation = run.recipe.federation
-    cpus = min(federation.threads_per_client, os.cpu_count() or 1)
+    cpus, there = federation.threads_per_client, os.cpu_count() or 1
+    if cpus > there:  # Ray would wait for them for ever
+        raise RunStoppedError(f"federation.threads_per_client: needs {cpus} CPUs; got {there}")
     backend: dict[str, dict[str, Any]] = {
         "client_resources": {"num_cpus": cpus, "num_gpus": federation.client_gpus},
         "init_args": {"logging_level": "ERROR", "log_to_driver": False},
