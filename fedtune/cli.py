@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+import fedtune
+
 if TYPE_CHECKING:
     from fedtune.recipe import Recipe
 
@@ -43,6 +45,21 @@ Overrides = Annotated[
 AdapterPath = Annotated[
     Path, typer.Argument(metavar="RUN_OR_ADAPTER", help="A run folder, or a PEFT folder.")
 ]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        out.print(fedtune.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")
+    ] = False,
+) -> None:
+    pass
 
 
 class Listed(StrEnum):
@@ -179,6 +196,8 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DATASETS_VERBOSITY", "error")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.simplefilter("ignore", FutureWarning)  # of the libraries, to their own developers
     app()
 
@@ -221,8 +240,10 @@ def _watch(recipe: Recipe, path: Path) -> None:
     except KeyboardInterrupt:
         err.print(f"\nstopped; nothing finished is lost. Go on with: {again}")
         raise typer.Exit(130) from None
-    except (RunStoppedError, OSError, ValueError, MemoryError) as error:
-        err.print(f"[red]the run stopped:[/red] {escape(str(error))}\nGo on with: {again}")
+    except (RunStoppedError, OSError, MemoryError) as error:
+        err.print(f"[red]the run stopped:[/red] {escape(str(error))}")
+        if getattr(error, "resumable", True):
+            err.print(f"Go on with: {again}")
         raise typer.Exit(1) from None
     print_run(out, recipe, folder)
 

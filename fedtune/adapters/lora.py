@@ -82,6 +82,7 @@ def write(model: PeftModel, tensors: Mapping[str, Tensor]) -> None:
 def save(model: PeftModel, folder: Path) -> None:
     """Write a plain PEFT folder, which `PeftModel.from_pretrained` loads without fedtune."""
     model.save_pretrained(folder, save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's blank form of a model card
 
 
 def load(model: PeftModel, folder: Path) -> dict[str, Tensor]:

@@ -58,4 +58,11 @@ def ignore(_: Event) -> None:
 
 
 class RunStoppedError(RuntimeError):
-    """The run cannot go on. Its last checkpoint is valid, and the text says what to do."""
+    """The run cannot go on. Its last checkpoint is valid, and the text says what to do.
+
+    ``resumable`` is False where going on from there would only fail again.
+    """
+
+    def __init__(self, reason: str, *, resumable: bool = True) -> None:
+        super().__init__(reason)
+        self.resumable = resumable

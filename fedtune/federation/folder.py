@@ -103,9 +103,13 @@ class RunFolder:
         return self.metrics.stat().st_size if self.metrics.exists() else 0
 
     def truncate_metrics(self, size: int) -> None:
-        """Drop the lines of rounds that will be run again."""
+        """Drop the lines of rounds that will be run again, and a line that is cut off.
+
+        A file that lost its end is shorter than ``size``; to truncate it there would fill it up.
+        """
         if self.metrics.exists():
-            os.truncate(self.metrics, size)
+            kept = self.metrics.read_bytes()[:size]
+            os.truncate(self.metrics, kept.rfind(b"\n") + 1)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """All records so far; a line that was cut off in the middle is left out."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import tempfile
 from math import comb
 
@@ -11,9 +12,10 @@ import torch
 
 import attacks
 from fedtune.recipe import Attack, Recipe
+from fedtune.recipe.errors import nearest
 from fedtune.seeds import derive
 from fedtune.training import sft
-from fedtune.training.base import check_model, choose_device, choose_dtype
+from fedtune.training.base import check_model, choose_device, choose_dtype, module_names
 from fedtune.training.partitions import deal, hold_out
 from fedtune.training.plan import Plan, check_train_keys
 from fedtune.training.sources import find_source, load_rows
@@ -21,7 +23,7 @@ from fedtune.training.sources import find_source, load_rows
 
 def find_problems(recipe: Recipe) -> list[str]:
     """What would stop this run, a line each; empty if nothing is known to."""
-    checks = (_train, _device, _model, _data, _attack, _output, _trackers)
+    checks = (_train, _device, _model, _lora, _data, _attack, _output, _trackers)
     return [problem for check in checks for problem in check(recipe)]
 
 
@@ -32,10 +34,11 @@ def find_risks(recipe: Recipe) -> list[str]:
     risks = []
     if liars and federation.sample_size < federation.num_clients:
         chance = chance_of_more(liars, federation.num_clients, federation.sample_size, f)
-        risks.append(
-            f"with {liars} liars among {federation.num_clients} clients, a sample of "
-            f"{federation.sample_size} holds more than f={f} of them in {chance:.1%} of rounds"
-        )
+        if chance > 0:
+            risks.append(
+                f"with {liars} liars among {federation.num_clients} clients, a sample of "
+                f"{federation.sample_size} holds more than f={f} of them in {chance:.1%} of rounds"
+            )
     elif liars > f:
         risks.append(f"the rule assumes f={f} liars; the simulation has {liars}")
     if f == 0 and recipe.aggregator.name == "mean":
@@ -104,6 +107,36 @@ def _model(recipe: Recipe) -> list[str]:
         text = str(error)
         return [text if text.startswith("model.") else f"model.name_or_path: {text}"]
     return []
+
+
+def _lora(recipe: Recipe) -> list[str]:
+    """Names of modules that the model has not: PEFT drops one of several in silence."""
+    try:
+        modules = module_names(recipe.model)
+    except (OSError, ValueError):
+        return []  # `_model` has said what is wrong
+    lora, problems = recipe.lora, []
+    targets = [] if isinstance(lora.target_modules, str) else lora.target_modules
+    for key, names in (("target_modules", targets), ("modules_to_save", lora.modules_to_save)):
+        for name in names:
+            if not any(module == name or module.endswith(f".{name}") for module in modules):
+                known = {module.split(".")[-1] for module in modules if module}
+                problems.append(f"lora.{key}: no module {name!r}; {nearest(name, known)}")
+    if isinstance(lora.target_modules, str) and lora.target_modules != "all-linear":
+        problems += _pattern(lora.target_modules, modules)
+    return problems
+
+
+def _pattern(pattern: str, modules: list[str]) -> list[str]:
+    try:
+        if any(re.fullmatch(pattern, module) for module in modules):
+            return []
+    except re.error as error:
+        return [f"lora.target_modules: {pattern!r} is no regular expression: {error}"]
+    return [
+        f"lora.target_modules: no module matches {pattern!r}, read as a regular expression; "
+        f"write [{pattern}] to name a module"
+    ]
 
 
 def _data(recipe: Recipe) -> list[str]:

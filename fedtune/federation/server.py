@@ -97,7 +97,8 @@ class Run:
         if checkpoint is not None and checkpoint.layout_hash != worker.layout.hash:
             raise RunStoppedError(
                 f"{self.folder.checkpoints} holds another adapter than this recipe's: "
-                f"the model or the lora section has changed; start a new run"
+                f"the model or the lora section has changed; start a new run",
+                resumable=False,
             )
         strategy = RobustStrategy(
             self.recipe,
@@ -115,7 +116,20 @@ class Run:
         strategy.outer.load_state(checkpoint.outer)
         strategy.rule_state = checkpoint.rule
         self.folder.truncate_metrics(checkpoint.metrics_bytes)
+        self._mend_metrics(worker, strategy, checkpoint.round)
         return strategy, checkpoint.round
+
+    def _mend_metrics(self, worker: Worker, strategy: RobustStrategy, done: int) -> None:
+        """Measure the checkpoint's round again if someone has cut its line off."""
+        recorded = [record["round"] for record in self.folder.read_metrics()]
+        if 0 not in recorded:
+            base = {"round": 0, "eval": worker.measure(worker.initial).as_dict()}
+            self.folder.truncate_metrics(0)
+            self.folder.append_metrics(base | {"measured_again": True})
+            recorded = [0]
+        if recorded[-1] != done:
+            measured = worker.measure(strategy.outer.anchor).as_dict()
+            self.folder.append_metrics({"round": done, "eval": measured, "measured_again": True})
 
     def _inputs(self, worker: Worker) -> dict[str, str]:
         """Hashes of everything that a resumed run must find as it was."""
@@ -134,7 +148,8 @@ class Run:
                 what = name.removesuffix("_hash")
                 raise RunStoppedError(
                     f"the {what} is no longer the one that {self.folder.path} began with; "
-                    f"bring it back, or start a new run"
+                    f"bring it back, or start a new run",
+                    resumable=False,
                 )
 
     def _begin(self, worker: Worker, strategy: RobustStrategy) -> None:

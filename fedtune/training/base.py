@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+import transformers
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from fedtune import nano
 from fedtune.recipe import Model
@@ -39,6 +40,7 @@ def load_base(section: Model) -> Base:
     Raises:
         FileNotFoundError: If a named folder, or a hub model in the cache, is not there.
     """
+    transformers.utils.logging.disable_progress_bar()
     folder = find_folder(section)
     device = choose_device(section.device)
     dtype = choose_dtype(section.dtype, device)
@@ -124,6 +126,21 @@ def _hub_errors(name: str) -> Iterator[None]:
             f"model.name_or_path: {name!r} is no folder here, and the hub did not "
             f"give it ({type(error).__name__}); name nano, a folder, or download the model first"
         ) from error
+
+
+def module_names(section: Model) -> list[str]:
+    """The names of the model's modules, read off its configuration; no weight is loaded.
+
+    Raises:
+        OSError: If there is no configuration, or the hub does not give it.
+        ValueError: If transformers knows no such model.
+    """
+    folder = _local_folder(section)
+    name = section.name_or_path if folder is None else folder
+    config = AutoConfig.from_pretrained(name, revision=section.revision)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    return [name for name, _ in model.named_modules()]
 
 
 def choose_device(name: str) -> torch.device:

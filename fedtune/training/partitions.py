@@ -23,6 +23,7 @@ from flwr_datasets.partitioner import (
 from fedtune.recipe import Partition
 from fedtune.seeds import derive
 
+BY_COLUMN = ("natural_id", "dirichlet", "shard")
 SIZES = {
     "linear": LinearPartitioner,
     "square": SquarePartitioner,
@@ -61,7 +62,7 @@ def deal(rows: Dataset, partition: Partition, num_clients: int, *, seed: int) ->
         ValueError: If a client would get fewer than ``partition.min_rows`` rows, or the column
             is not there.
     """
-    if partition.column is not None and partition.column not in rows.column_names:
+    if partition.by in BY_COLUMN and partition.column not in rows.column_names:
         raise ValueError(
             f"data.partition.column: no column {partition.column!r}; "
             f"the data has {', '.join(rows.column_names)}"
@@ -111,7 +112,7 @@ def _by_library(
     # A row is its number, so that the library deals numbers and no text is copied.
     columns = {"row": np.random.default_rng(draw).permutation(len(rows))}
     numbered = Dataset.from_dict(columns)
-    if partition.column is not None:
+    if partition.by in BY_COLUMN:
         values = np.asarray(rows[partition.column])[columns["row"]]
         numbered = numbered.add_column(partition.column, values)
     partitioner.dataset = numbered

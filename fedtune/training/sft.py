@@ -40,6 +40,10 @@ def check_values(plan: Plan) -> None:
     """
     if plan.train.get("lr_scheduler_type") == "reduce_lr_on_plateau":  # else TRL asks for more
         raise ValueError(_NO_FUNCTION.format("reduce_lr_on_plateau"))
+    for key in ("per_device_train_batch_size", "gradient_accumulation_steps", "max_length"):
+        value = plan.train.get(key)
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise ValueError(f"{key} must be at least 1: got {value!r}")
     config = _config(plan, steps=1, seed=0)
     parameter = torch.nn.Parameter(torch.zeros(1))
     learning_rate = float(config.learning_rate)

@@ -51,6 +51,12 @@ def test_help_imports_nothing_heavy():
     assert shown.stdout.strip() == "set()"
 
 
+def test_version_is_the_packages():
+    import fedtune
+
+    assert invoke("--version").output.strip() == fedtune.__version__
+
+
 def test_help_names_every_command():
     shown = invoke("--help").output
     for command in ("run", "check", "list", "evaluate", "merge", "nano"):
@@ -79,6 +85,11 @@ def test_check_prints_a_recipe_that_loads_back(tmp_path):
         ("train.learning_rat=1", "did you mean 'learning_rate'"),
         ("train.learning_rate=fast", "train"),
         ("train.max_steps=3", "federation.local_steps"),
+        ("train.per_device_train_batch_size=0", "per_device_train_batch_size must be at least 1"),
+        ("lora.target_modules=[q_proj, qq_proj]", "no module 'qq_proj'; did you mean 'q_proj'"),
+        ("lora.target_modules=q_proj", "write [q_proj] to name a module"),
+        ("lora.target_modules='('", "no regular expression"),
+        ("lora.modules_to_save=[score]", "no module 'score'"),
         ("train.lr_scheduler_type=reduce_lr_on_plateau", "function of the step"),
         ("model.name_or_path=./no-such-folder", "no-such-folder"),
         ("model.device=cuda", "is not there"),
@@ -160,7 +171,22 @@ def test_run_evaluate_and_merge(tiny, tmp_path):
 
     resumed = invoke("run", "--resume", folder)  # nothing is left to do
     assert resumed.exit_code == 0
+    check_cut_metrics_are_mended(folder, records)
     assert (folder / "adapter" / "adapter_model.safetensors").read_bytes() == first
+
+
+def check_cut_metrics_are_mended(folder, records):
+    """A half line is dropped, and its round measured again; so it is with the whole file gone."""
+    metrics = folder / "metrics.jsonl"
+    for damaged in (metrics.read_bytes()[:-40], b""):
+        metrics.write_bytes(damaged)
+        resumed = invoke("run", "--resume", folder)
+        assert resumed.exit_code == 0
+        assert "none yet" not in resumed.output
+        mended = [json.loads(line) for line in metrics.read_text().splitlines()]
+        assert mended[0]["eval"] == records[0]["eval"]
+        assert mended[-1]["round"] == records[-1]["round"]
+        assert mended[-1]["eval"] == records[-1]["eval"]
 
 
 def check_merged_equals_adapter(folder, merged):
