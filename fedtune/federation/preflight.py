@@ -11,6 +11,7 @@ from math import comb
 import torch
 
 import attacks
+from attacks.alie import z_max
 from fedtune.recipe import Attack, Recipe
 from fedtune.recipe.errors import nearest
 from fedtune.seeds import derive
@@ -43,6 +44,7 @@ def find_risks(recipe: Recipe) -> list[str]:
         risks.append(f"the rule assumes f={f} liars; the simulation has {liars}")
     if f == 0 and recipe.aggregator.name == "mean":
         risks.append("the mean withstands no liar at all; name a robust rule where one may come")
+    risks += _harmless(recipe)
     outer = recipe.outer
     if outer.name == "nesterov":
         momentum = 0.5 if outer.momentum is None else outer.momentum
@@ -53,6 +55,20 @@ def find_risks(recipe: Recipe) -> list[str]:
                 f"up applied so many times; runs of few rounds want momentum <= 0.5"
             )
     return risks
+
+
+def _harmless(recipe: Recipe) -> list[str]:
+    """ALIE with its own z, where so few liars make it a lie that is none."""
+    attack, n = recipe.attack, recipe.federation.sample_size
+    if attack is None or attack.name != "alie" or attack.options.get("z") is not None:
+        return []
+    liars = min(attack.num_attackers, n)
+    if liars == 0 or (z := z_max(n, liars)) > 0:
+        return []
+    return [
+        f"attack: alie's own z at {liars} liars of {n} is {z:.2f}: a lie that harms no one and "
+        f"proves no defence; set attack.z, 1.5 say"
+    ]
 
 
 def chance_of_more(liars: int, clients: int, sample: int, f: int) -> float:

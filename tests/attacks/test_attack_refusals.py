@@ -90,14 +90,6 @@ def test_alie_refuses_one_visible_update() -> None:
         attacks.craft(HONEST[:1], "alie", num_attackers=1, z=1.0)
 
 
-def test_alie_refuses_a_lie_of_no_deviation() -> None:
-    # 8 + 2: z_max = 0; 3 + 1: s = 2, Phi^-1(1/3) = -0.43
-    with pytest.raises(ValueError, match=r"z_max > 0.*z_max=0\.00 at n=10, f=2; set z"):
-        attacks.craft(torch.rand(8, 2), "alie", num_attackers=2)
-    with pytest.raises(ValueError, match=r"z_max=-0\.43 at n=4, f=1"):
-        attacks.craft(HONEST, "alie", num_attackers=1)
-
-
 @pytest.mark.parametrize(("n", "f"), [(2, 1), (10, 6), (10, 0), (5, 3)])
 def test_z_max_refuses_where_it_is_undefined(n: int, f: int) -> None:
     with pytest.raises(ValueError, match=f"got n={n}, f={f}"):

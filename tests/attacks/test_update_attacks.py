@@ -185,3 +185,12 @@ def test_statistics_are_float64() -> None:
     # half precision: 70000 does not fit float16, the mean 35000 does
     half = torch.full((2, 1), 35000.0, dtype=torch.float16)
     assert attacks.craft(half, "ipm", num_attackers=1, epsilon=1.0).item() == -half[0].item()
+
+
+def test_alie_of_few_liars_goes_by_the_formula_all_the_same() -> None:
+    # 8 + 2: z_max = 0, the lie is the mean of 0..7 = 3.5. 3 + 1: s = 2, z = Phi^-1(1/3) = -0.43,
+    # and sigma of 0, 1, 2 is 1: the lie is 1 + 0.43.
+    lie = attacks.craft(torch.arange(8.0)[:, None], "alie", num_attackers=2)
+    assert torch.equal(lie, torch.full((2, 1), 3.5))
+    lie = attacks.craft(torch.arange(3.0)[:, None], "alie", num_attackers=1)
+    assert torch.allclose(lie, torch.tensor([[1 - NormalDist().inv_cdf(1 / 3)]]))

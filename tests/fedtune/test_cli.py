@@ -81,7 +81,7 @@ def test_check_prints_a_recipe_that_loads_back(tmp_path):
         ("aggregator.f=-1", "greater than or equal to 0"),
         ("attack.name=sign_flop", "did you mean 'sign_flip'"),
         ("attack.scal=2", "scale"),
-        ("attack={name: alie, num_attackers: 2}", "z"),
+        ("attack={name: alie, num_attackers: 2, zz: 1}", "z"),
         ("train.learning_rat=1", "did you mean 'learning_rate'"),
         ("train.learning_rate=fast", "train"),
         ("train.max_steps=3", "federation.local_steps"),

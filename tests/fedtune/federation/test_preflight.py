@@ -43,12 +43,20 @@ def test_what_an_owner_should_know_is_said(overrides, told):
 
 
 def test_an_attack_is_tried_with_every_count_of_liars_that_a_sample_can_hold():
-    # z_max(8, 2) is 0: floor(8/2) + 1 - 2 = 3 of the 6 honest, Phi^-1(3/6). With 3 of 8 it is
-    # positive, so that a check with three alone would see nothing wrong.
-    sampled = ["federation.clients_per_round=8", "attack={name: alie, num_attackers: 3}"]
-    (problem,) = checked(*sampled)
-    assert problem.startswith("attack: with 1 liars of 8") or "with 2 liars of 8" in problem
-    assert checked(*sampled, "attack.z=1.5") == []
+    # Of 9 clients 4 lie, 6 are asked: 1 to 4 liars. z_max(6, 4) wants floor(6/2) + 1 - 4 = 0
+    # supporters, and is undefined; with a z of its own there is nothing to work out.
+    few = ["federation.num_clients=9", "federation.clients_per_round=6", "aggregator={name: mean}"]
+    attack = "attack={name: alie, num_attackers: 4}"
+    (problem,) = checked(*few, attack)
+    assert problem.startswith("attack: with 4 liars of 6: alie's z_max needs")
+    assert checked(*few, attack, "attack.z=1.5") == []
+
+
+def test_an_attack_that_harms_no_one_is_said():
+    alie = ["attack={name: alie, num_attackers: 2}"]  # z_max(10, 2) = 0
+    (risk,) = find_risks(load_recipe("quickstart", alie))
+    assert "2 liars of 10 is 0.00" in risk
+    assert find_risks(load_recipe("quickstart", [*alie, "attack.z=1.5"])) == []
 
 
 def test_a_poison_that_does_not_fit_the_data_is_known(small_data):
