@@ -18,6 +18,7 @@ from rich.table import Table
 import fedtune
 
 if TYPE_CHECKING:
+    from fedtune.federation.folder import RunFolder
     from fedtune.recipe import Recipe
 
 out = Console()
@@ -214,26 +215,24 @@ def _start(name: str, overrides: list[str]) -> None:
         folder, recipe = RunFolder.create(recipe)
     if folder.path != wanted:
         err.print(f"{escape(str(wanted))} already holds a run, and stays as it is")
-    _watch(recipe, folder.path)
+    _watch(recipe, folder)
 
 
 def _resume(path: Path) -> None:
     from fedtune.federation.folder import RunFolder
 
     folder, recipe = RunFolder.open(path)
-    _watch(recipe, folder.path)
+    _watch(recipe, folder)
 
 
-def _watch(recipe: Recipe, path: Path) -> None:
+def _watch(recipe: Recipe, folder: RunFolder) -> None:
     with err.status("loading torch, transformers, trl"):
         from fedtune.federation.engines import execute
         from fedtune.federation.events import RunStoppedError
-        from fedtune.federation.folder import RunFolder
         from fedtune.report.finished import print_run
         from fedtune.report.live import LiveView
 
-    again = f"[bold]fedtune run --resume {escape(_short(path))}[/bold]"
-    folder = RunFolder(path)
+    again = f"[bold]fedtune run --resume {escape(_short(folder.path))}[/bold]"
     try:
         with LiveView(err, recipe) as view:
             execute(recipe, folder, view)

@@ -73,11 +73,11 @@ def _records(content: RecordDict) -> tuple[ArrayRecord, ConfigRecord, MetricReco
     for name, kind in RECORDS.items():
         if type(content[name]) is not kind:
             raise RefusedError(f"record {name!r} needs {kind.__name__}; got {type(content[name])}")
-    return content.array_records[wire.DELTA], *_words_of(content)
-
-
-def _words_of(content: RecordDict) -> tuple[ConfigRecord, MetricRecord]:
-    return content.config_records[wire.ABOUT], content.metric_records[wire.METRICS]
+    return (
+        content.array_records[wire.DELTA],
+        content.config_records[wire.ABOUT],
+        content.metric_records[wire.METRICS],
+    )
 
 
 def _check_words(about: ConfigRecord) -> None:

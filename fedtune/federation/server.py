@@ -94,12 +94,12 @@ class Run:
         checkpoint = load_latest(self.folder.checkpoints)
         if checkpoint is not None:
             self._refuse_other_inputs(worker)
-        if checkpoint is not None and checkpoint.layout_hash != worker.layout.hash:
-            raise RunStoppedError(
-                f"{self.folder.checkpoints} holds another adapter than this recipe's: "
-                f"the model or the lora section has changed; start a new run",
-                resumable=False,
-            )
+            if checkpoint.layout_hash != worker.layout.hash:
+                raise RunStoppedError(
+                    f"{self.folder.checkpoints} holds another adapter than this recipe's: "
+                    f"the model or the lora section has changed; start a new run",
+                    resumable=False,
+                )
         strategy = RobustStrategy(
             self.recipe,
             worker.layout,

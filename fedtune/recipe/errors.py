@@ -21,9 +21,14 @@ class RecipeError(ValueError):
 def nearest(word: str, known: Iterable[str]) -> str:
     """Say which of ``known`` a mistyped ``word`` may have meant, and list them all."""
     names = sorted(known)
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}known: {', '.join(names)}"
+    parts = [guess(word, names), f"known: {', '.join(names)}"]
+    return " ".join(part for part in parts if part)
+
+
+def guess(word: str, known: Iterable[str]) -> str:
+    """Say which of ``known`` a mistyped ``word`` may have meant; empty if none is near."""
+    close = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else ""
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> RecipeError:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from fedtune.recipe import Recipe
-from fedtune.recipe.errors import nearest
+from fedtune.recipe.errors import guess
 from fedtune.seeds import derive
 
 # Keys of TRL's that fedtune must own, and what says it instead.
@@ -93,7 +93,8 @@ def check_train_keys(train: Iterable[str], known: list[str]) -> list[str]:
         if key in OWNED:
             problems.append(f"train.{key}: fedtune sets it; write {OWNED[key]}")
         elif key not in known:
-            problems.append(f"train.{key}: {_near(key, known)}")
+            hint = guess(key, known) or "see its SFTConfig"
+            problems.append(f"train.{key}: unknown to TRL; {hint}")
     return problems
 
 
@@ -121,10 +122,3 @@ def _shuffles(num_rows: int, seed: int, order: str | int, first: int) -> Iterato
     for epoch in count(first):
         draw = np.random.default_rng(derive(seed, "order", order, epoch))
         yield from (int(row) for row in draw.permutation(num_rows))
-
-
-def _near(key: str, known: list[str]) -> str:
-    hint = nearest(key, known).split("known:")[0]
-    return f"unknown to TRL; {hint or 'see its SFTConfig'}".rstrip("? ").rstrip() + (
-        "?" if hint else ""
-    )

@@ -57,7 +57,7 @@ def prepare(rows: Dataset, model: Any, tokenizer: Any, plan: Plan) -> Dataset:  
         Columns ``input_ids`` and ``labels``; rows that truncation leaves without a label are gone.
     """
     with _untouched(model):
-        config = _config(plan, steps=1, seed=0, dataset_kwargs=None)
+        config = _config(plan, steps=1, seed=0, tokenised=False)
         trainer = SFTTrainer(
             model=model, args=config, train_dataset=rows, processing_class=tokenizer
         )
@@ -132,7 +132,7 @@ def _config(
     *,
     steps: int,
     seed: int,
-    dataset_kwargs: dict[str, Any] | None = {"skip_prepare_dataset": True},  # noqa: B006
+    tokenised: bool = True,
 ) -> SFTConfig:
     config = SFTConfig(
         **plan.train,
@@ -141,7 +141,7 @@ def _config(
         seed=seed,
         data_seed=seed,
         train_sampling_strategy="sequential",
-        dataset_kwargs=dataset_kwargs,
+        dataset_kwargs={"skip_prepare_dataset": tokenised},
     )
     # A client trains on one device. With two or more GPUs in sight, transformers would wrap the
     # model in DataParallel and multiply the batch by their number, which TRL refuses.

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import datasets
 import torch
-import transformers
 from datasets import Dataset
 from torch import Tensor
 
@@ -57,7 +56,6 @@ class Worker:
     def __init__(self, recipe: Recipe) -> None:
         torch.set_num_threads(recipe.federation.threads_per_client)
         datasets.disable_progress_bars()
-        transformers.utils.logging.disable_progress_bar()
         self.recipe = recipe
         self.seed = recipe.federation.seed
         self.base = load_base(recipe.model)
