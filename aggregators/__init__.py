@@ -11,6 +11,7 @@ Everything that there is stands in ``AGGREGATORS`` and ``MIXINGS``.
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from aggregators import (
@@ -23,8 +24,10 @@ from aggregators import (
     multi_krum,
     trimmed_mean,
 )
-from aggregators.aggregation import Aggregation, run
+from aggregators.aggregation import Aggregation, Plan, Step, run
 from aggregators.gram import Gram
+from aggregators.memory import Memory
+from aggregators.rows import Rows
 from aggregators.rule import Option, Rule, unknown
 
 __all__ = [
@@ -33,9 +36,11 @@ __all__ = [
     "Aggregation",
     "Gram",
     "Option",
+    "Plan",
     "Rule",
     "aggregate",
     "aggregate_with_report",
+    "plan",
 ]
 
 AGGREGATORS: dict[str, Rule] = {
@@ -53,13 +58,20 @@ MIXINGS: dict[str, Rule] = {
 }
 
 
+Mixing = str | Mapping[str, object]
+
+
 def aggregate(
-    updates: Tensor,
+    updates: Rows,
     name: str,
     *,
     f: int,
-    mixing: Sequence[str] = (),
+    mixing: Sequence[Mixing] = (),
     state: Mapping[str, Tensor] | None = None,
+    clients: Sequence[int] | None = None,
+    reference: Tensor | None = None,
+    client_weights: Tensor | None = None,
+    generator: torch.Generator | None = None,
     gram: Gram | None = None,
     **options: object,
 ) -> Tensor:
@@ -69,8 +81,14 @@ def aggregate(
         updates: One client update per row, shape (n, d), floating point; never modified.
         name: The rule.
         f: Clients that may be Byzantine, a count.
-        mixing: Names of ``MIXINGS``, run before the rule in this order.
+        mixing: Of ``MIXINGS``, run before the rule in this order: each a name, or a mapping of
+            ``name`` and options.
         state: As in ``aggregate_with_report``, which also returns the next one.
+        clients: As in ``aggregate_with_report``.
+        reference: The server's own update, shape (d,), for rules that compare with it.
+        client_weights: The owner's weights, shape (n,), for rules that average: never a number
+            that a client reports.
+        generator: Where a rule or a mixing draws.
         gram: As in ``aggregate_with_report``.
         **options: The rule's options, listed in ``AGGREGATORS[name].options``.
 
@@ -82,31 +100,49 @@ def aggregate(
             dtype is not one that there is.
     """
     return aggregate_with_report(
-        updates, name, f=f, mixing=mixing, state=state, gram=gram, **options
+        updates,
+        name,
+        f=f,
+        mixing=mixing,
+        state=state,
+        clients=clients,
+        reference=reference,
+        client_weights=client_weights,
+        generator=generator,
+        gram=gram,
+        **options,
     ).aggregate
 
 
 def aggregate_with_report(
-    updates: Tensor,
+    updates: Rows,
     name: str,
     *,
     f: int,
-    mixing: Sequence[str] = (),
+    mixing: Sequence[Mixing] = (),
     state: Mapping[str, Tensor] | None = None,
+    clients: Sequence[int] | None = None,
+    reference: Tensor | None = None,
+    client_weights: Tensor | None = None,
+    generator: torch.Generator | None = None,
     gram: Gram | None = None,
     **options: object,
 ) -> Aggregation:
     """Aggregate client updates, and say how.
 
     Args:
-        updates: One client update per row, shape (n, d), floating point; never modified.
+        updates: As in ``aggregate``.
         name: The rule, one of ``AGGREGATORS``.
         f: Clients that may be Byzantine, a count.
-        mixing: Names of ``MIXINGS``, run before the rule in this order.
+        mixing: As in ``aggregate``.
         state: The ``state`` of the last round's Aggregation; None in the first.
+        clients: A lasting number for each row, for rules with a history; 0 to n-1 unless given.
+        reference: As in ``aggregate``.
+        client_weights: As in ``aggregate``.
+        generator: As in ``aggregate``.
         gram: The Gram matrix to judge by, if it comes from another geometry than the rows'. Its
-            extra points are the tensors of ``state``. A rule on columns without mixing takes
-            only the reported norms from it.
+            extra points are the rule's memory or reference. A rule on columns without mixing
+            takes only the reported norms from it.
         **options: The rule's options, listed in ``AGGREGATORS[name].options``.
 
     Returns:
@@ -115,11 +151,46 @@ def aggregate_with_report(
     Raises:
         ValueError: As ``aggregate``, and if the state or the Gram does not fit.
     """
-    if isinstance(mixing, str):
+    return run(
+        updates,
+        plan(name, mixing=mixing, **options),
+        f=f,
+        memory=Memory(state or {}, range(len(updates)) if clients is None else clients),
+        given=gram,
+        reference=reference,
+        generator=generator,
+        shares=client_weights,
+    )
+
+
+def plan(name: str, *, mixing: Sequence[Mixing] = (), **options: object) -> Plan:
+    """Look up a rule and the mixings before it, and check their options.
+
+    Returns:
+        The plan, which knows the fewest clients that it needs for an f.
+
+    Raises:
+        ValueError: If a name or an option is not one that there is, or the mixings and the rule
+            do not go together.
+    """
+    if isinstance(mixing, str | Mapping):
         raise ValueError(f"mixing needs a sequence of names: got {mixing!r}; write ({mixing!r},)")
     rule = _look_up("aggregator", name, AGGREGATORS)
-    chain = [_look_up("mixing", each, MIXINGS) for each in mixing]
-    return run(updates, rule, chain, f=f, state=state, given=gram, options=options)
+    chain = [_mixing(each) for each in mixing]
+    if chain and rule.memory == "history":
+        raise ValueError(
+            f"{name} takes no mixing: it judges each client by its own history, and a mixed row "
+            "has none; leave the mixing out"
+        )
+    if rule.first is not None:
+        chain.append(Step(rule.first, {}))
+    return Plan(tuple(chain), Step(rule, rule.check_options(options)))
+
+
+def _mixing(given: Mixing) -> Step:
+    options = dict(given) if isinstance(given, Mapping) else {"name": given}
+    rule = _look_up("mixing", str(options.pop("name", "")), MIXINGS)
+    return Step(rule, rule.check_options(options))
 
 
 def _look_up(what: str, name: str, known: Mapping[str, Rule]) -> Rule:

@@ -2,16 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from aggregators.columns import walk_columns
-from aggregators.gram import Gram, gram
-from aggregators.rows import combine, distances_to, squared_norms
-from aggregators.rule import Combination, Facts, Mixture, Rule
-
-_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+from aggregators.gram import Gram, gram, middle
+from aggregators.memory import Memory, recall
+from aggregators.rows import Rows, combine, squared_norms
+from aggregators.rule import Combination, Facts, Kept, Mixture, Rule
+from aggregators.screening import check_finite, check_point, check_rows, check_shares, check_values
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,159 +36,186 @@ class Aggregation:
     report: Facts = field(default_factory=dict)
 
 
-def run(
-    updates: Tensor,
-    rule: Rule,
-    chain: Sequence[Rule],
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """A rule or a mixing with its options, checked."""
+
+    rule: Rule
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """Which mixings run, in order, and which rule after them.
+
+    Attributes:
+        chain: The mixings asked for, and last the one that belongs to the rule, if any.
+        last: The rule.
+    """
+
+    chain: tuple[Step, ...]
+    last: Step
+
+    @property
+    def needs_gram(self) -> bool:
+        """Whether anything here looks at distances."""
+        return self.last.rule.kind == "gram" or bool(self.chain)
+
+    def check_clients(self, num_clients: int, f: int) -> None:
+        """Refuse an (n, f) at which a mixing, or the rule on what they leave, is not defined.
+
+        Raises:
+            ValueError: With the first condition that does not hold.
+        """
+        rows, own = num_clients, self.last.rule.first
+        for step in self.chain:
+            if step.rule is own:
+                break
+            _check_rows_left(step, rows, num_clients, f)
+            rows = step.rule.count_rows(rows, step.options)
+        _check_rows_left(self.last, rows, num_clients, f)
+
+    def min_clients(self, f: int, *, most: int = 10_000) -> int | None:
+        """The fewest clients with which all of this is defined, or None up to ``most``."""
+        for n in range(1, most + 1):
+            try:
+                self.check_clients(n, f)
+            except ValueError:
+                continue
+            return n
+        return None
+
+
+def _check_rows_left(step: Step, rows: int, num_clients: int, f: int) -> None:
+    try:
+        step.rule.check_clients(rows, f, step.options)
+    except ValueError as error:
+        if rows == num_clients:
+            raise
+        raise ValueError(f"{error} (the mixings leave {rows} rows of {num_clients})") from None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Weighing:
+    """What a plan makes of the points, before anything of length d is formed.
+
+    Attributes:
+        matrix: From the clients to the mixed rows, (m, n), or None without mixing.
+        weights: Of a Gram rule: over the points without the origin, mixing undone, (p,).
+        noise: Standard deviation to add to each coordinate.
+        facts: What rule and mixings saw.
+    """
+
+    matrix: Tensor | None
+    weights: Tensor | None
+    noise: float
+    facts: Facts
+
+
+def weigh(
+    points: Gram,
+    plan: Plan,
     *,
     f: int,
-    state: Mapping[str, Tensor] | None,
-    given: Gram | None,
-    options: Mapping[str, object],
-) -> Aggregation:
-    """Aggregate with rules already looked up; see ``aggregators.aggregate_with_report``."""
-    _check_matrix(updates)
-    for each in (rule, *chain):
-        each.check_clients(len(updates), f)
-    checked = rule.check_options(options)
-    _check_values(updates)
-    rows = updates.detach()
-    squares = squared_norms(rows)
-    _check_finite(rows, squares)
-    extra = _extra_points(rule, state or {}, rows)
-    points = given
-    if points is None and (rule.kind == "gram" or chain):
-        points = gram(rows, extra=extra, squares=squares)
-    if points is not None:
-        _check_given(points, rule, rows, extra)
-    norms = squares.sqrt() if points is None else points.norms()
-    mixed, matrix, facts = _mix(points, chain, f)
-
-    if rule.kind == "columns":
-        aggregate, weights, distances, seen = _on_columns(rows, rule, matrix, f, checked)
-    else:
-        assert points is not None
-        assert mixed is not None
-        combination: Combination = rule.function(mixed, f=f, **checked)
-        aggregate, weights, distances = _on_gram(rows, extra, points, matrix, combination)
-        seen = combination.facts
-    report: Facts = {"norms": norms.tolist(), "distances": distances.tolist(), **seen, **facts}
-    carried = {name: aggregate.clone() for name in rule.state}
-    return Aggregation(aggregate, weights, carried, report)
-
-
-def _mix(
-    points: Gram | None, chain: Sequence[Rule], f: int
-) -> tuple[Gram | None, Tensor | None, Facts]:
-    """Run the mixings in order; the product of their matrices takes the clients to mixed rows."""
+    generator: torch.Generator | None = None,
+    shares: Tensor | None = None,
+) -> Weighing:
+    """Run mixings and a Gram rule on the points alone; of a column rule only its mixings."""
     matrix: Tensor | None = None
     facts: Facts = {}
-    for k, mixing in enumerate(chain):
-        assert points is not None
-        mixture: Mixture = mixing.function(points, f=f)
+    for k, step in enumerate(plan.chain):
+        drawn = {"generator": generator} if step.rule.takes_generator else {}
+        mixture: Mixture = step.rule.function(points, f=f, **step.options, **drawn)
         points = points.mixed(mixture.matrix)
         matrix = mixture.matrix if matrix is None else mixture.matrix @ matrix
-        facts |= {f"mixing[{k}].{mixing.name}.{key}": v for key, v in mixture.facts.items()}
-    return points, matrix, facts
-
-
-def _on_gram(
-    rows: Tensor,
-    extra: Sequence[Tensor],
-    points: Gram,
-    matrix: Tensor | None,
-    combination: Combination,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Bring the weights back to the clients and combine: aggregate, weights, distances."""
+        facts |= {f"mixing[{k}].{step.rule.name}.{key}": v for key, v in mixture.facts.items()}
+    last = plan.last
+    if last.rule.kind == "columns":
+        return Weighing(matrix, None, 0.0, facts)
+    given: dict[str, Any] = {"shares": shares} if shares is not None else {}
+    if last.rule.takes_generator:
+        given["generator"] = generator
+    combination: Combination = last.rule.function(points, f=f, **last.options, **given)
     weights = combination.weights
     if matrix is not None:
         m = len(matrix)
         weights = torch.cat([matrix.T @ weights[:m], weights[m:]])
-    aggregate = combine([*rows, *extra], weights)
-    return aggregate, weights[: len(rows)], points.distances_to(points.affine(weights))
+    return Weighing(matrix, weights, combination.noise, {**combination.facts, **facts})
+
+
+def run(
+    updates: Rows,
+    plan: Plan,
+    *,
+    f: int,
+    memory: Memory,
+    given: Gram | None = None,
+    reference: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    shares: Tensor | None = None,
+    report: bool = True,
+) -> Aggregation:
+    """Aggregate by a plan already checked; see ``aggregators.aggregate_with_report``."""
+    rows = check_rows(updates)
+    plan.check_clients(len(rows), f)
+    check_values(rows)
+    shares = check_shares(shares, len(rows), plan, f)
+    squares = squared_norms(rows)
+    check_finite(rows, squares)
+    extra = recall(plan.last.rule, memory, rows)
+    if plan.last.rule.takes_reference:
+        extra = [check_point(reference, rows, plan.last.rule.name, "reference")]
+    points = given
+    if points is None and plan.needs_gram:
+        points = gram(rows, extra=extra, squares=squares)
+    if points is not None:
+        _check_given(points, plan.last.rule, rows, extra)
+    norms = squares.sqrt() if points is None else points.norms()
+    weighed = Weighing(None, None, 0.0, {})
+    if points is not None and plan.needs_gram:
+        weighed = weigh(points, plan, f=f, generator=generator, shares=shares)
+    facts = weighed.facts
+    if weighed.weights is None:
+        scale = middle(norms) / rows[0].numel() ** 0.5
+        aggregate, weights, distances = _on_columns(rows, plan.last, weighed.matrix, f, scale)
+        facts = {"kept_share": weights.tolist(), **facts}
+        weights = weights if weighed.matrix is None else weighed.matrix.T @ weights
+        weights = weights / weights.sum() if weights.sum() > 0 else weights
+    else:
+        assert points is not None
+        aggregate = combine([*rows, *extra], weighed.weights)
+        weights = weighed.weights[: len(rows)]
+        distances = points.distances_to(points.affine(weighed.weights))
+    aggregate = _with_noise(aggregate, weighed.noise, generator)
+    seen: Facts = {"norms": norms.tolist(), "distances": distances.tolist(), **facts}
+    return Aggregation(aggregate, weights, memory.after(plan.last.rule, rows, aggregate), seen)
 
 
 def _on_columns(
-    rows: Tensor, rule: Rule, matrix: Tensor | None, f: int, options: Mapping[str, object]
-) -> tuple[Tensor, Tensor, Tensor, Facts]:
-    """Walk the columns: aggregate, weights, distances, facts."""
+    rows: Rows, step: Step, matrix: Tensor | None, f: int, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Walk the columns: aggregate, how often each mixed row was used, distances."""
+    given = {"scale": scale} if step.rule.takes_scale else {}
 
-    def on_block(block: Tensor) -> tuple[Tensor, Tensor]:
-        values, counts = rule.function(block, f=f, **options)
-        return values, counts
+    def on_block(block: Tensor) -> Kept:
+        kept: Kept = step.rule.function(block, f=f, **step.options, **given)
+        return kept
 
-    aggregate, kept = walk_columns(rows, on_block, matrix=matrix)
-    weights = kept if matrix is None else matrix.T @ kept
-    return (
-        aggregate,
-        weights / weights.sum(),
-        distances_to(rows, aggregate),
-        {"kept_share": kept.tolist()},
-    )
+    return walk_columns(rows, on_block, matrix=matrix)
 
 
-def _check_matrix(updates: Tensor) -> None:
-    """Refuse what is no (n, d) tensor."""
-    if not isinstance(updates, Tensor):
-        raise TypeError(
-            f"updates needs to be a torch tensor: got {type(updates).__name__}; "
-            "stack the clients' updates into one (n, d) tensor"
-        )
-    if updates.ndim != 2 or updates.layout != torch.strided:
+def _with_noise(aggregate: Tensor, noise: float, generator: torch.Generator | None) -> Tensor:
+    if noise == 0:
+        return aggregate
+    if generator is None:
         raise ValueError(
-            f"updates needs the shape (n, d), dense: got {tuple(updates.shape)}, "
-            f"{updates.layout}; flatten each client's update to one row"
+            "noise needs a generator: got None; hand in generator=torch.Generator().manual_seed(k)"
         )
+    drawn = torch.randn(aggregate.shape, generator=generator, device=generator.device)
+    return aggregate + (noise * drawn).to(aggregate.device, aggregate.dtype)
 
 
-def _check_values(updates: Tensor) -> None:
-    """Refuse other numbers than the engine sums, and rows without coordinates."""
-    if updates.dtype not in _DTYPES:
-        names = ", ".join(str(dtype).removeprefix("torch.") for dtype in _DTYPES)
-        raise ValueError(
-            f"updates needs a floating dtype ({names}): got {updates.dtype}; convert it first"
-        )
-    if updates.shape[1] == 0:
-        raise ValueError(
-            f"updates needs d >= 1 coordinates: got the empty shape {tuple(updates.shape)}; "
-            "send at least one"
-        )
-
-
-def _check_finite(rows: Tensor, squares: Tensor) -> None:
-    """Refuse rows that are not finite, or whose squared norm leaves float64."""
-    suspects = (~squares.isfinite()).nonzero().flatten().tolist()
-    bad = [i for i in suspects if not rows[i].isfinite().all()]
-    if bad:
-        raise ValueError(
-            f"updates needs finite values: got inf or nan in rows {bad}; "
-            "reject these clients before aggregating"
-        )
-    if suspects:
-        raise ValueError(
-            f"updates needs squared norms within float64: got an overflow in rows {suspects}; "
-            "reject these clients before aggregating"
-        )
-
-
-def _extra_points(rule: Rule, state: Mapping[str, Tensor], rows: Tensor) -> list[Tensor]:
-    """Take the rule's state as extra points, each of shape (d,), on the rows' device."""
-    for name in state:
-        if name not in rule.state:
-            carries = ", ".join(rule.state) or "none"
-            raise ValueError(f"{rule.name} carries the state {carries}: got {name!r}; leave it out")
-    points = [state[name].detach() for name in rule.state if name in state]
-    for name, point in zip(rule.state, points, strict=False):
-        right = point.shape == rows.shape[1:] and point.dtype in _DTYPES
-        if not right or not point.isfinite().all():
-            raise ValueError(
-                f"{rule.name} needs a finite floating {name} of shape {tuple(rows.shape[1:])}: "
-                f"got {point.dtype} {tuple(point.shape)}; hand in the state of the last round"
-            )
-    return [point.to(rows.device) for point in points]
-
-
-def _check_given(points: Gram, rule: Rule, rows: Tensor, extra: Sequence[Tensor]) -> None:
+def _check_given(points: Gram, rule: Rule, rows: Rows, extra: Sequence[Tensor]) -> None:
     """Refuse a Gram that is over other clients or lacks the rule's extra points."""
     if points.num_clients != len(rows) or points.num_extra != len(extra):
         raise ValueError(

@@ -65,5 +65,5 @@ RULE = Rule(
         "steps": Option("How often the centre moves", int, 5, 1, 100_000),
         "radius": Option("Longest pull; null is the median distance", float, None, 1e-30),
     },
-    state=("center",),
+    memory="center",
 )

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from aggregators.rows import Rows, column_blocks, one_thread
+from aggregators.rule import Kept
 
-ColumnRule = Callable[[Tensor], tuple[Tensor, Tensor]]
+ColumnRule = Callable[[Tensor], Kept]
 
 
 def sorted_columns(block: Tensor) -> Tensor:
@@ -40,29 +41,34 @@ def _distinct(matrix: Tensor) -> tuple[Tensor, Tensor]:
 
 def walk_columns(
     rows: Rows, rule: ColumnRule, *, matrix: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Run a column rule over blocks of columns, mixing the rows of each block first.
 
     Mixed rows are formed in float64 and never for more than one block.
 
     Args:
         rows: One client update per row: an (n, d) tensor or n tensors of shape (d,).
-        rule: Takes an (m, w) block, returns (w,) values and (m,) counts of columns used.
+        rule: Takes an (m, w) block, returns what it kept.
         matrix: Mixing matrix of shape (m, n), or None for the rows as they are.
 
     Returns:
-        The aggregate, shape (d,), dtype and device of the rows, and the share of coordinates at
-        which each (mixed) row's value was used, shape (m,), float64, on the CPU.
+        The aggregate, shape (d,), dtype and device of the rows; the share of coordinates at
+        which each (mixed) row's value was used, shape (m,); and each row's distance to the
+        aggregate, shape (n,); both float64, on the CPU.
     """
     result = torch.empty_like(rows[0], memory_format=torch.contiguous_format)
     used = torch.zeros(len(rows) if matrix is None else len(matrix), dtype=torch.float64)
+    squares = torch.zeros(len(rows), dtype=torch.float64)
     first, which = (None, None) if matrix is None else _distinct(matrix)
     with one_thread():
         for columns, block in column_blocks(rows):
+            mixed = block
             if matrix is not None:
                 weights = matrix[first].to(block.device)
-                block = (weights @ block.to(torch.float64))[which]
-            values, counts = rule(block)
-            result[columns] = values
-            used += counts.cpu()
-    return result, used / result.numel()
+                mixed = (weights @ block.to(torch.float64))[which]
+            kept = rule(mixed)
+            result[columns] = kept.values
+            used += count_within(mixed, kept.low, kept.high).cpu()
+            gap = block.to(torch.float64) - result[columns].to(torch.float64)
+            squares += gap.square().sum(dim=1).cpu()
+    return result, used / result.numel(), squares.sqrt()

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from aggregators.columns import count_within, sorted_columns
-from aggregators.rule import Rule
+from aggregators.columns import sorted_columns
+from aggregators.rule import Kept, Rule
 
 
-def median(updates: Tensor, *, f: int) -> tuple[Tensor, Tensor]:
+def median(updates: Tensor, *, f: int) -> Kept:
     """Take the median of each coordinate; of an even count the mean of the two middles.
 
     (``torch.median`` takes the lower of the two.)
@@ -17,8 +17,7 @@ def median(updates: Tensor, *, f: int) -> tuple[Tensor, Tensor]:
         f: Clients that may be Byzantine, a count. Needs n >= 2f + 1; not used otherwise.
 
     Returns:
-        The medians, shape (d,), float64, and for each row the number of coordinates at which its
-        value is a middle, or lies between the two, shape (n,), float64.
+        The medians, float64, and the least and the greatest value that had a say.
 
     Raises:
         ValueError: If n < 2f + 1.
@@ -31,7 +30,7 @@ def median(updates: Tensor, *, f: int) -> tuple[Tensor, Tensor]:
     ordered = sorted_columns(updates)
     low, high = ordered[:, (n - 1) // 2], ordered[:, n // 2]
     values = (low.to(torch.float64) + high.to(torch.float64)) / 2
-    return values, count_within(updates, low, high)
+    return Kept(values, low, high)
 
 
 RULE = Rule(

@@ -28,13 +28,8 @@ def multi_krum(gram: Gram, *, f: int, m: int | None = None) -> Combination:
         Blanchard et al. 2017 ("Multi-Krum"), https://arxiv.org/abs/1703.02757
     """
     n = gram.num_clients
-    RULE.check_clients(n, f)
+    RULE.check_clients(n, f, {"m": m})
     count = n - f if m is None else m
-    if not 1 <= count <= n - f:
-        raise ValueError(
-            f"multi_krum needs 1 <= m <= n - f: got m={count}, n={n}, f={f}; "
-            f"set m to {n - f} or less, or leave it out"
-        )
     scores = krum_scores(gram, f=f)
     selected = scores.sort(stable=True).indices[:count]
     weights = torch.zeros(n + gram.num_extra, dtype=torch.float64)
@@ -42,6 +37,14 @@ def multi_krum(gram: Gram, *, f: int, m: int | None = None) -> Combination:
     return Combination(
         weights,
         {"selected": [float(i) for i in selected.tolist()], "scores": scores.tolist()},
+    )
+
+
+def _limit(n: int, f: int, m: int | None = None) -> str | None:
+    if m is None or m <= n - f:
+        return None
+    return (
+        f"needs 1 <= m <= n - f: got m={m}, n={n}, f={f}; set m to {n - f} or less, or leave it out"
     )
 
 
@@ -54,4 +57,5 @@ RULE = Rule(
     kind="gram",
     function=multi_krum,
     options={"m": Option("How many updates to average; null is n - f", int, None, 1)},
+    limit=_limit,
 )

@@ -4,11 +4,13 @@ import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal
 
 from torch import Tensor
 
 Facts = dict[str, float | list[float]]
+_NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -19,10 +21,13 @@ class Combination:
         weights: One weight per point of the Gram without the origin, clients first, shape (p,).
             Where they do not sum to one, the rest stands on the origin.
         facts: What the report should say: scores, radii, the rows picked.
+        noise: Standard deviation of the Gaussian noise to add to each coordinate, in the units
+            of the updates.
     """
 
     weights: Tensor
     facts: Facts = field(default_factory=dict)
+    noise: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,6 +36,21 @@ class Mixture:
 
     matrix: Tensor
     facts: Facts = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kept:
+    """What a column rule returns for a block of w columns.
+
+    Attributes:
+        values: The aggregate's values, shape (w,), floating.
+        low: The least value of each column that had a say, shape (w,).
+        high: The greatest one, shape (w,). A row counts as used where low <= its value <= high.
+    """
+
+    values: Tensor
+    low: Tensor
+    high: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +104,27 @@ class Rule:
         source: The paper and its link.
         condition: The condition in words, such as ``n >= 2f + 3``.
         min_clients: The fewest clients for a given f; the condition as a function.
-        kind: ``gram`` (Gram -> Combination), ``columns`` ((n, w) -> values and use counts) or
-            ``mixing`` (Gram -> Mixture).
-        function: Called as ``function(points, f=f, **options)``.
+        kind: ``gram`` (Gram -> Combination), ``columns`` ((n, w) block -> Kept) or ``mixing``
+            (Gram -> Mixture).
+        function: Called as ``function(points, f=f, **options)``, and with what the flags below
+            say.
         options: Name -> Option.
         needs_f: Whether f matters at all, in the condition or in the rule.
-        state: Names of the (d,) tensors carried from one round to the next.
+        cost: What it costs in n, d and f, in words.
+        kappa: The published robustness bound in words, or why there is none.
+        bound: The same as a function of n and f, where one is published.
+        reading: Which reading of its paper this is, where the paper or its readers leave a choice.
+        limit: Called as ``limit(n, f, **options)`` once the condition holds: why this is refused
+            all the same, as "needs ...; got ...; do ...", or None.
+        rows_out: A mixing's count of mixed rows, called as ``rows_out(n, **options)``.
+        first: A mixing that belongs to the rule and runs right before it.
+        memory: ``center``: the last aggregate comes as an extra point. ``history``: each client's
+            sum of updates before this round comes as an extra point, in the clients' order.
+        takes_reference: The server's own update comes as the extra point.
+        takes_generator: The function also takes ``generator=``, a torch.Generator.
+        takes_shares: The function can take ``shares=``: the owner's weights, summing to one, (n,).
+        takes_scale: A column rule also takes ``scale=``, the median over the clients of the root
+            mean square of their update's coordinates.
     """
 
     name: str
@@ -101,13 +136,25 @@ class Rule:
     function: Callable[..., Any]
     options: Mapping[str, Option] = field(default_factory=dict)
     needs_f: bool = True
-    state: tuple[str, ...] = ()
+    cost: str = ""
+    kappa: str = "none known"
+    bound: Callable[[int, int], float] | None = None
+    reading: str = ""
+    limit: Callable[..., str | None] | None = None
+    rows_out: Callable[..., int] | None = None
+    first: "Rule | None" = None
+    memory: Literal["", "center", "history"] = ""
+    takes_reference: bool = False
+    takes_generator: bool = False
+    takes_shares: bool = False
+    takes_scale: bool = False
 
-    def check_clients(self, num_clients: int, f: int) -> None:
+    def check_clients(self, num_clients: int, f: int, options: Mapping[str, Any] = _NONE) -> None:
         """Refuse too few clients, or an f that is no count.
 
         Raises:
-            ValueError: If f is not a whole number >= 0, or the condition does not hold.
+            ValueError: If f is not a whole number >= 0, or the condition does not hold, or the
+                rule's limit is passed.
         """
         if not isinstance(f, int) or isinstance(f, bool) or f < 0:
             raise ValueError(
@@ -122,6 +169,8 @@ class Rule:
                 f"{self.name} needs {self.condition}: got n={num_clients}, f={f}; "
                 f"{lower}wait for {fewest} {clients}"
             )
+        if self.limit is not None and (reason := self.limit(num_clients, f, **options)):
+            raise ValueError(f"{self.name} {reason}")
 
     def check_options(self, options: Mapping[str, object]) -> dict[str, float | None]:
         """Return every option of the rule, given or default.
@@ -136,6 +185,10 @@ class Rule:
             name: option.check(self.name, name, options.get(name, option.default))
             for name, option in self.options.items()
         }
+
+    def count_rows(self, num_clients: int, options: Mapping[str, Any] = _NONE) -> int:
+        """How many rows a mixing makes of so many clients."""
+        return num_clients if self.rows_out is None else self.rows_out(num_clients, **options)
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from aggregators.columns import count_within, sorted_columns
-from aggregators.rule import Rule
+from aggregators.columns import sorted_columns
+from aggregators.rule import Kept, Rule
 
 
-def trimmed_mean(updates: Tensor, *, f: int) -> tuple[Tensor, Tensor]:
+def trimmed_mean(updates: Tensor, *, f: int) -> Kept:
     """Drop the f largest and f smallest values of each coordinate, average the rest.
 
     The kept values are summed, in float64: subtracting the extremes from the full sum, as some
@@ -18,8 +18,7 @@ def trimmed_mean(updates: Tensor, *, f: int) -> tuple[Tensor, Tensor]:
         f: Clients that may be Byzantine, a count. Needs n >= 2f + 1. The paper's beta is f/n.
 
     Returns:
-        The trimmed means, shape (d,), float64, and for each row the number of coordinates at
-        which its value lies between the least and the greatest kept one, shape (n,), float64.
+        The trimmed means, float64, and the least and the greatest value that had a say.
 
     Raises:
         ValueError: If n < 2f + 1.
@@ -31,7 +30,7 @@ def trimmed_mean(updates: Tensor, *, f: int) -> tuple[Tensor, Tensor]:
     RULE.check_clients(n, f)
     kept = sorted_columns(updates)[:, f : n - f]
     values = kept.to(torch.float64).mean(dim=1)
-    return values, count_within(updates, kept[:, 0], kept[:, -1])
+    return Kept(values, kept[:, 0], kept[:, -1])
 
 
 RULE = Rule(

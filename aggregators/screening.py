@@ -1,0 +1,107 @@
+"""What a caller may hand in: checked before anything is computed, never modified."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from aggregators.rows import Rows
+
+if TYPE_CHECKING:
+    from aggregators.aggregation import Plan
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def check_rows(updates: Rows) -> Rows:
+    """Refuse what is no (n, d) tensor, nor a sequence of n rows of d finite-able numbers."""
+    if not isinstance(updates, Tensor):
+        raise TypeError(
+            f"updates needs to be a torch tensor: got {type(updates).__name__}; "
+            "stack the clients' updates into one (n, d) tensor"
+        )
+    if updates.ndim != 2 or updates.layout != torch.strided:
+        raise ValueError(
+            f"updates needs the shape (n, d), dense: got {tuple(updates.shape)}, "
+            f"{updates.layout}; flatten each client's update to one row"
+        )
+    return updates.detach()
+
+
+def check_values(updates: Rows) -> None:
+    """Refuse other numbers than the engine sums, and rows without coordinates."""
+    dtype = updates[0].dtype
+    if dtype not in DTYPES:
+        names = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
+        raise ValueError(f"updates needs a floating dtype ({names}): got {dtype}; convert it first")
+    if updates[0].numel() == 0:
+        raise ValueError(
+            f"updates needs d >= 1 coordinates: got the empty shape ({len(updates)}, 0); "
+            "send at least one"
+        )
+
+
+def check_finite(rows: Rows, squares: Tensor) -> None:
+    """Refuse rows that are not finite, or whose squared norm leaves float64."""
+    suspects = (~squares.isfinite()).nonzero().flatten().tolist()
+    bad = [i for i in suspects if not rows[i].isfinite().all()]
+    if bad:
+        raise ValueError(
+            f"updates needs finite values: got inf or nan in rows {bad}; "
+            "reject these clients before aggregating"
+        )
+    if suspects:
+        raise ValueError(
+            f"updates needs squared norms within float64: got an overflow in rows {suspects}; "
+            "reject these clients before aggregating"
+        )
+
+
+def check_point(point: Tensor | None, rows: Rows, owner: str, name: str) -> Tensor:
+    """Refuse an extra point that is no finite row like the others; return it on their device."""
+    if point is None:
+        raise ValueError(f"{owner} needs the server's own update: got no {name}; hand in {name}=")
+    right = point.shape == rows[0].shape and point.dtype in DTYPES
+    if not right or not point.isfinite().all():
+        raise ValueError(
+            f"{owner} needs a finite floating {name} of shape {tuple(rows[0].shape)}: "
+            f"got {point.dtype} {tuple(point.shape)}; hand in the state of the last round"
+        )
+    return point.detach().to(rows[0].device)
+
+
+def check_shares(shares: Tensor | None, n: int, plan: Plan, f: int) -> Tensor | None:
+    """Bring the owner's weights to sum to one, or refuse them.
+
+    Raises:
+        ValueError: If the rule has no use for weights, they are not n positive finite numbers, or
+            the f largest make up half of the sum: then f liars could be the majority.
+    """
+    if shares is None:
+        return None
+    rule = plan.last.rule
+    if not rule.takes_shares:
+        raise ValueError(
+            f"{rule.name} takes no client weights: it does not average its clients one by one; "
+            "leave them out, or name mean, geometric_median or centered_clipping"
+        )
+    if plan.chain:
+        raise ValueError(
+            "client weights need a rule without mixing: a mixed row belongs to several clients; "
+            "leave out one of the two"
+        )
+    given = torch.as_tensor(shares, dtype=torch.float64).detach().cpu()
+    if given.shape != (n,) or not given.isfinite().all() or not (given > 0).all():
+        raise ValueError(
+            f"client weights need {n} positive finite numbers, one per row: got "
+            f"{tuple(given.shape)}, {given.tolist()[:8]}"
+        )
+    given = given / given.sum()
+    if f and rule.needs_f and float(given.sort().values[n - f :].sum()) >= 0.5:
+        raise ValueError(
+            f"client weights need the f={f} largest to stay under half of the sum: got "
+            f"{float(given.sort().values[n - f :].sum()):.3f}; lower them or f"
+        )
+    return given
