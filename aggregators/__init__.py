@@ -155,7 +155,7 @@ def aggregate_with_report(
         updates,
         plan(name, mixing=mixing, **options),
         f=f,
-        memory=Memory(state or {}, range(len(updates)) if clients is None else clients),
+        memory=Memory(state or {}, clients),
         given=gram,
         reference=reference,
         generator=generator,

@@ -7,8 +7,8 @@ from aggregators.gram import Gram, middle
 from aggregators.rule import Combination, Option, Rule
 
 
-def _robust_start(gram: Gram) -> Tensor:
-    """Weigh each client by 1/m², m its median distance to all clients, itself included: (p,).
+def _robust_start(gram: Gram, shares: Tensor) -> Tensor:
+    """Weigh each client by its share times 1/m², m its median distance to all, itself too: (p,).
 
     With f < n/2, a row at 1e30 has m near 1e30 and does not move the start, while from the mean
     Weiszfeld comes back from there by a factor f/(n-f) a step only. Nothing is selected, so
@@ -21,12 +21,18 @@ def _robust_start(gram: Gram) -> Tensor:
     least = medians.min()
     pulls = (least / medians).square() if least > 0 else (medians == 0).to(torch.float64)
     weights = torch.zeros(n + gram.num_extra, dtype=torch.float64)
-    weights[:n] = pulls / pulls.sum()
+    weights[:n] = pulls * shares / (pulls * shares).sum()
     return weights
 
 
 def geometric_median(
-    gram: Gram, *, f: int, max_steps: int = 32, nu: float = 1e-6, tolerance: float = 1e-8
+    gram: Gram,
+    *,
+    f: int,
+    max_steps: int = 32,
+    nu: float = 1e-6,
+    tolerance: float = 1e-8,
+    shares: Tensor | None = None,
 ) -> Combination:
     """Minimise the sum of distances by smoothed Weiszfeld steps on the Gram matrix.
 
@@ -42,6 +48,7 @@ def geometric_median(
         max_steps: Most Weiszfeld steps.
         nu: The floor of a distance, relative to the scale.
         tolerance: Stops at a step no longer than this, relative to the scale.
+        shares: The owner's weights of the distances, summing to one, shape (n,); all alike if None.
 
     Returns:
         Weights that sum to one. Facts: ``steps``, ``scale``.
@@ -55,12 +62,13 @@ def geometric_median(
     """
     n = gram.num_clients
     RULE.check_clients(n, f)
-    point = gram.affine(_robust_start(gram))
+    own = torch.full((n,), 1 / n, dtype=torch.float64) if shares is None else shares
+    point = gram.affine(_robust_start(gram, own))
     distances = gram.distances_to(point)
     scale = middle(distances)
     steps, moved = 0, torch.inf
     while scale > 0 and steps < max_steps and moved > tolerance * scale:
-        pulls = 1 / distances.clamp(min=nu * scale)
+        pulls = own / distances.clamp(min=nu * scale)
         following = torch.zeros_like(point)
         following[:n] = pulls / pulls.sum()
         moved = gram.length(following - point)
@@ -77,6 +85,11 @@ RULE = Rule(
     min_clients=lambda f: 2 * f + 1,
     kind="gram",
     function=geometric_median,
+    cost="n² d for the Gram, whatever the number of steps",
+    kappa="4 (1 + f/(n-2f))²",
+    bound=lambda n, f: 4 * (1 + f / (n - 2 * f)) ** 2,
+    reading="smoothed Weiszfeld; floor and stop relative to the median distance",
+    takes_shares=True,
     options={
         "max_steps": Option("Most Weiszfeld steps", int, 32, 1, 100_000),
         "nu": Option("Floor of a distance, relative to the median distance", float, 1e-6, 1e-9, 1),

@@ -51,4 +51,8 @@ RULE = Rule(
     min_clients=lambda f: 2 * f + 3,
     kind="gram",
     function=krum,
+    cost="n² d for the Gram",
+    kappa="6 (1 + f/(n-2f))",
+    bound=lambda n, f: 6 * (1 + f / (n - 2 * f)),
+    reading="squared distances to the n-f-2 nearest others, the client itself not counted",
 )

@@ -20,10 +20,11 @@ class Memory:
     Attributes:
         state: Of the last round's Aggregation; empty in the first.
         clients: A lasting number for each row; rules with a history find their row by it.
+            None: the rows are the clients 0 to n-1.
     """
 
     state: Mapping[str, Tensor] = field(default_factory=dict)
-    clients: Sequence[int] = ()
+    clients: Sequence[int] | None = None
 
     def after(self, rule: Rule, rows: Rows, aggregate: Tensor) -> dict[str, Tensor]:
         """The state to carry on, once the aggregate is known."""
@@ -32,7 +33,7 @@ class Memory:
         if rule.memory != "history":
             return {}
         known = dict(zip(self._known(), self.state.get("history", ()), strict=True))
-        for client, row in zip(self.clients, rows, strict=True):
+        for client, row in zip(self.senders(len(rows)), rows, strict=True):
             past = known.get(client)
             known[client] = row.clone() if past is None else past.to(row.device) + row
         order = sorted(known)
@@ -47,6 +48,10 @@ class Memory:
         if client not in known:
             return torch.zeros_like(like)
         return self.state["history"][known.index(client)].to(like.device)
+
+    def senders(self, num_rows: int) -> list[int]:
+        """The number of each row's client."""
+        return list(range(num_rows)) if self.clients is None else [int(c) for c in self.clients]
 
     def _known(self) -> list[int]:
         return [int(client) for client in self.state.get("clients", torch.empty(0)).tolist()]
@@ -68,13 +73,13 @@ def recall(rule: Rule, memory: Memory, rows: Rows) -> list[Tensor]:
     if rule.memory != "history":
         return []
     _check_history(rule, memory, rows)
-    return [memory.past(client, rows[0]) for client in memory.clients]
+    return [memory.past(client, rows[0]) for client in memory.senders(len(rows))]
 
 
 def _check_history(rule: Rule, memory: Memory, rows: Rows) -> None:
-    if len(set(memory.clients)) != len(rows):
+    if len(set(memory.senders(len(rows)))) != len(rows):
         raise ValueError(
-            f"{rule.name} needs one number per client: got {list(memory.clients)} for "
+            f"{rule.name} needs one number per client: got {memory.senders(len(rows))} for "
             f"{len(rows)} rows; hand in clients="
         )
     history, known = memory.state.get("history"), memory.state.get("clients")

@@ -56,6 +56,8 @@ RULE = Rule(
     min_clients=lambda f: 2 * f + 3,
     kind="gram",
     function=multi_krum,
+    cost="n² d for the Gram",
+    reading="all n scored once; m = n-f unless given; the picks weigh alike",
     options={"m": Option("How many updates to average; null is n - f", int, None, 1)},
     limit=_limit,
 )
