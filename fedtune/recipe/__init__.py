@@ -1,8 +1,8 @@
 """A recipe: YAML in, one frozen, typed, bounded object out."""
 
+from fedtune.recipe.aggregator import Aggregator
 from fedtune.recipe.errors import RecipeError
 from fedtune.recipe.schema import (
-    Aggregator,
     Attack,
     Checkpoint,
     Data,

@@ -25,9 +25,9 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return " ".join(part for part in parts if part)
 
 
-def guess(word: str, known: Iterable[str]) -> str:
+def guess(word: str, known: Iterable[str], *, cutoff: float = 0.5) -> str:
     """Say which of ``known`` a mistyped ``word`` may have meant; empty if none is near."""
-    close = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word, sorted(known), n=1, cutoff=cutoff)
     return f"did you mean {close[0]!r}?" if close else ""
 
 
@@ -38,7 +38,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> RecipeError:
 
 
 # What pydantic puts into the path of a `str | Source` or `str | list[str]`: no key of the recipe.
-_BRANCHES = {"str", "Source", "list[str]"}
+_BRANCHES = {"str", "Source", "list[str]", "dict[str,any]"}
 
 
 def _is_other_branch(item: dict[str, Any]) -> bool:

@@ -5,21 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from fedtune.recipe.aggregator import Aggregator
 from fedtune.recipe.errors import nearest
+from fedtune.recipe.section import Named, Section
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
-
-
-class Section(BaseModel):
-    """A frozen mapping that refuses keys it does not know."""
-
-    # JSON has no infinity: without the constants it would travel as null.
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, protected_namespaces=(), ser_json_inf_nan="constants"
-    )
 
 
 class Model(Section):
@@ -46,6 +39,9 @@ class Lora(Section):
         default_factory=list, description="trained whole; they travel"
     )
     use_rslora: bool = False
+    train: Literal["both", "b_only", "alternate"] = Field(
+        "both", description="b_only: A as it was drawn; alternate: B, then A, a round each"
+    )
 
 
 class Source(Section):
@@ -126,57 +122,6 @@ class Federation(Section):
         return self.clients_per_round or self.num_clients
 
 
-class _Named(BaseModel):
-    """A section whose further keys are the options of the thing that it names."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The keys beyond the section's own."""
-        return dict(self.model_extra or {})
-
-
-class Aggregator(_Named):
-    """The rule that combines the updates. Its own options stand beside `name`."""
-
-    name: str = "mean"
-    f: int = Field(0, ge=0, le=5000, description="Byzantine clients to withstand, of each round's")
-    mixing: list[str] = Field(default_factory=list, description="run before the rule, in order")
-    geometry: Literal["factors"] = Field("factors", description="A and B laid end to end")
-
-    @model_validator(mode="after")
-    def _rule_is_known(self) -> Aggregator:
-        from aggregators import AGGREGATORS, MIXINGS
-
-        if self.name not in AGGREGATORS:
-            raise ValueError(f"no aggregator {self.name!r}; {nearest(self.name, AGGREGATORS)}")
-        for mixing in self.mixing:
-            if mixing not in MIXINGS:
-                raise ValueError(f"no mixing {mixing!r}; {nearest(mixing, MIXINGS)}")
-        AGGREGATORS[self.name].check_options(self.options)
-        return self
-
-    def min_clients(self) -> int:
-        """The fewest replies with which rule and mixings may run at this f."""
-        from aggregators import AGGREGATORS, MIXINGS
-
-        needs = [AGGREGATORS[self.name].min_clients(self.f)]
-        needs += [MIXINGS[name].min_clients(self.f) for name in self.mixing]
-        if isinstance(m := self.options.get("m"), int):  # multi_krum averages m of n - f
-            needs.append(self.f + m)
-        return max(needs)
-
-    def conditions(self) -> str:
-        """The conditions on (n, f) in words."""
-        from aggregators import AGGREGATORS, MIXINGS
-
-        parts = [f"{self.name} needs {AGGREGATORS[self.name].condition}"]
-        parts += [f"{name} needs {MIXINGS[name].condition}" for name in self.mixing]
-        parts += [f"m={m} needs n >= f + m" for m in [self.options.get("m")] if m is not None]
-        return ", ".join(parts)
-
-
 class Outer(Section):
     """The optimizer that steps the anchor with minus the aggregate as its gradient."""
 
@@ -206,7 +151,7 @@ class Outer(Section):
         return self
 
 
-class Attack(_Named):
+class Attack(Named):
     """Who lies and how: simulation only. The rule never sees this section."""
 
     name: str
@@ -227,6 +172,7 @@ class Attack(_Named):
                 f"{self.name} has no use for knowledge {self.knowledge!r}; "
                 f"it takes {', '.join(attack.knowledge)}"
             )
+        self.refuse_misspelt(attack.options)
         attack.check_options(self.options)
         return self
 
@@ -274,12 +220,14 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _counts_fit(self) -> Recipe:
-        sample, need = self.federation.sample_size, self.aggregator.min_clients()
-        if sample < need:
+        sample, f = self.federation.sample_size, self.aggregator.f
+        try:
+            self.aggregator.plan().check_clients(sample, f)
+        except ValueError as error:
+            reason = str(error).replace("wait for", "ask at least")
             raise ValueError(
-                f"aggregator.f: f={self.aggregator.f} is too large for n={sample} clients a round: "
-                f"{self.aggregator.conditions()}; lower f or ask at least {need} clients"
-            )
+                f"aggregator.f: f={f} does not fit n={sample} clients a round: {reason}"
+            ) from None
         if self.attack and self.attack.num_attackers > self.federation.num_clients:
             raise ValueError(
                 f"attack.num_attackers: got {self.attack.num_attackers} of "

@@ -80,7 +80,7 @@ def summarise(records: Sequence[Record]) -> RunFacts:
 
 def describe(recipe: Recipe) -> str:
     """A recipe in one line of ASCII: mixing, rule, f, outer optimizer, attack."""
-    rule = " + ".join([*recipe.aggregator.mixing, recipe.aggregator.name])
+    rule = " + ".join([*recipe.aggregator.mixing_names, recipe.aggregator.name])
     parts = [f"{rule}, f={recipe.aggregator.f}", recipe.outer.name]
     attack = recipe.attack
     if attack is not None and attack.num_attackers:

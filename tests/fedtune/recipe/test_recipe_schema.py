@@ -100,8 +100,8 @@ def test_f_is_bounded_by_rule_and_mixing(name, mixing, f, n, fits):
 
 def test_f_too_large_says_need_got_do():
     assert refusal({"aggregator": {"name": "krum", "f": 4, "mixing": ["nnm"]}}) == (
-        "aggregator.f: f=4 is too large for n=10 clients a round: krum needs n >= 2f + 3, "
-        "nnm needs n >= 2f + 1; lower f or ask at least 11 clients"
+        "aggregator.f: f=4 does not fit n=10 clients a round: krum needs n >= 2f + 3: "
+        "got n=10, f=4; lower f or ask at least 11 clients"
     )
 
 
@@ -201,5 +201,54 @@ def test_a_recipe_is_frozen():
 def test_multi_krums_m_counts_in_the_bound_on_n():
     # m = 8 of n - f: n = 10, f = 2 is just enough; m = 9 is not.
     assert load_recipe("quickstart", ["aggregator={name: multi_krum, f: 2, m: 8}"])
-    with pytest.raises(RecipeError, match=r"m=9 needs n >= f \+ m.*at least 11"):
+    with pytest.raises(RecipeError, match=r"m <= n - f: got m=9, n=10, f=2; set m to 8"):
         load_recipe("quickstart", ["aggregator={name: multi_krum, f: 2, m: 9}"])
+
+
+@pytest.mark.parametrize(
+    ("section", "reason"),
+    [
+        ({"geometri": "product"}, "unknown key 'geometri'; did you mean 'geometry'?"),
+        ({"combination": "exact"}, "are of geometry: product"),
+        ({"residual": "carry"}, "are of geometry: product"),
+        ({"name": "median", "geometry": "product"}, "has no use for products without a mixing"),
+        (
+            {"name": "median", "geometry": "product", "mixing": ["nnm"], "combination": "dense"},
+            "dense takes no mixing",
+        ),
+        (
+            {"name": "median", "geometry": "product", "mixing": ["nnm"], "combination": "exact"},
+            "works on coordinates",
+        ),
+        ({"geometry": "product", "combination": "dense"}, "dense is for rules on columns"),
+        (
+            {"geometry": "product", "combination": "factors", "residual": "carry"},
+            "residual: carry is of combination: exact and dense",
+        ),
+    ],
+)
+def test_what_a_geometry_cannot_do_is_refused_with_the_reason(section, reason):
+    problem = refusal({"aggregator": {"name": "mean", **section}})
+    assert problem.startswith("aggregator: ")
+    assert reason in problem
+
+
+@pytest.mark.parametrize(
+    ("section", "combined_by"),
+    [
+        ({}, "factors"),
+        ({"geometry": "product"}, "exact"),
+        ({"geometry": "product", "combination": "factors"}, "factors"),
+        ({"geometry": "product", "name": "median", "mixing": ["nnm"]}, "factors"),
+        ({"geometry": "product", "name": "median", "combination": "dense"}, "dense"),
+    ],
+)
+def test_the_combination_follows_from_geometry_and_rule(section, combined_by):
+    assert parse_recipe({"aggregator": section}).aggregator.combined_by == combined_by
+
+
+def test_a_mixing_may_bring_options():
+    section = {"name": "mean", "mixing": ["nnm", {"name": "nnm"}]}
+    assert parse_recipe({"aggregator": section}).aggregator.mixing_names == ["nnm", "nnm"]
+    section = {"name": "mean", "mixing": [{"name": "nnm", "s": 2}]}
+    assert "unknown option of nnm: got 's'" in refusal({"aggregator": section})

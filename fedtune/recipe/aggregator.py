@@ -1,0 +1,137 @@
+"""The aggregator section: rule, mixings, geometry, and whether they go together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, model_validator
+
+from fedtune.recipe.errors import nearest
+from fedtune.recipe.section import Named
+
+if TYPE_CHECKING:
+    from aggregators import Plan
+
+Combination = Literal["factors", "exact", "dense"]
+
+
+class Aggregator(Named):
+    """The rule that combines the updates. Its own options stand beside `name`."""
+
+    name: str = "mean"
+    f: int = Field(0, ge=0, le=5000, description="Byzantine clients to withstand, of each round's")
+    mixing: list[str | dict[str, Any]] = Field(
+        default_factory=list,
+        description="run before the rule, in order: names, or {name: bucketing, s: 2}",
+    )
+    geometry: Literal["factors", "product"] = Field(
+        "factors", description="judge A and B laid end to end, or what the model feels: BA"
+    )
+    combination: Combination | None = Field(
+        None,
+        description="product: exact (sum of w BA, back to rank r; the default of a rule on the "
+        "Gram matrix), factors (rows in the anchor's gauge; the default of a rule on columns), "
+        "dense (a rule on columns on BA itself, block by block: n d_out d_in each module)",
+    )
+    residual: Literal["drop", "carry"] = Field(
+        "drop", description="exact, dense: what becomes of what rank r cannot hold"
+    )
+    max_condition: float = Field(
+        1e3, gt=1, le=1e12, description="product: refuse a client in a more lopsided gauge"
+    )
+    client_weights: list[float] | None = Field(
+        None, description="one per client, of your own choosing: sizes that you know to be true"
+    )
+
+    @model_validator(mode="after")
+    def _rule_is_known(self) -> Aggregator:
+        from aggregators import AGGREGATORS, MIXINGS
+
+        if self.name not in AGGREGATORS:
+            raise ValueError(f"no aggregator {self.name!r}; {nearest(self.name, AGGREGATORS)}")
+        for name in self.mixing_names:
+            if name not in MIXINGS:
+                raise ValueError(f"no mixing {name!r}; {nearest(name, MIXINGS)}")
+        self.refuse_misspelt(AGGREGATORS[self.name].options)
+        self.plan()
+        self._check_geometry()
+        return self
+
+    @property
+    def mixing_names(self) -> list[str]:
+        """The mixings' names, in order."""
+        return [
+            each if isinstance(each, str) else str(each.get("name", "")) for each in self.mixing
+        ]
+
+    @property
+    def combined_by(self) -> Combination:
+        """How the weighted updates become one: the key, or its default."""
+        from aggregators import AGGREGATORS
+
+        if self.combination is not None:
+            return self.combination
+        on_gram = AGGREGATORS[self.name].kind == "gram"
+        return "exact" if self.geometry == "product" and on_gram else "factors"
+
+    def plan(self) -> Plan:
+        """The rule after its mixings, all options checked."""
+        from aggregators import plan
+
+        return plan(self.name, mixing=self.mixing, **self.options)
+
+    def is_defined(self, num_clients: int) -> bool:
+        """Whether rule and mixings may run on so many replies at this f."""
+        try:
+            self.plan().check_clients(num_clients, self.f)
+        except ValueError:
+            return False
+        return True
+
+    def conditions(self) -> str:
+        """The conditions on (n, f) in words."""
+        from aggregators import AGGREGATORS, MIXINGS
+
+        rules = [AGGREGATORS[self.name], *(MIXINGS[name] for name in self.mixing_names)]
+        return ", ".join(f"{rule.name} needs {rule.condition}" for rule in rules)
+
+    def _check_geometry(self) -> None:
+        """Refuse what has no meaning in the geometry asked for, with the reason."""
+        if self.geometry == "factors":
+            if self.combination not in {None, "factors"} or self.residual != "drop":
+                raise ValueError(
+                    "combination exact or dense, and residual, are of geometry: product"
+                )
+            return
+        plan = self.plan()
+        rule = plan.last.rule
+        if rule.memory == "history":
+            raise ValueError(
+                f"{rule.name} keeps each client's sum of updates, which has no fixed rank: "
+                "it needs geometry: factors"
+            )
+        if rule.kind == "gram" and self.combined_by == "dense":
+            raise ValueError(f"{rule.name} weighs whole clients: dense is for rules on columns")
+        if rule.kind == "gram" and self.combined_by == "exact" and self.options.get("noise"):
+            raise ValueError(
+                "noise on a product has no meaning at rank r: write combination: factors"
+            )
+        if rule.kind == "columns":
+            self._check_columns(rule.name, mixes=bool(plan.chain))
+        if self.residual == "carry" and self.combined_by == "factors":
+            raise ValueError("residual: carry is of combination: exact and dense")
+
+    def _check_columns(self, name: str, *, mixes: bool) -> None:
+        if self.combined_by == "exact":
+            raise ValueError(
+                f"{name} works on coordinates, not on weights of clients: combination must be "
+                "factors (after a mixing) or dense"
+            )
+        if self.combined_by == "dense" and mixes:
+            raise ValueError("combination: dense takes no mixing: leave one of the two out")
+        if self.combined_by == "factors" and not mixes:
+            raise ValueError(
+                f"{name} has no use for products without a mixing: it looks at coordinates alone. "
+                "Add mixing: [nnm], or ask for it on BA itself with combination: dense, at the "
+                "cost of n d_out d_in for each module"
+            )
