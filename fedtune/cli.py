@@ -118,12 +118,23 @@ def check(recipe: RecipeName, overrides: Overrides = None) -> None:
 @app.command("list")
 def list_(
     what: Annotated[Listed | None, typer.Argument(help="Default: everything.")] = None,
+    long: Annotated[
+        bool, typer.Option(help="Rules and mixings: condition, kappa, cost, reading of the paper.")
+    ] = False,
 ) -> None:
-    """List what a recipe can name: name, one line, paper."""
-    from fedtune.listing import rows_of
+    """List what a recipe can name: name, one line, paper.
+
+    fedtune list aggregators --long
+    """
+    from fedtune.listing import facts_of, rows_of
+    from fedtune.report.rule_facts import facts_table
 
     with _one_screen_errors():
         for kind in [what] if what else list(Listed):
+            if long and (what or kind in {Listed.AGGREGATORS, Listed.MIXINGS}):
+                for name, facts in facts_of(kind.value):
+                    out.print(facts_table(name, facts))
+                continue
             table = Table(title=kind.value, title_justify="left")
             for column in ("name", "what it is", "source"):
                 table.add_column(column, overflow="fold")

@@ -32,6 +32,53 @@ def rows_of(kind: str) -> Iterator[tuple[str, str, str]]:
             yield name, _head(path.read_text(encoding="utf-8")), f"fedtune run {name}"
 
 
+def facts_of(kind: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """All that the rules or the mixings say of themselves: name, and label -> words.
+
+    Raises:
+        ValueError: If the kind is another: only rules and mixings say so much.
+    """
+    if kind not in {"aggregators", "mixings"}:
+        raise ValueError(f"--long is of aggregators and mixings: got {kind}; leave it out")
+    from aggregators import AGGREGATORS, MIXINGS
+
+    for rule in (AGGREGATORS if kind == "aggregators" else MIXINGS).values():
+        facts = {
+            "what": rule.summary,
+            "needs": rule.condition,
+            "kappa": rule.kappa,
+            "cost": rule.cost,
+            "reading": rule.reading,
+            "options": "; ".join(_describe(name, each) for name, each in rule.options.items()),
+            "on": _ON[rule.kind],
+            "takes": ", ".join(word for flag, word in _TAKES.items() if getattr(rule, flag)),
+            "source": rule.source,
+        }
+        yield rule.name, {label: words for label, words in facts.items() if words}
+
+
+def as_markdown(kind: str) -> str:
+    """The same as a Markdown page's part: one heading a rule."""
+    parts = []
+    for name, facts in facts_of(kind):
+        lines = [f"- *{label}*: {words}" for label, words in facts.items() if label != "what"]
+        parts.append("\n".join([f"### {name}", "", f"{facts['what']}.", "", *lines]))
+    return "\n\n".join(parts) + "\n"
+
+
+_ON = {"gram": "the Gram matrix", "columns": "the columns", "mixing": "the Gram matrix"}
+_TAKES = {
+    "takes_shares": "client weights",
+    "takes_reference": "the server's own update",
+    "takes_generator": "a generator",
+    "memory": "its state of the last round",
+}
+
+
+def _describe(name: str, option: Any) -> str:  # noqa: ANN401  an Option; aggregators load late
+    return f"`{name}` ({option.summary[0].lower()}{option.summary[1:]}; {option.default})"
+
+
 def _options(options: Mapping[str, Any]) -> str:
     """The options that stand beside a name in a recipe, with their defaults."""
     told = [f"{name}={option.default}" for name, option in options.items()]

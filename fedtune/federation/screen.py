@@ -14,6 +14,7 @@ from fedtune.adapters.layout import Layout, check_same_names
 from fedtune.federation import wire
 
 NPY_HEADER_BYTES = 1024
+FLOAT32 = np.dtype("<f4")
 MAX_WORDS = 32
 MAX_WORD_BYTES = 4096
 MAX_METRICS = 64
@@ -95,14 +96,22 @@ def _read_row(record: ArrayRecord, layout: Layout) -> Tensor:
         raise RefusedError(str(error)) from error
     row = torch.empty(layout.size, dtype=torch.float32)
     for name, target in layout.unflatten(row).items():
-        values = _read_array(name, record[name], tuple(target.shape))
+        values = read_array(name, record[name], tuple(target.shape))
         target.copy_(torch.from_numpy(values))
     return row
 
 
-def _read_array(name: str, array: Array, shape: tuple[int, ...]) -> np.ndarray:
-    """Read one array by the shape it must have; what its header claims allocates nothing."""
-    body_bytes = math.prod(shape) * 4
+def read_array(
+    name: str, array: Array, shape: tuple[int, ...], dtype: np.dtype = FLOAT32
+) -> np.ndarray:
+    """Read one array by the shape and dtype that it must have, as a copy.
+
+    What its header claims allocates nothing.
+
+    Raises:
+        RefusedError: If it is anything else, or not finite.
+    """
+    body_bytes = math.prod(shape) * dtype.itemsize
     if len(array.data) > body_bytes + NPY_HEADER_BYTES:
         raise RefusedError(f"{name} needs at most {body_bytes} bytes; got {len(array.data)}")
     if array.stype != "numpy.ndarray":
@@ -111,18 +120,18 @@ def _read_array(name: str, array: Array, shape: tuple[int, ...]) -> np.ndarray:
     version = np.lib.format.read_magic(stream)
     if version != (1, 0):
         raise RefusedError(f"{name} needs npy version (1, 0); got {version}")
-    got_shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-    if dtype != np.dtype("<f4") or fortran:
-        raise RefusedError(f"{name} needs float32 in C order; got {dtype}")
+    got_shape, fortran, got_dtype = np.lib.format.read_array_header_1_0(stream)
+    if got_dtype != dtype or fortran:
+        raise RefusedError(f"{name} needs {dtype} in C order; got {got_dtype}")
     if got_shape != shape or tuple(array.shape) != shape:
         raise RefusedError(f"{name} needs shape {shape}; got {got_shape}")
     body = memoryview(array.data)[stream.tell() :]
     if len(body) != body_bytes:
         raise RefusedError(f"{name} needs {body_bytes} bytes of values; got {len(body)}")
-    values = np.frombuffer(body, dtype="<f4").reshape(shape)
+    values = np.frombuffer(body, dtype=dtype).reshape(shape)
     if not np.isfinite(values).all():
         raise RefusedError(f"{name} holds a value that is not finite")
-    return values.astype(np.float32)  # a copy: torch wants memory that it may write
+    return values.copy()  # torch wants memory that it may write
 
 
 def read_metrics(record: MetricRecord) -> dict[str, float]:
