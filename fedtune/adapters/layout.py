@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -37,6 +37,19 @@ class Layout:
     def hash(self) -> str:
         """SHA-256 of names and shapes, in hex."""
         return hashlib.sha256(json.dumps(self.shapes).encode()).hexdigest()
+
+    def select(self, names: Collection[str]) -> Layout:
+        """The layout of these tensors alone, in this layout's order.
+
+        Raises:
+            ValueError: If a name is not the layout's, or there is none.
+        """
+        known = {name for name, _ in self.shapes}
+        if foreign := sorted(set(names) - known):
+            raise ValueError(f"no tensor {foreign[0]!r} among the {len(known)} of the adapter")
+        if not names:
+            raise ValueError("needs the name of at least one tensor; got none")
+        return Layout(tuple((name, shape) for name, shape in self.shapes if name in set(names)))
 
     def flatten(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """Lay the tensors end to end.
@@ -88,6 +101,6 @@ def check_same_names(got: Mapping[str, object], need: list[str]) -> None:
         parts = [f"lacks {name!r}" for name in missing[:1]]
         parts += [f"brings {name!r}" for name in extra[:1]]
         raise ValueError(
-            f"needs exactly the {len(need)} tensors of the adapter: got {len(got)}, "
+            f"needs exactly the {len(need)} tensors asked for: got {len(got)}, "
             f"{' and '.join(parts)}"
         )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fedtune.adapters.layout import check_same_names
+from fedtune.adapters.part import Part
 from fedtune.recipe import Lora
 
 
@@ -77,6 +79,23 @@ def write(model: PeftModel, tensors: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, target in live.items():
             target.copy_(tensors[name])
+
+
+@contextlib.contextmanager
+def training_only(model: PeftModel, part: Part) -> Iterator[None]:
+    """Let only a part's tensors be trained: those of the other factor take no gradient."""
+    fixed = [
+        parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and not part.holds(name)
+    ]
+    for parameter in fixed:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in fixed:
+            parameter.requires_grad_(True)
 
 
 def save(model: PeftModel, folder: Path) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 import attacks
 from fedtune.adapters.layout import Layout
+from fedtune.adapters.part import Part
 from fedtune.federation import wire
 from fedtune.federation.events import RunStoppedError
 from fedtune.federation.screen import RefusedError, screen
@@ -32,7 +33,7 @@ class Adversary:
         self._attack = recipe.attack
         self._seed = recipe.federation.seed
         self._sample_size = recipe.federation.sample_size
-        self._layout = layout
+        self._layout, self._train = layout, recipe.lora.train
         self._liars = byzantine_clients(recipe)
 
     def corrupt(
@@ -56,7 +57,8 @@ class Adversary:
             return {client: reply for client, reply in replies.items() if client not in liars}
         if level == "data":  # their data lied for them, on their own machines
             return replies
-        rows = self._read(replies, round_, agreement)
+        layout = Part.of_round(self._layout, self._train, round_).layout
+        rows = self._read(replies, layout, round_, agreement)
         liars = [client for client in liars if client in rows]
         if not liars:
             return replies
@@ -66,18 +68,22 @@ class Adversary:
             raise RunStoppedError(f"the simulated attack failed: {error}") from error
         corrupted = dict(replies)
         for client, row in zip(liars, crafted, strict=True):
-            content = wire.replace_delta(replies[client].content, row, self._layout)
+            content = wire.replace_delta(replies[client].content, row, layout)
             corrupted[client].content = content
         return corrupted
 
     def _read(
-        self, replies: dict[int, Message], round_: int, agreement: wire.Agreement
+        self,
+        replies: dict[int, Message],
+        layout: Layout,
+        round_: int,
+        agreement: wire.Agreement,
     ) -> dict[int, Tensor]:
         rows = {}
         for client in sorted(replies):
             try:
                 rows[client], _ = screen(
-                    replies[client], self._layout, round_=round_, agreement=agreement
+                    replies[client], layout, round_=round_, agreement=agreement
                 )
             except RefusedError:
                 continue  # the server will refuse it too, and say why

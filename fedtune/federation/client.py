@@ -53,7 +53,7 @@ def train(message: Message, context: Context) -> Message:
     )
     reply = wire.train_reply(
         trained.delta,
-        worker.layout,
+        worker.part(round_).layout,
         round_=round_,
         agreement=agreement,
         train_loss=trained.train_loss,

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from fedtune.adapters.part import Part
 from fedtune.recipe import Outer
 
 
 class OuterOptimizer:
-    """Holds the anchor, float32, and steps it once per round.
+    """Holds the anchor, float32, and steps a part of it once per round.
+
+    Each part has a state of its own: with one for all, the momentum of B would move B in the rounds
+    that train A.
 
     - ``fedavg``: SGD at lr 1: the anchor moves by the aggregate, to the bit. McMahan et al. 2017,
       https://arxiv.org/abs/1602.05629
@@ -24,50 +26,73 @@ class OuterOptimizer:
     """
 
     def __init__(self, outer: Outer, anchor: Tensor) -> None:
-        self._anchor = torch.nn.Parameter(anchor.to(torch.float32).clone())
-        self._optimizer = _make(outer, self._anchor)
+        self._outer = outer
+        self._anchor = anchor.detach().to(torch.float32).clone()
+        self._states: dict[str, dict[str, Tensor]] = {}
 
     @property
     def anchor(self) -> Tensor:
         """A copy of the global adapter, shape (d,), float32."""
-        return self._anchor.detach().clone()
+        return self._anchor.clone()
 
-    def step(self, aggregate: Tensor) -> None:
-        """Move the anchor along the aggregate of the deltas, shape (d,).
+    def step(self, aggregate: Tensor, part: Part | None = None) -> None:
+        """Move a part of the anchor along the aggregate of its deltas; the rest stays, to the bit.
+
+        Args:
+            aggregate: Shape (d,), of the part's columns.
+            part: What the round has trained; None: the whole anchor, under the name ``both``.
 
         Raises:
             ValueError: If the aggregate has another shape, or it or the anchor that it leads to
                 is not finite; then nothing moves.
         """
-        if aggregate.shape != self._anchor.shape:
-            raise ValueError(f"needs {tuple(self._anchor.shape)}; got {tuple(aggregate.shape)}")
+        columns = self._anchor if part is None else part.take(self._anchor)
+        if aggregate.shape != columns.shape:
+            raise ValueError(f"needs {tuple(columns.shape)}; got {tuple(aggregate.shape)}")
         if not torch.isfinite(aggregate).all():
             raise ValueError("the aggregate is not finite; the anchor stays")
-        anchor, state = self.anchor, self.state()
-        self._anchor.grad = -aggregate.to(torch.float32)
-        self._optimizer.step()
-        self._anchor.grad = None
-        if not all(torch.isfinite(t).all() for t in (self._anchor, *self.state().values())):
-            self._anchor.data.copy_(anchor)
-            self._optimizer.load_state_dict(self._with(state))
+        name = "both" if part is None else part.name
+        columns, state = _step(self._outer, columns, aggregate, self._states.get(name, {}))
+        if not all(torch.isfinite(tensor).all() for tensor in (columns, *state.values())):
             raise ValueError("the step leaves the range of float32; the anchor stays")
+        self._anchor = columns if part is None else part.put(columns, self._anchor)
+        self._states[name] = state
 
     def state(self) -> dict[str, Tensor]:
-        """The optimizer's tensors by name, copied: what a checkpoint holds beside the anchor."""
-        state = self._optimizer.state_dict()["state"].get(0, {})
+        """The optimizers' tensors, copied: what a checkpoint holds beside the anchor.
+
+        Named by part and torch's own name, such as ``b/momentum_buffer``.
+        """
         return {
-            name: torch.as_tensor(value).detach().clone()
-            for name, value in state.items()
-            if value is not None
+            f"{part}/{name}": tensor.clone()
+            for part, state in self._states.items()
+            for name, tensor in state.items()
         }
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Go on from a checkpoint's tensors."""
-        self._optimizer.load_state_dict(self._with(state))
+        self._states = {}
+        for path, tensor in state.items():
+            part, name = path.split("/")
+            self._states.setdefault(part, {})[name] = tensor.clone()
 
-    def _with(self, state: dict[str, Tensor]) -> dict[str, Any]:
-        groups = self._optimizer.state_dict()["param_groups"]
-        return {"state": {0: dict(state)} if state else {}, "param_groups": groups}
+
+def _step(
+    outer: Outer, columns: Tensor, aggregate: Tensor, state: dict[str, Tensor]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """One step of torch's optimizer; columns and state are read, and new ones returned."""
+    parameter = torch.nn.Parameter(columns.clone())
+    optimizer = _make(outer, parameter)
+    if state:
+        copied = {name: tensor.clone() for name, tensor in state.items()}
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": {0: copied}, "param_groups": groups})
+    parameter.grad = -aggregate.to(torch.float32)
+    optimizer.step()
+    after = optimizer.state_dict()["state"].get(0, {})
+    return parameter.detach(), {
+        name: torch.as_tensor(value) for name, value in after.items() if value is not None
+    }
 
 
 def _make(outer: Outer, anchor: torch.nn.Parameter) -> torch.optim.Optimizer:

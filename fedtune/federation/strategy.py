@@ -15,6 +15,7 @@ from torch import Tensor
 
 import aggregators
 from fedtune.adapters.layout import Layout
+from fedtune.adapters.part import Part
 from fedtune.federation import wire
 from fedtune.federation.adversary import Adversary
 from fedtune.federation.events import (
@@ -53,6 +54,7 @@ class RobustStrategy(Strategy):
     ) -> None:
         self.recipe = recipe
         self.layout = layout
+        self.part = Part.of_round(layout, recipe.lora.train, 1)
         self.outer = OuterOptimizer(recipe.outer, anchor)
         self.rule_state: dict[str, Tensor] = {}
         self.roster = Roster({}, {})
@@ -96,10 +98,12 @@ class RobustStrategy(Strategy):
         return False
 
     def begin_round(self, server_round: int) -> None:
-        """Draw the round's clients, and open its record."""
+        """Draw the round's clients, choose what they train, and open the round's record."""
         self._rows = {}
+        self.part = Part.of_round(self.layout, self.recipe.lora.train, server_round)
         self.record = {
             "round": server_round,
+            "trained": self.part.name,
             "attempt": 0,
             "sampled": sample_clients(self.recipe, round_=server_round),
             "refused": {},
@@ -134,7 +138,7 @@ class RobustStrategy(Strategy):
         self.record["upload_bytes"] += sum(map(wire.count_bytes, by_client.values()))
         by_client = self._adversary.corrupt(by_client, round_=server_round, agreement=agreement)
         self._screen(server_round, by_client, agreement)
-        if len(self._rows) < self.recipe.aggregator.min_clients():
+        if not self.recipe.aggregator.is_defined(len(self._rows)):
             return None, None
         started = time.monotonic()
         try:
@@ -207,7 +211,7 @@ class RobustStrategy(Strategy):
         self._gathered = gather(
             grid,
             {client_of[message.metadata.dst_node_id]: message for message in messages},
-            limits=Limits.of(self.recipe, wire.max_reply_bytes(self.layout)),
+            limits=Limits.of(self.recipe, wire.max_reply_bytes(self.part.layout)),
             stop=self._stop,
             on_reply=lambda client, reply: self._tell(round_, client, reply),
         )
@@ -231,7 +235,7 @@ class RobustStrategy(Strategy):
                 if client not in by_client:
                     raise RefusedError("it sent no reply")
                 row, metrics = screen(
-                    by_client[client], self.layout, round_=round_, agreement=agreement
+                    by_client[client], self.part.layout, round_=round_, agreement=agreement
                 )
             except RefusedError as refusal:
                 self._refuse(round_, client, str(refusal))
@@ -247,11 +251,11 @@ class RobustStrategy(Strategy):
             section.name,
             f=section.f,
             mixing=section.mixing,
-            state=self.rule_state,
+            state=_under(self.part, self.rule_state),
             **section.options,
         )
-        self.outer.step(combined.aggregate)
-        self.rule_state = combined.state
+        self.outer.step(combined.aggregate, self.part)
+        self.rule_state = _replaced(self.part, combined.state, self.rule_state)
         norms, distances = combined.report["norms"], combined.report["distances"]
         for i, client in enumerate(clients):
             self.record["clients"][str(client)] |= {
@@ -264,3 +268,15 @@ class RobustStrategy(Strategy):
     def _refuse(self, round_: int, client: int, reason: str) -> None:
         self.record["refused"][str(client)] = reason[:MAX_REASON]
         self._observer(Refused(round_, client, reason))
+
+
+def _under(part: Part, states: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What the rule has kept of the rounds of this part: another part's has other columns."""
+    mine = f"{part.name}/"
+    return {key.removeprefix(mine): kept for key, kept in states.items() if key.startswith(mine)}
+
+
+def _replaced(part: Part, state: dict[str, Tensor], states: dict[str, Tensor]) -> dict[str, Tensor]:
+    mine = f"{part.name}/"
+    others = {key: kept for key, kept in states.items() if not key.startswith(mine)}
+    return others | {f"{mine}{key}": kept for key, kept in state.items()}

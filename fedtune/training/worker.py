@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fedtune.adapters import lora
 from fedtune.adapters.layout import Layout
+from fedtune.adapters.part import Part
 from fedtune.recipe import Recipe, parse_recipe
 from fedtune.seeds import derive
 from fedtune.training import inner_state, sft
@@ -29,7 +30,12 @@ Poison = Callable[[list[dict[str, object]]], list[dict[str, object]]]
 
 @dataclass(frozen=True)
 class Trained:
-    """What a client-round leaves: the delta, and what the client has to say of it."""
+    """What a client-round leaves: the delta, and what the client has to say of it.
+
+    Attributes:
+        delta: Of the round's part alone, a float32 row.
+        train_loss: Mean over the steps.
+    """
 
     delta: Tensor
     train_loss: float
@@ -103,6 +109,10 @@ class Worker:
             for client, part in enumerate(dealt)
         ]
 
+    def part(self, round_: int) -> Part:
+        """What a round, counted from 1, trains and sends."""
+        return Part.of_round(self.layout, self.recipe.lora.train, round_)
+
     def train(
         self,
         anchor: Tensor,
@@ -125,21 +135,24 @@ class Worker:
         order = self._order(client)
         drawn = draw_rows(self.plan, len(rows), seed=self.seed, order=order, round_=round_)
         lora.write(self.model, self.layout.unflatten(anchor))
-        folder = state_folder if self.recipe.federation.inner_optimizer == "keep" else None
+        part = self.part(round_)
+        kept = state_folder if self.recipe.federation.inner_optimizer == "keep" else None
+        folder = kept / part.name if kept else None  # moments are numbered by what is trained
         state = inner_state.load(folder, before=round_) if folder else None
-        loss, state = sft.run_steps(
-            rows.select(drawn),
-            self.model,
-            self.base.tokenizer,
-            self.plan,
-            first_step=(round_ - 1) * self.plan.local_steps,
-            seed=derive(self.seed, "dropout", order, round_),
-            optimizer_state=state,
-        )
+        with lora.training_only(self.model, part):
+            loss, state = sft.run_steps(
+                rows.select(drawn),
+                self.model,
+                self.base.tokenizer,
+                self.plan,
+                first_step=(round_ - 1) * self.plan.local_steps,
+                seed=derive(self.seed, "dropout", order, round_),
+                optimizer_state=state,
+            )
         if folder:
-            kept = self.recipe.checkpoint.keep + 1
-            inner_state.save(state, folder, round_=round_, keep=kept)
-        return Trained(self.layout.flatten(lora.read(self.model)) - anchor, loss)
+            inner_state.save(state, folder, round_=round_, keep=self.recipe.checkpoint.keep + 1)
+        moved = self.layout.flatten(lora.read(self.model)) - anchor
+        return Trained(part.take(moved), loss)
 
     def measure(self, row: Tensor, *, client: int | None = None) -> Figures:
         """Held-out figures of an adapter: of the global split, or of one client's own rows."""

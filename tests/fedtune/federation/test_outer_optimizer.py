@@ -6,6 +6,8 @@ Not proven here: that any of them trains well; see the docs on lr / (1 - momentu
 import pytest
 import torch
 
+from fedtune.adapters.layout import Layout
+from fedtune.adapters.part import Part
 from fedtune.federation.checkpoint import Checkpoint, load_latest
 from fedtune.federation.outer import OuterOptimizer
 from fedtune.recipe import Outer
@@ -135,9 +137,9 @@ def test_the_anchor_that_is_handed_out_is_a_copy():
     optimizer = OuterOptimizer(Outer(name="nesterov"), torch.zeros(3))
     optimizer.step(torch.ones(3))
     optimizer.anchor.fill_(7.0)
-    optimizer.state()["momentum_buffer"].fill_(7.0)
+    optimizer.state()["both/momentum_buffer"].fill_(7.0)
     assert optimizer.anchor.max() < 2
-    assert optimizer.state()["momentum_buffer"].max() < 2
+    assert optimizer.state()["both/momentum_buffer"].max() < 2
 
 
 def test_a_step_out_of_range_moves_nothing():
@@ -152,3 +154,55 @@ def test_a_step_out_of_range_moves_nothing():
         assert all(torch.equal(optimizer.state()[name], value) for name, value in state.items())
         optimizer.step(torch.tensor([1.0, 1.0]))
         assert torch.isfinite(optimizer.anchor).all()
+
+
+HALVES = Layout((("q.lora_A.weight", (30,)), ("q.lora_B.weight", (20,))))
+
+
+@pytest.mark.parametrize("outer", EACH, ids=lambda outer: outer["name"])
+def test_two_parts_are_two_optimizers_and_neither_moves_the_other(outer):
+    # The reference is two torch optimizers, each of which sees the rounds of its own part alone.
+    anchor = draw(50, seed=1)
+    parts = [Part.of_round(HALVES, "alternate", round_) for round_ in range(1, 21)]
+    aggregates = [draw(part.layout.size, seed=seed) for seed, part in enumerate(parts)]
+    optimizer = OuterOptimizer(Outer(**outer), anchor)
+    for part, aggregate in zip(parts, aggregates, strict=True):
+        before = optimizer.anchor
+        optimizer.step(aggregate, part)
+        moved = optimizer.anchor != before
+        assert moved[:30].any() == (part.name == "a")
+        assert moved[30:].any() == (part.name == "b")
+    a = walk(outer, aggregates[1::2], anchor[:30])
+    b = walk(outer, aggregates[0::2], anchor[30:])
+    assert torch.equal(optimizer.anchor, torch.cat([a, b]))
+
+
+@pytest.mark.parametrize("outer", EACH, ids=lambda outer: outer["name"])
+@pytest.mark.parametrize("done", [1, 2, 3])
+def test_a_checkpoint_between_two_parts_changes_no_bit(outer, done, tmp_path):
+    parts = [Part.of_round(HALVES, "alternate", round_) for round_ in range(1, 7)]
+    steps = [(draw(part.layout.size, seed=seed), part) for seed, part in enumerate(parts)]
+    whole = OuterOptimizer(Outer(**outer), draw(50, seed=1))
+    for aggregate, part in steps:
+        whole.step(aggregate, part)
+
+    first = OuterOptimizer(Outer(**outer), draw(50, seed=1))
+    for aggregate, part in steps[:done]:
+        first.step(aggregate, part)
+    Checkpoint(done, first.anchor, first.state(), {}, 0, "layout").save(tmp_path, keep=1)
+    loaded = load_latest(tmp_path)
+    again = OuterOptimizer(Outer(**outer), loaded.anchor)
+    again.load_state(loaded.outer)
+    for aggregate, part in steps[done:]:
+        again.step(aggregate, part)
+    assert torch.equal(again.anchor, whole.anchor)
+    assert again.state().keys() == whole.state().keys()
+    assert all(torch.equal(again.state()[name], kept) for name, kept in whole.state().items())
+
+
+def test_an_aggregate_of_another_part_is_refused_and_nothing_moves():
+    optimizer = OuterOptimizer(Outer(name="nesterov"), torch.zeros(50))
+    with pytest.raises(ValueError, match=r"needs \(20,\); got \(30,\)"):
+        optimizer.step(torch.ones(30), Part("b", HALVES))
+    assert not optimizer.anchor.any()
+    assert optimizer.state() == {}

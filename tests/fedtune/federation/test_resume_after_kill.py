@@ -16,9 +16,11 @@ from fedtune.federation.folder import RunFolder
 
 @pytest.fixture
 def stateful(tiny_recipe):
-    """A small run with every kind of state: inner optimizer, momentum, the rule's centre."""
+    """A small run with every kind of state: inner optimizer, momentum, the rule's centre; two of
+    each, as the rounds train B and A in turn.
+    """
     return tiny_recipe(
-        lora={"lora_dropout": 0.1},
+        lora={"lora_dropout": 0.1, "train": "alternate"},
         federation={"num_clients": 3, "clients_per_round": 2, "inner_optimizer": "keep"},
         aggregator={"name": "centered_clipping"},
         outer={"name": "nesterov", "lr": 0.7, "momentum": 0.9},

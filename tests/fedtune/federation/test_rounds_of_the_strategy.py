@@ -115,8 +115,8 @@ WITH_STATE = {
 
 def everything(strategy):
     state = strategy.outer.state()
-    assert set(state) == {"momentum_buffer"}
-    assert set(strategy.rule_state) == {"center"}
+    assert set(state) == {"both/momentum_buffer"}
+    assert set(strategy.rule_state) == {"both/center"}
     return Checkpoint(0, strategy.outer.anchor, state, strategy.rule_state, 0, "").revision
 
 
@@ -164,7 +164,7 @@ def test_the_rules_state_is_carried_from_round_to_round():
         )
         state, anchor = result.state, anchor + result.aggregate
     assert torch.equal(strategy.outer.anchor, anchor)
-    assert torch.equal(strategy.rule_state["center"], state["center"])
+    assert torch.equal(strategy.rule_state["both/center"], state["center"])
 
 
 def test_exactly_as_many_as_the_rule_needs_are_enough():

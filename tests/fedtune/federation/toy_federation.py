@@ -23,9 +23,10 @@ ANCHOR = torch.arange(16, dtype=torch.float32) / 8
 BASE, TOKENIZER = "base of all", "tokenizer of all"
 
 
-def toy_recipe(num_clients, *, aggregator=None, outer=None, attack=None, **federation):
+def toy_recipe(num_clients, *, aggregator=None, outer=None, attack=None, lora=None, **federation):
     return parse_recipe(
         {
+            "lora": lora or {},
             "federation": {"num_clients": num_clients, **federation},
             "aggregator": aggregator or {"name": "mean"},
             "outer": outer or {"name": "fedavg"},
@@ -40,12 +41,12 @@ def toy_delta(client, round_):
     return torch.randn(16, generator=draw)
 
 
-def toy_content(message, row, *, train_loss=1.0):
+def toy_content(message, row, *, train_loss=1.0, layout=LAYOUT):
     """An honest reply's content that carries ``row``."""
     order = message.content.config_records[wire.ORDER]
     agreement = wire.read_agreement(order)
     return wire.train_reply(
-        row, LAYOUT, round_=order["round"], agreement=agreement, train_loss=train_loss
+        row, layout, round_=order["round"], agreement=agreement, train_loss=train_loss
     )
 
 
@@ -129,13 +130,13 @@ class SilentGrid(LocalGrid):
         return super().pull_messages([one for one in pending if is_heard(one)])
 
 
-def toy_strategy(recipe, grid, observer=lambda _: None):
+def toy_strategy(recipe, grid, observer=lambda _: None, *, layout=LAYOUT, anchor=ANCHOR):
     """The real strategy with its roll called, ready for round 1."""
     recipe_json = recipe.model_dump_json()
     strategy = RobustStrategy(
         recipe,
-        LAYOUT,
-        ANCHOR,
+        layout,
+        anchor,
         recipe_json=recipe_json,
         base_hash=BASE,
         tokenizer_hash=TOKENIZER,

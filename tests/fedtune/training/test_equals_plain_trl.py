@@ -26,6 +26,7 @@ KEYS = {
     "max_length": 48,
 }
 ONE_ROUND = {"num_clients": 1, "num_rounds": 1, "local_steps": STEPS, "seed": SEED}
+FIXED = [("b_only", 1, "A"), ("b_only", 2, "A"), ("alternate", 1, "A"), ("alternate", 2, "B")]
 CONV1D = "ignore:fan_in_fan_out is set to False"  # PEFT sets it by itself, and says so
 
 
@@ -57,16 +58,16 @@ def plain_trainer(folder, rows, tmp_path, *, seed, lora_dropout=0.0, **keys):
     )
 
 
-def in_order(rows, mine):
+def in_order(rows, mine, *, round_=1):
     """The client's rows as its steps see them: one shuffle per epoch, by names in DESIGN."""
-    order = []
-    for epoch in range(STEPS * BATCH // len(mine) + 1):
+    order, end = [], round_ * STEPS * BATCH
+    for epoch in range(end // len(mine) + 1):
         draw = np.random.default_rng(derive(SEED, "order", 0, epoch))
         order += [mine[i] for i in draw.permutation(len(mine))]
     trained = [
         name for name in rows.column_names if name in ("prompt", "completion", "text", "messages")
     ]
-    return rows.select(order[: STEPS * BATCH]).select_columns(trained)
+    return rows.select(order[end - STEPS * BATCH : end]).select_columns(trained)
 
 
 def row_of(worker, model):
@@ -135,6 +136,41 @@ def test_dropout_falls_alike(make_worker, tiny_model_folder, small_data, tmp_pat
     set_peft_model_state_dict(trainer.model, worker.layout.unflatten(worker.initial))
     trainer.train()
     assert torch.equal(trained.delta, row_of(worker, trainer.model) - worker.initial)
+
+
+@pytest.mark.parametrize(("train", "round_", "fixed"), FIXED, ids=lambda each: str(each))
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+@pytest.mark.filterwarnings(CONV1D)
+def test_a_round_of_one_factor_is_a_plain_run_with_the_other_fixed(
+    make_worker, tiny_model_folder, small_data, tmp_path, architecture, train, round_, fixed
+):
+    # With weight decay and clipping by the norm, through both of which a fixed factor could tell.
+    constant = {"lr_scheduler_type": "constant", "warmup_steps": 0}
+    worker = make_worker(
+        architecture,
+        train=KEYS | constant,
+        lora={"train": train},
+        federation=ONE_ROUND | {"num_rounds": 2},
+    )
+    draw = torch.Generator().manual_seed(1)  # B = 0 leaves A without a gradient
+    anchor = worker.initial + 0.1 * torch.randn(worker.layout.size, generator=draw)
+    trained = worker.train(anchor, client=0, round_=round_)
+
+    rows = load_dataset("json", data_files=str(small_data("jsonl")), split="train")
+    chosen = in_order(rows, worker.parts[0].train, round_=round_)
+    folder = tiny_model_folder(architecture)
+    trainer = plain_trainer(folder, chosen, tmp_path, seed=derive(SEED, "lora"), **constant)
+    set_peft_model_state_dict(trainer.model, worker.layout.unflatten(anchor))
+    for name, parameter in trainer.model.named_parameters():
+        if f"lora_{fixed}" in name:
+            parameter.requires_grad_(False)
+    loss = trainer.train().training_loss
+
+    moved = worker.layout.unflatten(row_of(worker, trainer.model) - anchor)
+    assert all(tensor.any() != (f"lora_{fixed}" in name) for name, tensor in moved.items())
+    sent = [tensor.flatten() for name, tensor in moved.items() if f"lora_{fixed}" not in name]
+    assert torch.equal(trained.delta, torch.cat(sent))
+    assert trained.train_loss == loss
 
 
 def test_nano_on_python_docs_too(make_worker, tmp_path):

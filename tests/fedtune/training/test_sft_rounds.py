@@ -105,7 +105,7 @@ def test_only_a_few_states_are_kept(make_worker, tmp_path):
     )
     for round_ in range(1, 7):
         worker.train(worker.initial, client=0, round_=round_, state_folder=tmp_path)
-    assert [path.stem for path in sorted(tmp_path.iterdir())] == [
+    assert [path.stem for path in sorted((tmp_path / "both").iterdir())] == [
         "round-000004",
         "round-000005",
         "round-000006",
