@@ -15,13 +15,22 @@ import torch
 from torch import Tensor
 
 from aggregators import (
+    arc,
+    bucketing,
     centered_clipping,
+    cge,
+    clipping,
+    dnc,
+    flame,
+    fltrust,
+    foolsgold,
     geometric_median,
     krum,
     mean,
     median,
-    mixing,
     multi_krum,
+    nnm,
+    norm_clip,
     trimmed_mean,
 )
 from aggregators.aggregation import Aggregation, Plan, Step, run
@@ -51,10 +60,19 @@ AGGREGATORS: dict[str, Rule] = {
     "multi_krum": multi_krum.RULE,
     "geometric_median": geometric_median.RULE,
     "centered_clipping": centered_clipping.RULE,
+    "cge": cge.RULE,
+    "dnc": dnc.RULE,
+    "fltrust": fltrust.RULE,
+    "foolsgold": foolsgold.RULE,
+    "flame": flame.RULE,
+    "norm_clip": norm_clip.RULE,
 }
 
 MIXINGS: dict[str, Rule] = {
-    "nnm": mixing.NNM,
+    "nnm": nnm.RULE,
+    "bucketing": bucketing.RULE,
+    "clipping": clipping.RULE,
+    "arc": arc.RULE,
 }
 
 

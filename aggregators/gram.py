@@ -95,7 +95,7 @@ class Gram:
         Returns:
             Distances, shape (n,). Exactly zero where only rounding is left.
         """
-        n, lengths = self.num_clients, self.centred.diagonal().sqrt()
+        n, lengths = self.num_clients, self.centred.diagonal().clamp(min=0).sqrt()
         towards = self.centred @ coefficients
         squares = self.centred.diagonal() - 2 * towards + coefficients @ towards
         around = (lengths + coefficients.abs() @ lengths).square()

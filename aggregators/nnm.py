@@ -1,8 +1,4 @@
-"""Mixing: replace each row by a combination of rows before a rule sees them.
-
-A mixing is a matrix W over the clients. A rule on the Gram matrix then runs on W G Wᵀ, and its
-weights w come back to the clients as Wᵀ w; nothing of length d is formed.
-"""
+"""Nearest-neighbour mixing: each row becomes the mean of its n-f nearest rows."""
 
 import torch
 
@@ -30,7 +26,7 @@ def nnm(gram: Gram, *, f: int) -> Mixture:
         Allouah et al. 2023 (nearest-neighbour mixing), https://arxiv.org/abs/2302.01772
     """
     n = gram.num_clients
-    NNM.check_clients(n, f)
+    RULE.check_clients(n, f)
     distances = gram.squared_distances().fill_diagonal_(-1)  # itself before its equals
     nearest = distances.sort(dim=1, stable=True).indices[:, : n - f]
     matrix = torch.zeros(n, n, dtype=torch.float64)
@@ -38,7 +34,7 @@ def nnm(gram: Gram, *, f: int) -> Mixture:
     return Mixture(matrix, {"chosen_by": (matrix > 0).sum(dim=0).to(torch.float64).tolist()})
 
 
-NNM = Rule(
+RULE = Rule(
     name="nnm",
     summary="Replace each update by the mean of its n-f nearest, itself included",
     source="Allouah et al. 2023, https://arxiv.org/abs/2302.01772",
@@ -46,4 +42,7 @@ NNM = Rule(
     min_clients=lambda f: 2 * f + 1,
     kind="mixing",
     function=nnm,
+    cost="n² d for the Gram, then n² log n",
+    kappa="turns the kappa of the rule after it into at most 8f/(n-f) * (kappa + 1)",
+    reading="The n-f nearest count the row itself, first among its equals",
 )

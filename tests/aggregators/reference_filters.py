@@ -1,0 +1,188 @@
+"""Slow float64 loops of the papers of the filters and mixings, on the vectors; no Gram, no torch.
+
+Written from the definitions. A rule takes rows of shape (n, d) and f and returns a vector of
+shape (d,); a mixing returns rows. ``reference``, ``history`` and ``order`` are what the rule is
+handed: the server's update, the clients' sums of earlier updates, the shuffle.
+"""
+
+import itertools
+import math
+from fractions import Fraction
+
+import numpy as np
+
+
+def _norm(row):
+    return math.sqrt(math.fsum(float(v) ** 2 for v in row))
+
+
+def _middle(values):
+    ordered = sorted(values)
+    n = len(ordered)
+    return 0.5 * (ordered[(n - 1) // 2] + ordered[n // 2])
+
+
+def _average(rows):
+    total = np.zeros(len(rows[0]))
+    for row in rows:
+        total = total + row
+    return total / len(rows)
+
+
+def _clip(row, radius):
+    length = _norm(row)
+    return row * (radius / length) if length > radius else row.copy()
+
+
+def _order(values, scale=None):
+    """Indices from the least value up; values within 1e-12 of a neighbour tie, by index."""
+    ranked = sorted(range(len(values)), key=lambda i: values[i])
+    groups = [[ranked[0]]]
+    for before, i in itertools.pairwise(ranked):
+        gap = values[i] - values[before]
+        if gap > 1e-12 * (values[i] if scale is None else scale):
+            groups.append([])
+        groups[-1].append(i)
+    return [i for group in groups for i in sorted(group)]
+
+
+def cge(rows, f):
+    order = _order([_norm(row) for row in rows])
+    return _average([rows[i] for i in order[: len(rows) - f]])
+
+
+def dnc_scores(rows):
+    """Squared projections on the top right singular vector; on all of them where they tie."""
+    centred = rows - _average(rows)
+    _, singular, directions = np.linalg.svd(centred, full_matrices=False)
+    scores = np.zeros(len(rows))
+    for value, direction in zip(singular, directions, strict=True):
+        if value**2 >= singular[0] ** 2 * (1 - 1e-9):
+            scores = scores + np.array([math.fsum(row * direction) ** 2 for row in centred])
+    return scores
+
+
+def dnc(rows, f, c=1.0):
+    scores = dnc_scores(rows)
+    order = _order(scores, scale=max(scores))
+    return _average([rows[i] for i in order[: len(rows) - math.ceil(Fraction(str(c)) * f)]])
+
+
+def _cosine(a, b):
+    if not a.any() or not b.any():
+        return 0.0
+    return math.fsum(a / _norm(a) * (b / _norm(b)))
+
+
+def fltrust(rows, f, reference):
+    trust = [max(0.0, _cosine(row, reference)) for row in rows]
+    out = np.zeros(rows.shape[1])
+    for score, row in zip(trust, rows, strict=True):
+        if score > 0:
+            out = out + score / math.fsum(trust) * _norm(reference) * (row / _norm(row))
+    return out
+
+
+def _apart(a, b):
+    """One minus the cosine: half the squared distance of the directions, which keeps its digits.
+
+    A zero vector has no direction: 1. Below 1e-28 it is the rounding of the two directions: 0.
+    """
+    if not a.any() or not b.any():
+        return 1.0
+    half = 0.5 * math.fsum((a / _norm(a) - b / _norm(b)) ** 2)
+    return half if half > 1e-28 else 0.0
+
+
+def foolsgold_trust(rows, history, kappa=1.0):
+    n = len(rows)
+    summed = rows + history
+    apart = [[min(1.0, _apart(summed[i], summed[j])) for j in range(n)] for i in range(n)]
+    v = [max([1 - apart[i][j] for j in range(n) if j != i], default=0.0) for i in range(n)]
+    alpha = []
+    for i in range(n):
+        pardoned = []
+        for j in range(n):
+            if j != i:
+                cosine = 1 - apart[i][j]
+                pardoned.append(cosine * v[i] / v[j] if v[j] > v[i] else cosine)
+        alpha.append(1 - max(pardoned, default=0.0) if summed[i].any() else 0.0)
+    if max(alpha) == 0:
+        return [0.0] * n
+    trust = []
+    for value in alpha:
+        share = value / max(alpha)
+        logit = (
+            math.inf if share == 1 else -math.inf if share == 0 else math.log(share / (1 - share))
+        )
+        trust.append(min(1.0, max(0.0, kappa * (logit + 0.5))))
+    return trust
+
+
+def foolsgold(rows, f, history=None, kappa=1.0):
+    history = np.zeros_like(rows) if history is None else history
+    trust = foolsgold_trust(rows, history, kappa)
+    out = np.zeros(rows.shape[1])
+    for weight, row in zip(trust, rows, strict=True):
+        if weight > 0:
+            out = out + weight / math.fsum(trust) * row
+    return out
+
+
+def majority(distances):
+    """The connected set of the least threshold at which one holds more than half.
+
+    Distances within 1e-9 of the threshold are at it.
+    """
+    n = len(distances)
+    for threshold in sorted({float(v) for row in distances for v in row}):
+        for start in range(n):
+            found, queue = {start}, [start]
+            while queue:
+                i = queue.pop()
+                for j in range(n):
+                    if j not in found and distances[i][j] <= threshold * (1 + 1e-9):
+                        found.add(j)
+                        queue.append(j)
+            if len(found) >= n // 2 + 1:
+                return sorted(found)
+    return None
+
+
+def flame(rows, f, noise=0.0):
+    n = len(rows)
+    distances = [[_apart(rows[i], rows[j]) if i != j else 0.0 for j in range(n)] for i in range(n)]
+    radius = _middle([_norm(row) for row in rows])
+    return _average([_clip(rows[i], radius) for i in majority(distances)])
+
+
+def norm_clip(rows, f, radius=None, noise=0.0):
+    radius = _middle([_norm(row) for row in rows]) if radius is None else radius
+    return _average([_clip(row, radius) for row in rows])
+
+
+def bucketing(rows, f, order, s=2):
+    shuffled = [rows[i] for i in order]
+    return np.array([_average(shuffled[k : k + s]) for k in range(0, len(rows), s)])
+
+
+def clipping(rows, f, radius=None):
+    radius = _middle([_norm(row) for row in rows]) if radius is None else radius
+    return np.array([_clip(row, radius) for row in rows])
+
+
+def arc(rows, f):
+    n = len(rows)
+    lengths = sorted((_norm(row) for row in rows), reverse=True)
+    return np.array([_clip(row, lengths[math.floor(Fraction(2 * f, n) * (n - f))]) for row in rows])
+
+
+RULES = {
+    "cge": cge,
+    "dnc": dnc,
+    "fltrust": fltrust,
+    "foolsgold": foolsgold,
+    "flame": flame,
+    "norm_clip": norm_clip,
+}
+MIXINGS = {"bucketing": bucketing, "clipping": clipping, "arc": arc}
