@@ -17,6 +17,7 @@ from torch import Tensor
 from aggregators import (
     arc,
     bucketing,
+    caf,
     centered_clipping,
     cge,
     clipping,
@@ -26,11 +27,14 @@ from aggregators import (
     foolsgold,
     geometric_median,
     krum,
+    mda,
     mean,
     median,
+    minimum_variance,
     multi_krum,
     nnm,
     norm_clip,
+    smea,
     trimmed_mean,
 )
 from aggregators.aggregation import Aggregation, Plan, Step, run
@@ -60,6 +64,10 @@ AGGREGATORS: dict[str, Rule] = {
     "multi_krum": multi_krum.RULE,
     "geometric_median": geometric_median.RULE,
     "centered_clipping": centered_clipping.RULE,
+    "mda": mda.RULE,
+    "minimum_variance": minimum_variance.RULE,
+    "smea": smea.RULE,
+    "caf": caf.RULE,
     "cge": cge.RULE,
     "dnc": dnc.RULE,
     "fltrust": fltrust.RULE,
