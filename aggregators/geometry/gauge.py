@@ -1,0 +1,174 @@
+"""Gauges: (B, A) and (B S, S⁻¹ A) are one model. Bring every client to the anchor's."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from aggregators.geometry.clients import check_finite, gather
+from aggregators.geometry.layout import Factors, Module, write
+from aggregators.rows import Rows, one_thread
+
+
+class GaugeError(ValueError):
+    """Some clients' factors cannot be brought to the anchor's gauge.
+
+    Attributes:
+        refused: The row's index and why, for each client to refuse.
+    """
+
+    def __init__(self, refused: Mapping[int, str]) -> None:
+        self.refused = dict(refused)
+        listed = "; ".join(f"row {i}: {why}" for i, why in self.refused.items())
+        super().__init__(f"align needs factors near the anchor's: {listed}; refuse these clients")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Aligned:
+    """Rows in the anchor's gauge.
+
+    Attributes:
+        rows: Deltas, shape (n, d), dtype and device of the rows.
+        conditions: The worst condition number of S over the modules, per client, shape (n,). It
+            grows with the gauge that the client chose; a factor c on B and 1/c on A leaves it.
+        stretches: The worst 1 / cos of the largest angle between the row spaces of A_i and A, per
+            client, shape (n,). No gauge changes it.
+    """
+
+    rows: Tensor
+    conditions: Tensor
+    stretches: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Turned:
+    """One module of one client in the anchor's gauge: b @ a is the product that it was."""
+
+    b: Tensor
+    a: Tensor
+    condition: float
+    stretch: float
+
+
+def turn(b: Tensor, a: Tensor, target: Tensor) -> Turned | None:
+    """Find S so that A' = S⁻¹ A_i is nearest to the target, and return B' = B_i S with it.
+
+    Least squares: S⁻¹ = A A_iᵀ (A_i A_iᵀ)⁻¹, so A' = A Π with Π the projection on the row space
+    of A_i. Under (B_i, A_i) -> (B_i S0, S0⁻¹ A_i) the row space is the same, hence A' is, and B'
+    is the only matrix with B' A' = B_i A_i: both are invariant, exactly. With A_iᵀ = Q R it is
+    A' = M Qᵀ and B' = B_i Rᵀ M⁻¹ for M = A Q: no normal equations, half the digits of A_i A_iᵀ
+    are not lost.
+
+    Args:
+        b: B_i, shape (d_out, r), float64.
+        a: A_i, shape (r, d_in), float64.
+        target: The anchor's A, shape (r, d_in), float64.
+
+    Returns:
+        The pair with the condition of S and the stretch, or None where S is singular: A_i has not
+        full rank, or a direction of A's row space is orthogonal to all of A_i's.
+    """
+    q, r = torch.linalg.qr(a.T)
+    m = target @ q
+    onto, _ = torch.linalg.qr(target.T)
+    cosines = torch.linalg.svdvals(onto.T @ q)
+    spread = torch.linalg.svdvals(r)
+    tiny = 64 * len(a) * torch.finfo(torch.float64).eps
+    if spread[-1] <= tiny * spread[0] or torch.linalg.svdvals(m)[-1] <= tiny * target.norm():
+        return None
+    s = torch.linalg.solve(m, r.T, left=False)
+    singular = torch.linalg.svdvals(s)
+    return Turned(
+        b @ s, m @ q.T, float(singular[0] / singular[-1]), float(1 / cosines[-1].clamp(max=1))
+    )
+
+
+def align(
+    rows: Rows,
+    anchor: Tensor,
+    factors: Factors,
+    *,
+    max_condition: float = 1e3,
+    max_stretch: float = 10.0,
+) -> Aligned:
+    """Bring each client's factors to the anchor's gauge; no product changes.
+
+    Only A decides. B = 0 in the first round, where any criterion that looks at B knows nothing;
+    and one on both factors, |S⁻¹A_i - A|² + c |B_i S - B|², is quartic in S with local minima and
+    no closed form, so nothing could be said of its invariance. An orthogonal S (Procrustes) has a
+    closed form but does not undo (100B, A/100).
+
+    A row is float32: of (cB, A/c) the delta A/c - A has an error of 6e-8 |A|, which is a relative
+    6e-8 c on A_i. That is damage which the client does to its own product (c = 100: 6e-6 of |BA|),
+    a changed update as any other; at c beyond 1e7 A_i reads as 0 and is refused. Where S has
+    condition k, rounding of B_i is amplified by up to k in B': the default bound keeps it below
+    6e-5 of B'. Stretch is what a gauge cannot hide: B' is up to that many times longer than a B
+    with the same product at the anchor's own A, so one row mixed into others could spoil them.
+
+    Args:
+        rows: n delta rows of the same description; different ranks have no common gauge.
+        anchor: The row that all received, shape (d,).
+        factors: Their description. Modules with one factor fixed have no gauge: left as they are.
+        max_condition: Largest condition number of S.
+        max_stretch: Largest 1 / cos of an angle between the row spaces. A move of A by m times
+            its own size, in directions of its own, is a stretch near sqrt(1 + m²).
+
+    Returns:
+        The aligned deltas. A module whose A did not move comes back bit for bit, as plain columns.
+
+    Raises:
+        GaugeError: With the clients beyond a bound, by index.
+        ValueError: If a row does not fit or is not finite, or the anchor's own A has not full rank:
+            then nobody has a gauge.
+    """
+    check_finite(gather(rows, anchor, factors))
+    aligned = torch.stack([row.detach() for row in rows])
+    conditions = torch.ones(len(aligned), dtype=torch.float64)
+    stretches = conditions.clone()
+    refused: dict[int, str] = {}
+    with one_thread():
+        for k, module in enumerate(factors.modules):
+            if module.a is None or module.b is None:
+                continue
+            b, a = module.factors(anchor)
+            check_full_rank(a, k)
+            for i, row in enumerate(aligned):
+                turned = _turn_row(row, module, b, a)
+                if turned is None:
+                    refused.setdefault(i, f"module {k} has no way to the anchor's gauge")
+                    continue
+                conditions[i] = max(float(conditions[i]), turned.condition)
+                stretches[i] = max(float(stretches[i]), turned.stretch)
+    for i in range(len(aligned)):
+        if conditions[i] > max_condition:
+            refused.setdefault(i, f"condition {conditions[i]:.3g} of S over {max_condition:g}")
+        if stretches[i] > max_stretch:
+            refused.setdefault(i, f"stretch {stretches[i]:.3g} over {max_stretch:g}")
+    if refused:
+        raise GaugeError(dict(sorted(refused.items())))
+    return Aligned(aligned, conditions, stretches)
+
+
+def _turn_row(row: Tensor, module: Module, b: Tensor, a: Tensor) -> Turned | None:
+    """Overwrite the module's columns of one delta row; a module with dA = 0 is left alone."""
+    db, da = module.moves(row)
+    assert db is not None
+    assert da is not None
+    if not da.any():
+        return Turned(db, da, 1.0, 1.0)
+    turned = turn(b + db, a + da, a)
+    if turned is not None:
+        write(row, module, turned.b - b, turned.a - a)
+    return turned
+
+
+def check_full_rank(a: Tensor, k: int) -> None:
+    """Refuse an anchor whose A lost a direction: it is no gauge to measure by."""
+    spread = torch.linalg.svdvals(a)
+    if spread[-1] <= 1e-6 * spread[0]:
+        raise ValueError(
+            f"the anchor's gauge needs an A of full rank: got singular values "
+            f"{float(spread[0]):.3g} to {float(spread[-1]):.3g} in module {k}; use the balanced "
+            "gauge, or start from a fresh A"
+        )
