@@ -1,18 +1,18 @@
-"""The liars of a simulation: they sit between gather and screen, and know what they are granted."""
+"""The liars of a simulation: they sit before the screen, and know what they are granted."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
-from flwr.app import Message
 from torch import Tensor
 
 import attacks
-from fedtune.adapters.layout import Layout
-from fedtune.adapters.part import Part
-from fedtune.federation import wire
+from fedtune.adapters.ranks import cut, widen
+from fedtune.federation.broadcast import Broadcast
 from fedtune.federation.events import RunStoppedError
-from fedtune.federation.screen import RefusedError, screen
+from fedtune.federation.spool import Spool
 from fedtune.recipe import Attack, Recipe
 from fedtune.seeds import derive
 
@@ -27,67 +27,53 @@ def byzantine_clients(recipe: Recipe) -> frozenset[int]:
 
 
 class Adversary:
-    """Turns the liars' honest replies of a round into what the attack makes of them."""
+    """Makes of the liars' honest rows of a round what the attack makes of them."""
 
-    def __init__(self, recipe: Recipe, layout: Layout) -> None:
+    def __init__(self, recipe: Recipe) -> None:
         self._attack = recipe.attack
         self._seed = recipe.federation.seed
         self._sample_size = recipe.federation.sample_size
-        self._layout, self._train = layout, recipe.lora.train
         self._liars = byzantine_clients(recipe)
 
-    def corrupt(
-        self, replies: dict[int, Message], *, round_: int, agreement: wire.Agreement
-    ) -> dict[int, Message]:
-        """The replies that reach the server.
+    def lies(
+        self, spool: Spool, fresh: Sequence[int], sent: Broadcast, *, round_: int
+    ) -> dict[int, Tensor | None]:
+        """What the liars send instead.
 
         Args:
-            replies: What every client, liar or not, would have sent honestly.
+            spool: What every client, liar or not, would have sent honestly.
+            fresh: Whose rows have come in this attempt; the liars see no others.
+            sent: What they started from; of clients of other ranks the missing directions are zero.
             round_: Counted from 1.
-            agreement: The server's hashes, with which a reply is read as the server reads it.
+
+        Returns:
+            A row for each liar among the fresh, None if it stays silent. Whose data lied, on its
+            own machine, is not among them.
 
         Raises:
             RunStoppedError: If the attack cannot be carried out with these counts.
         """
-        liars = sorted(self._liars & set(replies))
+        liars = sorted(self._liars & set(fresh))
         if self._attack is None or not liars:
-            return replies
+            return {}
         level = attacks.ATTACKS[self._attack.name].level
         if level == "protocol":  # silence
-            return {client: reply for client, reply in replies.items() if client not in liars}
-        if level == "data":  # their data lied for them, on their own machines
-            return replies
-        layout = Part.of_round(self._layout, self._train, round_).layout
-        rows = self._read(replies, layout, round_, agreement)
-        liars = [client for client in liars if client in rows]
-        if not liars:
-            return replies
+            return dict.fromkeys(liars)
+        if level == "data":
+            return {}
+        whole = sent.whole.part.layout
+        rows = {
+            client: widen(spool.row(client), sent.to(client).part.layout, whole)
+            for client in sorted(fresh)
+        }
         try:
             crafted = self._craft(self._attack, rows, liars, round_)
         except ValueError as error:
             raise RunStoppedError(f"the simulated attack failed: {error}") from error
-        corrupted = dict(replies)
-        for client, row in zip(liars, crafted, strict=True):
-            content = wire.replace_delta(replies[client].content, row, layout)
-            corrupted[client].content = content
-        return corrupted
-
-    def _read(
-        self,
-        replies: dict[int, Message],
-        layout: Layout,
-        round_: int,
-        agreement: wire.Agreement,
-    ) -> dict[int, Tensor]:
-        rows = {}
-        for client in sorted(replies):
-            try:
-                rows[client], _ = screen(
-                    replies[client], layout, round_=round_, agreement=agreement
-                )
-            except RefusedError:
-                continue  # the server will refuse it too, and say why
-        return rows
+        return {
+            client: cut(row.to(torch.float32), whole, sent.to(client).part.layout)
+            for client, row in zip(liars, crafted, strict=True)
+        }
 
     def _craft(
         self,

@@ -41,7 +41,7 @@ def introduce(message: Message, context: Context) -> Message:
 def train(message: Message, context: Context) -> Message:
     """Run the local steps from the anchor, and send the delta."""
     worker, client = _open(message, context)
-    anchor, agreement = _anchor(message, worker)
+    anchor, agreement = _anchor(message, worker, client)
     round_ = int(str(_order(message)["round"]))
     recipe = worker.recipe
     trained = worker.train(
@@ -53,7 +53,7 @@ def train(message: Message, context: Context) -> Message:
     )
     reply = wire.train_reply(
         trained.delta,
-        worker.part(round_).layout,
+        worker.part(client, round_).layout,
         round_=round_,
         agreement=agreement,
         train_loss=trained.train_loss,
@@ -65,7 +65,7 @@ def train(message: Message, context: Context) -> Message:
 def evaluate(message: Message, context: Context) -> Message:
     """Measure the adapter on this client's own held-out rows."""
     worker, client = _open(message, context)
-    anchor, _ = _anchor(message, worker)
+    anchor, _ = _anchor(message, worker, client)
     figures = worker.measure(anchor, client=client).as_dict()
     return Message(RecordDict({wire.METRICS: MetricRecord({**figures})}), reply_to=message)
 
@@ -79,11 +79,12 @@ def _order(message: Message) -> Mapping[str, object]:
     return message.content.config_records[wire.ORDER]
 
 
-def _anchor(message: Message, worker: Worker) -> tuple[torch.Tensor, wire.Agreement]:
+def _anchor(message: Message, worker: Worker, client: int) -> tuple[torch.Tensor, wire.Agreement]:
     """The anchor, if it is what its hash says and both sides hold the same base and tokenizer."""
-    anchor = wire.from_arrays(message.content.array_records[wire.ANCHOR], worker.layout)
+    layout = worker.layout_of(client)
+    anchor = wire.from_arrays(message.content.array_records[wire.ANCHOR], layout)
     ours = wire.Agreement(
-        worker.base.base_hash, worker.base.tokenizer_hash, wire.hash_row(anchor, worker.layout)
+        worker.base.base_hash, worker.base.tokenizer_hash, wire.hash_row(anchor, layout)
     )
     theirs = wire.read_agreement(message.content.config_records[wire.ORDER])
     if difference := ours.difference(theirs):

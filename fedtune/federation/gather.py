@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from flwr.app import Message
@@ -69,25 +69,38 @@ def gather(
     *,
     limits: Limits,
     stop: threading.Event,
-    on_reply: Callable[[int, Message], None],
 ) -> Gathered:
-    """Send one message to each client and wait for the replies.
+    """`stream`, to the end: for replies that are small enough to keep them all."""
+    gathered = Gathered()
+    gathered.replies.extend(stream(grid, messages, gathered, limits=limits, stop=stop))
+    return gathered
+
+
+def stream(
+    grid: Grid,
+    messages: Mapping[int, Message],
+    gathered: Gathered,
+    *,
+    limits: Limits,
+    stop: threading.Event,
+) -> Iterator[Message]:
+    """Send one message to each client and hand over the replies one at a time.
 
     Args:
         grid: Flower's, of any engine.
         messages: By client.
+        gathered: Filled in as it goes: who was asked, and whose reply was too much to keep.
         limits: On time and size.
         stop: Set from outside to leave early.
-        on_reply: Told of each reply as it comes.
 
-    Returns:
-        The replies, at most one to a message; who is missing did not answer in time.
+    Yields:
+        The replies as they come, at most one to a message; who is missing did not answer in time.
+        None is kept here, and none is pulled before the last one was dealt with.
 
     Raises:
         RunStoppedError: If ``stop`` was set, or a Ray worker died: dead workers go back into the
             pool and fail every next client, honest ones too.
     """
-    gathered = Gathered()
     for client, message in messages.items():
         for message_id in grid.push_messages([message]):
             gathered.asked[message_id] = client
@@ -98,7 +111,10 @@ def gather(
             raise RunStoppedError("interrupted")
         waiting = [message_id for message_id in gathered.asked if message_id in open_ids]
         arrived = list(grid.pull_messages(waiting))
-        for reply in arrived:
+        if not arrived:
+            time.sleep(POLL_S)
+        while arrived:
+            reply = arrived.pop(0)
             if reply.metadata.reply_to_message_id not in open_ids:
                 continue  # a second reply to one message, or to none of ours
             if limits.workers_die:
@@ -107,11 +123,7 @@ def gather(
             if (size := wire.count_bytes(reply)) > limits.max_bytes:
                 gathered.oversized[gathered.sender(reply)] = size
                 continue
-            gathered.replies.append(reply)
-            on_reply(gathered.sender(reply), reply)
-        if not arrived:
-            time.sleep(POLL_S)
-    return gathered
+            yield reply
 
 
 def _refuse_dead_worker(reply: Message) -> None:

@@ -56,10 +56,8 @@ def call_the_roll(
     messages = {
         node_id: Message(content[node_id], node_id, MessageType.QUERY) for node_id in node_ids
     }
-    answers = gather(
-        grid, messages, limits=Limits.of(recipe, wire.MAX_WORDS_BYTES), stop=stop,
-        on_reply=lambda *_: None,
-    )  # fmt: skip
+    limits = Limits.of(recipe, wire.MAX_WORDS_BYTES)
+    answers = gather(grid, messages, limits=limits, stop=stop)
     roster = _read(answers.by_client(), clients, agreement)
     for client, reason in roster.absent.items():
         event: Event = Refused(0, client, reason)

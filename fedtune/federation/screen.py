@@ -54,8 +54,15 @@ def screen(
     if reply.has_error():
         reason = (reply.error.reason or "no reason given").strip()
         raise RefusedError(f"the client failed: {last_line(reason)}")
+    return screen_content(reply.content, layout, round_=round_, agreement=agreement)
+
+
+def screen_content(
+    content: RecordDict, layout: Layout, *, round_: int, agreement: wire.Agreement
+) -> tuple[Tensor, dict[str, float]]:
+    """`screen` for what stands in a reply."""
     try:
-        delta, about, metrics = _records(reply.content)
+        delta, about, metrics = _records(content)
         _check_words(about)
         if about.get("round") != round_:
             raise RefusedError(f"it answers round {about.get('round')!r}; need round {round_}")

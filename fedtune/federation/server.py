@@ -107,6 +107,7 @@ class Run:
             recipe_json=recipe_json,
             base_hash=worker.base.base_hash,
             tokenizer_hash=worker.base.tokenizer_hash,
+            spool=self.folder.path / "replies",
             observer=self.observer,
             stop=self.stop,
         )
@@ -114,7 +115,7 @@ class Run:
             self.folder.truncate_metrics(0)
             return strategy, 0
         strategy.outer.load_state(checkpoint.outer)
-        strategy.rule_state = checkpoint.rule
+        strategy.combiner.state = checkpoint.rule
         self.folder.truncate_metrics(checkpoint.metrics_bytes)
         self._mend_metrics(worker, strategy, checkpoint.round)
         return strategy, checkpoint.round
@@ -191,7 +192,7 @@ class Run:
             "round": server_round,
             "anchor": strategy.outer.anchor,
             "outer": strategy.outer.state(),
-            "rule": strategy.rule_state,
+            "rule": strategy.combiner.state,
             "layout_hash": strategy.layout.hash,
         }
         strategy.record["revision"] = Checkpoint(**parts, metrics_bytes=0).revision

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
-import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
-import aggregators
 from fedtune.adapters.layout import Layout
 from fedtune.adapters.part import Part
 from fedtune.federation import wire
-from fedtune.federation.adversary import Adversary
+from fedtune.federation.broadcast import Broadcast
+from fedtune.federation.combining import Combiner
 from fedtune.federation.events import (
     Observer,
     Refused,
@@ -26,10 +26,14 @@ from fedtune.federation.events import (
     RunStoppedError,
     ignore,
 )
-from fedtune.federation.gather import Gathered, Limits, gather
+from fedtune.federation.gather import Gathered, Limits, stream
+from fedtune.federation.geometry import describe
+from fedtune.federation.intake import Intake
 from fedtune.federation.outer import OuterOptimizer
+from fedtune.federation.product_outer import ProductOuter
 from fedtune.federation.roster import Roster, sample_clients
-from fedtune.federation.screen import MAX_REASON, RefusedError, read_evaluation, screen
+from fedtune.federation.screen import MAX_REASON, RefusedError, read_evaluation
+from fedtune.federation.spool import Spool
 from fedtune.recipe import Recipe
 
 
@@ -49,28 +53,23 @@ class RobustStrategy(Strategy):
         recipe_json: str,
         base_hash: str,
         tokenizer_hash: str,
+        spool: Path | None = None,
         observer: Observer = ignore,
         stop: threading.Event | None = None,
     ) -> None:
         self.recipe = recipe
         self.layout = layout
         self.part = Part.of_round(layout, recipe.lora.train, 1)
-        self.outer = OuterOptimizer(recipe.outer, anchor)
-        self.rule_state: dict[str, Tensor] = {}
+        self.outer = _make_outer(recipe, layout, anchor)
+        self.combiner = Combiner(recipe)
         self.roster = Roster({}, {})
         self.record: dict[str, Any] = {}
+        self.intake = Intake(recipe, Spool(spool), (base_hash, tokenizer_hash))
         self._recipe_json = recipe_json
-        self._hashes = (base_hash, tokenizer_hash)
-        self._adversary = Adversary(recipe, layout)
         self._observer = observer
         self._stop = stop or threading.Event()
         self._gathered = Gathered()
-        self._rows: dict[int, Tensor] = {}
-
-    @property
-    def agreement(self) -> wire.Agreement:
-        """The hashes that every reply to the anchor of this moment must carry."""
-        return wire.Agreement(*self._hashes, wire.hash_row(self.outer.anchor, self.layout))
+        self._sent = Broadcast(recipe, layout, anchor, round_=1)
 
     def run_round(self, grid: Grid, server_round: int) -> bool:
         """Run one round; with too few good replies, ask the missing again, as often as allowed.
@@ -89,9 +88,7 @@ class RobustStrategy(Strategy):
             messages = self.configure_train(
                 server_round, wire.to_arrays(self.outer.anchor, self.layout), ConfigRecord(), grid
             )
-            started = time.monotonic()
-            replies = self._gather(grid, server_round, messages)
-            self.record["train_s"] = round(self.record["train_s"] + time.monotonic() - started, 3)
+            replies = self._stream(grid, server_round, messages)
             stepped, _ = self.aggregate_train(server_round, replies)
             if stepped is not None:
                 return True
@@ -99,7 +96,7 @@ class RobustStrategy(Strategy):
 
     def begin_round(self, server_round: int) -> None:
         """Draw the round's clients, choose what they train, and open the round's record."""
-        self._rows = {}
+        self.intake.spool.empty()
         self.part = Part.of_round(self.layout, self.recipe.lora.train, server_round)
         self.record = {
             "round": server_round,
@@ -117,38 +114,40 @@ class RobustStrategy(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
         """One message for each sampled client whose good reply is not in; no record is shared."""
-        asked = [client for client in self.record["sampled"] if client not in self._rows]
+        asked = [client for client in self.record["sampled"] if client not in self.intake.spool]
         self._observer(RoundStarted(server_round, self.record["attempt"], asked))
         for client in asked:
             if client in self.roster.absent:
                 self._refuse(server_round, client, self.roster.absent[client])
         anchor = wire.from_arrays(arrays, self.layout)
-        return self._address(asked, anchor, server_round, MessageType.TRAIN)
+        self._sent = Broadcast(self.recipe, self.layout, anchor, round_=server_round)
+        return self._address(asked, server_round, MessageType.TRAIN)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Screen, aggregate, step. Too few good replies: (None, None), and nothing has moved.
+        """Screen each reply as it comes, then aggregate and step.
+
+        Too few good replies: (None, None), and nothing has moved.
 
         Raises:
             RunStoppedError: If finite rows combine to what is not: the rule lets them.
         """
-        by_client = {self._gathered.sender(reply): reply for reply in replies}
-        agreement = self.agreement
-        self.record["upload_bytes"] += sum(map(wire.count_bytes, by_client.values()))
-        by_client = self._adversary.corrupt(by_client, round_=server_round, agreement=agreement)
-        self._screen(server_round, by_client, agreement)
-        if not self.recipe.aggregator.is_defined(len(self._rows)):
+        started = time.monotonic()
+        self._take(server_round, replies)
+        self.record["train_s"] = round(self.record["train_s"] + time.monotonic() - started, 3)
+        if not self.recipe.aggregator.is_defined(len(self.intake.spool)):
             return None, None
         started = time.monotonic()
         try:
-            self._aggregate()
+            self._aggregate(server_round)
         except ValueError as error:
             raise RunStoppedError(
                 f"round {server_round} could not be aggregated: {error}; the anchor stays where "
                 f"it was. Name a rule that withstands such clients"
             ) from error
         self.record["aggregate_s"] = round(time.monotonic() - started, 3)
+        self.intake.spool.empty()
         return wire.to_arrays(self.outer.anchor, self.layout), MetricRecord()
 
     def configure_evaluate(
@@ -156,7 +155,8 @@ class RobustStrategy(Strategy):
     ) -> list[Message]:
         """Ask every client that is there to measure the anchor on its own held-out rows."""
         anchor = wire.from_arrays(arrays, self.layout)
-        return self._address(list(self.roster.nodes), anchor, server_round, MessageType.EVALUATE)
+        self._sent = Broadcast(self.recipe, self.layout, anchor, round_=server_round)
+        return self._address(list(self.roster.nodes), server_round, MessageType.EVALUATE)
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
@@ -178,23 +178,21 @@ class RobustStrategy(Strategy):
         """Run one evaluation by the clients; it moves nothing, and who is silent is left out."""
         arrays = wire.to_arrays(self.outer.anchor, self.layout)
         messages = self.configure_evaluate(server_round, arrays, ConfigRecord(), grid)
-        self.aggregate_evaluate(server_round, self._gather(grid, server_round, messages))
+        self.aggregate_evaluate(server_round, self._stream(grid, server_round, messages))
 
     def summary(self) -> None:
         """Flower's hook for a summary; the run's own table says it all."""
 
-    def _address(
-        self, clients: list[int], anchor: Tensor, round_: int, message_type: str
-    ) -> list[Message]:
-        agreement, nodes = self.agreement, self.roster.nodes
+    def _address(self, clients: list[int], round_: int, message_type: str) -> list[Message]:
+        nodes = self.roster.nodes
         return [
             Message(
                 wire.train_order(
-                    anchor,
-                    self.layout,
+                    received.anchor,
+                    received.part.whole,
                     recipe_json=self._recipe_json,
                     round_=round_,
-                    agreement=agreement,
+                    agreement=self.intake.agreement(received),
                 ),
                 nodes[client],
                 message_type,
@@ -202,20 +200,20 @@ class RobustStrategy(Strategy):
             )
             for client in clients
             if client in nodes
+            for received in [self._sent.to(client)]
         ]
 
-    def _gather(self, grid: Grid, round_: int, messages: list[Message]) -> list[Message]:
+    def _stream(self, grid: Grid, round_: int, messages: list[Message]) -> Iterator[Message]:
+        """The replies one at a time, each told to who watches."""
         sent = sum(map(wire.count_bytes, messages))
         self.record["download_bytes"] = self.record.get("download_bytes", 0) + sent
         client_of = {node_id: client for client, node_id in self.roster.nodes.items()}
-        self._gathered = gather(
-            grid,
-            {client_of[message.metadata.dst_node_id]: message for message in messages},
-            limits=Limits.of(self.recipe, wire.max_reply_bytes(self.part.layout)),
-            stop=self._stop,
-            on_reply=lambda client, reply: self._tell(round_, client, reply),
-        )
-        return list(self._gathered.by_client().values())
+        by_client = {client_of[message.metadata.dst_node_id]: message for message in messages}
+        limits = Limits.of(self.recipe, wire.max_reply_bytes(self.part.layout))
+        self._gathered = Gathered()
+        for reply in stream(grid, by_client, self._gathered, limits=limits, stop=self._stop):
+            self._tell(round_, self._gathered.sender(reply), reply)
+            yield reply
 
     def _tell(self, round_: int, client: int, reply: Message) -> None:
         if reply.has_error() or reply.metadata.message_type != MessageType.TRAIN:
@@ -224,59 +222,54 @@ class RobustStrategy(Strategy):
         size = wire.count_bytes(reply)
         self._observer(Replied(round_, client, size, loss if isinstance(loss, float) else None))
 
-    def _screen(
-        self, round_: int, by_client: dict[int, Message], agreement: wire.Agreement
-    ) -> None:
-        for client in sorted(self._gathered.asked.values()):
+    def _take(self, round_: int, replies: Iterable[Message]) -> None:
+        """Screen and spool the replies; refuse, in the order of clients, who sent no good one."""
+        bad: dict[int, str] = {}
+        said: dict[int, dict[str, float]] = {}
+        for reply in replies:
+            client = self._gathered.sender(reply)
+            self.record["upload_bytes"] += wire.count_bytes(reply)
             try:
-                if client in self._gathered.oversized:
-                    size = self._gathered.oversized[client]
-                    raise RefusedError(f"its reply of {size} bytes is more than any good one")
-                if client not in by_client:
-                    raise RefusedError("it sent no reply")
-                row, metrics = screen(
-                    by_client[client], self.part.layout, round_=round_, agreement=agreement
-                )
+                received = self._sent.to(client)
+                said[client] = self.intake.take(client, reply, received, round_=round_)
             except RefusedError as refusal:
-                self._refuse(round_, client, str(refusal))
-                continue
-            self._rows[client] = row
-            self.record["clients"][str(client)] = {"train_loss": metrics.get("train_loss")}
+                bad[client] = str(refusal)
+        bad |= self.intake.settle(sorted(said), self._sent, round_=round_)
+        for client, size in self._gathered.oversized.items():
+            bad[client] = f"its reply of {size} bytes is more than any good one"
+        for client in sorted(self._gathered.asked.values()):
+            if client in bad or client not in said:
+                self._refuse(round_, client, bad.get(client, "it sent no reply"))
+            else:
+                loss = said[client].get("train_loss")
+                self.record["clients"][str(client)] = {"train_loss": loss}
 
-    def _aggregate(self) -> None:
-        section = self.recipe.aggregator
-        clients = sorted(self._rows)
-        combined = aggregators.aggregate_with_report(
-            torch.stack([self._rows[client] for client in clients]),
-            section.name,
-            f=section.f,
-            mixing=section.mixing,
-            state=_under(self.part, self.rule_state),
-            **section.options,
+    def _aggregate(self, round_: int) -> None:
+        before = dict(self.combiner.state)
+        combined = self.combiner.combine(
+            self.intake.spool, self._sent, self.part, round_=round_, outer=self.outer
         )
-        self.outer.step(combined.aggregate, self.part)
-        self.rule_state = _replaced(self.part, combined.state, self.rule_state)
-        norms, distances = combined.report["norms"], combined.report["distances"]
-        for i, client in enumerate(clients):
+        try:
+            facts = self.outer.step(combined.change, self.part)  # type: ignore[arg-type]
+        except ValueError:
+            self.combiner.state = before
+            raise
+        for i, client in enumerate(self.intake.spool.clients):
+            weight = None if combined.weights is None else combined.weights[i]
             self.record["clients"][str(client)] |= {
-                "weight": float(combined.weights[i]),
-                "norm": norms[i],  # type: ignore[index]
-                "distance": distances[i],  # type: ignore[index]
+                "weight": weight,
+                "norm": combined.norms[i],
+                "distance": combined.distances[i],
             }
-        self.record["aggregate_norm"] = float(combined.aggregate.double().norm())
+        self.record |= {"aggregate_norm": combined.norm, **(facts or {})}
 
     def _refuse(self, round_: int, client: int, reason: str) -> None:
         self.record["refused"][str(client)] = reason[:MAX_REASON]
         self._observer(Refused(round_, client, reason))
 
 
-def _under(part: Part, states: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What the rule has kept of the rounds of this part: another part's has other columns."""
-    mine = f"{part.name}/"
-    return {key.removeprefix(mine): kept for key, kept in states.items() if key.startswith(mine)}
-
-
-def _replaced(part: Part, state: dict[str, Tensor], states: dict[str, Tensor]) -> dict[str, Tensor]:
-    mine = f"{part.name}/"
-    others = {key: kept for key, kept in states.items() if not key.startswith(mine)}
-    return others | {f"{mine}{key}": kept for key, kept in state.items()}
+def _make_outer(recipe: Recipe, layout: Layout, anchor: Tensor) -> OuterOptimizer | ProductOuter:
+    """The optimizer of factors, or, where the combination is of products, the one of products."""
+    if recipe.steps_products:
+        return ProductOuter(recipe, anchor, describe(Part("both", layout), anchor, recipe.lora))
+    return OuterOptimizer(recipe.outer, anchor)

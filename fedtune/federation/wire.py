@@ -83,11 +83,6 @@ def read_agreement(words: ConfigRecord) -> Agreement:
     )
 
 
-def replace_delta(content: RecordDict, row: Tensor, layout: Layout) -> RecordDict:
-    """The same reply with another delta."""
-    return RecordDict({**content, DELTA: to_arrays(row.to(torch.float32), layout)})
-
-
 def count_bytes(message: Message) -> int:
     """Bytes of names and values in a message, array headers included; 0 for an error."""
     if message.has_error():

@@ -42,6 +42,28 @@ class Lora(Section):
     train: Literal["both", "b_only", "alternate"] = Field(
         "both", description="b_only: A as it was drawn; alternate: B, then A, a round each"
     )
+    client_ranks: list[Annotated[int, Field(ge=1, le=1024)]] | None = Field(
+        None, description="one per client, each at most r; needs aggregator.geometry: product"
+    )
+
+    @model_validator(mode="after")
+    def _ranks_fit(self) -> Lora:
+        if self.client_ranks and max(self.client_ranks) > self.r:
+            raise ValueError(
+                f"client_ranks must be at most r: got {max(self.client_ranks)} over r={self.r}"
+            )
+        if self.client_ranks and self.train != "both":
+            raise ValueError("client_ranks needs train: both: a frozen factor has one rank")
+        return self
+
+    @property
+    def scale(self) -> float:
+        """What BA is multiplied by, PEFT's alpha / r; the same for clients of a lower rank."""
+        return self.lora_alpha / (self.r**0.5 if self.use_rslora else self.r)
+
+    def rank_of(self, client: int) -> int:
+        """The rank of a client's own adapter."""
+        return self.client_ranks[client] if self.client_ranks else self.r
 
 
 class Source(Section):
@@ -228,9 +250,45 @@ class Recipe(Section):
             raise ValueError(
                 f"aggregator.f: f={f} does not fit n={sample} clients a round: {reason}"
             ) from None
+        for key, owned in (
+            ("aggregator.client_weights", self.aggregator.client_weights),
+            ("lora.client_ranks", self.lora.client_ranks),
+        ):
+            if owned is not None and len(owned) != self.federation.num_clients:
+                raise ValueError(
+                    f"{key}: needs one for each of {self.federation.num_clients} clients; "
+                    f"got {len(owned)}"
+                )
         if self.attack and self.attack.num_attackers > self.federation.num_clients:
             raise ValueError(
                 f"attack.num_attackers: got {self.attack.num_attackers} of "
                 f"{self.federation.num_clients} clients; lower it"
             )
         return self
+
+    @model_validator(mode="after")
+    def _geometry_fits(self) -> Recipe:
+        combined_by = self.aggregator.combined_by
+        if self.lora.client_ranks and combined_by == "factors":
+            raise ValueError(
+                "lora.client_ranks: factors of different ranks have no sum: write aggregator."
+                "geometry: product with a rule on the Gram matrix, or combination: dense"
+            )
+        if self.lora.train != "both" and combined_by == "dense":
+            raise ValueError("aggregator.combination: dense needs lora.train: both")
+        if self.steps_products and self.outer.name == "adam":
+            raise ValueError(
+                "outer: adam steps coordinates, and products have none: write nesterov or fedavg, "
+                "or aggregator.combination: factors"
+            )
+        if combined_by == "dense" and self.outer.name != "fedavg":
+            raise ValueError(
+                "outer: combination: dense takes fedavg alone: its aggregate has full rank, and a "
+                "momentum of it has none"
+            )
+        return self
+
+    @property
+    def steps_products(self) -> bool:
+        """Whether the outer step is one of products: with one factor fixed, factors are exact."""
+        return self.aggregator.combined_by != "factors" and self.lora.train == "both"

@@ -16,6 +16,7 @@ from torch import Tensor
 from fedtune.adapters import lora
 from fedtune.adapters.layout import Layout
 from fedtune.adapters.part import Part
+from fedtune.adapters.ranks import cut, narrow, widen
 from fedtune.recipe import Recipe, parse_recipe
 from fedtune.seeds import derive
 from fedtune.training import inner_state, sft
@@ -109,9 +110,14 @@ class Worker:
             for client, part in enumerate(dealt)
         ]
 
-    def part(self, round_: int) -> Part:
-        """What a round, counted from 1, trains and sends."""
-        return Part.of_round(self.layout, self.recipe.lora.train, round_)
+    def layout_of(self, client: int) -> Layout:
+        """The layout of a client's own adapter: the whole one, or one of a lower rank."""
+        rank = self.recipe.lora.rank_of(client)
+        return self.layout if rank == self.recipe.lora.r else narrow(self.layout, rank)
+
+    def part(self, client: int, round_: int) -> Part:
+        """What a client trains and sends in a round, counted from 1."""
+        return Part.of_round(self.layout_of(client), self.recipe.lora.train, round_)
 
     def train(
         self,
@@ -125,7 +131,7 @@ class Worker:
         """Run one client's local steps from the anchor.
 
         Args:
-            anchor: The global adapter, a float32 row of shape (d,).
+            anchor: The adapter that the client received, a float32 row of its own layout.
             client: Which client, from 0.
             round_: Which round, from 1.
             poison: What a Byzantine client does to its rows, once.
@@ -134,8 +140,8 @@ class Worker:
         rows = self._client_rows(client, poison)
         order = self._order(client)
         drawn = draw_rows(self.plan, len(rows), seed=self.seed, order=order, round_=round_)
-        lora.write(self.model, self.layout.unflatten(anchor))
-        part = self.part(round_)
+        part = self.part(client, round_)
+        lora.write(self.model, self.layout.unflatten(widen(anchor, part.whole, self.layout)))
         kept = state_folder if self.recipe.federation.inner_optimizer == "keep" else None
         folder = kept / part.name if kept else None  # moments are numbered by what is trained
         state = inner_state.load(folder, before=round_) if folder else None
@@ -151,12 +157,18 @@ class Worker:
             )
         if folder:
             inner_state.save(state, folder, round_=round_, keep=self.recipe.checkpoint.keep + 1)
-        moved = self.layout.flatten(lora.read(self.model)) - anchor
-        return Trained(part.take(moved), loss)
+        local = cut(self.layout.flatten(lora.read(self.model)), self.layout, part.whole)
+        return Trained(part.take(local - anchor), loss)
 
     def measure(self, row: Tensor, *, client: int | None = None) -> Figures:
-        """Held-out figures of an adapter: of the global split, or of one client's own rows."""
-        lora.write(self.model, self.layout.unflatten(row))
+        """Held-out figures of an adapter: of the global split, or of one client's own rows.
+
+        Args:
+            row: A float32 row of the whole layout, or with ``client`` of the client's own.
+            client: Whose rows.
+        """
+        layout = self.layout if client is None else self.layout_of(client)
+        lora.write(self.model, self.layout.unflatten(widen(row, layout, self.layout)))
         return measure(
             self._held_out(client),
             self.model,

@@ -19,8 +19,9 @@ from toy_federation import (
 
 from fedtune.federation import wire
 from fedtune.federation.adversary import Adversary, byzantine_clients
+from fedtune.federation.broadcast import Broadcast
 from fedtune.federation.local import LocalGrid
-from fedtune.federation.screen import RefusedError, screen
+from fedtune.federation.screen import RefusedError
 from fedtune.training.worker import get_worker
 
 
@@ -34,21 +35,23 @@ def plain(message, client):
 
 
 def corrupted(attack, *, num_clients=5, content_of=plain, seed=0):
-    """The row of each client as it reaches the screen, after the liars have spoken."""
+    """The row of each client after the liars have spoken; None of who stays silent."""
     recipe = toy_recipe(num_clients, attack=attack, seed=seed)
     grid = LocalGrid(toy_app(content_of), num_clients)
     strategy = toy_strategy(recipe, grid)
-    agreement = strategy.agreement
+    sent = Broadcast(recipe, LAYOUT, ANCHOR, round_=1)
     strategy.begin_round(1)
     messages = strategy.configure_train(1, wire.to_arrays(ANCHOR, LAYOUT), ConfigRecord(), grid)
-    replies = dict(enumerate(grid.send_and_receive(messages)))
-    replies = Adversary(recipe, LAYOUT).corrupt(replies, round_=1, agreement=agreement)
-    rows = {}
-    for client, reply in replies.items():
+    rows, fresh = {}, []
+    for client, reply in enumerate(grid.send_and_receive(messages)):
         try:
-            rows[client], _ = screen(reply, LAYOUT, round_=1, agreement=agreement)
+            strategy.intake.take(client, reply, sent.to(client), round_=1)
+            fresh.append(client)
         except RefusedError:
             rows[client] = None
+    spool = strategy.intake.spool
+    lies = Adversary(recipe).lies(spool, fresh, sent, round_=1)
+    rows |= {client: lies[client] if client in lies else spool.row(client) for client in fresh}
     return rows, sorted(byzantine_clients(recipe))
 
 

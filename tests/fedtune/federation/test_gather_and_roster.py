@@ -153,7 +153,7 @@ def test_a_set_stop_leaves_the_gather():
     stop.set()
     message = Message(RecordDict(), 2, "train")
     with pytest.raises(RunStoppedError, match="interrupted"):
-        gather(grid, {0: message}, limits=Limits(None, 10**6), stop=stop, on_reply=lambda *_: None)
+        gather(grid, {0: message}, limits=Limits(None, 10**6), stop=stop)
 
 
 class BrokenRayGrid(LocalGrid):

@@ -1,0 +1,254 @@
+"""The round's rows to one change: the rule, in the geometry that the recipe asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import aggregators
+from aggregators import Gram
+from aggregators.geometry import (
+    LowRank,
+    Step,
+    combine_dense,
+    combined_change,
+    gather,
+    product_gram,
+    truncate,
+    weighted_sum,
+)
+from fedtune.adapters.part import Part
+from fedtune.federation.broadcast import Broadcast, Received
+from fedtune.federation.product_outer import MOMENTUM_RANKS, ProductOuter, pack, unpack
+from fedtune.federation.spool import Spool
+from fedtune.recipe import Recipe
+from fedtune.seeds import derive
+
+
+@dataclass(frozen=True, eq=False)
+class Combined:
+    """What the rule made of a round.
+
+    Attributes:
+        change: What the outer optimizer steps along: a row, a point of product space, or a step
+            already made.
+        norm: Its length, in the geometry of the rule.
+        weights: Each client's share, in the order of the spool; None where a dense rule has none.
+        norms: Each client's length.
+        distances: Each client's distance to the aggregate.
+    """
+
+    change: Tensor | LowRank | Step
+    norm: float
+    weights: list[float] | None
+    norms: list[float]
+    distances: list[float]
+
+
+@dataclass
+class Combiner:
+    """Runs the recipe's rule, and keeps what the rule remembers, apart for each part.
+
+    Attributes:
+        recipe: The run's.
+        state: The rule's tensors, by part.
+    """
+
+    recipe: Recipe
+    state: dict[str, Tensor] = field(default_factory=dict)
+
+    def combine(
+        self,
+        spool: Spool,
+        sent: Broadcast,
+        part: Part,
+        *,
+        round_: int,
+        outer: object,
+        reference: Tensor | None = None,
+    ) -> Combined:
+        """Combine the rows in the spool.
+
+        Args:
+            spool: The good replies, in product geometry each in its anchor's gauge.
+            sent: What they started from.
+            part: What the round trains.
+            round_: Counted from 1.
+            outer: Where a dense rule makes the step itself, the optimizer whose step it is.
+            reference: The server's own row, for rules that compare with it.
+
+        Raises:
+            ValueError: If the rule lets the rows combine to what is not finite.
+        """
+        section = self.recipe.aggregator
+        if section.geometry == "factors":
+            return self._on_rows(spool, part, round_, None, reference)
+        received = [sent.to(client) for client in spool.clients]
+        rows = [spool.row(client) for client in spool.clients]
+        if part.name != "both" or section.combined_by == "factors":
+            # One factor fixed: rows are linear in the products, and their sum is exact.
+            extra = [*_rows_of_state(self._mine(part)), *([] if reference is None else [reference])]
+            points = _gram(rows, received, [_point(row, received[0]) for row in extra])
+            return self._on_rows(spool, part, round_, points, reference)
+        if section.combined_by == "dense":
+            assert isinstance(outer, ProductOuter)
+            return self._dense(rows, received, sent, outer)
+        return self._exact(spool.clients, rows, received, part, round_, reference)
+
+    def _on_rows(
+        self,
+        spool: Spool,
+        part: Part,
+        round_: int,
+        points: Gram | None,
+        reference: Tensor | None,
+    ) -> Combined:
+        section, clients = self.recipe.aggregator, spool.clients
+        result = aggregators.aggregate_with_report(
+            spool.rows(clients),
+            section.name,
+            f=section.f,
+            mixing=section.mixing,
+            state=self._mine(part),
+            clients=clients,
+            reference=reference,
+            client_weights=self._shares(clients),
+            generator=self._generator(round_),
+            gram=points,
+            **section.options,
+        )
+        self._keep(part, result.state)
+        norms, distances = result.report["norms"], result.report["distances"]
+        assert isinstance(norms, list)
+        assert isinstance(distances, list)
+        norm = float(result.aggregate.double().norm())
+        return Combined(result.aggregate, norm, result.weights.tolist(), norms, distances)
+
+    def _exact(
+        self,
+        clients: Sequence[int],
+        rows: Sequence[Tensor],
+        received: Sequence[Received],
+        part: Part,
+        round_: int,
+        reference: Tensor | None,
+    ) -> Combined:
+        section, plan = self.recipe.aggregator, self.recipe.aggregator.plan()
+        center = unpack("center", self._mine(part))
+        extra = [] if center is None else [center]
+        if reference is not None:
+            extra = [_point(reference, received[0])]
+        points = _gram(rows, received, extra)
+        weights = aggregators.weigh(
+            points,
+            plan,
+            f=section.f,
+            generator=self._generator(round_),
+            client_weights=self._shares(clients),
+        ).weights
+        assert weights is not None
+        starts, factors = _shared(received)
+        change = combined_change(gather(rows, starts, factors), weights[: len(rows)])
+        if extra:
+            change = weighted_sum([change, *extra], [1.0, *weights[len(rows) :].tolist()])
+        if plan.last.rule.memory == "center":
+            kept, _ = truncate(change, MOMENTUM_RANKS * self.recipe.lora.r)
+            self._keep(part, pack("center", kept))
+        spread = points.affine(weights)
+        return Combined(
+            change,
+            (change.squared_norm() + float(change.plain @ change.plain)) ** 0.5,
+            weights[: len(rows)].tolist(),
+            points.norms().tolist(),
+            points.distances_to(spread).tolist(),
+        )
+
+    def _dense(
+        self,
+        rows: Sequence[Tensor],
+        received: Sequence[Received],
+        sent: Broadcast,
+        outer: ProductOuter,
+    ) -> Combined:
+        section, last = self.recipe.aggregator, self.recipe.aggregator.plan().last
+        starts, factors = _shared(received)
+        whole = sent.whole
+        points = _gram(rows, received, [])
+        norms = points.norms()
+        given: dict[str, Any] = dict(last.options)
+        if last.rule.takes_scale:
+            entries = sum(out * in_ for out, in_ in whole.factors.shapes) + whole.factors.num_plain
+            given["scale"] = float(norms.median()) / entries**0.5
+
+        def rule(block: Tensor) -> Tensor:
+            values: Tensor = last.rule.function(block, f=section.f, **given).values
+            return values
+
+        made = combine_dense(
+            rows,
+            starts,
+            factors,
+            rule,
+            anchor=whole.anchor,
+            target=whole.factors,
+            carry=outer.residual,
+            residual_rank=outer.residual_rank,
+        )
+        moved = _point(made.row - whole.anchor, whole)
+        seen = _gram(rows, received, [moved])
+        at_result = torch.zeros(len(rows) + 1, dtype=torch.float64)
+        at_result[-1] = 1
+        distances = seen.distances_to(seen.affine(at_result))
+        norm = (moved.squared_norm() + float(moved.plain @ moved.plain)) ** 0.5
+        return Combined(made, norm, None, norms.tolist(), distances.tolist())
+
+    def _mine(self, part: Part) -> dict[str, Tensor]:
+        """What the rule has kept of the rounds of this part: another part's has other columns."""
+        mine = f"{part.name}/"
+        return {
+            name.removeprefix(mine): tensor
+            for name, tensor in self.state.items()
+            if name.startswith(mine)
+        }
+
+    def _keep(self, part: Part, state: dict[str, Tensor]) -> None:
+        mine = f"{part.name}/"
+        others = {name: tensor for name, tensor in self.state.items() if not name.startswith(mine)}
+        self.state = others | {mine + name: tensor for name, tensor in state.items()}
+
+    def _shares(self, clients: Sequence[int]) -> Tensor | None:
+        owned = self.recipe.aggregator.client_weights
+        if owned is None:
+            return None
+        return torch.tensor([owned[client] for client in clients], dtype=torch.float64)
+
+    def _generator(self, round_: int) -> torch.Generator:
+        seed = derive(self.recipe.federation.seed, "aggregate", round_)
+        return torch.Generator().manual_seed(seed)
+
+
+def _shared(received: Sequence[Received]) -> tuple[Any, Any]:
+    """Anchors and descriptions: one for all where all received the same."""
+    if all(each is received[0] for each in received):
+        return received[0].start, received[0].factors
+    return [each.start for each in received], [each.factors for each in received]
+
+
+def _gram(rows: Sequence[Tensor], received: Sequence[Received], extra: Sequence[LowRank]) -> Gram:
+    starts, factors = _shared(received)
+    return product_gram(rows, starts, factors, extra=extra)
+
+
+def _point(delta: Tensor, received: Received) -> LowRank:
+    """A delta row as the point of product space that it is."""
+    one = gather([delta], received.start, received.factors)
+    return combined_change(one, torch.ones(1, dtype=torch.float64))
+
+
+def _rows_of_state(state: dict[str, Tensor]) -> list[Tensor]:
+    """The extra points of a rule on rows: its centre, if it has one yet."""
+    return [state["center"]] if "center" in state else []

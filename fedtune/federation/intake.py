@@ -1,0 +1,105 @@
+"""From replies as they come to rows that may be combined: screened, on disk, in one gauge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from flwr.app import Message
+
+from aggregators.geometry import GaugeError, align
+from fedtune.federation import wire
+from fedtune.federation.adversary import Adversary
+from fedtune.federation.broadcast import Broadcast, Received
+from fedtune.federation.events import RunStoppedError
+from fedtune.federation.screen import RefusedError, screen, screen_content
+from fedtune.federation.spool import Spool
+from fedtune.recipe import Recipe
+
+
+class Intake:
+    """Takes one reply at a time; a row is on disk before the next reply is looked at.
+
+    Args:
+        recipe: The run's.
+        spool: Where the rows of the round lie.
+        hashes: Of base and tokenizer, which every reply must carry.
+    """
+
+    def __init__(self, recipe: Recipe, spool: Spool, hashes: tuple[str, str]) -> None:
+        self.spool = spool
+        self._recipe = recipe
+        self._hashes = hashes
+        self._adversary = Adversary(recipe)
+
+    def agreement(self, received: Received) -> wire.Agreement:
+        """The hashes that a reply to this anchor must carry."""
+        return wire.Agreement(*self._hashes, wire.hash_row(received.anchor, received.part.whole))
+
+    def take(
+        self, client: int, reply: Message, received: Received, *, round_: int
+    ) -> dict[str, float]:
+        """Screen a reply and write its row.
+
+        Returns:
+            The client's own metrics, for display.
+
+        Raises:
+            RefusedError: With the first thing that is wrong.
+        """
+        row, metrics = screen(
+            reply, received.part.layout, round_=round_, agreement=self.agreement(received)
+        )
+        self.spool.put(client, row)
+        return metrics
+
+    def settle(self, fresh: Sequence[int], sent: Broadcast, *, round_: int) -> dict[int, str]:
+        """Let the simulated liars lie, then bring everyone to the anchor's gauge.
+
+        Args:
+            fresh: Whose rows have come in this attempt.
+            sent: What they started from.
+            round_: Counted from 1.
+
+        Returns:
+            Who is refused after all, and why; their rows are gone.
+        """
+        refused: dict[int, str] = {}
+        lies = self._adversary.lies(self.spool, fresh, sent, round_=round_)
+        for client, row in lies.items():
+            received = sent.to(client)
+            agreement = self.agreement(received)
+            try:
+                if row is None:
+                    raise RefusedError("it sent no reply")
+                content = wire.train_reply(
+                    row, received.part.layout, round_=round_, agreement=agreement, train_loss=0.0
+                )
+                screened, _ = screen_content(
+                    content, received.part.layout, round_=round_, agreement=agreement
+                )
+                self.spool.put(client, screened)
+            except RefusedError as refusal:
+                refused[client] = str(refusal)
+        if self._recipe.aggregator.geometry == "product":
+            left = [client for client in fresh if client not in refused]
+            refused |= {client: why for client in left if (why := self._turn(client, sent))}
+        for client in refused:
+            self.spool.drop(client)
+        return refused
+
+    def _turn(self, client: int, sent: Broadcast) -> str | None:
+        """Write a client's row in its anchor's gauge; why not, where it has none."""
+        received, row = sent.to(client), self.spool.row(client)
+        bound = self._recipe.aggregator.max_condition
+        try:
+            turned = align([row], received.start, received.factors, max_condition=bound).rows[0]
+        except GaugeError as error:
+            return f"its adapter stands in no gauge near the anchor's: {error.refused[0]}"
+        except ValueError as error:
+            raise RunStoppedError(f"geometry: product cannot go on: {error}") from error
+        if not torch.isfinite(turned).all():
+            return "its adapter leaves the range of float32 in the anchor's gauge"
+        if not torch.equal(turned, row):
+            self.spool.put(client, turned)
+        return None
