@@ -17,6 +17,7 @@ from torch import Tensor
 from aggregators import (
     arc,
     bucketing,
+    bulyan,
     caf,
     centered_clipping,
     cge,
@@ -28,12 +29,16 @@ from aggregators import (
     geometric_median,
     krum,
     mda,
+    meamed,
     mean,
     median,
     minimum_variance,
     multi_krum,
     nnm,
     norm_clip,
+    phocas,
+    rlr,
+    sign_majority,
     smea,
     trimmed_mean,
 )
@@ -74,6 +79,11 @@ AGGREGATORS: dict[str, Rule] = {
     "foolsgold": foolsgold.RULE,
     "flame": flame.RULE,
     "norm_clip": norm_clip.RULE,
+    "meamed": meamed.RULE,
+    "phocas": phocas.RULE,
+    "bulyan": bulyan.RULE,
+    "sign_majority": sign_majority.RULE,
+    "rlr": rlr.RULE,
 }
 
 MIXINGS: dict[str, Rule] = {

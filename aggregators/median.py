@@ -1,10 +1,11 @@
 """Coordinate-wise median."""
 
-import torch
+from collections.abc import Sequence
+
 from torch import Tensor
 
-from aggregators.columns import sorted_columns
 from aggregators.rule import Kept, Rule
+from aggregators.sorting import on_sorted
 
 
 def median(updates: Tensor, *, f: int) -> Kept:
@@ -27,10 +28,13 @@ def median(updates: Tensor, *, f: int) -> Kept:
     """
     n = len(updates)
     RULE.check_clients(n, f)
-    ordered = sorted_columns(updates)
-    low, high = ordered[:, (n - 1) // 2], ordered[:, n // 2]
-    values = (low.to(torch.float64) + high.to(torch.float64)) / 2
-    return Kept(values, low, high)
+    return on_sorted(updates, range((n - 1) // 2, n // 2 + 1), _between_middles)
+
+
+def _between_middles(rows: Sequence[Tensor], kept: Kept) -> None:
+    kept.low.copy_(rows[0])
+    kept.high.copy_(rows[-1])
+    kept.values.copy_(rows[0]).add_(rows[-1]).div_(2)
 
 
 RULE = Rule(
@@ -41,4 +45,8 @@ RULE = Rule(
     min_clients=lambda f: 2 * f + 1,
     kind="columns",
     function=median,
+    cost="n d log² n minima and maxima; n d log n from 49 clients on",
+    kappa="4 (1 + f / (n - 2f))², Allouah et al. 2023",
+    bound=lambda n, f: 4 * (1 + f / (n - 2 * f)) ** 2,
+    reading="Of an even count the mean of the two middles; some peers take the lower one.",
 )

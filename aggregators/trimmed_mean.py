@@ -1,10 +1,11 @@
 """Coordinate-wise trimmed mean."""
 
-import torch
+from collections.abc import Sequence
+
 from torch import Tensor
 
-from aggregators.columns import sorted_columns
 from aggregators.rule import Kept, Rule
+from aggregators.sorting import average_into, on_sorted
 
 
 def trimmed_mean(updates: Tensor, *, f: int) -> Kept:
@@ -28,9 +29,17 @@ def trimmed_mean(updates: Tensor, *, f: int) -> Kept:
     """
     n = len(updates)
     RULE.check_clients(n, f)
-    kept = sorted_columns(updates)[:, f : n - f]
-    values = kept.to(torch.float64).mean(dim=1)
-    return Kept(values, kept[:, 0], kept[:, -1])
+    return on_sorted(updates, range(f, n - f), _average, loose=range(f + 1, n - f - 1))
+
+
+def _average(rows: Sequence[Tensor], kept: Kept) -> None:
+    kept.low.copy_(rows[0])
+    kept.high.copy_(rows[-1])
+    average_into(kept.values, rows, kept.low, kept.high)
+
+
+def _bound(n: int, f: int) -> float:
+    return 6 * f / (n - 2 * f) * (1 + f / (n - 2 * f))
 
 
 RULE = Rule(
@@ -41,4 +50,8 @@ RULE = Rule(
     min_clients=lambda f: 2 * f + 1,
     kind="columns",
     function=trimmed_mean,
+    cost="n d log² n minima and maxima; n d log n from 49 clients on",
+    kappa="6 f / (n - 2f) (1 + f / (n - 2f)), Allouah et al. 2023",
+    bound=_bound,
+    reading="f on either side, a count. Peers also take a share of n on either side.",
 )

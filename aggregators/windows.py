@@ -1,0 +1,64 @@
+"""The values nearest a centre: a window that slides over each sorted column."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from aggregators.rule import Kept
+from aggregators.sorting import average_into, on_sorted
+
+
+def loose_ranks(m: int, count: int) -> range:
+    """Ranks that are in every window of so many of m values, and at no window's end."""
+    return range(m - count + 1, count - 1)
+
+
+def around_median(block: Tensor, *, count: int) -> Kept:
+    """Average the ``count`` values of each column that are nearest its median, (m, w) -> Kept."""
+    m = len(block)
+
+    def finish(rows: Sequence[Tensor], kept: Kept) -> None:
+        centre = rows[(m - 1) // 2].to(torch.float64, copy=True).add_(rows[m // 2]).div_(2)
+        average_nearest(rows, centre, kept, count=count)
+
+    loose = set(loose_ranks(m, count)) - {(m - 1) // 2, m // 2}
+    return on_sorted(block, range(m), finish, loose=loose)
+
+
+def average_nearest(rows: Sequence[Tensor], centre: Tensor, kept: Kept, *, count: int) -> None:
+    """Average, in each column, the values nearest the centre.
+
+    They lie side by side in a sorted column. The window starts at the least value and moves up
+    while the next value above it is strictly nearer than its own least: equally near, the lower
+    value stays. Each move puts the value ``count`` ranks up in the place of the one that leaves,
+    so nothing is ever subtracted from a sum, and a payload of 1e8 leaves no trace.
+
+    Args:
+        rows: m rows of shape (w,), sorted down each column but for ``loose_ranks``.
+        centre: Float64, shape (w,).
+        kept: The means, and the least and the greatest value of each window; written.
+        count: How many to average, 1 to m.
+    """
+    moves = len(rows) - count
+    moved = centre.new_empty(max(moves, 1), len(centre), dtype=torch.bool)
+    above, below = torch.empty_like(centre), torch.empty_like(centre)
+    kept.low.copy_(rows[0])
+    kept.high.copy_(rows[count - 1])
+    for k in range(moves):
+        torch.sub(rows[k + count], centre, out=above)
+        torch.sub(centre, rows[k], out=below)
+        torch.lt(above, below, out=moved[k])
+        torch.where(moved[k], rows[k + 1], kept.low, out=kept.low)
+        torch.where(moved[k], rows[k + count], kept.high, out=kept.high)
+    average_into(kept.values, _windows(rows, moved, count, moves), kept.low, kept.high)
+
+
+def _windows(rows: Sequence[Tensor], moved: Tensor, count: int, moves: int) -> Iterator[Tensor]:
+    """Yield the ``count`` values of each column's window: row k, or what has taken its place."""
+    place = torch.empty_like(rows[0])
+    for first in range(count):
+        value = rows[first]
+        for k in range(first, moves, count):
+            value = torch.where(moved[k], rows[k + count], value, out=place)
+        yield value
