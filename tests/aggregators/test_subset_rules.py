@@ -327,18 +327,41 @@ def test_caf_needs_at_most_n_steps(seed):
     assert (weights >= 0).all()
 
 
-def test_caf_on_tied_eigenvalues_does_not_choose_an_axis():
-    # A square's four corners: every direction has the same variance. tau is 2 for all of them
-    # along the plane, so all go at once, and the plain mean is the answer, in any rotation.
-    square = torch.tensor([[1.0, 1], [1, -1], [-1, 1], [-1, -1], [0, 0]], dtype=torch.float64)
-    for angle in (0.0, 0.3, 1.0):
-        turn = torch.tensor(
-            [[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]],
-            dtype=torch.float64,
-        )
-        _, weights, facts = run("caf", square @ turn + 3, 1)
-        assert weights.tolist() == pytest.approx([0.2] * 5)
-        assert facts["eigenvalue"] == pytest.approx(0.8)
+def turned(rows, seed):
+    """The rows after a rotation that has no exact numbers."""
+    d = rows.shape[1]
+    return rows @ torch.linalg.qr(gaussian(d, d, seed=seed)).Q
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_caf_on_tied_eigenvalues_does_not_choose_an_axis(seed):
+    # A square of four and eleven rows in its middle, f = 4. Every direction in the plane has the
+    # same variance, and tau is the same for the four along both: they go in one step, and what
+    # is left is one point, at eigenvalue 0. By one eigenvector only two of them would go.
+    square = torch.tensor([[1.0, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0]], dtype=torch.float64)
+    rows = torch.cat([square, torch.zeros(11, 3, dtype=torch.float64)])
+    _, weights, facts = run("caf", turned(rows, seed) + 3, 4)
+    assert facts["steps"] == 2
+    assert weights.tolist() == pytest.approx([0] * 4 + [1 / 11] * 11)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_caf_rows_of_equal_tau_go_together(seed):
+    # Two liars at (100, 1) and (100, -1), nine clients at (0, 1 0 -1): the mean is on the first
+    # axis by symmetry, which is the top direction, and tau is the same for both liars but for
+    # its last bits. Left with a weight of 1e-16, one of them would take all of the next step.
+    ones = torch.tensor([1.0, 0, -1] * 3, dtype=torch.float64)
+    honest = torch.stack([torch.zeros(9, dtype=torch.float64), ones], dim=1)
+    liars = torch.tensor([[100.0, 1], [100, -1]], dtype=torch.float64)
+    rows = torch.cat([liars, honest])
+    aggregate, weights, facts = run("caf", turned(rows, seed), 2)
+    assert weights[:2].tolist() == [0, 0]
+    assert facts["active"] == 9
+    assert facts["chosen_step"] == 1
+    # After one step the nine weigh alike; the second takes the six at ±1, and 3c <= 7 ends it.
+    assert facts["steps"] == 2
+    assert facts["eigenvalue"] == pytest.approx(2 / 3)
+    assert aggregate.abs().max() < 1e-12
 
 
 @pytest.mark.parametrize("scale", [1e8, 1e30])
@@ -378,7 +401,11 @@ def test_a_majority_of_equal_rows_wins(name):
 @pytest.mark.parametrize("name", RULES)
 def test_without_liars_it_is_the_mean(name):
     rows = gaussian(7, 50)
-    assert torch.allclose(run(name, rows, 0)[0], rows.mean(dim=0), rtol=1e-12, atol=1e-14)
+    aggregate, _, facts = run(name, rows, 0)
+    assert torch.allclose(aggregate, rows.mean(dim=0), rtol=1e-12, atol=1e-14)
+    if "eigenvalue" in facts:
+        top = float(torch.linalg.eigvalsh(rows.T.cov(correction=0))[-1])
+        assert facts["eigenvalue"] == pytest.approx(top)
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1e30, 1e140])
