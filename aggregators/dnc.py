@@ -65,7 +65,7 @@ def dnc(gram: Gram, *, f: int, c: float = 1.0) -> Combination:
 
 
 def _drops(f: int, c: float) -> int:
-    """ceil(c f) of the decimal number that was written: in floats 1.1 * 10 is above 11."""
+    """ceil(c f) of the decimal number that was written: in floats 1.12 * 25 is above 28."""
     return math.ceil(Fraction(str(c)) * f)
 
 
