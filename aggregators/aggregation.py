@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aggregators.columns import walk_columns
+from aggregators.columns import Walk, walk_columns
 from aggregators.gram import Gram, gram, middle
 from aggregators.memory import Memory, recall
-from aggregators.rows import Rows, combine, squared_norms
+from aggregators.rows import Rows, combine, num_columns, squared_norms
 from aggregators.rule import Combination, Facts, Kept, Mixture, Rule
 from aggregators.screening import check_finite, check_point, check_rows, check_shares, check_values
 
@@ -155,53 +155,74 @@ def run(
     shares: Tensor | None = None,
     report: bool = True,
 ) -> Aggregation:
-    """Aggregate by a plan already checked; see ``aggregators.aggregate_with_report``."""
+    """Aggregate by a plan already checked; see ``aggregators.aggregate_with_report``.
+
+    Without a report the weights are nan, and a column rule without mixing is one pass over the
+    rows.
+    """
     rows = check_rows(updates)
     plan.check_clients(len(rows), f)
     check_values(rows)
     shares = check_shares(shares, len(rows), plan, f)
-    squares = squared_norms(rows)
-    check_finite(rows, squares)
     extra = recall(plan.last.rule, memory, rows)
     if plan.last.rule.takes_reference:
         extra = [check_point(reference, rows, plan.last.rule.name, "reference")]
     points = given
     if points is None and plan.needs_gram:
-        points = gram(rows, extra=extra, squares=squares)
+        points = gram(rows, extra=extra)  # refuses what is not finite
+    squares: Tensor | None = None
+    if given is not None or (points is None and (report or plan.last.rule.takes_scale)):
+        squares = squared_norms(rows)
+        check_finite(rows, squares)
     if points is not None:
         _check_given(points, plan.last.rule, rows, extra)
-    norms = squares.sqrt() if points is None else points.norms()
+    norms = squares.sqrt() if points is None and squares is not None else None
+    norms = norms if points is None else points.norms()
     weighed = Weighing(None, None, 0.0, {})
     if points is not None and plan.needs_gram:
         weighed = weigh(points, plan, f=f, generator=generator, shares=shares)
     facts = weighed.facts
     if weighed.weights is None:
-        scale = middle(norms) / rows[0].numel() ** 0.5
-        aggregate, weights, distances = _on_columns(rows, plan.last, weighed.matrix, f, scale)
+        scale = 0.0 if norms is None else middle(norms) / num_columns(rows) ** 0.5
+        walk = _on_columns(rows, plan.last, weighed.matrix, f, scale, norms is None, report)
+        aggregate, weights, distances = walk.aggregate, walk.used, walk.distances
         facts = {"kept_share": weights.tolist(), **facts}
         weights = weights if weighed.matrix is None else weighed.matrix.T @ weights
         weights = weights / weights.sum() if weights.sum() > 0 else weights
     else:
         assert points is not None
-        aggregate = combine([*rows, *extra], weighed.weights)
+        aggregate = combine(rows, weighed.weights, extra=extra)
         weights = weighed.weights[: len(rows)]
         distances = points.distances_to(points.affine(weighed.weights))
     aggregate = _with_noise(aggregate, weighed.noise, generator)
+    state = memory.after(plan.last.rule, rows, aggregate)
+    if not report or norms is None:
+        return Aggregation(aggregate, torch.full((len(rows),), torch.nan), state)
     seen: Facts = {"norms": norms.tolist(), "distances": distances.tolist(), **facts}
-    return Aggregation(aggregate, weights, memory.after(plan.last.rule, rows, aggregate), seen)
+    return Aggregation(aggregate, weights, state, seen)
 
 
 def _on_columns(
-    rows: Rows, step: Step, matrix: Tensor | None, f: int, scale: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Walk the columns: aggregate, how often each mixed row was used, distances."""
+    rows: Rows,
+    step: Step,
+    matrix: Tensor | None,
+    f: int,
+    scale: float,
+    screen: bool,
+    measure: bool,
+) -> Walk:
+    """Walk the columns; where not screened before, refuse what is not finite on the way."""
     given = {"scale": scale} if step.rule.takes_scale else {}
 
     def on_block(block: Tensor) -> Kept:
         kept: Kept = step.rule.function(block, f=f, **step.options, **given)
         return kept
 
-    return walk_columns(rows, on_block, matrix=matrix)
+    walk = walk_columns(rows, on_block, matrix=matrix, measure=measure, screen=screen)
+    if walk.in_doubt:
+        check_finite(rows, squared_norms(rows))
+        walk = walk_columns(rows, on_block, matrix=matrix, measure=measure)
+    return walk
 
 
 def _with_noise(aggregate: Tensor, noise: float, generator: torch.Generator | None) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from aggregators.rows import Rows
+from aggregators.rows import Rows, empty_row
 from aggregators.rule import Rule
 from aggregators.screening import check_point
 
@@ -73,7 +73,8 @@ def recall(rule: Rule, memory: Memory, rows: Rows) -> list[Tensor]:
     if rule.memory != "history":
         return []
     _check_history(rule, memory, rows)
-    return [memory.past(client, rows[0]) for client in memory.senders(len(rows))]
+    like = empty_row(rows)
+    return [memory.past(client, like) for client in memory.senders(len(rows))]
 
 
 def _check_history(rule: Rule, memory: Memory, rows: Rows) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from aggregators.rows import Rows
+from aggregators.files import FileRows
+from aggregators.rows import Rows, device_of, dtype_of, num_columns
 
 if TYPE_CHECKING:
     from aggregators.aggregation import Plan
@@ -16,11 +18,15 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def check_rows(updates: Rows) -> Rows:
-    """Refuse what is no (n, d) tensor, nor a sequence of n rows of d finite-able numbers."""
+    """Refuse what is no (n, d) tensor, nor a sequence of n rows of shape (d,), nor files."""
+    if isinstance(updates, FileRows):
+        return updates
+    if isinstance(updates, list | tuple) and all(isinstance(row, Tensor) for row in updates):
+        return _check_sequence(updates)
     if not isinstance(updates, Tensor):
         raise TypeError(
             f"updates needs to be a torch tensor: got {type(updates).__name__}; "
-            "stack the clients' updates into one (n, d) tensor"
+            "stack the clients' updates into one (n, d) tensor, or give a list of n tensors (d,)"
         )
     if updates.ndim != 2 or updates.layout != torch.strided:
         raise ValueError(
@@ -30,13 +36,27 @@ def check_rows(updates: Rows) -> Rows:
     return updates.detach()
 
 
+def _check_sequence(updates: Sequence[Tensor]) -> list[Tensor]:
+    """Refuse rows of several shapes, dtypes or devices."""
+    for k, row in enumerate(updates):
+        first = updates[0]
+        alike = (row.shape, row.dtype, row.device) == (first.shape, first.dtype, first.device)
+        if not alike or row.ndim != 1 or row.layout != torch.strided:
+            raise ValueError(
+                "updates needs rows of one shape (d,), dtype and device, dense: got "
+                f"{tuple(row.shape)}, {row.dtype}, {row.device}, {row.layout} for row {k}; "
+                "flatten each client's update to one row"
+            )
+    return [row.detach() for row in updates]
+
+
 def check_values(updates: Rows) -> None:
     """Refuse other numbers than the engine sums, and rows without coordinates."""
-    dtype = updates[0].dtype
+    dtype = dtype_of(updates)
     if dtype not in DTYPES:
         names = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
         raise ValueError(f"updates needs a floating dtype ({names}): got {dtype}; convert it first")
-    if updates[0].numel() == 0:
+    if num_columns(updates) == 0:
         raise ValueError(
             f"updates needs d >= 1 coordinates: got the empty shape ({len(updates)}, 0); "
             "send at least one"
@@ -63,13 +83,13 @@ def check_point(point: Tensor | None, rows: Rows, owner: str, name: str) -> Tens
     """Refuse an extra point that is no finite row like the others; return it on their device."""
     if point is None:
         raise ValueError(f"{owner} needs the server's own update: got no {name}; hand in {name}=")
-    right = point.shape == rows[0].shape and point.dtype in DTYPES
+    right = point.shape == (num_columns(rows),) and point.dtype in DTYPES
     if not right or not point.isfinite().all():
         raise ValueError(
-            f"{owner} needs a finite floating {name} of shape {tuple(rows[0].shape)}: "
+            f"{owner} needs a finite floating {name} of shape {(num_columns(rows),)}: "
             f"got {point.dtype} {tuple(point.shape)}; hand in the state of the last round"
         )
-    return point.detach().to(rows[0].device)
+    return point.detach().to(device_of(rows))
 
 
 def check_shares(shares: Tensor | None, n: int, plan: Plan, f: int) -> Tensor | None:

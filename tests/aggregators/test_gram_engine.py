@@ -3,13 +3,24 @@
 Not proven here: other devices than the CPU, and that no more than a block is copied.
 """
 
+import threading
+
 import numpy as np
 import pytest
 import torch
 
 from aggregators.columns import walk_columns
-from aggregators.gram import Gram, gram, middle
-from aggregators.rows import column_blocks, combine, distances_to, one_thread, squared_norms
+from aggregators.gram import Gram, _sample, gram, middle
+from aggregators.pool import Scratch, limit_threads, one_thread
+from aggregators.rows import (
+    block_width,
+    column_blocks,
+    combine,
+    distances_to,
+    squared_norms,
+    stretches,
+)
+from aggregators.rule import Kept
 
 
 def gaussian(n, d, seed=0, dtype=torch.float32):
@@ -108,15 +119,20 @@ def test_rows_may_be_a_sequence_of_rows():
     assert torch.equal(squared_norms(apart), squared_norms(rows))
 
     def largest(block):
-        return block.max(dim=0).values, torch.ones(len(block))
+        top = block.max(dim=0).values
+        return Kept(top, top, top)
 
-    assert torch.equal(walk_columns(apart, largest)[0], rows.max(dim=0).values)
+    assert torch.equal(walk_columns(apart, largest).aggregate, rows.max(dim=0).values)
 
 
 def test_blocks_cover_each_column_once():
-    rows = torch.arange(20 * 15_001, dtype=torch.float64).reshape(20, -1)
-    seen = list(column_blocks(rows))
-    assert len(seen) == 3
+    rows = torch.arange(20 * 150_001, dtype=torch.float64).reshape(20, -1)
+    seen = [
+        (columns, block.clone())
+        for stretch in stretches(rows)
+        for columns, block in column_blocks(rows, stretch, Scratch())
+    ]
+    assert (len(stretches(rows)), len(seen)) == (2, 12)
     assert torch.equal(torch.cat([block for _, block in seen], dim=1), rows)
     assert all(torch.equal(rows[:, columns], block) for columns, block in seen)
 
@@ -143,18 +159,105 @@ def test_combine_refuses_other_counts():
 
 
 def test_bits_do_not_depend_on_the_number_of_threads():
-    rows = gaussian(21, 40_000) + 1000
+    rows = gaussian(21, 600_000) + 1000
     weights = torch.rand(21, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    matrix = torch.full((21, 21), 1 / 21, dtype=torch.float64) + torch.eye(21)
     before, seen = torch.get_num_threads(), []
+
+    def middle_row(block):
+        ordered = block.sort(dim=0).values
+        return Kept(ordered[10], ordered[9], ordered[11])
+
     try:
-        for threads in (1, 2, 4):
+        for threads, pool in ((1, 1), (1, 2), (2, 1), (2, 3), (4, 7)):
             torch.set_num_threads(threads)
-            seen.append((gram(rows).centred, squared_norms(rows), combine(rows, weights)))
+            with limit_threads(pool):
+                walk = walk_columns(rows, middle_row, matrix=matrix)
+                there = distances_to(rows, walk.aggregate)
+                sums = (gram(rows).centred, squared_norms(rows), combine(rows, weights))
+                seen.append((*sums, walk.aggregate, walk.used, walk.distances, there))
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
+    assert len(stretches(rows)) == 7  # or there would be nothing to share out
     for other in seen[1:]:
         assert all(torch.equal(a, b) for a, b in zip(seen[0], other, strict=True))
+
+
+def test_the_pool_leaves_the_callers_threads_alone():
+    rows, before = gaussian(21, 600_000), torch.get_num_threads()
+    inside = []
+
+    def seen(block):
+        inside.append((threading.get_ident(), torch.get_num_threads()))
+        return Kept(block[0], block[0], block[0])
+
+    with limit_threads(3):
+        walk_columns(rows, seen)
+    assert {threads for _, threads in inside} == {1}
+    assert threading.get_ident() not in {thread for thread, _ in inside}
+    later = []
+    new = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+    new.start()
+    new.join()
+    assert (torch.get_num_threads(), later) == (before, [before])
+
+
+def test_an_error_in_a_thread_comes_out_and_ends_the_pool():
+    before, running = torch.get_num_threads(), threading.active_count()
+
+    def stop(block):
+        raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"), limit_threads(3):
+        walk_columns(gaussian(21, 600_000), stop)
+    assert (torch.get_num_threads(), threading.active_count()) == (before, running)
+
+
+@pytest.mark.parametrize("most", [0, -1, True, 1.0, None])
+def test_threads_are_a_count(most):
+    with pytest.raises(ValueError, match="the engine needs threads >= 1"), limit_threads(most):
+        pass
+
+
+def test_a_payload_hidden_from_the_sample_is_no_reference():
+    # 12 blocks a stretch, sampled each 16th part: the payload stands where no sample is taken,
+    # on the row that the sample holds for the median one.
+    rows = gaussian(9, 3_000_000)
+    sample = squared_norms(rows, within=_sample(rows))
+    row = int(sample.sort().indices[4])
+    hidden = _sample(rows)[0].stop + 5
+    assert all(not part.start <= hidden < part.stop for part in _sample(rows))
+    rows[row, hidden] = 1e12
+    honest = [i for i in range(9) if i != row]
+    got = gram(rows).squared_distances().numpy()[np.ix_(honest, honest)]
+    assert np.allclose(got, direct(rows[honest, :]), rtol=1e-11, atol=0)
+
+
+def test_equal_rows_have_equal_bits_wherever_they_stand():
+    # Ties break by the lowest index only if equal rows tie to the last bit.
+    for n in (7, 11, 19, 20, 30, 61):
+        rows = gaussian(n, 20_001, seed=n)
+        equal = [1, n // 2, n - 2, n - 1]
+        rows[equal] = rows[1].clone()
+        squares = gram(rows).squared_distances()
+        others = [i for i in range(n) if i not in equal]
+        assert (squares[equal][:, others] == squares[1, others]).all()
+
+
+def test_few_columns_are_counted_all_and_many_by_a_sixteenth():
+    def first(block):
+        return Kept(block[0], block[0], block[0])
+
+    assert walk_columns(gaussian(3, 1000), first).used.tolist() == [1, 0, 0]
+    many = gaussian(3, 1 << 17)
+    for start in range(0, 1 << 17, block_width(many)):
+        looked_at = slice(start, min(start + block_width(many), 1 << 17), 16)
+        many[1, looked_at] = many[0, looked_at]  # equal on these, and on no others
+    assert walk_columns(many, first).used.tolist() == [1, 1, 0]
+    unmeasured = walk_columns(many, first, measure=False)
+    assert torch.equal(unmeasured.aggregate, many[0])
+    assert unmeasured.used.tolist() == unmeasured.distances.tolist() == [0, 0, 0]
 
 
 def test_one_thread_gives_the_threads_back_after_an_error():
