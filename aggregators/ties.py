@@ -3,24 +3,23 @@
 import torch
 from torch import Tensor
 
-_SLACK = 1e-12
 
-
-def levels(values: Tensor, *, scale: Tensor | None = None) -> Tensor:
+def levels(values: Tensor, *, slack: float = 1e-12, scale: Tensor | None = None) -> Tensor:
     """Number the distinct values from 0 for the least, those that tie alike.
 
-    Sorted, a value is a new level where it is above the one before by more than 1e-12 of itself,
-    or of the scale. Rows clipped to one radius have one norm, whatever its last bits are.
+    Sorted, a value is a new level where it is above the one before by more than the slack times
+    itself, or times the scale. Rows clipped to one radius have one norm, whatever its last bits.
 
     Args:
         values: Shape (n,), floating.
+        slack: The share that is rounding.
         scale: What the values were rounded at, where that is more than themselves.
 
     Returns:
         Levels, shape (n,), int64. Sort them stably for an order of the clients.
     """
     ordered, places = values.sort(stable=True)
-    slack = _SLACK * (ordered[1:].abs() if scale is None else scale)
+    rounding = slack * (ordered[1:].abs() if scale is None else scale)
     found = torch.zeros_like(places)
-    found[places[1:]] = (ordered.diff() > slack).cumsum(dim=0)
+    found[places[1:]] = (ordered.diff() > rounding).cumsum(dim=0)
     return found

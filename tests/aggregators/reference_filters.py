@@ -34,13 +34,13 @@ def _clip(row, radius):
     return row * (radius / length) if length > radius else row.copy()
 
 
-def _order(values, scale=None):
-    """Indices from the least value up; values within 1e-12 of a neighbour tie, by index."""
+def _order(values, slack=1e-12, scale=None):
+    """Indices from the least value up; values within the slack of a neighbour tie, by index."""
     ranked = sorted(range(len(values)), key=lambda i: values[i])
     groups = [[ranked[0]]]
     for before, i in itertools.pairwise(ranked):
         gap = values[i] - values[before]
-        if gap > 1e-12 * (values[i] if scale is None else scale):
+        if gap > slack * (values[i] if scale is None else scale):
             groups.append([])
         groups[-1].append(i)
     return [i for group in groups for i in sorted(group)]
@@ -64,7 +64,7 @@ def dnc_scores(rows):
 
 def dnc(rows, f, c=1.0):
     scores = dnc_scores(rows)
-    order = _order(scores, scale=max(scores))
+    order = _order(scores, slack=1e-14, scale=max(scores))
     return _average([rows[i] for i in order[: len(rows) - math.ceil(Fraction(str(c)) * f)]])
 
 
