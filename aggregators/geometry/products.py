@@ -244,7 +244,9 @@ def _inner(moves: Sequence[Pair], bases: Sequence[Tensor], axis: int) -> Tensor:
                 torch.sub(cut, start.narrow(1 - axis, begin, width), out=out)
         stack = stack if axis == 0 else stack.T
         for top in range(0, size, stripe):
-            gram[top : min(top + stripe, size), top:size] += (
-                stack[top : top + stripe] @ stack[top:].T
-            )
-    return gram.triu() + gram.triu(1).T
+            rows = stack[top : top + stripe]
+            gram[top : top + len(rows), top:size].addmm_(rows, stack[top:].T)
+    for top in range(0, size, stripe):
+        below = min(top + stripe, size)
+        gram[below:size, top:below] = gram[top:below, below:size].T
+    return gram

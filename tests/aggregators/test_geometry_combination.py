@@ -180,7 +180,8 @@ def test_gauge_anchor_keeps_what_a_is_like():
         now = anchor[slice(*m.a)].reshape(m.rank, -1)
         assert torch.allclose(now @ now.T, was @ was.T, rtol=1e-9, atol=1e-9)
         # Nearest of its kind: turning it within its row space only leads away.
-        turn = torch.tensor([[0.8, -0.6], [0.6, 0.8]], dtype=torch.float64)
+        c, d = np.cos(1e-3), np.sin(1e-3)
+        turn = torch.tensor([[c, -d], [d, c]], dtype=torch.float64)
         root = torch.linalg.cholesky(was @ was.T)
         for turned in (turn, turn.T, -torch.eye(2, dtype=torch.float64)):
             other = root @ turned @ torch.linalg.solve(root, now)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from product_space import (
     anchor_row,
     delta_rows,
+    dense_change,
     describe,
     generator,
     in_other_gauge,
@@ -104,6 +105,23 @@ def test_a_float32_copy_in_another_gauge_comes_back(scale):
     near = float((both[0] - both[1]).norm() / both[0].norm())
     assert far > 4  # in factors the copy is far off
     assert near < 1e-4  # in the anchor's gauge it is the twin, up to the rounding of A/100 - A
+
+
+def test_one_client_at_100b_wrecks_the_mean_of_rows_until_it_is_aligned():
+    # Its model is healthy: the mean of all products is the same whatever gauge it sends.
+    anchor, rows = anchor_row(WIDE).float(), delta_rows(10, WIDE, size=0.1, dtype=torch.float32)
+    sent = rows.clone()
+    sent[0] = in_other_gauge(rows[0], anchor, WIDE, 3, condition=1.0, scale=100.0)
+    truth = np.mean([dense_change(row, anchor, WIDE) for row in rows], axis=0)
+
+    def error(mean):
+        return np.linalg.norm(dense_change(mean, anchor, WIDE) - truth) / np.linalg.norm(truth)
+
+    assert error(sent.mean(dim=0)) > 100
+    assert error(align(sent, anchor, WIDE).rows.mean(dim=0)) < 0.1  # cross terms of honest factors
+    assert error(align(sent, anchor, WIDE).rows.mean(dim=0)) == pytest.approx(
+        error(align(rows, anchor, WIDE).rows.mean(dim=0)), rel=1e-3
+    )
 
 
 def test_a_round_one_anchor_with_b_zero_is_a_gauge():
