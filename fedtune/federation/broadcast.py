@@ -71,4 +71,4 @@ class Broadcast:
         return Received(Part.of_round(layout, self._lora.train, self._round), anchor, self._lora)
 
     def _describe(self, layout: Layout) -> Factors:
-        return describe(Part("both", layout), self._anchor, self._lora)
+        return describe(Part("both", layout), None, self._lora)

@@ -12,12 +12,13 @@ from fedtune.adapters.ranks import side_of
 from fedtune.recipe import Lora
 
 
-def describe(part: Part, anchor: Tensor, lora: Lora) -> Factors:
+def describe(part: Part, anchor: Tensor | None, lora: Lora) -> Factors:
     """Describe the rows of a round's part.
 
     Args:
         part: What the round trains; its whole layout may be of a client's own rank.
         anchor: The whole row that the client received: a factor that is not trained stands there.
+            None where both are trained.
         lora: The recipe's section, for the scale. It is the same at every rank.
     """
     columns, plain, ranks = {}, [], {}
@@ -30,7 +31,7 @@ def describe(part: Part, anchor: Tensor, lora: Lora) -> Factors:
         else:
             columns[found] = (start, stop)
         start = stop
-    tensors = part.whole.unflatten(anchor)
+    tensors = {} if anchor is None else part.whole.unflatten(anchor)
     fixed: dict[tuple[str, str], Tensor] = {}
     for name, shape in part.whole.shapes:
         if (found := side_of(name)) is None:

@@ -271,5 +271,5 @@ class RobustStrategy(Strategy):
 def _make_outer(recipe: Recipe, layout: Layout, anchor: Tensor) -> OuterOptimizer | ProductOuter:
     """The optimizer of factors, or, where the combination is of products, the one of products."""
     if recipe.steps_products:
-        return ProductOuter(recipe, anchor, describe(Part("both", layout), anchor, recipe.lora))
+        return ProductOuter(recipe, anchor, describe(Part("both", layout), None, recipe.lora))
     return OuterOptimizer(recipe.outer, anchor)
