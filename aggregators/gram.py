@@ -244,8 +244,9 @@ def _merged(centred: Tensor) -> Tensor:
 def _add_products(total: Tensor, relative: Tensor) -> None:
     """Add the lower triangle of the inner products, panel by panel: half the multiplications."""
     points, lines = total.shape
-    for start in range(0, lines, _PANEL):
-        panel = slice(start, min(start + _PANEL, lines))
+    size = max(_PANEL, lines // 8 // _LINES * _LINES)
+    for start in range(0, lines, size):
+        panel = slice(start, min(start + size, lines))
         total[start:, panel].addmm_(relative[start:points], relative[panel].T)
 
 
