@@ -7,14 +7,16 @@ from aggregators.gram import Gram
 from aggregators.rule import Kept, Mixture, Rule
 from aggregators.windows import around_median
 
+_TIED = 1e-10  # scores of mixed rows that are equal by definition differ by 1e-13 of themselves
+
 
 def bulyan_selection(gram: Gram, *, f: int) -> Mixture:
     """Pick theta = n-2f rows: Krum's choice among the rows that are left, each time anew.
 
     With n' rows left, Krum sums the squared distances to the n'-f-2 nearest others of them. Near
     the end that count falls under one when f <= 1; then it is one, the nearest other, or none for
-    a row that is alone. With one neighbour, two rows that are each other's nearest tie. Equal
-    scores: the lowest index.
+    a row that is alone. With one neighbour, two rows that are each other's nearest tie, and mixed
+    rows tie often. Scores that are equal, or apart by rounding alone: the lowest index.
 
     Args:
         gram: The clients' Gram.
@@ -38,7 +40,7 @@ def bulyan_selection(gram: Gram, *, f: int) -> Mixture:
         neighbours = min(max(len(left) - f - 2, 1), len(left) - 1)
         among = distances[left][:, left].sort(dim=1).values[:, :neighbours]
         scores = among.sum(dim=1)
-        best = int(scores.sort(stable=True).indices[0])
+        best = int((scores <= scores.min() * (1 + _TIED)).nonzero()[0])
         scored.append(float(scores[best]))
         selected.append(left.pop(best))
     matrix = torch.zeros(len(selected), n, dtype=torch.float64)

@@ -51,7 +51,8 @@ def bulyan_selection(rows, f):
         for i in left:
             others = sorted(math.fsum((rows[i] - rows[j]) ** 2) for j in left if j != i)
             scores[i] = math.fsum(others[: max(len(left) - f - 2, 1)])
-        best = min(left, key=lambda i: (scores[i], i))
+        # Mixed rows tie by definition, and then differ by rounding.
+        best = min(i for i in left if scores[i] <= min(scores.values()) * (1 + 1e-10))
         picks.append(best)
         left.remove(best)
     return picks

@@ -13,7 +13,7 @@ import reference
 import reference_columns
 import torch
 
-from aggregators import aggregate, aggregate_with_report
+from aggregators import MIXINGS, aggregate, aggregate_with_report
 from aggregators.bulyan import bulyan, bulyan_selection
 from aggregators.gram import gram
 from aggregators.windows import around_median
@@ -205,6 +205,17 @@ def test_bulyan_picks_what_the_reference_picks(f):
         rows[seed % 3] = rows[-1]
         got = bulyan_selection(gram(rows), f=f).facts["selected"]
         assert got == reference_columns.bulyan_selection(rows.numpy(), f)
+
+
+def test_bulyan_s_ties_among_mixed_rows_are_not_left_to_rounding():
+    # Two mixed rows that differ by one swapped neighbour are as far apart as two others that
+    # differ by the same swap: the scores tie, but for their last digits.
+    rows, points = gaussian(11, 17, seed=8).numpy(), gram(gaussian(11, 17, seed=8))
+    for _ in range(2):
+        points = points.mixed(MIXINGS["nnm"].function(points, f=2).matrix)
+        rows = reference.nnm(rows, 2)
+    got = bulyan_selection(points, f=2).facts["selected"]
+    assert got == reference_columns.bulyan_selection(rows, 2)
 
 
 def test_bulyan_s_selection_is_one_row_each():
