@@ -10,7 +10,6 @@ from torch import Tensor
 from aggregators.pool import Scratch, in_order, one_thread
 from aggregators.rows import (
     Rows,
-    block_width,
     column_blocks,
     device_of,
     num_columns,
@@ -23,7 +22,7 @@ from aggregators.screening import check_finite
 # and counts as zero: equal rows are at distance 0, not 1e-8.
 _ROUNDING = 1e-14
 
-_SAMPLED_BLOCKS = 16
+_SAMPLED_PIECES, _PIECE = 16, 1024
 _LINES = 12  # MKL multiplies panels of 12 lines; 24 padded ones take less time than 20
 _PANEL = 24
 
@@ -145,7 +144,7 @@ def gram(rows: Rows, *, extra: Sequence[Tensor] = (), squares: Tensor | None = N
     reference would spoil the distances even in float64, so the reference is never an extreme row.
 
     One pass over the rows: the reference is the row of median norm (the lower one of an even
-    count) on a sample of blocks. Who hides a payload between them and so becomes the reference
+    count) on a sample of columns. Who hides a payload between them and so becomes the reference
     is found out at the end, and costs two passes more.
 
     Args:
@@ -170,12 +169,12 @@ def gram(rows: Rows, *, extra: Sequence[Tensor] = (), squares: Tensor | None = N
 
 
 def _sample(rows: Rows) -> list[slice]:
-    """Choose at most 16 blocks, evenly over the columns."""
-    width, columns = block_width(rows), num_columns(rows)
-    blocks = -(-columns // width)
-    count = min(blocks, _SAMPLED_BLOCKS)
-    starts = [k * blocks // count * width for k in range(count)]
-    return [slice(start, min(start + width, columns)) for start in starts]
+    """Choose 16 pieces of 1024 columns, evenly over the columns, or all of them."""
+    columns, most = num_columns(rows), _SAMPLED_PIECES * _PIECE
+    if columns <= most:
+        return [slice(0, columns)]
+    starts = [k * (columns - _PIECE) // (_SAMPLED_PIECES - 1) for k in range(_SAMPLED_PIECES)]
+    return [slice(start, start + _PIECE) for start in starts]
 
 
 def _median_row(squares: Tensor) -> int:

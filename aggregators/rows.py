@@ -18,8 +18,8 @@ Rows = Tensor | Sequence[Tensor]
 
 _BLOCK_VALUES = 1 << 18  # 2 MB of float64: what a core works on stays in its cache
 _STRETCH_VALUES = 1 << 21  # 8 MB of float32: what a thread takes, and reads from files, at a time
-# However many rows, a block and a stretch have so many columns: fewer do not pay for the n x n sums,
-# and a disk wants 64 kB at a time. Both together, 1000 files of 100k: 14.8 s -> 2.7.
+# However many rows, a block and a stretch have so many columns: fewer do not pay for the n x n
+# sums, and a disk wants 64 kB at a time. Both together, 1000 files of 100k: 14.8 s -> 2.7.
 _NARROWEST = 1024
 _SHORTEST = 1 << 14
 _DEVICE_VALUES = 1 << 25  # on a GPU: 256 MB of float64, few launches

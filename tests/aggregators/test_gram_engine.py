@@ -221,8 +221,7 @@ def test_threads_are_a_count(most):
 
 
 def test_a_payload_hidden_from_the_sample_is_no_reference():
-    # 12 blocks a stretch, sampled each 16th part: the payload stands where no sample is taken,
-    # on the row that the sample holds for the median one.
+    # The payload stands where no sample is taken, on the row that is the median one there.
     rows = gaussian(9, 3_000_000)
     sample = squared_norms(rows, within=_sample(rows))
     row = int(sample.sort().indices[4])
