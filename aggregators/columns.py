@@ -75,9 +75,9 @@ class _Mixer:
 
     def __init__(self, matrix: Tensor, rows: Rows) -> None:
         first, which = _distinct(matrix)
-        device = device_of(rows)
-        self._weights = matrix[first].to(device, torch.float64)
-        self._which = None if len(first) == len(matrix) else which.to(device)
+        device, repeats = device_of(rows), len(first) < len(matrix)
+        self._weights = (matrix[first] if repeats else matrix).to(device, torch.float64)
+        self._which = which.to(device) if repeats else None
 
     def mix(self, doubles: Tensor, scratch: Scratch) -> Tensor:
         """Mix an (n, w) block of float64 into (m, w)."""
