@@ -43,13 +43,19 @@ def phocas(rows, f):
     return out
 
 
+def _squared_distance(a, b):
+    """Square the distance; of rows that differ by rounding alone, as equal mixed rows do, 0."""
+    squared = math.fsum((a - b) ** 2)
+    return squared if squared > 1e-24 * math.fsum(a**2 + b**2) else 0.0
+
+
 def bulyan_selection(rows, f):
     """List the picks: Krum's choice among the rows left, n - 2f times, equal scores by index."""
     left, picks = list(range(len(rows))), []
     while len(picks) < len(rows) - 2 * f:
         scores = {}
         for i in left:
-            others = sorted(math.fsum((rows[i] - rows[j]) ** 2) for j in left if j != i)
+            others = sorted(_squared_distance(rows[i], rows[j]) for j in left if j != i)
             scores[i] = math.fsum(others[: max(len(left) - f - 2, 1)])
         # Mixed rows tie by definition, and then differ by rounding.
         best = min(i for i in left if scores[i] <= min(scores.values()) * (1 + 1e-10))

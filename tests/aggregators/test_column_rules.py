@@ -207,15 +207,18 @@ def test_bulyan_picks_what_the_reference_picks(f):
         assert got == reference_columns.bulyan_selection(rows.numpy(), f)
 
 
-def test_bulyan_s_ties_among_mixed_rows_are_not_left_to_rounding():
-    # Two mixed rows that differ by one swapped neighbour are as far apart as two others that
-    # differ by the same swap: the scores tie, but for their last digits.
-    rows, points = gaussian(11, 17, seed=8).numpy(), gram(gaussian(11, 17, seed=8))
-    for _ in range(2):
-        points = points.mixed(MIXINGS["nnm"].function(points, f=2).matrix)
-        rows = reference.nnm(rows, 2)
-    got = bulyan_selection(points, f=2).facts["selected"]
-    assert got == reference_columns.bulyan_selection(rows, 2)
+@pytest.mark.parametrize(("n", "f"), [(11, 2), (15, 3), (19, 4), (30, 6)])
+def test_bulyan_s_ties_among_mixed_rows_are_not_left_to_rounding(n, f):
+    # Neighbours mix to equal rows, and two mixed rows that differ by one swapped neighbour are as
+    # far apart as two others that differ by the same swap: scores tie, but for their last digits.
+    for seed in range(8):
+        updates = gaussian(n, 4, seed)
+        rows, points = updates.numpy(), gram(updates)
+        for _ in range(2):
+            points = points.mixed(MIXINGS["nnm"].function(points, f=f).matrix)
+            rows = reference.nnm(rows, f)
+            got = bulyan_selection(points, f=f).facts["selected"]
+            assert got == reference_columns.bulyan_selection(rows, f)
 
 
 def test_bulyan_s_selection_is_one_row_each():
