@@ -3,6 +3,9 @@
 Not proven here: other devices than the CPU, and that no more than a block is copied.
 """
 
+import os
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -182,6 +185,24 @@ def test_bits_do_not_depend_on_the_number_of_threads():
     assert len(stretches(rows)) == 7  # or there would be nothing to share out
     for other in seen[1:]:
         assert all(torch.equal(a, b) for a, b in zip(seen[0], other, strict=True))
+
+
+IN_A_FRESH_PROCESS = """
+import torch
+from aggregators.pool import in_order, limit_threads
+rows = torch.randn(21, 5000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+seen = []
+for threads in (1, 2):
+    with limit_threads(threads):
+        in_order([0, 1], lambda *_: rows @ rows.T, seen.append, device=rows.device)
+assert all(torch.equal(seen[0], other) for other in seen)
+"""
+
+
+def test_a_new_thread_multiplies_on_one_thread():
+    # Where the environment allows two, MKL takes both in a new thread, though torch says one.
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    subprocess.run([sys.executable, "-c", IN_A_FRESH_PROCESS], env=environment, check=True)
 
 
 def test_the_pool_leaves_the_callers_threads_alone():
