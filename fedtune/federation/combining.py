@@ -92,12 +92,13 @@ class Combiner:
         if part.name != "both" or section.combined_by == "factors":
             # One factor fixed: rows are linear in the products, and their sum is exact.
             extra = [*_rows_of_state(self._mine(part)), *([] if reference is None else [reference])]
-            points = _gram(rows, received, [_point(row, received[0]) for row in extra])
+            points = _gram(rows, received, [_point(row, sent.whole) for row in extra])
             return self._on_rows(spool, part, round_, points, reference)
         if section.combined_by == "dense":
             assert isinstance(outer, ProductOuter)
             return self._dense(rows, received, sent, outer)
-        return self._exact(spool.clients, rows, received, part, round_, reference)
+        point = None if reference is None else _point(reference, sent.whole)
+        return self._exact(spool.clients, rows, received, part, round_, point)
 
     def _on_rows(
         self,
@@ -135,13 +136,11 @@ class Combiner:
         received: Sequence[Received],
         part: Part,
         round_: int,
-        reference: Tensor | None,
+        reference: LowRank | None,
     ) -> Combined:
         section, plan = self.recipe.aggregator, self.recipe.aggregator.plan()
         center = unpack("center", self._mine(part))
-        extra = [] if center is None else [center]
-        if reference is not None:
-            extra = [_point(reference, received[0])]
+        extra = [point for point in (center, reference) if point is not None]
         points = _gram(rows, received, extra)
         weights = aggregators.weigh(
             points,

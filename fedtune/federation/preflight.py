@@ -17,7 +17,7 @@ from fedtune.recipe.errors import nearest
 from fedtune.seeds import derive
 from fedtune.training import sft
 from fedtune.training.base import check_model, choose_device, choose_dtype, module_names
-from fedtune.training.partitions import deal, hold_out
+from fedtune.training.partitions import deal, hold_out, set_aside
 from fedtune.training.plan import Plan, check_train_keys
 from fedtune.training.sources import find_source, load_rows
 
@@ -44,6 +44,11 @@ def find_risks(recipe: Recipe) -> list[str]:
         risks.append(f"the rule assumes f={f} liars; the simulation has {liars}")
     if f == 0 and recipe.aggregator.name == "mean":
         risks.append("the mean withstands no liar at all; name a robust rule where one may come")
+    if recipe.data.server_rows and not recipe.aggregator.takes_reference:
+        risks.append(
+            f"data.server_rows: {recipe.aggregator.name} does not train on the server: no one "
+            f"will learn from its {recipe.data.server_rows} rows"
+        )
     risks += _harmless(recipe)
     outer = recipe.outer
     if outer.name == "nesterov":
@@ -161,7 +166,8 @@ def _data(recipe: Recipe) -> list[str]:
         find_source(data.source)
         rows = load_rows(data, seed=seed)
         split = hold_out(list(range(len(rows))), data.test_fraction, seed=derive(seed, "held-out"))
-        deal(rows.select(split.train), data.partition, recipe.federation.num_clients, seed=seed)
+        _, left = set_aside(split.train, data.server_rows, seed=derive(seed, "server-rows"))
+        deal(rows.select(left), data.partition, recipe.federation.num_clients, seed=seed)
         _try_poison(recipe, rows.select(range(min(8, len(rows)))).to_list())
     except (FileNotFoundError, ValueError) as error:
         return [str(error)]

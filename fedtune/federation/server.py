@@ -107,6 +107,7 @@ class Run:
             recipe_json=recipe_json,
             base_hash=worker.base.base_hash,
             tokenizer_hash=worker.base.tokenizer_hash,
+            train_own=lambda anchor, round_: worker.train(anchor, client=None, round_=round_),
             spool=self.folder.path / "replies",
             observer=self.observer,
             stop=self.stop,
@@ -165,6 +166,7 @@ class Run:
                 "layout_hash": worker.layout.hash,
                 "adapter_parameters": worker.layout.size,
                 "client_rows": [len(part.train) for part in worker.parts],
+                "server_rows": len(worker.server_rows),
                 "simulated_attackers": sorted(byzantine_clients(self.recipe)),
             }
         )

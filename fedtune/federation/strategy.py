@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,9 @@ from fedtune.federation.roster import Roster, sample_clients
 from fedtune.federation.screen import MAX_REASON, RefusedError, read_evaluation
 from fedtune.federation.spool import Spool
 from fedtune.recipe import Recipe
+from fedtune.training.worker import Trained
+
+TrainOwn = Callable[[Tensor, int], Trained]
 
 
 class RobustStrategy(Strategy):
@@ -53,6 +56,7 @@ class RobustStrategy(Strategy):
         recipe_json: str,
         base_hash: str,
         tokenizer_hash: str,
+        train_own: TrainOwn | None = None,
         spool: Path | None = None,
         observer: Observer = ignore,
         stop: threading.Event | None = None,
@@ -66,6 +70,7 @@ class RobustStrategy(Strategy):
         self.record: dict[str, Any] = {}
         self.intake = Intake(recipe, Spool(spool), (base_hash, tokenizer_hash))
         self._recipe_json = recipe_json
+        self._train_own = train_own
         self._observer = observer
         self._stop = stop or threading.Event()
         self._gathered = Gathered()
@@ -135,12 +140,14 @@ class RobustStrategy(Strategy):
         """
         started = time.monotonic()
         self._take(server_round, replies)
+        enough = self.recipe.aggregator.is_defined(len(self.intake.spool))
+        reference = self._make_reference(server_round) if enough else None
         self.record["train_s"] = round(self.record["train_s"] + time.monotonic() - started, 3)
-        if not self.recipe.aggregator.is_defined(len(self.intake.spool)):
+        if not enough:
             return None, None
         started = time.monotonic()
         try:
-            self._aggregate(server_round)
+            self._aggregate(server_round, reference)
         except ValueError as error:
             raise RunStoppedError(
                 f"round {server_round} could not be aggregated: {error}; the anchor stays where "
@@ -244,10 +251,23 @@ class RobustStrategy(Strategy):
                 loss = said[client].get("train_loss")
                 self.record["clients"][str(client)] = {"train_loss": loss}
 
-    def _aggregate(self, round_: int) -> None:
+    def _make_reference(self, round_: int) -> Tensor | None:
+        """The server's own update, for a rule that compares with it: once, when all is in."""
+        if not self.recipe.aggregator.takes_reference or self._train_own is None:
+            return None
+        trained = self._train_own(self.outer.anchor, round_)
+        self.record["server_train_loss"] = trained.train_loss
+        return trained.delta
+
+    def _aggregate(self, round_: int, reference: Tensor | None) -> None:
         before = dict(self.combiner.state)
         combined = self.combiner.combine(
-            self.intake.spool, self._sent, self.part, round_=round_, outer=self.outer
+            self.intake.spool,
+            self._sent,
+            self.part,
+            round_=round_,
+            outer=self.outer,
+            reference=reference,
         )
         try:
             facts = self.outer.step(combined.change, self.part)  # type: ignore[arg-type]

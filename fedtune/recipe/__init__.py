@@ -1,19 +1,17 @@
 """A recipe: YAML in, one frozen, typed, bounded object out."""
 
 from fedtune.recipe.aggregator import Aggregator
+from fedtune.recipe.data import Data, Partition, Source
 from fedtune.recipe.errors import RecipeError
 from fedtune.recipe.schema import (
     Attack,
     Checkpoint,
-    Data,
     Evaluation,
     Federation,
     Lora,
     Model,
     Outer,
-    Partition,
     Recipe,
-    Source,
 )
 from fedtune.recipe.source import find_recipe, load_recipe, parse_recipe, shipped_recipes, to_yaml
 

@@ -65,6 +65,13 @@ class Aggregator(Named):
         ]
 
     @property
+    def takes_reference(self) -> bool:
+        """Whether the rule compares the clients with an update of the server's own."""
+        from aggregators import AGGREGATORS
+
+        return AGGREGATORS[self.name].takes_reference
+
+    @property
     def combined_by(self) -> Combination:
         """How the weighted updates become one: the key, or its default."""
         from aggregators import AGGREGATORS

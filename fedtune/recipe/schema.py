@@ -8,11 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from fedtune.recipe.aggregator import Aggregator
+from fedtune.recipe.data import Count, Data
 from fedtune.recipe.errors import nearest
 from fedtune.recipe.section import Named, Section
-
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
-Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
 class Model(Section):
@@ -64,48 +62,6 @@ class Lora(Section):
     def rank_of(self, client: int) -> int:
         """The rank of a client's own adapter."""
         return self.client_ranks[client] if self.client_ranks else self.r
-
-
-class Source(Section):
-    """A data set on disk or the hub, as `datasets.load_dataset` takes it."""
-
-    path: str = Field(min_length=1, description="json, csv, parquet, a saved folder, or a hub name")
-    name: str | None = None
-    data_files: str | list[str] | None = None
-    split: str = "train"
-    revision: str | None = None
-
-
-class Partition(Section):
-    """How the rows are dealt to the clients."""
-
-    by: Literal["natural_id", "iid", "dirichlet", "shard", "size", "replicate"] = "iid"
-    column: str | None = Field(
-        None, description="natural_id, dirichlet, shard: the column to go by"
-    )
-    alpha: float = Field(0.5, gt=0, le=1e6, description="dirichlet: small is unequal")
-    shards_per_client: int = Field(2, ge=1, le=1000, description="shard")
-    sizes: Literal["linear", "square", "exponential"] = Field("linear", description="size")
-    min_rows: int = Field(
-        16,
-        ge=2,  # one to train on, one to hold out
-        description="refuse a split that leaves a client with fewer, before its own hold-out",
-    )
-
-    @model_validator(mode="after")
-    def _column_is_given(self) -> Partition:
-        if self.by in {"natural_id", "dirichlet", "shard"} and not self.column:
-            raise ValueError(f"by: {self.by} needs `column`, the name of a column of the data")
-        return self
-
-
-class Data(Section):
-    """What the clients train on, and what is held out."""
-
-    source: str | Source = Field("python-docs", description="python-docs, a path, a hub name")
-    partition: Partition = Partition()
-    test_fraction: Fraction = Field(0.1, description="held out, of the whole and of each client")
-    max_rows: Count | None = Field(None, description="use only so many rows, drawn by the seed")
 
 
 class Federation(Section):
@@ -263,6 +219,15 @@ class Recipe(Section):
             raise ValueError(
                 f"attack.num_attackers: got {self.attack.num_attackers} of "
                 f"{self.federation.num_clients} clients; lower it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _server_has_rows(self) -> Recipe:
+        if self.aggregator.takes_reference and self.data.server_rows == 0:
+            raise ValueError(
+                f"aggregator.name: {self.aggregator.name} needs data.server_rows: it compares the "
+                "clients with an update of the server's own; got 0; write 64, say"
             )
         return self
 

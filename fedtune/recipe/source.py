@@ -11,8 +11,9 @@ import yaml
 from pydantic import ValidationError
 
 import fedtune
+from fedtune.recipe.data import Source
 from fedtune.recipe.errors import RecipeError, explain, nearest
-from fedtune.recipe.schema import Recipe, Source
+from fedtune.recipe.schema import Recipe
 
 
 class _StrictLoader(yaml.SafeLoader):

@@ -55,6 +55,32 @@ def hold_out(indices: list[int], fraction: float, *, seed: int) -> Split:
     )
 
 
+def set_aside(indices: list[int], count: int, *, seed: int) -> tuple[list[int], list[int]]:
+    """Draw the rows that the server keeps for itself, before anything is dealt.
+
+    Args:
+        indices: Row numbers of the training split.
+        count: How many to keep; 0 keeps none.
+        seed: Draws which.
+
+    Returns:
+        The rows kept and the rows left, both in the order given.
+
+    Raises:
+        ValueError: If no row would be left.
+    """
+    if count >= len(indices):
+        raise ValueError(
+            f"data.server_rows: needs fewer than the {len(indices)} rows of the training split; "
+            f"got {count}; lower it"
+        )
+    kept = set(np.random.default_rng(seed).permutation(len(indices))[:count].tolist())
+    return (
+        [row for i, row in enumerate(indices) if i in kept],
+        [row for i, row in enumerate(indices) if i not in kept],
+    )
+
+
 def deal(rows: Dataset, partition: Partition, num_clients: int, *, seed: int) -> list[list[int]]:
     """Row numbers of each client, deterministic in (rows, partition, seed).
 

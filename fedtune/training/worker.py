@@ -22,7 +22,7 @@ from fedtune.seeds import derive
 from fedtune.training import inner_state, sft
 from fedtune.training.base import load_base
 from fedtune.training.heldout import Figures, complete, measure
-from fedtune.training.partitions import Split, deal, hold_out
+from fedtune.training.partitions import Split, deal, hold_out, set_aside
 from fedtune.training.plan import Plan, draw_rows
 from fedtune.training.sources import hash_rows, load_rows
 
@@ -73,7 +73,7 @@ class Worker:
         initial = lora.read(self.model)
         self.layout = Layout.of(initial)
         self.initial = self.layout.flatten(initial)
-        self._train_rows: dict[int, Dataset] = {}
+        self._train_rows: dict[int | None, Dataset] = {}
         self._test_rows: dict[int | None, Dataset] = {}
         # Every Trainer collects garbage; what was imported is never garbage (0.26 of 0.82 CPU s).
         gc.collect()
@@ -91,39 +91,50 @@ class Worker:
 
     @cached_property
     def split(self) -> Split:
-        """The global split: what the clients share out, and what none of them sees."""
+        """The global split: what is trained on, by clients and server, and what no one sees."""
         everything = list(range(len(self.rows)))
         fraction = self.recipe.data.test_fraction
         return hold_out(everything, fraction, seed=derive(self.seed, "held-out"))
 
     @cached_property
+    def _kept_and_left(self) -> tuple[list[int], list[int]]:
+        count, seed = self.recipe.data.server_rows, derive(self.seed, "server-rows")
+        return set_aside(self.split.train, count, seed=seed)
+
+    @property
+    def server_rows(self) -> list[int]:
+        """The rows that the server keeps for itself."""
+        return self._kept_and_left[0]
+
+    @cached_property
     def parts(self) -> list[Split]:
         """Each client's rows, with its own held out."""
         data, clients = self.recipe.data, self.recipe.federation.num_clients
-        dealt = deal(self.rows.select(self.split.train), data.partition, clients, seed=self.seed)
+        left = self._kept_and_left[1]
+        dealt = deal(self.rows.select(left), data.partition, clients, seed=self.seed)
         return [
             hold_out(
-                [self.split.train[i] for i in part],
+                [left[i] for i in part],
                 data.test_fraction,
                 seed=derive(self.seed, "held-out", self._order(client)),
             )
             for client, part in enumerate(dealt)
         ]
 
-    def layout_of(self, client: int) -> Layout:
-        """The layout of a client's own adapter: the whole one, or one of a lower rank."""
-        rank = self.recipe.lora.rank_of(client)
+    def layout_of(self, client: int | None) -> Layout:
+        """The layout of a client's own adapter, perhaps of a lower rank; None: the server's."""
+        rank = self.recipe.lora.r if client is None else self.recipe.lora.rank_of(client)
         return self.layout if rank == self.recipe.lora.r else narrow(self.layout, rank)
 
-    def part(self, client: int, round_: int) -> Part:
-        """What a client trains and sends in a round, counted from 1."""
+    def part(self, client: int | None, round_: int) -> Part:
+        """What a client, or None: the server, trains in a round, counted from 1."""
         return Part.of_round(self.layout_of(client), self.recipe.lora.train, round_)
 
     def train(
         self,
         anchor: Tensor,
         *,
-        client: int,
+        client: int | None,
         round_: int,
         poison: Poison | None = None,
         state_folder: Path | None = None,
@@ -132,7 +143,7 @@ class Worker:
 
         Args:
             anchor: The adapter that the client received, a float32 row of its own layout.
-            client: Which client, from 0.
+            client: Which client, from 0; None: the server itself, on the rows that it keeps.
             round_: Which round, from 1.
             poison: What a Byzantine client does to its rows, once.
             state_folder: Where the client keeps its optimizer's state, if the recipe keeps it.
@@ -205,12 +216,15 @@ class Worker:
         """
         return self.layout.flatten(lora.load(self.model, folder))
 
-    def _order(self, client: int) -> str | int:
+    def _order(self, client: int | None) -> str | int:
+        if client is None:
+            return "server"
         return "shared" if self.recipe.data.partition.by == "replicate" else client
 
-    def _client_rows(self, client: int, poison: Poison | None) -> Dataset:
+    def _client_rows(self, client: int | None, poison: Poison | None) -> Dataset:
         if client not in self._train_rows:
-            rows = self._trained_columns(self.rows.select(self.parts[client].train))
+            chosen = self.server_rows if client is None else self.parts[client].train
+            rows = self._trained_columns(self.rows.select(chosen))
             if poison is not None:
                 rows = Dataset.from_list(poison(rows.to_list()))
             self._train_rows[client] = self._prepare(rows)

@@ -23,9 +23,12 @@ ANCHOR = torch.arange(16, dtype=torch.float32) / 8
 BASE, TOKENIZER = "base of all", "tokenizer of all"
 
 
-def toy_recipe(num_clients, *, aggregator=None, outer=None, attack=None, lora=None, **federation):
+def toy_recipe(
+    num_clients, *, aggregator=None, outer=None, attack=None, lora=None, data=None, **federation
+):
     return parse_recipe(
         {
+            "data": data or {},
             "lora": lora or {},
             "federation": {"num_clients": num_clients, **federation},
             "aggregator": aggregator or {"name": "mean"},
@@ -130,7 +133,9 @@ class SilentGrid(LocalGrid):
         return super().pull_messages([one for one in pending if is_heard(one)])
 
 
-def toy_strategy(recipe, grid, observer=lambda _: None, *, layout=LAYOUT, anchor=ANCHOR):
+def toy_strategy(
+    recipe, grid, observer=lambda _: None, *, layout=LAYOUT, anchor=ANCHOR, train_own=None
+):
     """The real strategy with its roll called, ready for round 1."""
     recipe_json = recipe.model_dump_json()
     strategy = RobustStrategy(
@@ -140,6 +145,7 @@ def toy_strategy(recipe, grid, observer=lambda _: None, *, layout=LAYOUT, anchor
         recipe_json=recipe_json,
         base_hash=BASE,
         tokenizer_hash=TOKENIZER,
+        train_own=train_own,
         observer=observer,
     )
     strategy.roster = call_the_roll(

@@ -1,0 +1,60 @@
+"""The data section: which rows there are, who holds some back, and how the rest is dealt."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from fedtune.recipe.section import Section
+
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
+
+
+class Source(Section):
+    """A data set on disk or the hub, as `datasets.load_dataset` takes it."""
+
+    path: str = Field(min_length=1, description="json, csv, parquet, a saved folder, or a hub name")
+    name: str | None = None
+    data_files: str | list[str] | None = None
+    split: str = "train"
+    revision: str | None = None
+
+
+class Partition(Section):
+    """How the rows are dealt to the clients."""
+
+    by: Literal["natural_id", "iid", "dirichlet", "shard", "size", "replicate"] = "iid"
+    column: str | None = Field(
+        None, description="natural_id, dirichlet, shard: the column to go by"
+    )
+    alpha: float = Field(0.5, gt=0, le=1e6, description="dirichlet: small is unequal")
+    shards_per_client: int = Field(2, ge=1, le=1000, description="shard")
+    sizes: Literal["linear", "square", "exponential"] = Field("linear", description="size")
+    min_rows: int = Field(
+        16,
+        ge=2,  # one to train on, one to hold out
+        description="refuse a split that leaves a client with fewer, before its own hold-out",
+    )
+
+    @model_validator(mode="after")
+    def _column_is_given(self) -> Partition:
+        if self.by in {"natural_id", "dirichlet", "shard"} and not self.column:
+            raise ValueError(f"by: {self.by} needs `column`, the name of a column of the data")
+        return self
+
+
+class Data(Section):
+    """What the clients train on, and what is held out."""
+
+    source: str | Source = Field("python-docs", description="python-docs, a path, a hub name")
+    partition: Partition = Partition()
+    test_fraction: Fraction = Field(0.1, description="held out, of the whole and of each client")
+    max_rows: Count | None = Field(None, description="use only so many rows, drawn by the seed")
+    server_rows: int = Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        description="kept from the clients, for rules such as fltrust that train on the server too",
+    )
