@@ -47,20 +47,25 @@ class Limits:
 
     Attributes:
         timeout_s: Seconds until the absent are absent; None waits for all.
-        max_bytes: A reply of more is dropped as it comes, before the next one is pulled.
+        max_bytes: A reply of more is dropped as it comes, before the next one is pulled; one
+            number for all, or one by client.
         workers_die: Whether an error may mean a dead Ray worker; elsewhere it is a client's word.
     """
 
     timeout_s: float | None
-    max_bytes: int
+    max_bytes: int | Mapping[int, int]
     workers_die: bool = False
 
     @classmethod
-    def of(cls, recipe: Recipe, max_bytes: int) -> Limits:
+    def of(cls, recipe: Recipe, max_bytes: int | Mapping[int, int]) -> Limits:
         """The limits of a recipe's engine. `local` takes turns, and cannot time a client out."""
         if recipe.federation.engine == "local":
             return cls(None, max_bytes)
         return cls(recipe.federation.round_timeout_s, max_bytes, workers_die=True)
+
+    def max_bytes_of(self, client: int) -> int:
+        """The most that this client's reply may weigh."""
+        return self.max_bytes if isinstance(self.max_bytes, int) else self.max_bytes[client]
 
 
 def gather(
@@ -120,8 +125,9 @@ def stream(
             if limits.workers_die:
                 _refuse_dead_worker(reply)
             open_ids.remove(reply.metadata.reply_to_message_id)
-            if (size := wire.count_bytes(reply)) > limits.max_bytes:
-                gathered.oversized[gathered.sender(reply)] = size
+            sender = gathered.sender(reply)
+            if (size := wire.count_bytes(reply)) > limits.max_bytes_of(sender):
+                gathered.oversized[sender] = size
                 continue
             yield reply
 

@@ -216,7 +216,8 @@ class RobustStrategy(Strategy):
         self.record["download_bytes"] = self.record.get("download_bytes", 0) + sent
         client_of = {node_id: client for client, node_id in self.roster.nodes.items()}
         by_client = {client_of[message.metadata.dst_node_id]: message for message in messages}
-        limits = Limits.of(self.recipe, wire.max_reply_bytes(self.part.layout))
+        most = {each: wire.max_reply_bytes(self._sent.to(each).part.layout) for each in by_client}
+        limits = Limits.of(self.recipe, most)
         self._gathered = Gathered()
         for reply in stream(grid, by_client, self._gathered, limits=limits, stop=self._stop):
             self._tell(round_, self._gathered.sender(reply), reply)

@@ -6,11 +6,12 @@ Not proven here: bfloat16, several devices, an optimizer with a state of its own
 import numpy as np
 import pytest
 import torch
-from datasets import load_dataset
+from datasets import concatenate_datasets, load_dataset
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
+from fedtune.adapters.ranks import cut
 from fedtune.nano import model_folder, python_docs
 from fedtune.seeds import derive
 
@@ -30,10 +31,12 @@ FIXED = [("b_only", 1, "A"), ("b_only", 2, "A"), ("alternate", 1, "A"), ("altern
 CONV1D = "ignore:fan_in_fan_out is set to False"  # PEFT sets it by itself, and says so
 
 
-def plain_trainer(folder, rows, tmp_path, *, seed, lora_dropout=0.0, **keys):
+def plain_trainer(
+    folder, rows, tmp_path, *, seed, lora_dropout=0.0, r=4, lora_alpha=8, max_steps=STEPS, **keys
+):
     lora = LoraConfig(
-        r=4,
-        lora_alpha=8,
+        r=r,
+        lora_alpha=lora_alpha,
         lora_dropout=lora_dropout,
         target_modules="all-linear",
         task_type="CAUSAL_LM",
@@ -41,7 +44,7 @@ def plain_trainer(folder, rows, tmp_path, *, seed, lora_dropout=0.0, **keys):
     config = SFTConfig(
         **KEYS | keys,
         output_dir=str(tmp_path),
-        max_steps=STEPS,
+        max_steps=max_steps,
         seed=seed,
         use_cpu=True,
         bf16=False,
@@ -58,16 +61,16 @@ def plain_trainer(folder, rows, tmp_path, *, seed, lora_dropout=0.0, **keys):
     )
 
 
-def in_order(rows, mine, *, round_=1):
+def in_order(rows, mine, *, round_=1, order=0):
     """The client's rows as its steps see them: one shuffle per epoch, by names in DESIGN."""
-    order, end = [], round_ * STEPS * BATCH
+    seen, end = [], round_ * STEPS * BATCH
     for epoch in range(end // len(mine) + 1):
-        draw = np.random.default_rng(derive(SEED, "order", 0, epoch))
-        order += [mine[i] for i in draw.permutation(len(mine))]
+        draw = np.random.default_rng(derive(SEED, "order", order, epoch))
+        seen += [mine[i] for i in draw.permutation(len(mine))]
     trained = [
         name for name in rows.column_names if name in ("prompt", "completion", "text", "messages")
     ]
-    return rows.select(order[end - STEPS * BATCH : end]).select_columns(trained)
+    return rows.select(seen[end - STEPS * BATCH : end]).select_columns(trained)
 
 
 def row_of(worker, model):
@@ -171,6 +174,71 @@ def test_a_round_of_one_factor_is_a_plain_run_with_the_other_fixed(
     sent = [tensor.flatten() for name, tensor in moved.items() if f"lora_{fixed}" not in name]
     assert torch.equal(trained.delta, torch.cat(sent))
     assert trained.train_loss == loss
+
+
+def of_rank_one(make_worker, *, lora=None, **federation):
+    """A worker of two clients on the same rows, of ranks 4 and 1; an anchor of rank 1, B not 0."""
+    worker = make_worker(
+        train=KEYS,
+        lora={"client_ranks": [4, 1], **(lora or {})},
+        data={"partition": {"by": "replicate"}},
+        aggregator={"geometry": "product"},
+        federation=ONE_ROUND | {"num_clients": 2} | federation,
+    )
+    draw = torch.Generator().manual_seed(1)
+    own = worker.layout_of(1)
+    anchor = cut(worker.initial, worker.layout, own)
+    return worker, own, anchor + 0.1 * torch.randn(own.size, generator=draw)
+
+
+def rows_of_round(worker, small_data, round_):
+    rows = load_dataset("json", data_files=str(small_data("jsonl")), split="train")
+    return in_order(rows, worker.parts[1].train, round_=round_, order="shared")
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_a_round_of_a_lower_rank_is_a_plain_run_of_that_rank(
+    make_worker, tiny_model_folder, small_data, tmp_path, dropout
+):
+    # Rank 1 on a model of rank 4, at the same scale: alpha / r = 8 / 4 = 2 / 1. With weight decay
+    # and clipping by the norm, through both of which the padding could tell.
+    worker, own, anchor = of_rank_one(make_worker, lora={"lora_dropout": dropout})
+    trained = worker.train(anchor, client=1, round_=1)
+    trainer = plain_trainer(
+        tiny_model_folder("llama"),
+        rows_of_round(worker, small_data, 1),
+        tmp_path,
+        seed=derive(SEED, "dropout", "shared", 1),
+        lora_dropout=dropout,
+        r=1,
+        lora_alpha=2,
+    )
+    set_peft_model_state_dict(trainer.model, own.unflatten(anchor))
+    loss = trainer.train().training_loss
+    moved = own.flatten(get_peft_model_state_dict(trainer.model)) - anchor
+    assert trained.delta.shape == (own.size,)
+    assert moved.abs().max() > 1e-2
+    torch.testing.assert_close(trained.delta, moved, rtol=0, atol=1e-5)
+    assert trained.train_loss == pytest.approx(loss, abs=1e-5)
+
+
+def test_a_lower_rank_keeps_its_optimizer_as_a_plain_run_of_that_rank_does(
+    make_worker, tiny_model_folder, small_data, tmp_path
+):
+    # Two rounds from where the first ended, the moments kept, are one plain run of twice the steps.
+    worker, own, anchor = of_rank_one(make_worker, num_rounds=2, inner_optimizer="keep")
+    local = anchor
+    for round_ in (1, 2):
+        options = {"client": 1, "round_": round_, "state_folder": tmp_path / "state"}
+        local = local + worker.train(local, **options).delta
+    chosen = concatenate_datasets([rows_of_round(worker, small_data, k) for k in (1, 2)])
+    folder, twice = tiny_model_folder("llama"), 2 * STEPS
+    trainer = plain_trainer(folder, chosen, tmp_path, seed=SEED, r=1, lora_alpha=2, max_steps=twice)
+    set_peft_model_state_dict(trainer.model, own.unflatten(anchor))
+    trainer.train()
+    plain = own.flatten(get_peft_model_state_dict(trainer.model))
+    torch.testing.assert_close(local, plain, rtol=0, atol=1e-5)
+    assert (plain - anchor).abs().max() > 1e-2
 
 
 def test_nano_on_python_docs_too(make_worker, tmp_path):
