@@ -171,7 +171,8 @@ def run(
     if points is None and plan.needs_gram:
         points = gram(rows, extra=extra)  # refuses what is not finite
     squares: Tensor | None = None
-    if given is not None or (points is None and (report or plan.last.rule.takes_scale)):
+    takes_scale = plan.last.rule.takes_scale
+    if given is not None or takes_scale or (points is None and report):
         squares = squared_norms(rows)
         check_finite(rows, squares)
     if points is not None:
@@ -183,7 +184,8 @@ def run(
         weighed = weigh(points, plan, f=f, generator=generator, shares=shares)
     facts = weighed.facts
     if weighed.weights is None:
-        scale = 0.0 if norms is None else middle(norms) / num_columns(rows) ** 0.5
+        # The scale is that of the rows, whatever geometry the points come from.
+        scale = 0.0 if squares is None else middle(squares.sqrt()) / num_columns(rows) ** 0.5
         walk = _on_columns(rows, plan.last, weighed.matrix, f, scale, norms is None, report)
         aggregate, weights, distances = walk.aggregate, walk.used, walk.distances
         facts = {"kept_share": weights.tolist(), **facts}

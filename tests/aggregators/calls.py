@@ -1,32 +1,43 @@
 """How the shared tests call a rule: with the reference and the generator that some take."""
 
+import pytest
 import torch
 
 import aggregators
-from aggregators import AGGREGATORS, MIXINGS
+from aggregators import AGGREGATORS
 
 CHAINS = [
     (),
     ("nnm",),
     ("nnm", "nnm"),
-    *[(name,) for name in MIXINGS if name != "nnm"],
-    *[("arc", "nnm")][: "arc" in MIXINGS],
-    *[("nnm", "bucketing")][: "bucketing" in MIXINGS],
+    ("bucketing",),
+    ("clipping",),
+    ("arc",),
+    ("arc", "nnm"),
 ]
 # n = 11 and f = 2 suit every rule: Bulyan needs 4f + 3.
 N, F = 11, 2
 
+ON_GRAM = [name for name, rule in AGGREGATORS.items() if rule.kind == "gram"]
+SCALES = {"clipping", "arc"}  # the mixings whose rows do not sum to one
 # F(x + c) is not F(x) + c: they look at norms, at directions, or only at signs.
-NOT_EQUIVARIANT = {
-    *("cge", "fltrust", "foolsgold", "flame", "norm_clip", "sign_majority", "rlr"),
-    *("clipping", "arc"),
-}
+NOT_EQUIVARIANT = {"cge", "fltrust", "foolsgold", "flame", "norm_clip", "sign_majority", "rlr"}
 # The weights do not sum to one: the rest is no change, or the centre.
-NOT_AN_AVERAGE = {"centered_clipping", "fltrust", "foolsgold", "flame", "norm_clip", "clipping",
-                  "arc"}  # fmt: skip
-# With all rows equal, they may still not return the row: a sign has no length.
-NOT_IDEMPOTENT = {"sign_majority"}
-DRAWS = {"bucketing"}
+NOT_AN_AVERAGE = {"centered_clipping", "fltrust", "foolsgold", "flame", "norm_clip"}
+# With all rows equal they do not return the row: FoolsGold takes them for sybils, a sign has no
+# length.
+NOT_IDEMPOTENT = {"foolsgold", "sign_majority"}
+# A majority of equal rows is outvoted: these have no bound against one huge row.
+NOT_FOR_THE_MAJORITY = {"mean", "cge", "dnc", "fltrust", "foolsgold", "norm_clip", "rlr",
+                        "sign_majority"}  # fmt: skip
+
+
+def equivariant(name, chain):
+    return name not in NOT_EQUIVARIANT and not SCALES & set(chain)
+
+
+def averages(name, chain):
+    return name not in NOT_AN_AVERAGE and not SCALES & set(chain)
 
 
 def defined(name, chain, n, f):
@@ -38,11 +49,14 @@ def defined(name, chain, n, f):
     return True
 
 
-PAIRS = [(name, chain) for name in AGGREGATORS for chain in CHAINS if defined(name, chain, N, F)]
-
-
-def named(name, chain):
-    return "+".join((*chain, name))
+def pairs(n=N, f=F, chains=CHAINS):
+    """Every rule after every chain after which it is defined, as pytest's parameters."""
+    return [
+        pytest.param(name, chain, id="+".join((*chain, name)))
+        for name in AGGREGATORS
+        for chain in chains
+        if defined(name, chain, n, f)
+    ]
 
 
 def takes(name, rows, *, seed=0):

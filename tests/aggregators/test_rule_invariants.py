@@ -6,18 +6,34 @@ Not proven here: robustness (test_robustness.py), agreement with the papers
 
 import pytest
 import torch
+from calls import (
+    AGGREGATORS,
+    CHAINS,
+    NOT_FOR_THE_MAJORITY,
+    NOT_IDEMPOTENT,
+    ON_GRAM,
+    F,
+    N,
+    averages,
+    call,
+    defined,
+    equivariant,
+    pairs,
+    report,
+    takes,
+)
 
-from aggregators import AGGREGATORS, Gram, aggregate, aggregate_with_report
+from aggregators import Gram, aggregate, aggregate_with_report
 from aggregators.gram import gram
 
-CHAINS = [(), ("nnm",), ("nnm", "nnm")]
-ALL = [
-    pytest.param(name, chain, id="+".join((*chain, name)))
-    for name in AGGREGATORS
-    for chain in CHAINS
-]
-ON_GRAM = [name for name, rule in AGGREGATORS.items() if rule.kind == "gram"]
-SUM_TO_ONE = [name for name in AGGREGATORS if name != "centered_clipping"]
+ALL = pairs()
+# A bucketing draws which rows it joins: another order of clients, other buckets.
+UNDRAWN = [chain for chain in CHAINS if "bucketing" not in chain]
+DRAWLESS = pairs(chains=UNDRAWN)
+# Updates clipped to one norm are ties for CGE, as are the last picks of Bulyan by its definition:
+# the index breaks them.
+TIED = {"clipping+cge", "arc+cge"}
+IN_ANY_ORDER = [each for each in DRAWLESS if each.id not in TIED and each.values[0] != "bulyan"]
 
 
 def gaussian(n, d, seed=0, dtype=torch.float64):
@@ -25,13 +41,13 @@ def gaussian(n, d, seed=0, dtype=torch.float64):
     return torch.randn(n, d, generator=generator, dtype=torch.float64).to(dtype)
 
 
-@pytest.mark.parametrize(("name", "chain"), ALL)
+@pytest.mark.parametrize(("name", "chain"), IN_ANY_ORDER)
 def test_client_order_does_not_matter(name, chain):
     rows = gaussian(11, 300)
     rows[2] *= 1e8
     order = torch.randperm(11, generator=torch.Generator().manual_seed(1))
-    there = aggregate_with_report(rows, name, f=2, mixing=chain)
-    back = aggregate_with_report(rows[order], name, f=2, mixing=chain)
+    there = report(rows, name, 2, chain)
+    back = report(rows[order], name, 2, chain)
     scale = there.aggregate.abs().max()
     assert (there.aggregate - back.aggregate).abs().max() <= 1e-12 * scale
     assert torch.allclose(there.weights[order], back.weights, rtol=1e-8, atol=1e-15)
@@ -45,20 +61,22 @@ def test_without_liars_it_is_the_mean(name):
     assert torch.allclose(aggregate(rows, name, f=0), rows.mean(dim=0), rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("name", AGGREGATORS)
+@pytest.mark.parametrize(
+    "name", [name for name in AGGREGATORS if equivariant(name, ()) and averages(name, ())]
+)
 def test_nnm_without_liars_is_the_mean(name):
-    # n - f = n: every mixed row is the mean. Centered clipping needs the start: from far away
-    # five steps of the median distance, here the distance of all, arrive at once.
+    # n - f = n: every mixed row is the mean.
     rows = gaussian(7, 50)
     got = aggregate(rows, name, f=0, mixing=("nnm",))
     assert torch.allclose(got, rows.mean(dim=0), rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("chain", CHAINS, ids="+".join)
-@pytest.mark.parametrize("name", [name for name in AGGREGATORS if "krum" not in name])
+@pytest.mark.parametrize(("name", "chain"), pairs(1, 0, UNDRAWN))
 def test_one_client_is_itself(name, chain):
+    if name == "sign_majority":
+        pytest.skip("a sign has no length")
     row = gaussian(1, 50, dtype=torch.float32)
-    result = aggregate_with_report(row, name, f=0, mixing=chain)
+    result = report(row, name, 0, chain)
     assert torch.equal(result.aggregate, row[0])
     assert result.weights.tolist() == pytest.approx([1])
 
@@ -69,35 +87,39 @@ def test_equal_clients_are_one_client_bit_for_bit(name, chain, n):
     row = gaussian(1, 3000, dtype=torch.float32)
     row[0, :4] = torch.tensor([1e30, 1e-30, 0.0, 1000.001])
     f = 1 if n >= 5 else 0
-    got = aggregate(row.repeat(n, 1), name, f=f, mixing=chain)
+    if name in NOT_IDEMPOTENT or not defined(name, chain, n, f):
+        pytest.skip("of equal rows it makes another, or is not defined here")
+    got = call(row.repeat(n, 1), name, f, chain)
     assert torch.equal(got, row[0])
 
 
 @pytest.mark.parametrize(("name", "chain"), ALL)
 def test_zeros_stay_zero(name, chain):
-    got = aggregate(torch.zeros(7, 20), name, f=1, mixing=chain)
+    got = call(torch.zeros(N, 20), name, F, chain)
     assert torch.equal(got, torch.zeros(20))
 
 
-@pytest.mark.parametrize("chain", CHAINS, ids="+".join)
-@pytest.mark.parametrize("name", [name for name in AGGREGATORS if name != "mean"])
+@pytest.mark.parametrize(
+    ("name", "chain"),
+    [param for param in DRAWLESS if param.values[0] not in NOT_FOR_THE_MAJORITY],
+)
 def test_a_majority_of_equal_clients_wins(name, chain):
-    rows = gaussian(9, 40)
-    rows[[0, 2, 3, 4, 6, 8]] = rows[0].clone()  # n - f = 6 of 9
+    rows = gaussian(N, 40)
+    rows[[0, 2, 3, 4, 6, 7, 8, 9, 10]] = rows[0].clone()  # n - f = 9 of 11
     rows[1] = 1e8
     steps = {"steps": 500} if name == "centered_clipping" else {}
-    got = aggregate(rows, name, f=3, mixing=chain, **steps)
+    got = call(rows, name, F, chain, **steps)
     assert torch.allclose(got, rows[0], rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize(("name", "chain"), ALL)
+@pytest.mark.parametrize(("name", "chain"), [param for param in ALL if equivariant(*param.values)])
 def test_moves_with_the_updates(name, chain):
     # F(x + c) = F(x) + c. Centered clipping: its centre moves along.
     rows, shift = gaussian(11, 60), gaussian(1, 60, seed=1)[0] * 100
     state = {"center": rows[0] * 2} if name == "centered_clipping" else None
     moved = {"center": rows[0] * 2 + shift} if state else None
-    here = aggregate(rows, name, f=2, mixing=chain, state=state)
-    there = aggregate(rows + shift, name, f=2, mixing=chain, state=moved)
+    here = call(rows, name, 2, chain, state=state)
+    there = call(rows + shift, name, 2, chain, state=moved)
     assert torch.allclose(there - shift, here, rtol=1e-9, atol=1e-9)
 
 
@@ -107,15 +129,15 @@ def test_scales_with_the_updates(name, chain, scale):
     # F(c x) = c F(x): no threshold in the units of somebody else's gradients.
     rows = gaussian(11, 60)
     rows[1] *= 50
-    here = aggregate(rows, name, f=2, mixing=chain)
-    there = aggregate(rows * scale, name, f=2, mixing=chain)
+    here = call(rows, name, 2, chain)
+    there = call(rows * scale, name, 2, chain)
     assert torch.allclose(there / scale, here, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("chain", CHAINS, ids="+".join)
+@pytest.mark.parametrize("chain", UNDRAWN, ids="+".join)
 def test_centered_clipping_carries_on_from_its_state(chain):
     # Two calls of one step, the second from the first's state, are one call of two steps.
-    rows = gaussian(9, 40)
+    rows = gaussian(N, 40)
     options = {"f": 2, "mixing": chain}
     once = aggregate_with_report(rows, "centered_clipping", steps=1, **options)
     again = aggregate(rows, "centered_clipping", steps=1, state=once.state, **options)
@@ -125,18 +147,18 @@ def test_centered_clipping_carries_on_from_its_state(chain):
     assert once.state["center"].data_ptr() != once.aggregate.data_ptr()
 
 
-@pytest.mark.parametrize("name", SUM_TO_ONE)
+@pytest.mark.parametrize("name", [name for name, rule in AGGREGATORS.items() if not rule.memory])
 def test_rules_without_memory_carry_nothing(name):
-    assert aggregate_with_report(gaussian(9, 4), name, f=2, state={}).state == {}
+    assert report(gaussian(N, 4), name, F, state={}).state == {}
 
 
 @pytest.mark.parametrize(("name", "chain"), ALL)
 def test_input_is_neither_modified_nor_returned(name, chain):
-    rows = gaussian(9, 40, dtype=torch.float32)
+    rows = gaussian(N, 40, dtype=torch.float32)
     center = gaussian(1, 40, seed=1)[0]
     kept, kept_center = rows.clone(), center.clone()
-    state = {"center": center} if AGGREGATORS[name].state else None
-    result = aggregate_with_report(rows, name, f=2, mixing=chain, state=state)
+    state = {"center": center} if AGGREGATORS[name].memory == "center" else None
+    result = report(rows, name, 2, chain, state=state)
     result.aggregate.fill_(7)
     assert torch.equal(rows, kept)
     assert torch.equal(center, kept_center)
@@ -145,34 +167,37 @@ def test_input_is_neither_modified_nor_returned(name, chain):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize(("name", "chain"), ALL)
 def test_every_dtype_comes_back(name, chain, dtype):
-    rows = gaussian(9, 40, dtype=dtype)
-    got = aggregate(rows, name, f=2, mixing=chain)
+    rows = gaussian(N, 40, dtype=dtype)
+    got = call(rows, name, 2, chain)
     assert got.dtype == dtype
-    assert torch.equal(got, aggregate(rows.to(torch.float64), name, f=2, mixing=chain).to(dtype))
+    assert torch.equal(got, call(rows.to(torch.float64), name, 2, chain).to(dtype))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize(("name", "chain"), ALL)
 def test_nothing_overflows_at_the_top_of_a_dtype(name, chain, dtype):
     top = torch.finfo(dtype).max
-    rows = torch.full((8, 3), top, dtype=dtype)
-    assert aggregate(rows, name, f=2, mixing=chain).tolist() == [top, top, top]
+    rows = torch.full((N, 3), top, dtype=dtype)
+    if name in NOT_IDEMPOTENT:
+        assert call(rows, name, F, chain).isfinite().all()
+    else:
+        assert call(rows, name, F, chain).tolist() == [top, top, top]
 
 
 @pytest.mark.parametrize(("name", "chain"), ALL)
 def test_gradients_and_strides_do_not_matter(name, chain):
-    rows = gaussian(9, 40, dtype=torch.float32)
-    want = aggregate(rows, name, f=2, mixing=chain)
+    rows = gaussian(N, 40, dtype=torch.float32)
+    want = call(rows, name, 2, chain)
     leaf = rows.clone().requires_grad_()
-    result = aggregate_with_report(leaf, name, f=2, mixing=chain)
+    result = report(leaf, name, 2, chain)
     assert not result.aggregate.requires_grad
     assert not result.weights.requires_grad
     assert torch.equal(result.aggregate, want)
     strided = rows.repeat_interleave(2, dim=1)[:, ::2]
     assert not strided.is_contiguous()
-    assert torch.equal(aggregate(strided, name, f=2, mixing=chain), want)
+    assert torch.equal(call(strided, name, 2, chain), want)
     across = rows.t().contiguous().t()
-    assert torch.equal(aggregate(across, name, f=2, mixing=chain), want)
+    assert torch.equal(call(across, name, 2, chain), want)
 
 
 @pytest.mark.parametrize(("name", "chain"), ALL)
@@ -182,7 +207,7 @@ def test_bits_do_not_depend_on_the_number_of_threads(name, chain):
     try:
         for threads in (1, 4):
             torch.set_num_threads(threads)
-            seen.append(aggregate_with_report(rows, name, f=4, mixing=chain))
+            seen.append(report(rows, name, 4, chain))
     finally:
         torch.set_num_threads(before)
     assert torch.equal(seen[0].aggregate, seen[1].aggregate)
@@ -190,17 +215,17 @@ def test_bits_do_not_depend_on_the_number_of_threads(name, chain):
     assert seen[0].report == seen[1].report
 
 
-@pytest.mark.parametrize("chain", CHAINS, ids="+".join)
-@pytest.mark.parametrize("name", AGGREGATORS)
+@pytest.mark.parametrize(("name", "chain"), ALL)
 def test_weights_are_shares(name, chain):
-    rows = gaussian(9, 40)
+    rows = gaussian(N, 40)
     rows[4] *= 1e8
-    result = aggregate_with_report(rows, name, f=2, mixing=chain)
-    assert result.weights.shape == (9,)
+    result = report(rows, name, 2, chain)
+    assert result.weights.shape == (N,)
     assert result.weights.dtype == torch.float64
     assert (result.weights >= 0).all()
     total = float(result.weights.sum())
-    assert total == pytest.approx(1) if name in SUM_TO_ONE else total <= 1 + 1e-12
+    if averages(name, chain) and name not in {"sign_majority", "rlr"}:
+        assert total == pytest.approx(1)
     if name in ON_GRAM:
         by_weights = (result.weights[:, None] * rows).sum(dim=0)
         assert torch.allclose(by_weights, result.aggregate, rtol=1e-12, atol=1e-12)
@@ -208,8 +233,8 @@ def test_weights_are_shares(name, chain):
 
 @pytest.mark.parametrize(("name", "chain"), ALL)
 def test_report_measures_each_client(name, chain):
-    rows = gaussian(9, 40) + 5
-    result = aggregate_with_report(rows, name, f=2, mixing=chain)
+    rows = gaussian(N, 40) + 5
+    result = report(rows, name, 2, chain)
     distances = (rows - result.aggregate).norm(dim=1)
     assert result.report["norms"] == pytest.approx(rows.norm(dim=1).tolist())
     assert result.report["distances"] == pytest.approx(distances.tolist(), abs=1e-6)
@@ -221,11 +246,14 @@ def test_report_measures_each_client(name, chain):
 
 @pytest.mark.parametrize(("name", "chain"), ALL)
 def test_a_gram_handed_in_gives_the_same(name, chain):
-    rows = gaussian(9, 40)
-    want = aggregate_with_report(rows, name, f=2, mixing=chain)
-    got = aggregate_with_report(rows, name, f=2, mixing=chain, gram=gram(rows))
-    assert torch.equal(got.aggregate, want.aggregate)
-    assert got.report["distances"] == want.report["distances"]
+    rows = gaussian(N, 40)
+    extra = list(takes(name, rows).get("reference", torch.empty(0, 40)).reshape(-1, 40))
+    if AGGREGATORS[name].memory == "history":
+        extra = list(torch.zeros_like(rows))
+    want = report(rows, name, F, chain)
+    got = report(rows, name, F, chain, gram=gram(rows, extra=extra))
+    assert torch.allclose(got.aggregate, want.aggregate, rtol=1e-13, atol=0)
+    assert got.report["distances"] == pytest.approx(want.report["distances"], rel=1e-13)
 
 
 def test_a_gram_of_another_geometry_decides():

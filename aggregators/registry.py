@@ -1,0 +1,105 @@
+"""Every rule and every mixing by name, and how a name with its options becomes a plan."""
+
+from collections.abc import Mapping, Sequence
+
+from aggregators import (
+    arc,
+    bucketing,
+    bulyan,
+    caf,
+    centered_clipping,
+    cge,
+    clipping,
+    dnc,
+    flame,
+    fltrust,
+    foolsgold,
+    geometric_median,
+    krum,
+    mda,
+    meamed,
+    mean,
+    median,
+    minimum_variance,
+    multi_krum,
+    nnm,
+    norm_clip,
+    phocas,
+    rlr,
+    sign_majority,
+    smea,
+    trimmed_mean,
+)
+from aggregators.aggregation import Plan, Step
+from aggregators.rule import Rule, unknown
+
+Mixing = str | Mapping[str, object]
+
+AGGREGATORS: dict[str, Rule] = {
+    "mean": mean.RULE,
+    "median": median.RULE,
+    "trimmed_mean": trimmed_mean.RULE,
+    "krum": krum.RULE,
+    "multi_krum": multi_krum.RULE,
+    "geometric_median": geometric_median.RULE,
+    "centered_clipping": centered_clipping.RULE,
+    "mda": mda.RULE,
+    "minimum_variance": minimum_variance.RULE,
+    "smea": smea.RULE,
+    "caf": caf.RULE,
+    "cge": cge.RULE,
+    "dnc": dnc.RULE,
+    "fltrust": fltrust.RULE,
+    "foolsgold": foolsgold.RULE,
+    "flame": flame.RULE,
+    "norm_clip": norm_clip.RULE,
+    "meamed": meamed.RULE,
+    "phocas": phocas.RULE,
+    "bulyan": bulyan.RULE,
+    "sign_majority": sign_majority.RULE,
+    "rlr": rlr.RULE,
+}
+
+MIXINGS: dict[str, Rule] = {
+    "nnm": nnm.RULE,
+    "bucketing": bucketing.RULE,
+    "clipping": clipping.RULE,
+    "arc": arc.RULE,
+}
+
+
+def plan(name: str, *, mixing: Sequence[Mixing] = (), **options: object) -> Plan:
+    """Look up a rule and the mixings before it, and check their options.
+
+    Returns:
+        The plan, which knows the fewest clients that it needs for an f.
+
+    Raises:
+        ValueError: If a name or an option is not one that there is, or the mixings and the rule
+            do not go together.
+    """
+    if isinstance(mixing, str | Mapping):
+        raise ValueError(f"mixing needs a sequence of names: got {mixing!r}; write ({mixing!r},)")
+    rule = _look_up("aggregator", name, AGGREGATORS)
+    chain = [_mixing(each) for each in mixing]
+    if chain and rule.memory == "history":
+        raise ValueError(
+            f"{name} takes no mixing: it judges each client by its own history, and a mixed row "
+            "has none; leave the mixing out"
+        )
+    if rule.first is not None:
+        chain.append(Step(rule.first, {}))
+    return Plan(tuple(chain), Step(rule, rule.check_options(options)))
+
+
+def _mixing(given: Mixing) -> Step:
+    options = dict(given) if isinstance(given, Mapping) else {"name": given}
+    rule = _look_up("mixing", str(options.pop("name", "")), MIXINGS)
+    return Step(rule, rule.check_options(options))
+
+
+def _look_up(what: str, name: str, known: Mapping[str, Rule]) -> Rule:
+    """Find a rule by name, or refuse with the names that there are."""
+    if name not in known:
+        raise ValueError(unknown(what, name, known))
+    return known[name]
