@@ -62,7 +62,7 @@ def pairs(n=N, f=F, chains=CHAINS):
 def takes(name, rows, *, seed=0):
     """What the rule is handed beside the rows."""
     given = {"generator": torch.Generator().manual_seed(seed)}
-    if AGGREGATORS[name].takes_reference:
+    if AGGREGATORS[name].takes_reference and len(rows):
         given["reference"] = rows.to(torch.float64).median(dim=0).values.to(rows.dtype)
     return given
 

@@ -7,20 +7,23 @@ import re
 
 import pytest
 import torch
+from calls import call, defined
 
-from aggregators import AGGREGATORS, MIXINGS, aggregate, aggregate_with_report
+from aggregators import AGGREGATORS, MIXINGS, aggregate, aggregate_with_report, plan
 from aggregators.gram import gram
 
 LISTED = {**AGGREGATORS, **MIXINGS}
 FEWEST = {  # worked from the papers, not read from the code: f -> least n
-    "mean": lambda f: 1,
-    "median": lambda f: 2 * f + 1,
-    "trimmed_mean": lambda f: 2 * f + 1,
-    "krum": lambda f: 2 * f + 3,
-    "multi_krum": lambda f: 2 * f + 3,
-    "geometric_median": lambda f: 2 * f + 1,
-    "centered_clipping": lambda f: 2 * f + 1,
-}
+    **dict.fromkeys(["mean", "fltrust", "foolsgold"], lambda f: 1),
+    **dict.fromkeys(["krum", "multi_krum"], lambda f: 2 * f + 3),
+    "bulyan": lambda f: 4 * f + 3,
+    **dict.fromkeys(
+        ["median", "trimmed_mean", "meamed", "phocas", "sign_majority", "rlr", "geometric_median",
+         "centered_clipping", "mda", "minimum_variance", "smea", "caf", "cge", "dnc", "flame",
+         "norm_clip"],
+        lambda f: 2 * f + 1,
+    ),
+}  # fmt: skip
 
 
 def refuse(message):
@@ -32,7 +35,7 @@ def refuse(message):
 def test_the_condition_is_exact(name, f):
     fewest = FEWEST[name](f)
     assert AGGREGATORS[name].min_clients(f) == fewest
-    assert aggregate(torch.randn(fewest, 4), name, f=f).shape == (4,)
+    assert call(torch.randn(fewest, 4), name, f).shape == (4,)
     with refuse(f"{name} needs {AGGREGATORS[name].condition}: got n={fewest - 1}, f={f};"):
         aggregate(torch.zeros(fewest - 1, 4), name, f=f)
 
@@ -65,7 +68,7 @@ def test_without_liars_there_is_no_f_to_lower():
 def test_n_is_checked_before_values(name):
     fewest = FEWEST[name](2)
     with refuse("wait for"):
-        aggregate(torch.full((fewest - 1, 3), torch.nan), name, f=2, typo=1)
+        call(torch.full((fewest - 1, 3), torch.nan), name, 2)
 
 
 def test_mixing_has_its_own_condition():
@@ -83,12 +86,14 @@ def test_f_is_a_count(name, f):
 @pytest.mark.parametrize("payload", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("name", AGGREGATORS)
 def test_rows_that_are_not_finite_are_named(name, payload):
-    rows = torch.zeros(9, 9000)
+    rows = torch.zeros(11, 9000)
     rows[3, 8999] = payload
     rows[7, 0] = payload
-    for chain in ((), ("nnm",)):
+    reference = torch.ones(9000)
+    for chain in [(), ("nnm",)] if defined(name, ("nnm",), 11, 2) else [()]:
+        given = {"reference": reference} if AGGREGATORS[name].takes_reference else {}
         with refuse("got inf or nan in rows [3, 7]; reject these clients"):
-            aggregate(rows, name, f=2, mixing=chain)
+            aggregate(rows, name, f=2, mixing=chain, **given)
 
 
 def test_squares_beyond_float64_are_named():
@@ -128,9 +133,9 @@ def test_updates_are_floating(dtype):
 def test_unknown_names_are_answered_with_the_nearest():
     with refuse("unknown aggregator: got 'trimed_mean'; did you mean 'trimmed_mean'? known: "):
         aggregate(torch.zeros(3, 2), "trimed_mean", f=0)
-    with refuse("unknown mixing: got 'NNN'; did you mean 'nnm'? known: nnm"):
+    with refuse("unknown mixing: got 'NNN'; did you mean 'nnm'? known: arc, bucketing, clipping"):
         aggregate(torch.zeros(3, 2), "mean", f=0, mixing=("NNN",))
-    with refuse("unknown aggregator: got 'xyz'; known: centered_clipping, geometric_median,"):
+    with refuse("unknown aggregator: got 'xyz'; known: bulyan, caf, centered_clipping,"):
         aggregate(torch.zeros(3, 2), "xyz", f=0)
 
 
@@ -181,9 +186,12 @@ def test_every_rule_says_what_it_is(name):
     rule = LISTED[name]
     assert rule.name == name
     assert rule.kind in ("gram", "columns", "mixing")
-    assert "https://arxiv.org/abs/" in rule.source
+    assert "https://arxiv.org/abs/" in rule.source or "https://doi.org/" in rule.source
     assert 10 < len(rule.summary) < 90
-    assert rule.needs_f == (name != "mean")
+    assert rule.needs_f == (name not in {"mean", "fltrust", "foolsgold", "bucketing"})
+    assert rule.cost
+    assert rule.kappa
+    assert rule.reading
     assert rule.function.__name__ == name
     for section in ("Args:", "Returns:", "Source:"):
         assert section in rule.function.__doc__
@@ -219,3 +227,65 @@ def test_more_than_one_centre_is_refused():
     points = gram(rows, extra=[rows[0], rows[1]])
     with refuse("centered_clipping needs at most one extra point"):
         AGGREGATORS["centered_clipping"].function(points, f=2)
+
+
+def test_an_unknown_option_is_refused_before_anything_is_computed():
+    with refuse("unknown option of median: got 'typo'"):
+        aggregate(torch.full((1, 3), torch.nan), "median", f=2, typo=1)
+
+
+def test_mixings_that_leave_too_few_rows_are_refused_with_the_count():
+    # 10 clients in buckets of 2 are 5 rows: Krum at f=2 needs 7.
+    draw = torch.Generator().manual_seed(0)
+    message = "krum needs n >= 2f + 3: got n=5, f=2; lower f or wait for 7 clients (the mixings"
+    with refuse(message):
+        aggregate(torch.randn(10, 2), "krum", f=2, mixing=("bucketing",), generator=draw)
+    mixing = [{"name": "bucketing", "s": 1}]
+    assert aggregate(torch.randn(10, 2), "krum", f=2, mixing=mixing, generator=draw).shape == (2,)
+
+
+def test_a_plan_knows_how_few_clients_are_enough():
+    assert plan("krum").min_clients(2) == 7
+    assert plan("krum", mixing=("bucketing",)).min_clients(2) == 13
+    assert plan("krum", mixing=("bucketing", "bucketing")).min_clients(2) == 25
+    assert plan("bulyan", mixing=("nnm",)).min_clients(2) == 11
+    assert plan("multi_krum", m=9).min_clients(2) == 11
+
+
+def test_a_history_takes_no_mixing():
+    with refuse("foolsgold takes no mixing"):
+        aggregate(torch.randn(9, 2), "foolsgold", f=0, mixing=("nnm",))
+
+
+def test_what_is_drawn_needs_a_generator():
+    with refuse("bucketing needs a generator: got None"):
+        aggregate(torch.randn(9, 2), "mean", f=0, mixing=("bucketing",))
+    with refuse("noise needs a generator"):
+        aggregate(torch.randn(9, 2), "norm_clip", f=0, noise=0.1)
+
+
+def test_a_rule_that_compares_needs_what_to_compare_with():
+    with refuse("fltrust needs the server's own update: got no reference"):
+        aggregate(torch.randn(9, 2), "fltrust", f=0)
+    with refuse("fltrust needs a finite floating reference of shape (2,)"):
+        aggregate(torch.randn(9, 2), "fltrust", f=0, reference=torch.zeros(3))
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "message"),
+    [
+        ("krum", [1.0] * 9, "krum takes no client weights"),
+        ("median", [1.0] * 9, "median takes no client weights"),
+        ("mean", [1.0] * 8, "client weights need 9 positive finite numbers"),
+        ("mean", [1.0] * 8 + [0.0], "client weights need 9 positive finite numbers"),
+        ("mean", [1.0] * 8 + [torch.nan], "client weights need 9 positive finite numbers"),
+        ("geometric_median", [9.0] + [1.0] * 8, "the f=1 largest to stay under half of the sum"),
+    ],
+)
+def test_client_weights_that_do_not_fit_are_refused(name, weights, message):
+    with refuse(message):
+        aggregate(torch.randn(9, 2), name, f=1, client_weights=torch.tensor(weights))
+    if name == "mean" and len(weights) == 9:
+        with refuse("client weights need a rule without mixing"):
+            fine = torch.ones(9)
+            aggregate(torch.randn(9, 2), name, f=1, mixing=("nnm",), client_weights=fine)
