@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from aggregators.files import FileRows
 from aggregators.pool import Scratch, in_order
 from aggregators.rows import (
     Rows,
@@ -18,6 +19,7 @@ from aggregators.rows import (
     sum_squares,
 )
 from aggregators.rule import Kept
+from aggregators.sorting import WIDEST_NETWORK
 
 ColumnRule = Callable[[Tensor], Kept]
 
@@ -135,6 +137,8 @@ def walk_columns(
     n, m = len(rows), len(rows) if matrix is None else len(matrix)
     mixer = None if matrix is None else _Mixer(matrix, rows)
     step = 1 if num_columns(rows) < _COUNT_ALL_BELOW else _COUNTED
+    bare = mixer is None and not measure
+    elementwise = bare and n <= WIDEST_NETWORK and not isinstance(rows, FileRows)
 
     def tally() -> _Tally:
         sums = torch.zeros(2, max(n, m), dtype=torch.float64, device=device)
@@ -142,7 +146,9 @@ def walk_columns(
 
     def work(stretch: slice, scratch: Scratch) -> _Tally:
         partial = tally()
-        for columns, block in column_blocks(rows, stretch, scratch):
+        # A column rule cuts to its own measure what it is given; float64 must fit the cache.
+        width = stretch.stop - stretch.start if bare else None
+        for columns, block in column_blocks(rows, stretch, scratch, width=width):
             if screen and _is_in_doubt(block):
                 partial.in_doubt = True
                 continue
@@ -157,7 +163,7 @@ def walk_columns(
         return partial
 
     total = tally()
-    in_order(stretches(rows), work, total.add, device=device)
+    in_order(stretches(rows), work, total.add, device=device, elementwise=elementwise)
     used = total.used / max(1, total.seen)
     return Walk(result, used.cpu(), total.squares.sqrt().cpu(), total.in_doubt)
 

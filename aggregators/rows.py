@@ -63,7 +63,12 @@ def stretches(rows: Rows) -> list[slice]:
 
 
 def column_blocks(
-    rows: Rows, stretch: slice, scratch: Scratch, *, which: Sequence[int] | None = None
+    rows: Rows,
+    stretch: slice,
+    scratch: Scratch,
+    *,
+    which: Sequence[int] | None = None,
+    width: int | None = None,
 ) -> Iterator[tuple[slice, Tensor]]:
     """Visit a stretch of columns block by block.
 
@@ -72,13 +77,15 @@ def column_blocks(
         stretch: The columns to visit; of files, all of it is read at once.
         scratch: Buffers to use: a block is valid until the next one.
         which: Indices of the only rows to look at, k of them; all unless given.
+        width: Columns of a block; what a core's cache holds in float64 unless given.
 
     Yields:
         The columns, and the block of shape (n or k, width) in the rows' own dtype; it may be a
         view of the rows, so it must not be written to.
     """
     kept = range(len(rows)) if which is None else which
-    dtype, device, width = dtype_of(rows), device_of(rows), block_width(rows)
+    dtype, device = dtype_of(rows), device_of(rows)
+    width = block_width(rows) if width is None else width
 
     def borrow(length: int) -> Tensor:
         return scratch.get("rows", len(kept), length, dtype=dtype, device=device)
