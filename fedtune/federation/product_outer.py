@@ -6,7 +6,10 @@ import torch
 from torch import Tensor
 
 from aggregators.geometry import Factors, LowRank, Step, step, truncate, weighted_sum
+from fedtune.adapters.layout import Layout
 from fedtune.adapters.part import Part
+from fedtune.federation.geometry import describe
+from fedtune.federation.outer import OuterOptimizer
 from fedtune.recipe import Outer, Recipe
 
 # Of the adapter's rank: a momentum of rank r alone would cut what the next update brings.
@@ -106,6 +109,13 @@ class ProductOuter:
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Go on from a checkpoint's tensors."""
         self._momentum, self._residual = unpack("momentum", state), unpack("residual", state)
+
+
+def make_outer(recipe: Recipe, layout: Layout, anchor: Tensor) -> OuterOptimizer | ProductOuter:
+    """The optimizer of factors, or, where the combination is of products, the one of products."""
+    if recipe.steps_products:
+        return ProductOuter(recipe, anchor, describe(Part("both", layout), None, recipe.lora))
+    return OuterOptimizer(recipe.outer, anchor)
 
 
 def pack(name: str, point: LowRank) -> dict[str, Tensor]:

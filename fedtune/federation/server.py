@@ -25,6 +25,7 @@ from fedtune.federation.events import (
 )
 from fedtune.federation.folder import RunFolder, write_whole
 from fedtune.federation.roster import call_the_roll
+from fedtune.federation.standing import counts_of
 from fedtune.federation.strategy import RobustStrategy
 from fedtune.federation.trackers import Trackers
 from fedtune.recipe import Recipe
@@ -119,6 +120,7 @@ class Run:
         strategy.combiner.state = checkpoint.rule
         self.folder.truncate_metrics(checkpoint.metrics_bytes)
         self._mend_metrics(worker, strategy, checkpoint.round)
+        strategy.counts = counts_of(self.folder.read_metrics())
         return strategy, checkpoint.round
 
     def _mend_metrics(self, worker: Worker, strategy: RobustStrategy, done: int) -> None:

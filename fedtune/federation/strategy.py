@@ -27,13 +27,12 @@ from fedtune.federation.events import (
     ignore,
 )
 from fedtune.federation.gather import Gathered, Limits, stream
-from fedtune.federation.geometry import describe
 from fedtune.federation.intake import Intake
-from fedtune.federation.outer import OuterOptimizer
-from fedtune.federation.product_outer import ProductOuter
+from fedtune.federation.product_outer import make_outer
 from fedtune.federation.roster import Roster, sample_clients
 from fedtune.federation.screen import MAX_REASON, RefusedError, read_evaluation
 from fedtune.federation.spool import Spool
+from fedtune.federation.standing import count_on, counts_of, is_dropped
 from fedtune.recipe import Recipe
 from fedtune.training.worker import Trained
 
@@ -64,10 +63,11 @@ class RobustStrategy(Strategy):
         self.recipe = recipe
         self.layout = layout
         self.part = Part.of_round(layout, recipe.lora.train, 1)
-        self.outer = _make_outer(recipe, layout, anchor)
+        self.outer = make_outer(recipe, layout, anchor)
         self.combiner = Combiner(recipe)
         self.roster = Roster({}, {})
         self.record: dict[str, Any] = {}
+        self.counts = counts_of([])
         self.intake = Intake(recipe, Spool(spool), (base_hash, tokenizer_hash))
         self._recipe_json = recipe_json
         self._train_own = train_own
@@ -279,18 +279,13 @@ class RobustStrategy(Strategy):
             weight = None if combined.weights is None else combined.weights[i]
             self.record["clients"][str(client)] |= {
                 "weight": weight,
+                "dropped": is_dropped(weight),
                 "norm": combined.norms[i],
                 "distance": combined.distances[i],
             }
-        self.record |= {"aggregate_norm": combined.norm, **(facts or {})}
+        self.counts = count_on(self.record, self.counts)
+        self.record |= {"aggregate_norm": combined.norm, **(facts or {}), **self.counts}
 
     def _refuse(self, round_: int, client: int, reason: str) -> None:
         self.record["refused"][str(client)] = reason[:MAX_REASON]
         self._observer(Refused(round_, client, reason))
-
-
-def _make_outer(recipe: Recipe, layout: Layout, anchor: Tensor) -> OuterOptimizer | ProductOuter:
-    """The optimizer of factors, or, where the combination is of products, the one of products."""
-    if recipe.steps_products:
-        return ProductOuter(recipe, anchor, describe(Part("both", layout), None, recipe.lora))
-    return OuterOptimizer(recipe.outer, anchor)

@@ -39,7 +39,8 @@ class Trackers:
         for client, facts in record.get("clients", {}).items():
             if facts.get("train_loss") is not None:
                 values[f"clients/{client}/train_loss"] = facts["train_loss"]
-            values[f"clients/{client}/weight"] = facts.get("weight", 0.0)
+            if (weight := facts.get("weight", 0.0)) is not None:  # a dense rule gives none
+                values[f"clients/{client}/weight"] = weight
         values["clients/refused"] = len(record.get("refused", {}))
         for tracker in self._trackers:
             try:

@@ -118,6 +118,9 @@ def _draw_weights(
         _say(axes, "no round yet")
         return
     cells, refused = weight_cells(rounds, clients)
+    if np.isnan(cells).all() and not refused:
+        _say(axes, "this rule gives no weights")
+        return
     highest = np.nanmax(cells) if not np.isnan(cells).all() else 0.0
     lowest = np.nanmin(cells) if not np.isnan(cells).all() else 0.0
     norm = TwoSlopeNorm(1.0, vmin=min(0.0, lowest), vmax=max(2.0, math.ceil(highest)))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from fedtune.report.text import number
@@ -28,6 +29,9 @@ class ClientFacts:
         mean_weight: Mean share over those rounds; a refused reply weighs nothing.
         fair_share: Mean of 1/n over the same rounds, n being the clients asked.
         times_low: Accepted replies that weighed less than half of 1/n.
+        times_dropped: Rounds in which it had no part at all, its weight exactly 0 or its reply
+            refused; None where no record tells.
+        far: Mean of its distance to the aggregate over the median client's in the same round.
         times_refused: Replies that were refused.
         reason: The commonest reason of these; a stranger's words.
         own_loss: Its own held-out loss at the end, as it reports it.
@@ -38,6 +42,8 @@ class ClientFacts:
     mean_weight: float | None
     fair_share: float | None
     times_low: int
+    times_dropped: int | None
+    far: float | None
     times_refused: int
     reason: str | None
     own_loss: object
@@ -45,7 +51,11 @@ class ClientFacts:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """A run as far as its records go."""
+    """A run as far as its records go.
+
+    ``discarded`` is the mean share of the products' energy, in a round, that the adapter's rank
+    could not hold, and ``discarded_of_change`` of the round's own change; None on factors.
+    """
 
     rounds: int
     base: Record
@@ -56,6 +66,8 @@ class RunFacts:
     train_s: float
     aggregate_s: float
     round_s: float
+    discarded: float | None
+    discarded_of_change: float | None
     clients: list[ClientFacts]
 
 
@@ -74,14 +86,18 @@ def summarise(records: Sequence[Record]) -> RunFacts:
         train_s=_total(records, "train_s"),
         aggregate_s=_total(records, "aggregate_s"),
         round_s=_total(records, "round_s"),
+        discarded=_average(records, "discarded"),
+        discarded_of_change=_average(records, "discarded_of_change"),
         clients=_client_facts(records),
     )
 
 
 def describe(recipe: Recipe) -> str:
-    """A recipe in one line of ASCII: mixing, rule, f, outer optimizer, attack."""
-    rule = " + ".join([*recipe.aggregator.mixing_names, recipe.aggregator.name])
-    parts = [f"{rule}, f={recipe.aggregator.f}", recipe.outer.name]
+    """A recipe in one line of ASCII: mixing, rule, f, geometry, outer optimizer, attack."""
+    section = recipe.aggregator
+    rule = " + ".join([*section.mixing_names, section.name])
+    geometry = ", on products" * (section.geometry == "product")
+    parts = [f"{rule}, f={section.f}{geometry}", recipe.outer.name]
     attack = recipe.attack
     if attack is not None and attack.num_attackers:
         numbers = [(key, value) for key, value in attack.options.items() if number(value)]
@@ -136,6 +152,32 @@ def shares_in(record: Record) -> dict[int, float]:
     return {client: weight / total if total else 0.0 for client, weight in weights.items()}
 
 
+def distances_in(record: Record) -> dict[int, float]:
+    """Each accepted client's distance to the aggregate, over the median client's."""
+    entries = by_client(record.get("clients"))
+    found = {
+        client: distance
+        for client, entry in entries.items()
+        if isinstance(entry, Mapping) and (distance := number(entry.get("distance"))) is not None
+    }
+    typical = median(found.values()) if found else 0.0
+    return {client: distance / typical for client, distance in found.items()} if typical else {}
+
+
+def dropped_in(record: Record) -> dict[int, bool]:
+    """Who had no part in a round: the weight is exactly 0, or the reply was refused."""
+    dropped = dict.fromkeys(by_client(record.get("refused")), True)
+    for client, entry in by_client(record.get("clients")).items():
+        weight = number(entry.get("weight")) if isinstance(entry, Mapping) else None
+        if weight is not None:
+            dropped[client] = weight == 0
+    return dropped
+
+
+def _average(records: Sequence[Record], key: str) -> float | None:
+    return _mean([value for record in records if (value := number(record.get(key))) is not None])
+
+
 def _total(records: Sequence[Record], key: str) -> float:
     return sum(number(record.get(key)) or 0.0 for record in records)
 
@@ -143,6 +185,7 @@ def _total(records: Sequence[Record], key: str) -> float:
 def _client_facts(records: Sequence[Record]) -> list[ClientFacts]:
     weights: dict[int, list[float]] = {}
     fair: dict[int, list[float]] = {}
+    far, dropped = _collect(records, distances_in), _collect(records, dropped_in)
     low: Counter[int] = Counter()
     reasons: dict[int, Counter[str]] = {}
     own: dict[int, Any] = {}
@@ -150,11 +193,12 @@ def _client_facts(records: Sequence[Record]) -> list[ClientFacts]:
         asked, shares = asked_in(record), shares_in(record)
         refused = by_client(record.get("refused"))
         own |= by_client(record.get("client_eval"))
+        gives_weights = bool(shares) or not by_client(record.get("clients"))
         for client in asked:
             fair.setdefault(client, []).append(1 / len(asked))
             if client in refused:
                 reasons.setdefault(client, Counter())[str(refused[client])] += 1
-            if client in shares or client in refused:
+            if gives_weights and (client in shares or client in refused):
                 weights.setdefault(client, []).append(shares.get(client, 0.0))
             low[client] += client in shares and shares[client] < LOW / len(asked)
     return [
@@ -164,12 +208,25 @@ def _client_facts(records: Sequence[Record]) -> list[ClientFacts]:
             mean_weight=_mean(weights.get(client)),
             fair_share=_mean(fair.get(client)),
             times_low=low[client],
+            times_dropped=int(sum(dropped[client])) if client in dropped else None,
+            far=_mean(far.get(client)),
             times_refused=sum(reasons.get(client, Counter()).values()),
             reason=reasons[client].most_common(1)[0][0] if client in reasons else None,
             own_loss=own[client].get("loss") if isinstance(own.get(client), Mapping) else None,
         )
         for client in sorted(fair.keys() | own.keys())
     ]
+
+
+def _collect(
+    records: Sequence[Record], read: Callable[[Record], Mapping[int, float]]
+) -> dict[int, list[float]]:
+    """What a reading of each record says of a client, over the records that say anything."""
+    found: dict[int, list[float]] = {}
+    for record in records:
+        for client, value in read(record).items():
+            found.setdefault(client, []).append(value)
+    return found
 
 
 def _mean(values: Sequence[float] | None) -> float | None:

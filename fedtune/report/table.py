@@ -22,6 +22,7 @@ from fedtune.report.text import (
     marks_for,
     number,
     percent,
+    share,
     size,
     sparkline,
     thin,
@@ -123,17 +124,23 @@ def _totals(facts: RunFacts, recipe: Recipe) -> str:
     rounds = f"{facts.rounds} of {recipe.federation.num_rounds} rounds"
     traffic = f"{size(facts.upload_bytes)} up, {size(facts.download_bytes)} down"
     work = f"training {facts.train_s:.1f} s, aggregating {facts.aggregate_s:.1f} s"
-    return f"\n {rounds} in {duration(facts.round_s)}: {work}\n {traffic}"
+    text = f"\n {rounds} in {duration(facts.round_s)}: {work}\n {traffic}"
+    if facts.discarded is None:
+        return text
+    return (
+        f"{text}\n rank {recipe.lora.r} could not hold {share(facts.discarded)} of BA's energy a "
+        f"round, {share(facts.discarded_of_change)} of what changed"
+    )
 
 
 def _clients(facts: RunFacts, manifest: Mapping[str, Any]) -> Table:
     liars = manifest.get("simulated_attackers") or ()
     rows = manifest.get("client_rows") or ()
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("client", "rows", "weight", "of\nfair", "low", "refused", "own\nloss"):
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("client", "rows", "weight", "of\nfair", "low", "dropped", "far", "own\nloss"):
         table.add_column(heading, justify="right", overflow="fold")
     if liars:
-        table.add_column("liar (the rule\nnever sees it)", overflow="fold")
+        table.add_column("liar (rule\nnever told)", overflow="fold")
     for facts_ in notable(facts.clients):
         client = facts_.client
         cells = [
@@ -142,7 +149,8 @@ def _clients(facts: RunFacts, manifest: Mapping[str, Any]) -> Table:
             Text(percent(facts_.mean_weight)),
             _of_fair(facts_),
             Text(str(facts_.times_low or "-")),
-            Text(str(facts_.times_refused or "-"), "red"),
+            _dropped(facts_),
+            Text(_times(facts_.far)),
             Text(figure(facts_.own_loss)),
         ]
         if liars:
@@ -156,6 +164,20 @@ def _of_fair(client: ClientFacts) -> Text:
         return Text("-")
     ratio = client.mean_weight / client.fair_share
     return Text(f"{ratio:.2f}x", "yellow" if ratio < 0.5 else "")
+
+
+def _times(far: float | None) -> str:
+    """Five characters at most: a payload is far away by orders of magnitude."""
+    if far is None:
+        return "-"
+    return f"{far:.2f}" if far < 99.995 else f"{far:.0f}" if far < 99_999.5 else f"{far:.0e}"
+
+
+def _dropped(client: ClientFacts) -> Text:
+    if client.times_dropped is None:
+        return Text("-")
+    words = f"{client.times_dropped} of {client.rounds_asked}"
+    return Text(words, "red" if client.times_dropped else "")
 
 
 def _refusals(facts: RunFacts, console: Console) -> Text:
@@ -177,7 +199,9 @@ def notable(clients: Sequence[ClientFacts]) -> list[ClientFacts]:
 def _legend(facts: RunFacts) -> str:
     lines = [
         " weight: mean share over the rounds it was asked in; fair: 1 / clients asked;",
-        " low: rounds below half of that; own loss: held out, the client's own word",
+        " low: rounds below half of that; dropped: rounds at weight 0, refused or silent;",
+        " far: its distance to the aggregate over the median client's, 1 is typical;",
+        " own loss: held out, the client's own word",
     ]
     if (left_out := len(facts.clients) - MAX_CLIENTS) > 0:
         lines.append(f" {left_out} clients with fewer refusals are in metrics.jsonl")

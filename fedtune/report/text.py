@@ -82,6 +82,12 @@ def percent(value: object, *, none: str = "-") -> str:
     return none if known is None else f"{100 * known:.1f} %"
 
 
+def share(value: object, *, none: str = "-") -> str:
+    """Write a share that may be tiny as a percentage of two digits."""
+    known = number(value)
+    return none if known is None else f"{100 * known:.2g} %"
+
+
 def size(count: object, *, none: str = "-") -> str:
     """Write a count of bytes in powers of a thousand."""
     left = number(count)

@@ -47,6 +47,7 @@ def test_cells_are_shares_times_the_clients_asked(records):
         [{"round": 0, "eval": {"loss": 6.0}}, {"round": 1, "eval": {"loss": 6e9}}],
         [{"round": 1, "clients": {"0": {"weight": -0.5}, "1": {"weight": 1.5}}}],
         [{"round": 1, "clients": {"0": {}}, "refused": {"1": "x"}}, {"round": 2}],
+        [{"round": 1, "clients": {"0": {"weight": None}, "1": {"weight": None}}}],
         [{"round": 1, "clients": {str(i): {"weight": 0.01} for i in range(100)}}],
     ],
 )

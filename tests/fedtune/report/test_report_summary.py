@@ -30,10 +30,30 @@ def test_clients(records, evil):
     assert all(client.fair_share == 0.25 for client in clients.values())
     # half of 1/4 is 0.125: client 2 had 0.1 in round 1, client 3 had 0 in round 2
     assert [client.times_low for client in clients.values()] == [0, 0, 1, 1]
+    # 3 was refused twice and weighed 0 once
+    assert [client.times_dropped for client in clients.values()] == [0, 0, 1, 3]
     assert [client.times_refused for client in clients.values()] == [0, 0, 1, 2]
     assert clients[2].reason == "it sent no reply"
     assert clients[3].reason == evil
     assert [client.own_loss for client in clients.values()] == [5.1, 1e308, None, None]
+
+
+def test_far_is_measured_by_the_median_client_of_the_round():
+    rounds = [{"0": 1.0, "1": 2.0, "2": 8.0}, {"0": 0.5, "2": 0.5, "1": 1.5}, {"0": 0.0, "1": 0.0}]
+    records = [
+        {"round": k, "clients": {client: {"distance": far} for client, far in each.items()}}
+        for k, each in enumerate(rounds)
+    ]
+    # medians 2 and 0.5; where the median is 0 nothing is told
+    far = {client.client: client.far for client in summarise(records).clients}
+    assert far == {0: (0.5 + 1) / 2, 1: (1 + 3) / 2, 2: (4 + 1) / 2}
+
+
+def test_what_the_rank_could_not_hold_is_averaged():
+    records = [{"round": 0}, *({"round": k, "discarded": 0.1 * k} for k in (1, 2))]
+    facts = summarise([*records, {"round": 3, "discarded": None}])
+    assert facts.discarded == pytest.approx(0.15)
+    assert facts.discarded_of_change is None
 
 
 def test_the_commonest_reason_is_named():
@@ -94,4 +114,6 @@ def test_describe_names_rule_outer_and_liars():
     )
     expected = "nnm + trimmed_mean, f=2 | nesterov | 2 of 10 lie: sign_flip (scale 10)"
     assert describe(recipe) == expected
+    product = {"aggregator": {"name": "krum", "f": 1, "geometry": "product"}}
+    assert describe(parse_recipe(product)) == "krum, f=1, on products | fedavg"
     assert describe(parse_recipe({})) == "mean, f=0 | fedavg"
