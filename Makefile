@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: run test test-slow test-gpu lint format bench clean
+.PHONY: run test test-slow test-gpu lint format docs bench clean
 
 run: $(VENV)/.installed  ## make the environment, run the quickstart
 	$(BIN)/fedtune run quickstart
@@ -31,8 +31,13 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.installed  ## what a client-round costs
+docs: $(VENV)/.installed  ## the page of rules, from what they say of themselves
+	$(BIN)/python -c "from fedtune.listing import as_markdown; print(as_markdown(), end='')" \
+		> docs/aggregators.md
+
+bench: $(VENV)/.installed  ## what a client-round costs, and what a rule does
 	$(BIN)/python benchmarks/rounds.py
+	$(BIN)/python benchmarks/aggregators.py --small
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

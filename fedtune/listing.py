@@ -52,20 +52,38 @@ def facts_of(kind: str) -> Iterator[tuple[str, dict[str, str]]]:
             "options": "; ".join(_describe(name, each) for name, each in rule.options.items()),
             "on": _ON[rule.kind],
             "takes": ", ".join(word for flag, word in _TAKES.items() if getattr(rule, flag)),
+            "products": _in_products(rule) if kind == "aggregators" else "as in factors",
             "source": rule.source,
         }
         yield rule.name, {label: words for label, words in facts.items() if words}
 
 
-def as_markdown(kind: str) -> str:
-    """The same as a Markdown page's part: one heading a rule."""
-    parts = []
-    for name, facts in facts_of(kind):
-        lines = [f"- *{label}*: {words}" for label, words in facts.items() if label != "what"]
-        parts.append("\n".join([f"### {name}", "", f"{facts['what']}.", "", *lines]))
+def as_markdown() -> str:
+    """The page docs/aggregators.md: a table of all, then what each says of itself."""
+    parts = [_HEAD]
+    for kind in ("aggregators", "mixings"):
+        facts = list(facts_of(kind))
+        parts.append(f"## {kind.capitalize()}")
+        lines = ["| name | needs | kappa | what it does |", "|---|---|---|---|"]
+        for name, each in facts:
+            kappa = each["kappa"].split(":")[0].split(";")[0]
+            lines.append(f"| [{name}](#{name}) | {each['needs']} | {kappa} | {each['what']} |")
+        parts.append("\n".join(lines))
+        for name, each in facts:
+            told = [f"- *{label}*: {words}" for label, words in each.items() if label != "what"]
+            parts.append("\n".join([f"### {name}", "", f"{each['what']}.", "", *told]))
     return "\n\n".join(parts) + "\n"
 
 
+_HEAD = """# Rules and mixings
+
+Written by `make docs` from what each rule says of itself; `fedtune list aggregators --long` prints
+the same. `n` clients, of whom up to `f` may be Byzantine; `d` coordinates.
+
+*kappa* is the robustness bound of Allouah et al. 2023 (https://arxiv.org/abs/2302.01772): for any
+n - f clients, the squared error against their mean is at most kappa times their mean squared
+deviation. Every rule has kappa >= f/(n-2f). *products* says what a rule does under
+`geometry: product`. After bucketing the conditions hold for the ceil(n/s) rows that it leaves."""
 _ON = {"gram": "the Gram matrix", "columns": "the columns", "mixing": "the Gram matrix"}
 _TAKES = {
     "takes_shares": "client weights",
@@ -73,6 +91,16 @@ _TAKES = {
     "takes_generator": "a generator",
     "memory": "its state of the last round",
 }
+
+
+def _in_products(rule: Any) -> str:  # noqa: ANN401  a Rule; aggregators load late
+    if rule.memory == "history":
+        return "no: its history of updates has no fixed rank"
+    if rule.kind == "gram":
+        return "weights from products, combined exactly"
+    if rule.first is not None:
+        return "its picks from products, then its factors in the anchor's gauge"
+    return "after a mixing, on factors in the anchor's gauge; or on BA itself (combination: dense)"
 
 
 def _describe(name: str, option: Any) -> str:  # noqa: ANN401  an Option; aggregators load late

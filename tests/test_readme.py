@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
+from aggregators import AGGREGATORS, MIXINGS
 from fedtune.cli import app
 
 ROOT = Path(__file__).parent.parent
@@ -30,6 +31,23 @@ def test_the_first_python_example_runs():
 def test_the_example_of_adding_runs(capsys):
     exec(blocks((ROOT / "docs" / "adding.md").read_text(), "python")[0], {})
     assert capsys.readouterr().out.strip() == "torch.Size([1000])"
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_the_examples_for_another_loop_run(number):
+    page = (ROOT / "docs" / "your-own-loop.md").read_text()
+    examples = blocks(page, "python")
+    assert len(examples) == 5
+    exec(examples[number], {})
+
+
+def test_the_page_of_rules_is_what_the_rules_say():
+    from fedtune.listing import as_markdown
+
+    page = (ROOT / "docs" / "aggregators.md").read_text(encoding="utf-8")
+    assert page == as_markdown(), "run `make docs`"
+    for name in (*AGGREGATORS, *MIXINGS):
+        assert f"### {name}\n" in page
 
 
 def test_every_command_exists():

@@ -126,6 +126,16 @@ def test_a_missing_recipe_names_the_nearest():
     assert "did you mean 'quickstart'" in invoke("run", "quickstrt").output
 
 
+def test_list_long_prints_what_each_rule_says_of_itself():
+    shown = " ".join(invoke("list", "aggregators", "--long").output.split())
+    for words in ("n >= 4f + 3", "kappa", "cost", "reading", "https://arxiv.org/abs/1703.02757"):
+        assert words in shown
+    assert "nnm" in invoke("list", "mixings", "--long").output
+    refused = invoke("list", "attacks", "--long")
+    assert refused.exit_code != 0
+    assert "--long is of aggregators and mixings" in refused.output
+
+
 def test_list_names_everything():
     from aggregators import AGGREGATORS, MIXINGS
     from attacks import ATTACKS
