@@ -25,11 +25,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import _path  # noqa: F401  before anything of ours
 import torch
 
-# Run as a script, this file's folder comes first on the path, and this file is no package.
-sys.path = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).parent]
-import aggregators  # noqa: E402
+import aggregators
 
 Call = Callable[[], object]
 CASES = {  # name -> n, f, d

@@ -13,16 +13,14 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 from pathlib import Path
 
+import _path  # noqa: F401  before anything of ours
 import torch
 from torch import Tensor
 
-# Run as a script, this folder comes first on the path, and it holds an aggregators.py of its own.
-sys.path = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).parent]
-import aggregators  # noqa: E402
-import attacks  # noqa: E402
+import aggregators
+import attacks
 
 N, D, SEEDS = 20, 500, 20
 ATTACKS = {
@@ -103,9 +101,8 @@ def print_vectors() -> None:
 
 def print_gap() -> None:
     """What the obvious estimate of f says under each attack."""
-    print(
-        "### f estimated by the largest gap\n\n| attack | 2 liars | 4 liars | 6 liars |\n|---|---|---|---|"
-    )
+    print("### f estimated by the largest gap\n\n| attack | 2 liars | 4 liars | 6 liars |")
+    print("|---|---|---|---|")
     for name, (attack, options) in ATTACKS.items():
         cells = []
         for liars in LIARS[1:]:

@@ -16,6 +16,7 @@ import statistics
 import sys
 from pathlib import Path
 
+import _path  # noqa: F401  before anything of ours
 import torch
 
 from fedtune.federation.engines import execute

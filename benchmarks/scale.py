@@ -23,17 +23,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import _path  # noqa: F401  before anything of ours
 import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from safetensors.torch import save_file
 
-# benchmarks/aggregators.py must not stand in for the package.
-sys.path = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).parent]
-from aggregators import aggregate  # noqa: E402
-from aggregators.files import FileRows  # noqa: E402
-from aggregators.pool import limit_threads  # noqa: E402
+from aggregators import FileRows, aggregate
+from aggregators.pool import limit_threads
 
 MiB = 1 << 20
 console = Console()

@@ -1,0 +1,157 @@
+"""What product geometry buys, and what it costs: the tables of docs/results/geometry.md.
+
+    python benchmarks/geometry.py            # cost: a minute
+    python benchmarks/geometry.py --train    # the quickstart in both geometries: an hour
+
+Training: the quickstart's ten clients, of whom three send ALIE with its own z or with 1.5, or of
+whom nobody lies. Loss is held out, after eight rounds; retained is the share of the gain that the
+seven honest clients reach alone under the mean of factors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import _path  # noqa: F401  before anything of ours
+import torch
+from torch import Tensor
+
+from aggregators.geometry import Factors, Module, combine_products, product_gram
+from aggregators.gram import gram
+
+SIZES = {  # n, d_out = d_in, r
+    "n=10, 1024 x 1024, r=8": (10, 1024, 8),
+    "n=20, 4096 x 4096, r=16": (20, 4096, 16),
+    "n=100, 2048 x 2048, r=8": (100, 2048, 8),
+}
+RULES = {
+    "mean, factors": "{name: mean}",
+    "mean, product": "{name: mean, geometry: product}",
+    "nnm + trimmed_mean, factors": "{name: trimmed_mean, f: 3, mixing: [nnm]}",
+    "nnm + trimmed_mean, product": "{name: trimmed_mean, f: 3, mixing: [nnm], geometry: product}",
+    "nnm + geometric_median, factors": "{name: geometric_median, f: 3, mixing: [nnm]}",
+    "nnm + geometric_median, product":
+        "{name: geometric_median, f: 3, mixing: [nnm], geometry: product}",
+}  # fmt: skip
+ATTACKS = {
+    "no liar": "null",
+    "3 x alie": "{name: alie, num_attackers: 3}",
+    "3 x alie, z 1.5": "{name: alie, z: 1.5, num_attackers: 3}",
+}
+ORACLE = ("{name: mean}", "{name: silence, num_attackers: 3}")
+
+
+def seconds(calls: dict[str, Callable[[], object]], repeats: int = 5) -> dict[str, float]:
+    """CPU seconds of each call, medians of calls in turn."""
+    found: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(repeats + 1):
+        for name, call in calls.items():
+            started = time.process_time()
+            call()
+            found[name].append(time.process_time() - started)
+    return {name: statistics.median(values[1:]) for name, values in found.items()}
+
+
+def cost(n: int, size: int, rank: int) -> dict[str, float]:
+    """One module's Gram in both geometries, by dense matrices, and the products that it needs."""
+    columns = rank * size
+    module = Module(a=(0, columns), b=(columns, 2 * columns), rank=rank, scale=2.0)
+    factors = Factors((module,), (), 2 * columns)
+    draw = torch.Generator().manual_seed(0)
+    anchor = torch.randn(2 * columns, generator=draw)
+    rows = 0.1 * torch.randn(n, 2 * columns, generator=draw)
+    stacked = torch.randn(size, (n + 1) * rank, generator=draw, dtype=torch.float64)
+    weights = torch.full((n,), 1 / n, dtype=torch.float64)
+
+    def products() -> Tensor:
+        return (stacked.T @ stacked) * (stacked.T @ stacked)
+
+    def dense() -> Tensor:
+        b, a = anchor[columns:].view(size, rank), anchor[:columns].view(rank, size)
+        changes = torch.stack(
+            [
+                (
+                    (b + row[columns:].view(size, rank)) @ (a + row[:columns].view(rank, size))
+                    - b @ a
+                ).flatten()
+                for row in rows
+            ]
+        )
+        return changes @ changes.T
+
+    calls: dict[str, Callable[[], object]] = {
+        "product Gram": lambda: product_gram(rows, anchor, factors),
+        "its two stacked products": products,
+        "factor Gram": lambda: gram(rows),
+        "exact combination": lambda: combine_products(
+            rows, anchor, factors, weights, anchor=anchor, target=factors
+        ),
+    }
+    if n * size * size * 4 < 3e9:
+        calls["dense"] = dense
+    return seconds(calls)
+
+
+def print_cost() -> None:
+    """The cost table, as Markdown."""
+    torch.set_num_threads(1)
+    print(
+        "| one module | product Gram | x two products | x factor Gram | dense | exact combination |"
+    )
+    print("|---|---|---|---|---|---|")
+    for name, (n, size, rank) in SIZES.items():
+        took = cost(n, size, rank)
+        ours = took["product Gram"]
+        dense = f"{took['dense'] * 1e3:.0f} ms" if "dense" in took else "-"
+        print(f"| {name} | {ours * 1e3:.1f} ms | {ours / took['its two stacked products']:.2f} | "
+              f"{ours / took['factor Gram']:.1f} | {dense} | "
+              f"{took['exact combination'] * 1e3:.0f} ms |")  # fmt: skip
+    print(f"\nCPU time on one thread, {platform.machine()}, torch {torch.__version__}.\n")
+
+
+def print_training(root: Path, seeds: int) -> None:
+    """Held-out loss and retained gain, as Markdown."""
+    from defences import losses
+
+    cells: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    bases, oracles = [], []
+    for seed in range(seeds):
+        base, oracle = losses(root, *ORACLE, seed)
+        bases.append(base)
+        oracles.append(oracle)
+        for rule, aggregator in RULES.items():
+            for attack, section in ATTACKS.items():
+                _, loss = losses(root, aggregator, section, seed)
+                cells.setdefault((rule, attack), []).append((loss, (base - loss) / (base - oracle)))
+    print(f"base {statistics.mean(bases):.3f}, oracle {statistics.mean(oracles):.3f}; "
+          f"{seeds} seed(s)\n")  # fmt: skip
+    print("| rule | " + " | ".join(ATTACKS) + " |\n|---" + "|---" * len(ATTACKS) + "|")
+    for rule in RULES:
+        text = []
+        for attack in ATTACKS:
+            found = cells[rule, attack]
+            each = " ".join(f"{loss:.3f}" for loss, _ in found)
+            text.append(f"{each} ({statistics.mean(kept for _, kept in found):.0%})")
+        print(f"| {rule} | " + " | ".join(text) + " |")
+
+
+def main() -> None:
+    """Print what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--train", action="store_true")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("runs/geometry"))
+    args = parser.parse_args()
+    if args.train:
+        print_training(args.out, args.seeds)
+    else:
+        print_cost()
+
+
+if __name__ == "__main__":
+    main()
