@@ -259,7 +259,8 @@ def _watch(recipe: Recipe, folder: RunFolder) -> None:
 
 
 def _check(recipe: Recipe) -> None:
-    from fedtune.federation.preflight import find_problems, find_risks
+    from fedtune.federation.preflight import find_problems
+    from fedtune.federation.risks import find_risks
     from fedtune.recipe import RecipeError
 
     if problems := find_problems(recipe):

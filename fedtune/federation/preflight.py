@@ -6,16 +6,15 @@ import importlib.util
 import os
 import re
 import tempfile
-from math import comb
 
 import torch
 
 import attacks
-from attacks.alie import z_max
 from fedtune.recipe import Attack, Recipe
 from fedtune.recipe.errors import nearest
 from fedtune.seeds import derive
 from fedtune.training import sft
+from fedtune.training.adapted import adapted_modules
 from fedtune.training.base import check_model, choose_device, choose_dtype, module_names
 from fedtune.training.partitions import deal, hold_out, set_aside
 from fedtune.training.plan import Plan, check_train_keys
@@ -24,67 +23,8 @@ from fedtune.training.sources import find_source, load_rows
 
 def find_problems(recipe: Recipe) -> list[str]:
     """What would stop this run, a line each; empty if nothing is known to."""
-    checks = (_train, _device, _model, _lora, _data, _attack, _output, _trackers)
+    checks = (_train, _device, _model, _lora, _ranks, _data, _attack, _output, _trackers)
     return [problem for check in checks for problem in check(recipe)]
-
-
-def find_risks(recipe: Recipe) -> list[str]:
-    """What the owner should know, and may well have meant."""
-    liars = recipe.attack.num_attackers if recipe.attack else 0
-    federation, f = recipe.federation, recipe.aggregator.f
-    risks = []
-    if liars and federation.sample_size < federation.num_clients:
-        chance = chance_of_more(liars, federation.num_clients, federation.sample_size, f)
-        if chance > 0:
-            risks.append(
-                f"with {liars} liars among {federation.num_clients} clients, a sample of "
-                f"{federation.sample_size} holds more than f={f} of them in {chance:.1%} of rounds"
-            )
-    elif liars > f:
-        risks.append(f"the rule assumes f={f} liars; the simulation has {liars}")
-    if f == 0 and recipe.aggregator.name == "mean":
-        risks.append("the mean withstands no liar at all; name a robust rule where one may come")
-    if recipe.data.server_rows and not recipe.aggregator.takes_reference:
-        risks.append(
-            f"data.server_rows: {recipe.aggregator.name} does not train on the server: no one "
-            f"will learn from its {recipe.data.server_rows} rows"
-        )
-    risks += _harmless(recipe)
-    outer = recipe.outer
-    if outer.name == "nesterov":
-        momentum = 0.5 if outer.momentum is None else outer.momentum
-        gain = (0.7 if outer.lr is None else outer.lr) / (1 - momentum)
-        if gain > 2:
-            risks.append(
-                f"outer: the steady gain lr/(1-momentum) is {gain:.1f}: a poisoned aggregate ends "
-                f"up applied so many times; runs of few rounds want momentum <= 0.5"
-            )
-    return risks
-
-
-def _harmless(recipe: Recipe) -> list[str]:
-    """ALIE with its own z, where so few liars make it a lie that is none."""
-    attack, n = recipe.attack, recipe.federation.sample_size
-    if attack is None or attack.name != "alie" or attack.options.get("z") is not None:
-        return []
-    liars = min(attack.num_attackers, n)
-    if liars == 0 or (z := z_max(n, liars)) > 0:
-        return []
-    return [
-        f"attack: alie's own z at {liars} liars of {n} is {z:.2f}: a lie that harms no one and "
-        f"proves no defence; set attack.z, 1.5 say"
-    ]
-
-
-def chance_of_more(liars: int, clients: int, sample: int, f: int) -> float:
-    """Probability that a sample holds more than f liars: a hypergeometric tail."""
-    most = min(liars, sample)
-    hits = sum(
-        comb(liars, k) * comb(clients - liars, sample - k)
-        for k in range(f + 1, most + 1)
-        if sample - k <= clients - liars
-    )
-    return hits / comb(clients, sample)
 
 
 def _train(recipe: Recipe) -> list[str]:
@@ -157,6 +97,30 @@ def _pattern(pattern: str, modules: list[str]) -> list[str]:
     return [
         f"lora.target_modules: no module matches {pattern!r}, read as a regular expression; "
         f"write [{pattern}] to name a module"
+    ]
+
+
+def _ranks(recipe: Recipe) -> list[str]:
+    """Targets with fewer inputs than r: no A of theirs has full rank, and no gauge is the anchor's.
+
+    Fewer outputs than r are no obstacle: only A decides on the gauge.
+    """
+    if recipe.aggregator.geometry == "factors" or recipe.lora.train != "both":
+        return []
+    try:
+        shapes = adapted_modules(recipe)
+    except (OSError, ValueError):
+        return []  # `_model` or `_lora` has said what is wrong, or only loading can tell
+    r = recipe.lora.r
+    narrow = {name: d_in for name, (_, d_in) in shapes.items() if d_in < r}
+    if not narrow:
+        return []
+    names = sorted({name.split(".")[-1] for name in narrow})
+    first, most = next(iter(sorted(narrow))), min(narrow.values())
+    return [
+        f"lora.r: geometry: product needs r of at most {most}, the inputs of {first}: got {r}, for "
+        f"which the A of {', '.join(names)} has not full rank; lower r, or leave these out of "
+        f"lora.target_modules"
     ]
 
 

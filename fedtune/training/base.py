@@ -128,8 +128,8 @@ def _hub_errors(name: str) -> Iterator[None]:
         ) from error
 
 
-def module_names(section: Model) -> list[str]:
-    """The names of the model's modules, read off its configuration; no weight is loaded.
+def build_skeleton(section: Model) -> Any:  # noqa: ANN401
+    """The model without its weights, built from its configuration on the meta device.
 
     Raises:
         OSError: If there is no configuration, or the hub does not give it.
@@ -139,8 +139,17 @@ def module_names(section: Model) -> list[str]:
     name = section.name_or_path if folder is None else folder
     config = AutoConfig.from_pretrained(name, revision=section.revision)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    return [name for name, _ in model.named_modules()]
+        return AutoModelForCausalLM.from_config(config)
+
+
+def module_names(section: Model) -> list[str]:
+    """The names of the model's modules; no weight is loaded.
+
+    Raises:
+        OSError: If there is no configuration, or the hub does not give it.
+        ValueError: If transformers knows no such model.
+    """
+    return [name for name, _ in build_skeleton(section).named_modules()]
 
 
 def choose_device(name: str) -> torch.device:

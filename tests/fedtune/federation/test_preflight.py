@@ -7,7 +7,8 @@ import os
 
 import pytest
 
-from fedtune.federation.preflight import chance_of_more, find_problems, find_risks
+from fedtune.federation.preflight import find_problems
+from fedtune.federation.risks import chance_of_more, find_risks
 from fedtune.recipe import load_recipe
 
 
@@ -36,6 +37,17 @@ def test_the_chance_of_too_many_liars_in_a_sample():
         (["aggregator.f=1"], "the rule assumes f=1 liars; the simulation has 2"),
         (["aggregator={name: mean}"], "withstands no liar"),
         (["outer.momentum=0.9"], "lr/(1-momentum) is 7.0"),
+        (
+            [
+                "aggregator={name: median, f: 2, geometry: product, combination: dense}",
+                "outer={name: fedavg}",
+            ],
+            "costs n d_out d_in numbers for each module, where the factors have n r (d_out + d_in)",
+        ),
+        (
+            ["aggregator={name: mean, client_weights: [1, 1, 1, 1, 1, 1, 1, 1, 8, 4]}"],
+            "while f counts heads: client 8 alone has 40.0% of all",
+        ),
     ],
 )
 def test_what_an_owner_should_know_is_said(overrides, told):
@@ -80,3 +92,32 @@ def test_a_poison_that_does_not_fit_the_data_is_known(small_data):
 def test_more_than_the_machine_has_is_known(override, told):
     (problem,) = checked(override)
     assert told in problem
+
+
+PRODUCT = "aggregator={name: krum, f: 2, geometry: product}"
+
+
+def test_a_rank_beyond_a_modules_inputs_is_known_in_products(tiny_model_folder):
+    # The tiny llama's v_proj has 32 inputs and 16 outputs, its down_proj 64 inputs.
+    model = f"model.name_or_path={tiny_model_folder('llama')}"
+    (problem,) = checked(model, PRODUCT, "lora.r=40")
+    assert problem.startswith(
+        "lora.r: geometry: product needs r of at most 32, the inputs of model"
+    )
+    assert "the A of gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj has not" in problem
+    assert checked(model, PRODUCT, "lora.r=32") == []
+    assert checked(model, PRODUCT, "lora.r=64", "lora.target_modules=[down_proj]") == []
+    assert checked(model, PRODUCT, "lora.r=40", "lora.train=b_only") == []
+    assert checked(model, "lora.r=40") == []
+
+
+def test_a_rank_is_no_problem_of_a_module_that_is_not_there():
+    (problem,) = checked(PRODUCT, "lora.r=999", "lora.target_modules=[v_prjo]")
+    assert problem.startswith("lora.target_modules: no module 'v_prjo'")
+
+
+def test_equal_weights_are_no_risk():
+    weights = "aggregator={name: krum, f: 2, client_weights: [2, 2, 2, 2, 2, 2, 2, 2, 2, 2]}"
+    assert not any(
+        "client_weights" in risk for risk in find_risks(load_recipe("quickstart", [weights]))
+    )

@@ -11,7 +11,8 @@ from toy_federation import ANCHOR, honest, toy_app, toy_delta, toy_recipe, toy_s
 from fedtune.federation.adversary import byzantine_clients
 from fedtune.federation.folder import RunFolder
 from fedtune.federation.local import LocalGrid
-from fedtune.federation.preflight import find_problems, find_risks
+from fedtune.federation.preflight import find_problems
+from fedtune.federation.risks import find_risks
 from fedtune.recipe import RecipeError
 from fedtune.training.worker import Trained, Worker
 

@@ -1,0 +1,86 @@
+"""What the owner of a recipe should know, and may well have meant."""
+
+from __future__ import annotations
+
+from math import comb
+
+from attacks.alie import z_max
+from fedtune.recipe import Recipe
+
+
+def find_risks(recipe: Recipe) -> list[str]:
+    """Notes on a recipe that is in order, a line each."""
+    liars = recipe.attack.num_attackers if recipe.attack else 0
+    federation, f = recipe.federation, recipe.aggregator.f
+    risks = []
+    if liars and federation.sample_size < federation.num_clients:
+        chance = chance_of_more(liars, federation.num_clients, federation.sample_size, f)
+        if chance > 0:
+            risks.append(
+                f"with {liars} liars among {federation.num_clients} clients, a sample of "
+                f"{federation.sample_size} holds more than f={f} of them in {chance:.1%} of rounds"
+            )
+    elif liars > f:
+        risks.append(f"the rule assumes f={f} liars; the simulation has {liars}")
+    if f == 0 and recipe.aggregator.name == "mean":
+        risks.append("the mean withstands no liar at all; name a robust rule where one may come")
+    risks += _weights(recipe)
+    if recipe.aggregator.combined_by == "dense":
+        risks.append(
+            "aggregator.combination: dense works on BA itself: a round costs n d_out d_in numbers "
+            "for each module, where the factors have n r (d_out + d_in), and an SVD of what the "
+            "rule makes of them; it knows no weights of clients, so none is seen to be dropped"
+        )
+    if recipe.data.server_rows and not recipe.aggregator.takes_reference:
+        risks.append(
+            f"data.server_rows: {recipe.aggregator.name} does not train on the server: no one "
+            f"will learn from its {recipe.data.server_rows} rows"
+        )
+    risks += _harmless(recipe)
+    outer = recipe.outer
+    if outer.name == "nesterov":
+        momentum = 0.5 if outer.momentum is None else outer.momentum
+        gain = (0.7 if outer.lr is None else outer.lr) / (1 - momentum)
+        if gain > 2:
+            risks.append(
+                f"outer: the steady gain lr/(1-momentum) is {gain:.1f}: a poisoned aggregate ends "
+                f"up applied so many times; runs of few rounds want momentum <= 0.5"
+            )
+    return risks
+
+
+def _weights(recipe: Recipe) -> list[str]:
+    """What the owner's own weights let a single client do."""
+    weights = recipe.aggregator.client_weights
+    if weights is None or len(set(weights)) == 1:
+        return []
+    heaviest = max(range(len(weights)), key=weights.__getitem__)
+    return [
+        f"aggregator.client_weights: a liar counts as much as its weight, while f counts heads: "
+        f"client {heaviest} alone has {weights[heaviest] / sum(weights):.1%} of all"
+    ]
+
+
+def _harmless(recipe: Recipe) -> list[str]:
+    """ALIE with its own z, where so few liars make it a lie that is none."""
+    attack, n = recipe.attack, recipe.federation.sample_size
+    if attack is None or attack.name != "alie" or attack.options.get("z") is not None:
+        return []
+    liars = min(attack.num_attackers, n)
+    if liars == 0 or (z := z_max(n, liars)) > 0:
+        return []
+    return [
+        f"attack: alie's own z at {liars} liars of {n} is {z:.2f}: a lie that harms no one and "
+        f"proves no defence; set attack.z, 1.5 say"
+    ]
+
+
+def chance_of_more(liars: int, clients: int, sample: int, f: int) -> float:
+    """Probability that a sample holds more than f liars: a hypergeometric tail."""
+    most = min(liars, sample)
+    hits = sum(
+        comb(liars, k) * comb(clients - liars, sample - k)
+        for k in range(f + 1, most + 1)
+        if sample - k <= clients - liars
+    )
+    return hits / comb(clients, sample)
