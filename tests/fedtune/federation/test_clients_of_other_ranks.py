@@ -30,6 +30,7 @@ def of_ranks(tiny_recipe, ranks, **sections):
         {"name": "mean"},
         {"name": "geometric_median", "f": 1, "mixing": ["nnm"]},
         {"name": "trimmed_mean", "f": 1, "combination": "dense"},
+        {"name": "fltrust"},  # the server's own update is of rank r
     ],
     ids=lambda section: section["name"],
 )
@@ -38,6 +39,7 @@ def test_a_run_learns_and_leaves_a_plain_adapter(tiny_recipe, run, aggregator):
         tiny_recipe,
         RANKS,
         aggregator={"geometry": "product", **aggregator},
+        data={"server_rows": 8 if aggregator["name"] == "fltrust" else 0},
         federation={"num_rounds": 4, "local_steps": 4},
         evaluation={"per_client": True},
     )

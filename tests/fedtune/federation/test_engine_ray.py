@@ -49,3 +49,17 @@ def test_ray_gives_the_bits_of_local_with_liars_and_every_kind_of_state(tiny_rec
     )
     assert adapter_bytes(local) == adapter_bytes(ray)
     assert eval_records(local) == eval_records(ray)
+
+
+@pytest.mark.slow
+def test_ray_gives_the_bits_of_local_where_the_server_trains_and_ranks_differ(tiny_recipe, forked):
+    local, ray = on_both_engines(
+        tiny_recipe,
+        forked,
+        lora={"client_ranks": [2, 1, 2]},
+        data={"server_rows": 8},
+        federation={"num_clients": 3, "num_rounds": 2, "threads_per_client": 1},
+        aggregator={"name": "fltrust", "geometry": "product"},
+    )
+    assert adapter_bytes(local) == adapter_bytes(ray)
+    assert eval_records(local) == eval_records(ray)
