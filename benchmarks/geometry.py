@@ -3,7 +3,7 @@
     python benchmarks/geometry.py            # cost: a minute
     python benchmarks/geometry.py --train    # the quickstart in both geometries: an hour
 
-Training: the quickstart's ten clients, of whom three send ALIE with its own z or with 1.5, or of
+Training: the quickstart's ten clients, of whom three send ALIE with z 1.5, or of
 whom nobody lies. Loss is held out, after eight rounds; retained is the share of the gain that the
 seven honest clients reach alone under the mean of factors.
 """
@@ -40,7 +40,6 @@ RULES = {
 }  # fmt: skip
 ATTACKS = {
     "no liar": "null",
-    "3 x alie": "{name: alie, num_attackers: 3}",
     "3 x alie, z 1.5": "{name: alie, z: 1.5, num_attackers: 3}",
 }
 ORACLE = ("{name: mean}", "{name: silence, num_attackers: 3}")
