@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -39,7 +39,7 @@ class Aggregator(Named):
     max_condition: float = Field(
         1e3, gt=1, le=1e12, description="product: refuse a client in a more lopsided gauge"
     )
-    client_weights: list[float] | None = Field(
+    client_weights: list[Annotated[float, Field(gt=0, le=1e9)]] | None = Field(
         None, description="one per client, of your own choosing: sizes that you know to be true"
     )
 
@@ -53,7 +53,7 @@ class Aggregator(Named):
             if name not in MIXINGS:
                 raise ValueError(f"no mixing {name!r}; {nearest(name, MIXINGS)}")
         self.refuse_misspelt(AGGREGATORS[self.name].options)
-        self.plan()
+        self._check_weights(self.plan())
         self._check_geometry()
         return self
 
@@ -101,6 +101,20 @@ class Aggregator(Named):
 
         rules = [AGGREGATORS[self.name], *(MIXINGS[name] for name in self.mixing_names)]
         return ", ".join(f"{rule.name} needs {rule.condition}" for rule in rules)
+
+    def _check_weights(self, plan: Plan) -> None:
+        if self.client_weights is None:
+            return
+        if not plan.last.rule.takes_shares:
+            raise ValueError(f"client_weights: {self.name} does not average its clients one by one")
+        if plan.chain:
+            raise ValueError("client_weights: a mixed row belongs to several clients; mix nothing")
+
+    def heaviest_share(self, sample: int) -> float:
+        """The most of the weight that f clients can have in a sample of so many."""
+        weights = sorted(self.client_weights or [1.0] * sample)
+        heaviest, others = weights[len(weights) - self.f :], weights[: sample - self.f]
+        return sum(heaviest) / (sum(heaviest) + sum(others))
 
     def _check_geometry(self) -> None:
         """Refuse what has no meaning in the geometry asked for, with the reason."""

@@ -252,3 +252,25 @@ def test_a_mixing_may_bring_options():
     assert parse_recipe({"aggregator": section}).aggregator.mixing_names == ["nnm", "nnm"]
     section = {"name": "mean", "mixing": [{"name": "nnm", "s": 2}]}
     assert "unknown option of nnm: got 's'" in refusal({"aggregator": section})
+
+
+@pytest.mark.parametrize(
+    ("section", "reason"),
+    [
+        ({"name": "krum", "f": 1}, "krum does not average its clients one by one"),
+        ({"name": "geometric_median", "f": 1, "mixing": ["nnm"]}, "mix nothing"),
+        ({"name": "geometric_median", "f": 2}, "f=2 clients can have 50% of the weight"),
+    ],
+)
+def test_client_weights_that_a_round_would_refuse_are_refused_at_once(section, reason):
+    section = {**section, "client_weights": [4.0, 4.0, *[1.0] * 8]}
+    assert reason in refusal({"aggregator": section})
+
+
+def test_client_weights_are_positive_and_one_for_each_client():
+    section = {"name": "mean", "client_weights": [1.0] * 9}
+    assert "needs one for each of 10 clients; got 9" in refusal({"aggregator": section})
+    section["client_weights"] = [0.0, *[1.0] * 9]
+    assert "client_weights" in refusal({"aggregator": section})
+    section = {"name": "geometric_median", "f": 2, "client_weights": [3.0, 3.0, *[1.0] * 8]}
+    assert parse_recipe({"aggregator": section}).aggregator.heaviest_share(10) == 6 / 14
