@@ -165,6 +165,11 @@ def _turn_row(row: Tensor, module: Module, b: Tensor, a: Tensor) -> Turned | Non
 
 def check_full_rank(a: Tensor, k: int) -> None:
     """Refuse an anchor whose A lost a direction: it is no gauge to measure by."""
+    if a.shape[0] > a.shape[1]:
+        raise ValueError(
+            f"the anchor's gauge needs a rank of at most d_in: got an A of shape {tuple(a.shape)} "
+            f"in module {k}; lower r"
+        )
     spread = torch.linalg.svdvals(a)
     if spread[-1] <= 1e-6 * spread[0]:
         raise ValueError(

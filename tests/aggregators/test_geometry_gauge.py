@@ -189,3 +189,13 @@ def test_a_module_with_a_fixed_factor_has_no_gauge():
     factors = Factors((module,), ((14, 16),), 16)
     rows = delta_rows(3, factors)
     assert torch.equal(align(rows, anchor_row(factors), factors).rows, rows)
+
+
+def test_an_a_that_cannot_have_full_rank_is_refused_in_words():
+    # d_in = 5 < r = 6: B and A of shapes (7, 6) and (6, 5).
+    module = Module(a=(0, 30), b=(30, 72), rank=6, scale=1.0)
+    factors = Factors((module,), (), 72)
+    anchor = torch.randn(72, generator=generator(0), dtype=torch.float64)
+    rows = 0.1 * torch.randn(2, 72, generator=generator(1), dtype=torch.float64)
+    with pytest.raises(ValueError, match="a rank of at most d_in: got an A of shape"):
+        align(rows, anchor, factors)
