@@ -5,23 +5,42 @@ brings each client's factors to the anchor's gauge for rules on the columns, ``c
 such a rule on the products themselves.
 """
 
-from aggregators.geometry.clients import Client, combined_change, gather
+from aggregators.geometry.clients import Change, Client, combined_change, gather
 from aggregators.geometry.dense import combine_dense
 from aggregators.geometry.gauge import Aligned, GaugeError, align
-from aggregators.geometry.layout import Factors, LowRank, Module, join, split, weighted_sum
+from aggregators.geometry.layout import (
+    Factors,
+    LowRank,
+    Module,
+    Pair,
+    Point,
+    join,
+    split,
+    stacked,
+    weighted_sum,
+)
 from aggregators.geometry.products import product_gram
 from aggregators.geometry.readout import Gauge
-from aggregators.geometry.recompress import Step, combine_products, receive, step
+from aggregators.geometry.recompress import (
+    Step,
+    combine_products,
+    receive,
+    step,
+    step_by_module,
+)
 from aggregators.geometry.spectrum import truncate
 
 __all__ = [
     "Aligned",
+    "Change",
     "Client",
     "Factors",
     "Gauge",
     "GaugeError",
     "LowRank",
     "Module",
+    "Pair",
+    "Point",
     "Step",
     "align",
     "combine_dense",
@@ -32,7 +51,9 @@ __all__ = [
     "product_gram",
     "receive",
     "split",
+    "stacked",
     "step",
+    "step_by_module",
     "truncate",
     "weighted_sum",
 ]

@@ -107,8 +107,8 @@ def change(client: Client, k: int) -> Pair:
     return torch.cat([left for left, _ in terms], dim=1), torch.cat([right for _, right in terms])
 
 
-def combined_change(clients: Sequence[Client], weights: Tensor) -> LowRank:
-    """Sum w_i P_i, exactly, as low-rank terms.
+class Change:
+    """Sum w_i P_i, exactly, module by module: all modules' stacks at once would be n x d.
 
     With B_i = B + dB_i and A_i = A + dA_i it is s (sum w_i dB_i A_i + B sum w_i dA_i): the rank is
     the sum of the clients' ranks plus one anchor's. Nothing large is subtracted. Where nobody who
@@ -117,28 +117,62 @@ def combined_change(clients: Sequence[Client], weights: Tensor) -> LowRank:
     Args:
         clients: As gathered.
         weights: One per client, any sum. A client of weight zero is never read.
+        extra: Further points, such as centered clipping's centre.
+        extra_weights: One per further point.
     """
-    if weights.shape != (len(clients),):
-        raise ValueError(
-            f"needs one weight per client: got {len(clients)} clients and weights of shape "
-            f"{tuple(weights.shape)}"
-        )
-    shares = weights.tolist()
-    kept = [
-        [(clients[i], shares[i]) for i in group if shares[i] != 0] for group in by_anchor(clients)
-    ]
-    first = clients[0]
-    plain = torch.zeros(first.factors.num_plain, dtype=torch.float64, device=first.anchor.device)
-    with one_thread():
-        for client, share in (pair for group in kept for pair in group):
+
+    def __init__(
+        self,
+        clients: Sequence[Client],
+        weights: Tensor,
+        *,
+        extra: Sequence[LowRank] = (),
+        extra_weights: Sequence[float] = (),
+    ) -> None:
+        if weights.shape != (len(clients),):
+            raise ValueError(
+                f"needs one weight per client: got {len(clients)} clients and weights of shape "
+                f"{tuple(weights.shape)}"
+            )
+        shares = weights.tolist()
+        self._groups = [
+            [(clients[i], shares[i]) for i in group if shares[i] != 0]
+            for group in by_anchor(clients)
+        ]
+        self._extra = [each for each in zip(extra, extra_weights, strict=True) if each[1] != 0]
+        self._shapes = clients[0].factors.shapes
+        factors, device = clients[0].factors, clients[0].anchor.device
+        plain = torch.zeros(factors.num_plain, dtype=torch.float64, device=device)
+        for client, share in (pair for group in self._groups for pair in group):
             plain.add_(client.factors.plain_of(client.delta).to(torch.float64), alpha=share)
-        pairs = []
-        for k, (d_out, d_in) in enumerate(first.factors.shapes):
-            terms = [term for group in kept if group for term in _terms(group, k)]
-            lefts = [left for left, _ in terms] or [plain.new_zeros(d_out, 0)]
-            rights = [right for _, right in terms] or [plain.new_zeros(0, d_in)]
-            pairs.append((torch.cat(lefts, dim=1), torch.cat(rights)))
-    return LowRank(tuple(pairs), plain)
+        for point, weight in self._extra:
+            plain.add_(point.plain, alpha=weight)
+        self._plain = plain
+
+    @property
+    def plain(self) -> Tensor:
+        """The plain columns' sum, shape (w,), float64."""
+        return self._plain
+
+    def __len__(self) -> int:
+        """How many modules there are."""
+        return len(self._shapes)
+
+    def pair(self, k: int) -> Pair:
+        """Module k's sum, made now."""
+        d_out, d_in = self._shapes[k]
+        with one_thread():
+            terms = [term for group in self._groups if group for term in _terms(group, k)]
+            terms += [(w * point.pair(k)[0], point.pair(k)[1]) for point, w in self._extra]
+            lefts = [left for left, _ in terms] or [self._plain.new_zeros(d_out, 0)]
+            rights = [right for _, right in terms] or [self._plain.new_zeros(0, d_in)]
+            return torch.cat(lefts, dim=1), torch.cat(rights)
+
+
+def combined_change(clients: Sequence[Client], weights: Tensor) -> LowRank:
+    """``Change`` with all its modules made: for few clients, or few modules."""
+    change = Change(clients, weights)
+    return LowRank(tuple(change.pair(k) for k in range(len(change))), change.plain)
 
 
 def _terms(group: Sequence[tuple[Client, float]], k: int) -> list[Pair]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -151,6 +152,23 @@ class Factors:
         return torch.cat([row[slice(*columns)] for columns in self.plain] or [row[:0]])
 
 
+class Point(Protocol):
+    """A point of product space whose modules are asked for one at a time."""
+
+    @property
+    def plain(self) -> Tensor:
+        """The plain columns, shape (w,), float64."""
+        ...
+
+    def __len__(self) -> int:
+        """How many modules there are."""
+        ...
+
+    def pair(self, k: int) -> Pair:
+        """Module k as (left, right) of shapes (d_out, q) and (q, d_in), float64."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class LowRank:
     """A point of product space: one low-rank matrix ``left @ right`` per module, and plain values.
@@ -164,6 +182,14 @@ class LowRank:
 
     pairs: tuple[Pair, ...]
     plain: Tensor
+
+    def __len__(self) -> int:
+        """How many modules there are."""
+        return len(self.pairs)
+
+    def pair(self, k: int) -> Pair:
+        """Module k."""
+        return self.pairs[k]
 
     def squared_norm(self) -> float:
         """Squared length of the matrices, plain columns left out, from q x q pieces."""
@@ -212,6 +238,14 @@ def write_plain(row: Tensor, factors: Factors, values: Tensor) -> None:
     for first, stop in factors.plain:
         row[first:stop] = values[start : start + stop - first].to(row.dtype)
         start += stop - first
+
+
+def stacked(pairs: Sequence[Pair], weights: Sequence[float]) -> Pair:
+    """Add pairs of one module, each times its weight; ranks add up. At least one pair."""
+    return (
+        torch.cat([w * left for (left, _), w in zip(pairs, weights, strict=True)], dim=1),
+        torch.cat([right for _, right in pairs]),
+    )
 
 
 def weighted_sum(points: Sequence[LowRank], weights: Sequence[float]) -> LowRank:

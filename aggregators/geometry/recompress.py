@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aggregators.geometry.clients import check_alike, check_points, combined_change, gather
+from aggregators.geometry.clients import Change, check_alike, check_points, gather
 from aggregators.geometry.gauge import check_full_rank
 from aggregators.geometry.layout import (
     Factors,
@@ -15,7 +15,6 @@ from aggregators.geometry.layout import (
     Module,
     Pair,
     check_row,
-    weighted_sum,
     write,
     write_plain,
 )
@@ -83,11 +82,14 @@ def combine_products(
     """
     clients = gather(rows, anchors, factors)
     check_alike(clients[0].factors, target, "rows")
-    change = combined_change(clients, weights)
     if carry is not None:
         check_points([carry], target, "carry")
-        change = weighted_sum([change, carry], [1.0, 1.0])
-    return step(anchor, target, change, gauge=gauge, residual_rank=residual_rank)
+    carried = [] if carry is None else [carry]
+    change = Change(clients, weights, extra=carried, extra_weights=[1.0] * len(carried))
+    pairs = (change.pair(k) for k in range(len(change)))
+    return step_by_module(
+        anchor, target, pairs, change.plain, gauge=gauge, residual_rank=residual_rank
+    )
 
 
 def step(
@@ -138,8 +140,8 @@ def step_by_module(
     pairs: Iterable[Pair],
     plain: Tensor,
     *,
-    gauge: Gauge,
-    residual_rank: int | None,
+    gauge: Gauge = "anchor",
+    residual_rank: int | None = None,
 ) -> Step:
     """``step`` on pairs that may be made one at a time, each dropped before the next is made."""
     check_row(anchor, factors, "the anchor")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aggregators.geometry.layout import LowRank, Pair
+from aggregators.geometry.layout import LowRank, Pair, Point
 from aggregators.rows import one_thread
 
 
@@ -41,7 +41,7 @@ def spectrum(left: Tensor, right: Tensor) -> Spectrum:
     return Spectrum(found_left * signs, values, found_right * signs)
 
 
-def truncate(point: LowRank, rank: int) -> tuple[LowRank, float]:
+def truncate(point: Point, rank: int) -> tuple[LowRank, float]:
     """Find the best approximation of a rank, module by module; plain columns stay.
 
     For momentum and residuals, whose rank else grows with each round.
@@ -59,9 +59,13 @@ def truncate(point: LowRank, rank: int) -> tuple[LowRank, float]:
     """
     if rank < 0:
         raise ValueError(f"truncate needs rank >= 0: got {rank}; 0 drops every module's change")
+    kept: list[Pair] = []
+    tails, totals = [0.0], [0.0]
     with one_thread():
-        found = [spectrum(left, right) for left, right in point.pairs]
-    tail = math.fsum(float(each.values[rank:].square().sum()) for each in found)
-    total = math.fsum(float(each.values.square().sum()) for each in found)
-    kept = LowRank(tuple(each.pair(0, rank) for each in found), point.plain)
-    return kept, tail / total if total > 0 else 0.0
+        for k in range(len(point)):
+            found = spectrum(*point.pair(k))
+            tails.append(float(found.values[rank:].square().sum()))
+            totals.append(float(found.values.square().sum()))
+            kept.append(found.pair(0, rank))
+    total = math.fsum(totals)
+    return LowRank(tuple(kept), point.plain), math.fsum(tails) / total if total > 0 else 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,15 +12,17 @@ from torch import Tensor
 import aggregators
 from aggregators import Gram
 from aggregators.geometry import (
+    Change,
     LowRank,
+    Point,
     Step,
     combine_dense,
     combined_change,
     gather,
     product_gram,
     truncate,
-    weighted_sum,
 )
+from aggregators.gram import middle
 from fedtune.adapters.part import Part
 from fedtune.federation.broadcast import Broadcast, Received
 from fedtune.federation.product_outer import MOMENTUM_RANKS, ProductOuter, pack, unpack
@@ -42,7 +44,7 @@ class Combined:
         distances: Each client's distance to the aggregate.
     """
 
-    change: Tensor | LowRank | Step
+    change: Tensor | Point | Step
     norm: float
     weights: list[float] | None
     norms: list[float]
@@ -86,14 +88,16 @@ class Combiner:
         """
         section = self.recipe.aggregator
         if section.geometry == "factors":
-            return self._on_rows(spool, part, round_, None, reference)
+            return self._on_rows(spool, part, round_, None, reference)[0]
         received = [sent.to(client) for client in spool.clients]
         rows = [spool.row(client) for client in spool.clients]
         if part.name != "both" or section.combined_by == "factors":
             # One factor fixed: rows are linear in the products, and their sum is exact.
             extra = [*_rows_of_state(self._mine(part)), *([] if reference is None else [reference])]
             points = _gram(rows, received, [_point(row, sent.whole) for row in extra])
-            return self._on_rows(spool, part, round_, points, reference)
+            combined, aggregate = self._on_rows(spool, part, round_, points, reference)
+            norm, distances = _seen_from(rows, received, _point(aggregate, sent.whole))
+            return replace(combined, norm=norm, distances=distances)
         if section.combined_by == "dense":
             assert isinstance(outer, ProductOuter)
             return self._dense(rows, received, sent, outer)
@@ -107,7 +111,8 @@ class Combiner:
         round_: int,
         points: Gram | None,
         reference: Tensor | None,
-    ) -> Combined:
+    ) -> tuple[Combined, Tensor]:
+        """Combine rows; norm and distances are the rows'."""
         section, clients = self.recipe.aggregator, spool.clients
         result = aggregators.aggregate_with_report(
             spool.rows(clients),
@@ -127,7 +132,8 @@ class Combiner:
         assert isinstance(norms, list)
         assert isinstance(distances, list)
         norm = float(result.aggregate.double().norm())
-        return Combined(result.aggregate, norm, result.weights.tolist(), norms, distances)
+        weights = result.weights.tolist()
+        return Combined(result.aggregate, norm, weights, norms, distances), result.aggregate
 
     def _exact(
         self,
@@ -151,16 +157,19 @@ class Combiner:
         ).weights
         assert weights is not None
         starts, factors = _shared(received)
-        change = combined_change(gather(rows, starts, factors), weights[: len(rows)])
-        if extra:
-            change = weighted_sum([change, *extra], [1.0, *weights[len(rows) :].tolist()])
+        change = Change(
+            gather(rows, starts, factors),
+            weights[: len(rows)],
+            extra=extra,
+            extra_weights=weights[len(rows) :].tolist(),
+        )
         if plan.last.rule.memory == "center":
             kept, _ = truncate(change, MOMENTUM_RANKS * self.recipe.lora.r)
             self._keep(part, pack("center", kept))
         spread = points.affine(weights)
         return Combined(
             change,
-            (change.squared_norm() + float(change.plain @ change.plain)) ** 0.5,
+            points.length(spread - points.affine(torch.zeros_like(weights))),
             weights[: len(rows)].tolist(),
             points.norms().tolist(),
             points.distances_to(spread).tolist(),
@@ -181,7 +190,7 @@ class Combiner:
         given: dict[str, Any] = dict(last.options)
         if last.rule.takes_scale:
             entries = sum(out * in_ for out, in_ in whole.factors.shapes) + whole.factors.num_plain
-            given["scale"] = float(norms.median()) / entries**0.5
+            given["scale"] = middle(norms) / entries**0.5
 
         def rule(block: Tensor) -> Tensor:
             values: Tensor = last.rule.function(block, f=section.f, **given).values
@@ -197,13 +206,8 @@ class Combiner:
             carry=outer.residual,
             residual_rank=outer.residual_rank,
         )
-        moved = _point(made.row - whole.anchor, whole)
-        seen = _gram(rows, received, [moved])
-        at_result = torch.zeros(len(rows) + 1, dtype=torch.float64)
-        at_result[-1] = 1
-        distances = seen.distances_to(seen.affine(at_result))
-        norm = (moved.squared_norm() + float(moved.plain @ moved.plain)) ** 0.5
-        return Combined(made, norm, None, norms.tolist(), distances.tolist())
+        norm, distances = _seen_from(rows, received, _point(made.row - whole.anchor, whole))
+        return Combined(made, norm, None, norms.tolist(), distances)
 
     def _mine(self, part: Part) -> dict[str, Tensor]:
         """What the rule has kept of the rounds of this part: another part's has other columns."""
@@ -240,6 +244,17 @@ def _shared(received: Sequence[Received]) -> tuple[Any, Any]:
 def _gram(rows: Sequence[Tensor], received: Sequence[Received], extra: Sequence[LowRank]) -> Gram:
     starts, factors = _shared(received)
     return product_gram(rows, starts, factors, extra=extra)
+
+
+def _seen_from(
+    rows: Sequence[Tensor], received: Sequence[Received], aggregate: LowRank
+) -> tuple[float, list[float]]:
+    """The aggregate's length in products, and each client's distance to it."""
+    points = _gram(rows, received, [aggregate])
+    there = torch.zeros(len(rows) + 1, dtype=torch.float64)
+    there[-1] = 1
+    at, nowhere = points.affine(there), points.affine(torch.zeros_like(there))
+    return points.length(at - nowhere), points.distances_to(at).tolist()
 
 
 def _point(delta: Tensor, received: Received) -> LowRank:

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
-from aggregators.geometry import Factors, LowRank, Step, step, truncate, weighted_sum
+from aggregators.geometry import (
+    Factors,
+    LowRank,
+    Pair,
+    Point,
+    Step,
+    stacked,
+    step_by_module,
+    truncate,
+)
 from fedtune.adapters.layout import Layout
 from fedtune.adapters.part import Part
 from fedtune.federation.geometry import describe
@@ -62,7 +73,7 @@ class ProductOuter:
         """Most rank of the residual that is kept."""
         return self._rank if self._carries else 0
 
-    def step(self, change: LowRank | Step, part: Part | None = None) -> dict[str, float]:
+    def step(self, change: Point | Step, part: Part | None = None) -> dict[str, float]:
         """Move the anchor's products along the aggregate.
 
         Args:
@@ -77,18 +88,8 @@ class ProductOuter:
             ValueError: If the step leaves the range of float32; then nothing moves.
         """
         momentum = self._momentum
-        if isinstance(change, LowRank):
-            move = change
-            if self._mu:
-                kept = [change] if momentum is None else [momentum, change]
-                summed = weighted_sum(kept, [self._mu, 1.0][-len(kept) :])
-                momentum, _ = truncate(summed, MOMENTUM_RANKS * self._rank)
-                move = weighted_sum([change, momentum], [self._lr, self._lr * self._mu])
-            elif self._lr != 1:
-                move = weighted_sum([change], [self._lr])
-            if self._residual is not None:
-                move = weighted_sum([move, self._residual], [1.0, 1.0])
-            change = step(self._anchor, self._factors, move, residual_rank=self.residual_rank)
+        if not isinstance(change, Step):
+            change, momentum = self._move(change)
         if not torch.isfinite(change.row).all():
             raise ValueError("the step leaves the range of float32; the anchor stays")
         self._anchor, self._momentum = change.row, momentum
@@ -97,6 +98,39 @@ class ProductOuter:
             "discarded": change.discarded,
             "discarded_of_change": change.discarded_of_change,
         }
+
+    def _move(self, change: Point) -> tuple[Step, LowRank | None]:
+        """Step along a change, one module after the other, and the momentum that this leaves."""
+        kept: list[Pair] = []
+
+        def moves() -> Iterator[Pair]:
+            for k in range(len(change)):
+                pair = change.pair(k)
+                if self._mu:
+                    kept.append(self._averaged(pair, k))
+                    pair = stacked([pair, kept[-1]], [self._lr, self._lr * self._mu])
+                elif self._lr != 1:
+                    pair = stacked([pair], [self._lr])
+                yield (
+                    pair
+                    if self._residual is None
+                    else stacked([pair, self._residual.pair(k)], [1.0, 1.0])
+                )
+
+        before = 0.0 if self._momentum is None else self._momentum.plain
+        averaged = change.plain + self._mu * before
+        plain = self._lr * (change.plain + self._mu * averaged)
+        made = step_by_module(
+            self._anchor, self._factors, moves(), plain, residual_rank=self.residual_rank
+        )
+        return made, LowRank(tuple(kept), averaged) if self._mu else None
+
+    def _averaged(self, pair: Pair, k: int) -> Pair:
+        """The momentum of one module after this change, at its rank."""
+        if self._momentum is not None:
+            pair = stacked([self._momentum.pair(k), pair], [self._mu, 1.0])
+        point = LowRank((pair,), pair[0].new_zeros(0))
+        return truncate(point, MOMENTUM_RANKS * self._rank)[0].pair(0)
 
     def state(self) -> dict[str, Tensor]:
         """Momentum and residual: what a checkpoint holds beside the anchor."""

@@ -1,4 +1,4 @@
-"""Rounds in product space: equalities with factors, other gauges, other ranks, momentum, memory.
+"""Rounds in product space: equalities with factors, other gauges, other ranks, reports.
 
 Rows are of two made-up modules of different shapes and a head; what a change means is checked on
 dense float64 matrices. Not proven here: training itself, see test_gauge_in_a_run.py.
@@ -7,112 +7,24 @@ dense float64 matrices. Not proven here: training itself, see test_gauge_in_a_ru
 import numpy as np
 import pytest
 import torch
+from product_server import (
+    LAYOUT,
+    MODULES,
+    RANK,
+    Round,
+    b_only,
+    close,
+    drawn,
+    moved,
+    products,
+    recipe_of,
+    turned,
+)
 
-from fedtune.adapters.layout import Layout
+from aggregators.geometry import Change
 from fedtune.adapters.part import Part
 from fedtune.adapters.ranks import narrow
 from fedtune.federation.broadcast import Broadcast
-from fedtune.federation.combining import Combiner
-from fedtune.federation.geometry import describe
-from fedtune.federation.intake import Intake
-from fedtune.federation.outer import OuterOptimizer
-from fedtune.federation.product_outer import ProductOuter
-from fedtune.federation.spool import Spool
-from fedtune.recipe import parse_recipe
-
-RANK = 3
-MODULES = {"base_model.model.x": (7, 5), "base_model.model.y": (4, 9)}  # d_out, d_in
-NAMED = [
-    (f"{name}.lora_{side}.weight", (RANK, d_in) if side == "A" else (d_out, RANK))
-    for name, (d_out, d_in) in MODULES.items()
-    for side in "AB"
-]
-LAYOUT = Layout(tuple(sorted([*NAMED, ("base_model.model.head.weight", (2, 3))])))
-
-
-def recipe_of(n, *, aggregator, outer=None, lora=None):
-    return parse_recipe(
-        {
-            "lora": {"r": RANK, "lora_alpha": 6, **(lora or {})},
-            "federation": {"num_clients": n},
-            "aggregator": {"geometry": "product", **aggregator},
-            "outer": outer or {"name": "fedavg"},
-        }
-    )
-
-
-def drawn(seed, layout=LAYOUT, scale=1.0):
-    return scale * torch.randn(layout.size, generator=torch.Generator().manual_seed(seed))
-
-
-def products(row, layout=LAYOUT, scale=2.0):
-    """s BA of each module, dense, and the head; float64."""
-    tensors = layout.unflatten(row.double())
-    found = {
-        name: scale * tensors[f"{name}.lora_B.weight"] @ tensors[f"{name}.lora_A.weight"]
-        for name in MODULES
-    }
-    return found | {"head": tensors["base_model.model.head.weight"]}
-
-
-def moved(anchor, delta, layout=LAYOUT):
-    """s (B_i A_i - B A) of each module."""
-    after, before = products(anchor + delta, layout), products(anchor, layout)
-    return {name: after[name] - before[name] for name in after}
-
-
-def turned(anchor, delta, s, layout=LAYOUT):
-    """The same model in the gauge (B S, S^-1 A), as a delta."""
-    local = layout.unflatten((anchor + delta).double())
-    for name in MODULES:
-        local[f"{name}.lora_B.weight"] = local[f"{name}.lora_B.weight"] @ s
-        local[f"{name}.lora_A.weight"] = torch.linalg.solve(s, local[f"{name}.lora_A.weight"])
-    return (layout.flatten({k: v.float() for k, v in local.items()}).double() - anchor).float()
-
-
-class Round:
-    """A server's part of one round and the next ones, on rows made by hand."""
-
-    def __init__(self, recipe, anchor, layout=LAYOUT):
-        self.recipe, self.layout = recipe, layout
-        factors = describe(Part("both", layout), anchor, recipe.lora)
-        self.outer = (
-            ProductOuter(recipe, anchor, factors)
-            if recipe.steps_products
-            else OuterOptimizer(recipe.outer, anchor)
-        )
-        self.combiner = Combiner(recipe)
-        self.refused = {}
-
-    def run(self, rows, round_=1):
-        self.sent = Broadcast(self.recipe, self.layout, self.outer.anchor, round_=round_)
-        intake = Intake(self.recipe, Spool(), ("", ""))
-        for client, row in enumerate(rows):
-            intake.spool.put(client, row)
-        self.refused = intake.settle(range(len(rows)), self.sent, round_=round_)
-        part = Part.of_round(self.layout, self.recipe.lora.train, round_)
-        combined = self.combiner.combine(
-            intake.spool, self.sent, part, round_=round_, outer=self.outer
-        )
-        self.facts = self.outer.step(combined.change, part)
-        return combined
-
-
-def close(got, want, tolerance=1e-5):
-    scale = max(float(value.abs().max()) for value in want.values())
-    for name in want:
-        assert (got[name] - want[name]).abs().max() <= tolerance * scale, name
-
-
-def b_only(rows):
-    """The same deltas with A unmoved."""
-    kept = []
-    for row in rows:
-        tensors = LAYOUT.unflatten(row.clone())
-        for name in MODULES:
-            tensors[f"{name}.lora_A.weight"].zero_()
-        kept.append(LAYOUT.flatten(tensors))
-    return kept
 
 
 def test_fedavg_with_nobody_moving_a_is_fedavg_on_factors():
@@ -122,20 +34,6 @@ def test_fedavg_with_nobody_moving_a_is_fedavg_on_factors():
     want = anchor + torch.stack(rows).double().mean(dim=0).float()
     assert torch.allclose(round_.outer.anchor, want, rtol=0, atol=2e-7)
     assert round_.facts["discarded"] == 0
-
-
-@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
-def test_diloco_with_nobody_moving_a_is_torchs_sgd_on_b(momentum):
-    outer = {"name": "nesterov", "lr": 0.7, "momentum": momentum}
-    anchor = drawn(0)
-    round_ = Round(recipe_of(5, aggregator={"name": "mean"}, outer=outer), anchor)
-    factors = OuterOptimizer(round_.recipe.outer, anchor)
-    for t in range(1, 6):
-        rows = b_only([drawn(10 * t + k, scale=0.1) for k in range(5)])
-        round_.run(rows, t)
-        factors.step(torch.stack(rows).double().mean(dim=0).float())
-        close(products(round_.outer.anchor), products(factors.anchor))
-        assert round_.facts["discarded"] < 1e-12
 
 
 def test_the_mean_of_products_is_their_mean_to_rank_r():
@@ -246,80 +144,6 @@ def test_a_client_of_a_lower_rank_receives_the_best_approximation():
         assert torch.allclose(got[name], values[0] * u[:, :1] @ vt[:1], atol=1e-5)
 
 
-def test_momentum_in_low_rank_is_momentum():
-    # Rank 3 of 3 clients who share A's row space in pairs: M has rank at most 2r, nothing is cut
-    # from it, so that M and its step follow torch's recursion on dense matrices.
-    outer = {"name": "nesterov", "lr": 0.7, "momentum": 0.5}
-    anchor = drawn(0)
-    round_ = Round(recipe_of(1, aggregator={"name": "mean"}, outer=outer), anchor)
-    dense = {name: torch.zeros_like(value) for name, value in products(anchor).items()}
-    for t in range(1, 3):
-        before, row = round_.outer.anchor, drawn(t, scale=0.1)
-        round_.run([row], t)
-        want = products(before)
-        for name, change in moved(before, row).items():
-            dense[name] = 0.5 * dense[name] + change
-            if name in MODULES:  # what rank 2r holds of it
-                u, values, vt = torch.linalg.svd(dense[name], full_matrices=False)
-                dense[name] = (u[:, : 2 * RANK] * values[: 2 * RANK]) @ vt[: 2 * RANK]
-            want[name] = want[name] + 0.7 * (change + 0.5 * dense[name])
-            if name in MODULES:
-                u, values, vt = torch.linalg.svd(want[name], full_matrices=False)
-                want[name] = (u[:, :RANK] * values[:RANK]) @ vt[:RANK]
-        close(products(round_.outer.anchor), want)
-
-
-def test_what_is_carried_comes_back_in_the_next_round():
-    # A round that changes nothing: the dropped tail stays lost, the carried one is added again.
-    anchor, rows = drawn(0), [drawn(k, scale=0.5) for k in range(1, 4)]
-    still = [torch.zeros(LAYOUT.size)] * 3
-    runs = {}
-    for residual in ("drop", "carry"):
-        recipe = recipe_of(3, aggregator={"name": "mean", "residual": residual})
-        round_ = Round(recipe, anchor)
-        round_.run(rows)
-        first, first_facts = round_.outer.anchor, round_.facts
-        round_.run(still, 2)
-        runs[residual] = (first, round_.outer.anchor, first_facts, round_.facts)
-    assert torch.equal(runs["drop"][0], runs["drop"][1])
-    assert runs["carry"][2]["discarded"] == runs["drop"][2]["discarded"] > 0.001
-    # With the tail the target is a little longer than what rank r holds: the same best rank-r
-    # part, and the same tail, are found again.
-    assert runs["carry"][3]["discarded"] == pytest.approx(runs["carry"][2]["discarded"], rel=0.05)
-
-
-def test_state_goes_through_a_checkpoint():
-    outer = {"name": "nesterov", "momentum": 0.5}
-    aggregator = {"name": "centered_clipping", "f": 1, "residual": "carry"}
-    anchor = drawn(0)
-    whole, first = (Round(recipe_of(4, aggregator=aggregator, outer=outer), anchor) for _ in "ab")
-    rounds = [[drawn(10 * t + k, scale=0.1) for k in range(4)] for t in range(3)]
-    for t, rows in enumerate(rounds, 1):
-        whole.run(rows, t)
-    first.run(rounds[0], 1)
-    second = Round(first.recipe, first.outer.anchor)
-    assert all(isinstance(value, torch.Tensor) for value in first.outer.state().values())
-    second.outer.load_state({k: v.clone() for k, v in first.outer.state().items()})
-    second.combiner.state = {k: v.clone() for k, v in first.combiner.state.items()}
-    assert second.combiner.state
-    for t, rows in enumerate(rounds[1:], 2):
-        second.run(rows, t)
-    assert torch.equal(second.outer.anchor, whole.outer.anchor)
-
-
-def test_centered_clipping_carries_its_centre_in_products():
-    # With a radius far beyond everything one step is the mean, wherever the centre was; with a tiny
-    # one the aggregate stays where the centre was: the last aggregate.
-    anchor, rows = drawn(0), [drawn(k, scale=0.1) for k in range(1, 4)]
-    short = {"name": "centered_clipping", "f": 1, "steps": 1, "radius": 1e-6}
-    round_ = Round(recipe_of(3, aggregator=short), anchor)
-    round_.run(rows)
-    state = dict(round_.combiner.state)
-    assert {name.split("/")[1] for name in state} == {"center"}
-    again = round_.run([drawn(k, scale=0.1) for k in range(5, 8)], 2)
-    assert again.norm < 1e-5
-
-
 def test_norms_and_distances_are_those_of_dense_matrices():
     anchor, rows = drawn(0), [drawn(k, scale=0.1) for k in range(1, 6)]
     round_ = Round(recipe_of(5, aggregator={"name": "geometric_median", "f": 1}), anchor)
@@ -365,3 +189,50 @@ def test_with_one_factor_fixed_products_are_linear_and_exact(train):
             change = moved(before, part.put(part.take(before) + row, before) - before)
             want = {name: want[name] + weight * change[name] for name in want}
         close(products(round_.outer.anchor), want)
+
+
+@pytest.mark.parametrize(
+    "aggregator",
+    [
+        {"name": "trimmed_mean", "f": 1, "mixing": ["nnm"]},
+        {"name": "trimmed_mean", "f": 1, "combination": "dense"},
+        {"name": "geometric_median", "f": 1, "combination": "factors"},
+        {"name": "krum", "f": 1},
+    ],
+    ids=["columns", "dense", "factors", "exact"],
+)
+def test_the_report_is_in_products_whatever_the_combination(aggregator):
+    anchor, rows = drawn(0), [drawn(k, scale=0.1) for k in range(1, 7)]
+    round_ = Round(recipe_of(6, aggregator=aggregator), anchor)
+    combined = round_.run(rows)
+    flat = [torch.cat([c.flatten() for c in moved(anchor, row).values()]) for row in rows]
+    assert combined.norms == pytest.approx([float(row.norm()) for row in flat], rel=1e-4)
+    if aggregator["name"] == "krum":  # the aggregate is a client: at 0 from itself
+        center = flat[combined.weights.index(1.0)]
+    else:
+        center = torch.cat(
+            [c.flatten() for c in moved(anchor, round_.outer.anchor - anchor).values()]
+        )
+    assert combined.norm == pytest.approx(float(center.norm()), rel=1e-3)
+    want = [float((row - center).norm()) for row in flat]
+    assert combined.distances == pytest.approx(want, rel=1e-3, abs=1e-5)
+
+
+def test_the_sum_of_all_clients_is_made_one_module_at_a_time():
+    anchor, rows = drawn(0), [drawn(k, scale=0.1) for k in range(1, 7)]
+    outer = {"name": "nesterov", "momentum": 0.5}
+    round_ = Round(recipe_of(6, aggregator={"name": "mean"}, outer=outer), anchor)
+    made = []
+    real = Change.pair
+
+    def counted(self, k):
+        made.append(k)
+        return real(self, k)
+
+    Change.pair = counted
+    try:
+        combined = round_.run(rows)
+    finally:
+        Change.pair = real
+    assert made == [0, 1]
+    assert not hasattr(combined.change, "pairs")
