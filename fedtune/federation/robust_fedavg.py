@@ -65,6 +65,7 @@ class RobustFedAvg(FedAvg):
         self._seed = seed
         self._sent: dict[str, np.ndarray] = {}
         self._state: dict[str, Tensor] = {}
+        self._numbers: dict[int, int] = {}
         self.report: dict[str, dict[int, Any]] = {}
 
     def summary(self) -> None:
@@ -82,26 +83,23 @@ class RobustFedAvg(FedAvg):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Screen and aggregate. With too few good replies (None, None): the weights stay."""
+        """Screen and aggregate. With too few good replies (None, None): the weights stay.
+
+        So they do where the rule refuses the rows, or makes of them what is not finite.
+        """
         rows, contents = self._screen(replies)
         try:
             self._plan.check_clients(len(rows), self._call["f"])
+            combined = self._combine(rows, server_round)
+            moved = self._moved(combined.aggregate)
         except ValueError as error:
             log(WARNING, "round %s moves nothing: %s", server_round, error)
             return None, None
-        nodes = sorted(rows)
-        combined = aggregators.aggregate_with_report(
-            torch.stack([rows[node] for node in nodes]),
-            clients=nodes,
-            state=self._state,
-            generator=torch.Generator().manual_seed(derive(self._seed, "mixing", server_round)),
-            **self._call,
-        )
         self._state = combined.state
+        nodes = sorted(rows)
         self.report["weights"] = dict(zip(nodes, combined.weights.tolist(), strict=True))
         self.report["distances"] = dict(zip(nodes, combined.report["distances"], strict=True))  # type: ignore[arg-type]
-        metrics = _shown(self.train_metrics_aggr_fn, contents, self.weighted_by_key)
-        return self._moved(combined.aggregate), metrics
+        return moved, _shown(self.train_metrics_aggr_fn, contents, self.weighted_by_key)
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
@@ -109,6 +107,19 @@ class RobustFedAvg(FedAvg):
         """As FedAvg: the clients' own word, for display; what cannot be read is left out."""
         contents = [reply.content for reply in replies if not reply.has_error()]
         return _shown(self.evaluate_metrics_aggr_fn, contents, self.weighted_by_key)
+
+    def _combine(self, rows: Mapping[int, Tensor], server_round: int) -> aggregators.Aggregation:
+        """Aggregate the rows in the order of their nodes."""
+        nodes = sorted(rows)
+        for node in nodes:  # Flower's ids are unsigned, 64 bits: a rule's state holds none above
+            self._numbers.setdefault(node, len(self._numbers))  # 2**63, so clients are counted
+        return aggregators.aggregate_with_report(
+            torch.stack([rows[node] for node in nodes]),
+            clients=[self._numbers[node] for node in nodes],
+            state=self._state,
+            generator=torch.Generator().manual_seed(derive(self._seed, "mixing", server_round)),
+            **self._call,
+        )
 
     def _screen(self, replies: Iterable[Message]) -> tuple[dict[int, Tensor], list[RecordDict]]:
         rows: dict[int, Tensor] = {}
@@ -140,8 +151,11 @@ class RobustFedAvg(FedAvg):
             if not np.issubdtype(sent.dtype, np.floating):
                 continue
             got = read_array(name, record[name], sent.shape, sent.dtype)
-            change = got.astype(np.float64) - sent.astype(np.float64)
-            parts.append(torch.from_numpy(change.astype(np.float32)).reshape(-1))
+            with np.errstate(over="ignore"):  # finite in float64 is not so in float32: see below
+                change = (got.astype(np.float64) - sent.astype(np.float64)).astype(np.float32)
+            if not np.isfinite(change).all():
+                raise ValueError(f"array {name!r} needs a change within float32: got more")
+            parts.append(torch.from_numpy(change).reshape(-1))
         return torch.cat(parts)
 
     def _moved(self, change: Tensor) -> ArrayRecord:
@@ -150,7 +164,10 @@ class RobustFedAvg(FedAvg):
             after = sent
             if np.issubdtype(sent.dtype, np.floating):
                 step = change[start : start + sent.size].reshape(sent.shape).numpy()
-                after = (sent.astype(np.float64) + step).astype(sent.dtype)
+                with np.errstate(over="ignore"):
+                    after = (sent.astype(np.float64) + step).astype(sent.dtype)
+                if not np.isfinite(after).all():
+                    raise ValueError(f"array {name!r} would leave the range of {sent.dtype}")
                 start += sent.size
             moved[name] = Array(after)
         return ArrayRecord(moved)

@@ -103,6 +103,78 @@ def test_a_bad_reply_is_refused_by_node_and_reason(spoil, reason):
     assert all(reason in why for why in strategy.report["refused"].values())
 
 
+def test_a_reply_that_only_float64_can_hold_is_refused_and_the_run_goes_on():
+    def huge(arrays, metrics, w):
+        arrays["w"] = Array(np.full((2, 2), 1e300))
+
+    def double(message, context):  # the honest ones answer in the dtype that the server sent
+        client = context.node_config["partition-id"]
+        w = message.content["arrays"]["w"].numpy()
+        arrays = {"w": Array(towards(client, w).astype(np.float64))}
+        if client in LIARS:
+            huge(arrays, None, w)
+        content = {
+            "arrays": ArrayRecord(arrays),
+            "metrics": MetricRecord({"loss": 0.0, "num-examples": 1}),
+        }
+        return Message(RecordDict(content), reply_to=message)
+
+    app = ClientApp()
+    app.train()(double)
+    strategy = RobustFedAvg("geometric_median", f=2, fraction_evaluate=0.0)
+    start = ArrayRecord({"w": Array(np.zeros((2, 2)))})
+    result = strategy.start(LocalGrid(app, num_clients=9), start, num_rounds=5)
+    assert np.abs(result.arrays["w"].numpy() - TARGET).max() < 0.2
+    assert set(strategy.report["refused"]) == {client + 2 for client in LIARS}
+    assert all("within float32" in why for why in strategy.report["refused"].values())
+
+
+def reply_of(node, w):
+    content = {"arrays": ArrayRecord({"w": Array(w)}), "metrics": MetricRecord({"num-examples": 1})}
+    message = Message(RecordDict(content), dst_node_id=1, message_type="train")
+    message.metadata._src_node_id = node
+    return message
+
+
+def strategy_that_sent(w, rule, **how):
+    strategy = RobustFedAvg(rule, **how)
+    strategy._sent = {"w": w}
+    return strategy
+
+
+def test_what_the_rule_refuses_moves_nothing():
+    # In float32 the rows pass; the search of minimum_variance over random rows needs many nodes.
+    draw = np.random.default_rng(0)
+    rows = draw.normal(size=(12, 30)).astype(np.float32)
+    strategy = strategy_that_sent(rows[0] * 0, "minimum_variance", f=4, options={"max_nodes": 1})
+    replies = [reply_of(k, row) for k, row in enumerate(rows, start=1)]
+    assert strategy.aggregate_train(1, replies) == (None, None)
+    assert "weights" not in strategy.report
+
+
+def test_a_model_that_would_not_be_finite_moves_nothing():
+    # Where the server is at 60,000 of float16's 65,504, no client can be; but a mean that adds
+    # noise of many times the clip can, and would.
+    sent = np.full(3, 6e4, np.float16)
+    options = {"noise": 1e9}
+    strategy = strategy_that_sent(sent, "norm_clip", f=0, options=options)
+    replies = [reply_of(k, sent - np.float16(k * 32)) for k in range(1, 6)]
+    assert strategy.aggregate_train(1, replies) == (None, None)
+
+
+def test_histories_follow_nodes_whose_ids_fill_64_bits():
+    high = 2**63 + 5
+    strategy = strategy_that_sent(np.zeros(3, np.float32), "foolsgold", f=0)
+    rows = {high: [1, 0, 0], 7: [0, 1, 0], 2**64 - 1: [0, 0, 1]}
+    for nodes in ([high, 7, 2**64 - 1], [2**64 - 1, high]):
+        replies = [reply_of(node, np.array(rows[node], np.float32)) for node in nodes]
+        moved, _ = strategy.aggregate_train(1, replies)
+        assert moved is not None
+        assert set(strategy.report["weights"]) == set(nodes)
+    # By number: 7 first, once, then 2**63 + 5 and 2**64 - 1, twice.
+    assert strategy._state["history"].tolist() == [[0, 1, 0], [2, 0, 0], [0, 0, 2]]
+
+
 def test_too_few_good_replies_move_nothing():
     strategy = RobustFedAvg("krum", f=3)  # needs 9, and two are refused
     run(strategy, lambda arrays, metrics, w: arrays.pop("w"), rounds=1)
