@@ -11,9 +11,10 @@ from aggregators.rows import one_thread
 from aggregators.rule import Combination, Option, Rule
 from aggregators.subset import TIE, Search, average_of
 
-# Up to here rows drawn at random were searched within the default max_nodes: n=100, f=25 (2e23
-# subsets) in 190,000 nodes and 7 s on one core, n=100, f=20 in 8,000 and 0.6 s; f=30 was not.
-_MOST_SUBSETS = 10**24
+# With f up to n/3 and no more subsets than this, rows made to be hard (of one norm, or liars that
+# are sums of honest rows scaled to their distance) were searched within the default max_nodes:
+# n=36, f=12 in 90,000 nodes and 1 s on one core. n=60, f=15 was not, and n=31, f=15 not always.
+_MOST_SUBSETS = 10**10
 
 
 def minimum_variance(gram: Gram, *, f: int, max_nodes: int = 200_000) -> Combination:
@@ -115,7 +116,11 @@ RULE = Rule(
     min_clients=lambda f: 2 * f + 1,
     kind="gram",
     function=minimum_variance,
-    cost="n² d for the Gram; the search is exponential in f at worst, and limited by max_nodes",
+    cost=(
+        "n² d for the Gram; the search is exponential in f at worst. Beyond small n f liars can "
+        "make it long on purpose, so more than 1e10 subsets are refused before a run, and more "
+        "than max_nodes branches stop it: that is possible where f is near n/2"
+    ),
     kappa=(
         "4f / (n-2f): the honest mean and this one are each within sqrt(f / (n-2f)) standard "
         "deviations of the mean of the n-2f or more rows that they share"

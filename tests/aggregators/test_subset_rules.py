@@ -219,26 +219,26 @@ def test_vertex_cover_against_every_cover(seed):
 # A hundred clients
 
 
-def planted(kind):
-    """100 rows of which 20 are to go, and the 80 that stay: by any of the measures."""
+def planted(kind, f):
+    """100 rows of which f are to go, and the others that stay: by any of the measures."""
     rows = gaussian(100, 50, seed=21)
     honest = torch.ones(100, dtype=torch.bool)
-    honest[torch.randperm(100, generator=torch.Generator().manual_seed(22))[:20]] = False
+    honest[torch.randperm(100, generator=torch.Generator().manual_seed(22))[:f]] = False
     if kind == "apart":
         rows[~honest] *= 1e8
     elif kind == "together":
-        rows[~honest] = 40 + gaussian(20, 50, seed=23) * 1e-3
+        rows[~honest] = 40 + gaussian(f, 50, seed=23) * 1e-3
     elif kind == "two groups":
         rows[~honest] += 30 * torch.sign(rows[~honest, :1])
     return rows, honest.nonzero()[:, 0].tolist()
 
 
 @pytest.mark.parametrize("kind", ["apart", "together", "two groups"])
-@pytest.mark.parametrize("name", ["mda", "minimum_variance"])
-def test_a_hundred_clients_with_a_planted_answer(name, kind):
-    rows, honest = planted(kind)
+@pytest.mark.parametrize(("name", "f"), [("mda", 20), ("minimum_variance", 6)])
+def test_a_hundred_clients_with_a_planted_answer(name, f, kind):
+    rows, honest = planted(kind, f)
     start = time.process_time()
-    _, _, facts = run(name, rows, 20)
+    _, _, facts = run(name, rows, f)
     assert facts["selected"] == honest
     assert time.process_time() - start < 5  # 10 ms measured
 
@@ -271,11 +271,11 @@ def _least_after_a_swap(distances, selected):
 
 def test_minimum_variance_of_a_hundred_random_clients_cannot_be_beaten_by_a_swap():
     rows = gaussian(100, 20, seed=25)
-    _, _, facts = run("minimum_variance", rows, 20)
+    _, _, facts = run("minimum_variance", rows, 6)
     selected = [int(i) for i in facts["selected"]]
     distances = gram(rows).squared_distances()
     total = float(distances[selected][:, selected].sum())
-    assert facts["variance"] == pytest.approx(total / 2 / 80**2)
+    assert facts["variance"] == pytest.approx(total / 2 / 94**2)
     for out in selected:
         for into in set(range(100)) - set(selected):
             trial = [into if i == out else i for i in selected]
