@@ -27,18 +27,19 @@ class Memory:
     clients: Sequence[int] | None = None
 
     def after(self, rule: Rule, rows: Rows, aggregate: Tensor) -> dict[str, Tensor]:
-        """The state to carry on, once the aggregate is known."""
+        """The state to carry on, once the aggregate is known: a history in float64, on the CPU."""
         if rule.memory == "center":
             return {"center": aggregate.clone()}
         if rule.memory != "history":
             return {}
         known = dict(zip(self._known(), self.state.get("history", ()), strict=True))
         for client, row in zip(self.senders(len(rows)), rows, strict=True):
-            past = known.get(client)
-            known[client] = row.clone() if past is None else past.to(row.device) + row
+            # In float64: two rows of 3e38 sum to inf in float32. On the CPU, with who is absent.
+            sent = row.to("cpu", torch.float64, copy=True)
+            known[client] = sent + known[client].cpu() if client in known else sent
         order = sorted(known)
         return {
-            "history": torch.stack([known[client] for client in order]),
+            "history": torch.stack([known[client].to("cpu", torch.float64) for client in order]),
             "clients": torch.tensor(order, dtype=torch.int64),
         }
 

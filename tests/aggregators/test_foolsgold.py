@@ -87,6 +87,30 @@ def test_foolsgold_remembers_the_clients_of_other_rounds():
         assert np.allclose(state["history"].numpy(), [sums[k] for k in sorted(sums)], rtol=1e-14)
 
 
+def test_sybils_at_the_end_of_float32_do_not_break_their_history():
+    # 3e38 + 3e38 is inf in float32, and a history that is not finite is refused in every round.
+    state, honest = None, []
+    for seed in range(3):
+        rows = gaussian(8, 30, seed=seed).to(torch.float32)
+        rows[6:] = 3e38
+        result = aggregate_with_report(rows, "foolsgold", f=2, state=state)
+        state = result.state
+        assert result.weights[6:].tolist() == [0, 0]
+        honest.append(rows[:6].to(torch.float64))
+    assert state["history"].dtype == torch.float64
+    assert state["history"][6:].tolist() == [[3 * float(rows[6, 0])] * 30] * 2
+    assert torch.equal(state["history"][:6], honest[0] + honest[1] + honest[2])
+
+
+def test_a_history_in_float32_is_taken_up_in_float64():
+    # As an older state has it: 2**24 + 1 is 2**24 in float32.
+    rows = torch.eye(3)
+    state = {"history": torch.eye(3) * 2**24, "clients": torch.arange(3)}
+    after = aggregate_with_report(rows, "foolsgold", f=0, state=state).state["history"]
+    assert after.dtype == torch.float64
+    assert after.diagonal().tolist() == [2**24 + 1] * 3
+
+
 def test_foolsgold_needs_the_histories_in_a_gram_handed_in():
     rows = gaussian(8, 4)
     with pytest.raises(ValueError, match=r"foolsgold needs n=8 extra points, .* got 0; compute"):

@@ -64,4 +64,4 @@ def test_a_history_follows_its_client_and_not_its_place():
     state = strategy.combiner.state
     assert state["both/clients"].tolist() == sorted(sums)
     expected = torch.stack([sums[client] for client in sorted(sums)])
-    torch.testing.assert_close(state["both/history"], expected)
+    torch.testing.assert_close(state["both/history"], expected.double(), rtol=1e-6, atol=1e-9)
