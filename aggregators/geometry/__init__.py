@@ -28,6 +28,7 @@ from aggregators.geometry.recompress import (
     step,
     step_by_module,
 )
+from aggregators.geometry.renewal import Renewed, renew
 from aggregators.geometry.spectrum import truncate
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "Module",
     "Pair",
     "Point",
+    "Renewed",
     "Step",
     "align",
     "combine_dense",
@@ -50,6 +52,7 @@ __all__ = [
     "join",
     "product_gram",
     "receive",
+    "renew",
     "split",
     "stacked",
     "step",

@@ -174,6 +174,6 @@ def check_full_rank(a: Tensor, k: int) -> None:
     if spread[-1] <= 1e-6 * spread[0]:
         raise ValueError(
             f"the anchor's gauge needs an A of full rank: got singular values "
-            f"{float(spread[0]):.3g} to {float(spread[-1]):.3g} in module {k}; use the balanced "
-            "gauge, or start from a fresh A"
+            f"{float(spread[0]):.3g} to {float(spread[-1]):.3g} in module {k}; start from "
+            "an A of full rank, or leave this module without an adapter"
         )

@@ -15,6 +15,7 @@ from aggregators.geometry import (
     Change,
     LowRank,
     Point,
+    Renewed,
     Step,
     combine_dense,
     combined_change,
@@ -103,6 +104,12 @@ class Combiner:
             return self._dense(rows, received, sent, outer)
         point = None if reference is None else _point(reference, sent.whole)
         return self._exact(spool.clients, rows, received, part, round_, point)
+
+    def renew(self, renewed: Renewed) -> None:
+        """Go on in another gauge of the same products."""
+        for name, tensor in self.state.items():
+            if name.startswith("both/") and tensor.shape == renewed.row.shape:
+                self.state[name] = renewed.turn(tensor)
 
     def _on_rows(
         self,

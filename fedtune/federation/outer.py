@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from aggregators.geometry import Renewed
 from fedtune.adapters.part import Part
 from fedtune.recipe import Outer
 
@@ -57,6 +58,13 @@ class OuterOptimizer:
             raise ValueError("the step leaves the range of float32; the anchor stays")
         self._anchor = columns if part is None else part.put(columns, self._anchor)
         self._states[name] = state
+
+    def renew(self, renewed: Renewed) -> None:
+        """Go on in another gauge of the same products: the anchor, and what momentum points to."""
+        self._anchor = renewed.row.to(torch.float32)
+        for name, tensor in self._states.get("both", {}).items():
+            if tensor.shape == renewed.row.shape:
+                self._states["both"][name] = renewed.turn(tensor)
 
     def state(self) -> dict[str, Tensor]:
         """The optimizers' tensors, copied: what a checkpoint holds beside the anchor.

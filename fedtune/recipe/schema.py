@@ -247,10 +247,11 @@ class Recipe(Section):
             )
         if self.lora.train != "both" and combined_by == "dense":
             raise ValueError("aggregator.combination: dense needs lora.train: both")
-        if self.steps_products and self.outer.name == "adam":
+        turns = self.steps_products or self.renews_gauge
+        if turns and self.outer.name == "adam":
             raise ValueError(
                 "outer: adam steps coordinates, and products have none: write nesterov or fedavg, "
-                "or aggregator.combination: factors"
+                "or lora.train: b_only"
             )
         if combined_by == "dense" and self.outer.name != "fedavg":
             raise ValueError(
@@ -263,3 +264,9 @@ class Recipe(Section):
     def steps_products(self) -> bool:
         """Whether the outer step is one of products: with one factor fixed, factors are exact."""
         return self.aggregator.combined_by != "factors" and self.lora.train == "both"
+
+    @property
+    def renews_gauge(self) -> bool:
+        """Whether rows are combined in the anchor's gauge, which has to be renewed then."""
+        on_rows = self.aggregator.combined_by == "factors" and self.aggregator.geometry == "product"
+        return on_rows and self.lora.train == "both"
