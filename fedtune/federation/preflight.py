@@ -101,27 +101,33 @@ def _pattern(pattern: str, modules: list[str]) -> list[str]:
 
 
 def _ranks(recipe: Recipe) -> list[str]:
-    """Targets with fewer inputs than r: no A of theirs has full rank, and no gauge is the anchor's.
+    """Targets whose A has not full rank from the start: no gauge is the anchor's.
 
     Fewer outputs than r are no obstacle: only A decides on the gauge.
     """
     if recipe.aggregator.geometry == "factors" or recipe.lora.train != "both":
         return []
     try:
-        shapes = adapted_modules(recipe)
+        modules = adapted_modules(recipe)
     except (OSError, ValueError):
         return []  # `_model` or `_lora` has said what is wrong, or only loading can tell
-    r = recipe.lora.r
-    narrow = {name: d_in for name, (_, d_in) in shapes.items() if d_in < r}
-    if not narrow:
-        return []
-    names = sorted({name.split(".")[-1] for name in narrow})
-    first, most = next(iter(sorted(narrow))), min(narrow.values())
-    return [
-        f"lora.r: geometry: product needs r of at most {most}, the inputs of {first}: got {r}, for "
-        f"which the A of {', '.join(names)} has not full rank; lower r, or leave these out of "
-        f"lora.target_modules"
-    ]
+    r, problems = recipe.lora.r, []
+    narrow = {name: module.d_in for name, module in modules.items() if module.d_in < r}
+    if narrow:
+        names = sorted({name.split(".")[-1] for name in narrow})
+        first, most = next(iter(sorted(narrow))), min(narrow.values())
+        problems.append(
+            f"lora.r: geometry: product needs r of at most {most}, the inputs of {first}: got {r}, "
+            f"for which the A of {', '.join(names)} has not full rank; lower r, or leave these out "
+            f"of lora.target_modules"
+        )
+    for name in sorted(name for name, module in modules.items() if module.starts_without_a):
+        problems.append(
+            f"lora.target_modules: geometry: product needs an A of full rank: got {name}, an "
+            f"embedding, on which PEFT starts A at zero; leave it out, or write lora.train: "
+            f"alternate (with b_only it would never learn)"
+        )
+    return problems
 
 
 def _data(recipe: Recipe) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import prod
+from typing import NamedTuple
 
 import torch
 
@@ -13,8 +14,23 @@ from fedtune.training import sft
 from fedtune.training.base import build_skeleton
 
 
-def adapted_modules(recipe: Recipe) -> dict[str, tuple[int, int]]:
-    """(d_out, d_in) of each module that PEFT would adapt, by its name in the model.
+class Adapted(NamedTuple):
+    """One module under an adapter.
+
+    Attributes:
+        d_out: Rows of its B.
+        d_in: Columns of its A.
+        starts_without_a: Whether A is zero and B is drawn, as PEFT has it on an embedding; on all
+            else it is the other way round.
+    """
+
+    d_out: int
+    d_in: int
+    starts_without_a: bool = False
+
+
+def adapted_modules(recipe: Recipe) -> dict[str, Adapted]:
+    """The modules that PEFT would adapt, by their names in the model.
 
     Raises:
         OSError: If there is no configuration, or the hub does not give it.
@@ -25,10 +41,15 @@ def adapted_modules(recipe: Recipe) -> dict[str, tuple[int, int]]:
             build_skeleton(recipe.model), recipe.lora, task_type=sft.TASK_TYPE, seed=0
         )
     sizes: dict[str, dict[str, int]] = {}
+    embeddings = set()
     for name, parameter in model.named_parameters():
         if (found := side_of(name)) is not None:
-            module, side = found
+            module, side = found[0].removeprefix("base_model.model."), found[1]
             shape = parameter.shape
-            size = prod(shape[1:]) if side == "a" else shape[0]
-            sizes.setdefault(module.removeprefix("base_model.model."), {})[side] = size
-    return {module: (size["b"], size["a"]) for module, size in sizes.items()}
+            sizes.setdefault(module, {})[side] = prod(shape[1:]) if side == "a" else shape[0]
+            if f"lora_embedding_{side.upper()}" in name.split("."):
+                embeddings.add(module)
+    return {
+        module: Adapted(size["b"], size["a"], module in embeddings)
+        for module, size in sizes.items()
+    }

@@ -111,6 +111,20 @@ def test_a_rank_beyond_a_modules_inputs_is_known_in_products(tiny_model_folder):
     assert checked(model, "lora.r=40") == []
 
 
+@pytest.mark.filterwarnings("ignore:.*tie_word_embeddings", "ignore:.*fan_in_fan_out")
+@pytest.mark.parametrize(("architecture", "name"), [("llama", "embed_tokens"), ("gpt2", "wte")])
+def test_an_embedding_has_no_gauge_in_products(tiny_model_folder, architecture, name):
+    # PEFT draws an embedding's B and starts its A at zero: all singular values are zero.
+    model = f"model.name_or_path={tiny_model_folder(architecture)}"
+    inner = "c_attn" if architecture == "gpt2" else "q_proj"
+    targets = f"lora.target_modules=[{inner}, {name}]"
+    (problem,) = checked(model, PRODUCT, targets)
+    assert problem.startswith("lora.target_modules: geometry: product needs an A of full rank: got")
+    assert f"{name}, an embedding, on which PEFT starts A at zero; leave it out" in problem
+    assert checked(model, PRODUCT, targets, "lora.train=alternate") == []
+    assert checked(model, targets) == []
+
+
 def test_a_rank_is_no_problem_of_a_module_that_is_not_there():
     (problem,) = checked(PRODUCT, "lora.r=999", "lora.target_modules=[v_prjo]")
     assert problem.startswith("lora.target_modules: no module 'v_prjo'")

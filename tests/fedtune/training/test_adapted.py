@@ -16,17 +16,22 @@ from fedtune.training.adapted import adapted_modules
         {},
         {"target_modules": "all-linear", "use_rslora": True, "lora_dropout": 0.1},
         {"target_modules": ".*(q_proj|c_attn|embed_tokens|wte)", "modules_to_save": ["lm_head"]},
+        {"target_modules": ".*(q_proj|c_attn|embed_tokens|wte)"},
     ],
-    ids=["all linear", "other keys", "embedding and head"],
+    ids=["all linear", "other keys", "embedding saved whole with the head", "embedding"],
 )
 @pytest.mark.filterwarnings("ignore:.*tie.*", "ignore:.*fan_in_fan_out.*")
 def test_they_are_the_trained_adapters(make_worker, architecture, lora):
     worker = make_worker(architecture, lora=lora)
-    sizes = {}
-    for name, shape in worker.layout.shapes:
-        if (found := side_of(name)) is not None:
-            module, side = found
-            module = module.removeprefix("base_model.model.")
-            sizes.setdefault(module, {})[side] = shape[1] if side == "a" else shape[0]
-    expected = {module: (size["b"], size["a"]) for module, size in sizes.items()}
+    found = {}
+    for name, tensor in worker.layout.unflatten(worker.initial).items():
+        if (place := side_of(name)) is not None:
+            module, side = place
+            found.setdefault(module.removeprefix("base_model.model."), {})[side] = tensor
+    expected = {
+        module: (len(pair["b"]), pair["a"].shape[1], not pair["a"].any())
+        for module, pair in found.items()
+    }
     assert adapted_modules(worker.recipe) == expected
+    embeddings = [module for module, pair in found.items() if not pair["a"].any()]
+    assert len(embeddings) == ("embed_tokens" in str(lora) and "lm_head" not in str(lora))
