@@ -121,13 +121,13 @@ def _ranks(recipe: Recipe) -> list[str]:
             f"for which the A of {', '.join(names)} has not full rank; lower r, or leave these out "
             f"of lora.target_modules"
         )
-    for name in sorted(name for name, module in modules.items() if module.starts_without_a):
-        problems.append(
-            f"lora.target_modules: geometry: product needs an A of full rank: got {name}, an "
-            f"embedding, on which PEFT starts A at zero; leave it out, or write lora.train: "
-            f"alternate (with b_only it would never learn)"
-        )
-    return problems
+    return problems + [
+        f"lora.target_modules: geometry: product needs an A of full rank: got {name}, an "
+        f"embedding, on which PEFT starts A at zero; leave it out, or write lora.train: "
+        f"alternate (with b_only it would never learn)"
+        for name in sorted(modules)
+        if modules[name].starts_without_a
+    ]
 
 
 def _data(recipe: Recipe) -> list[str]:
