@@ -210,8 +210,8 @@ class Run:
         reasons = "; ".join(f"client {client}: {reason}" for client, reason in refused.items())
         return (
             f"round {server_round} got too few good replies in {tries} tries: "
-            f"{self.recipe.aggregator.conditions()}, f={self.recipe.aggregator.f}; got "
-            f"n={len(strategy.record['clients'])}. {reasons or 'no client was refused'}"
+            f"{self.recipe.aggregator.objection(strategy.intake.spool.clients)}. "
+            f"{reasons or 'no client was refused'}"
         )
 
     def _write_samples(self, worker: Worker, anchor: torch.Tensor) -> None:

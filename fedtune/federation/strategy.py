@@ -142,7 +142,7 @@ class RobustStrategy(Strategy):
         """
         started = time.monotonic()
         self._take(server_round, replies)
-        enough = self.recipe.aggregator.is_defined(len(self.intake.spool))
+        enough = self.recipe.aggregator.is_defined(self.intake.spool.clients)
         reference = self._make_reference(server_round) if enough else None
         self.record["train_s"] = round(self.record["train_s"] + time.monotonic() - started, 3)
         if not enough:

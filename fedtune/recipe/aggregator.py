@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -10,6 +11,8 @@ from fedtune.recipe.errors import nearest
 from fedtune.recipe.section import Named
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from aggregators import Plan
 
 Combination = Literal["factors", "exact", "dense"]
@@ -87,20 +90,29 @@ class Aggregator(Named):
 
         return plan(self.name, mixing=self.mixing, **self.options)
 
-    def is_defined(self, num_clients: int) -> bool:
-        """Whether rule and mixings may run on so many replies at this f."""
+    def objection(self, clients: Sequence[int]) -> str | None:
+        """Why rule and mixings do not run on the replies of these clients, by number, if so."""
+        from aggregators.screening import check_shares
+
+        plan = self.plan()
         try:
-            self.plan().check_clients(num_clients, self.f)
-        except ValueError:
-            return False
-        return True
+            plan.check_clients(len(clients), self.f)
+            check_shares(self.shares(clients), len(clients), plan, self.f)
+        except ValueError as error:
+            return str(error)
+        return None
 
-    def conditions(self) -> str:
-        """The conditions on (n, f) in words."""
-        from aggregators import AGGREGATORS, MIXINGS
+    def is_defined(self, clients: Sequence[int]) -> bool:
+        """Whether rule and mixings may run on the replies of these clients, at this f."""
+        return self.objection(clients) is None
 
-        rules = [AGGREGATORS[self.name], *(MIXINGS[name] for name in self.mixing_names)]
-        return ", ".join(f"{rule.name} needs {rule.condition}" for rule in rules)
+    def shares(self, clients: Sequence[int]) -> Tensor | None:
+        """The owner's weights of these clients, in their order, if there are any."""
+        import torch
+
+        if self.client_weights is None:
+            return None
+        return torch.tensor([self.client_weights[k] for k in clients], dtype=torch.float64)
 
     def _check_weights(self, plan: Plan) -> None:
         if self.client_weights is None:
@@ -110,10 +122,26 @@ class Aggregator(Named):
         if plan.chain:
             raise ValueError("client_weights: a mixed row belongs to several clients; mix nothing")
 
+    def check_weights(self, sample: int) -> None:
+        """Refuse client weights with which f of a round's clients could be the majority."""
+        if self.client_weights is None or self.name == "mean":
+            return
+        if (share := self.heaviest_share(sample)) >= 0.5:
+            raise ValueError(
+                f"aggregator.client_weights: f={self.f} clients can have {share:.0%} of the weight "
+                f"in a round of {sample} with up to {self.f} absent, and must stay under half; "
+                f"level them, or lower f"
+            )
+
     def heaviest_share(self, sample: int) -> float:
-        """The most of the weight that f clients can have in a sample of so many."""
+        """The most of the weight that f clients can have in a round with up to f absent.
+
+        In the worst round the heaviest lie and heavy ones are absent; it has no fewer clients than
+        the rule needs.
+        """
+        present = max(sample - self.f, self.plan().min_clients(self.f) or sample)
         weights = sorted(self.client_weights or [1.0] * sample)
-        heaviest, others = weights[len(weights) - self.f :], weights[: sample - self.f]
+        heaviest, others = weights[len(weights) - self.f :], weights[: present - self.f]
         return sum(heaviest) / (sum(heaviest) + sum(others))
 
     def _check_geometry(self) -> None:

@@ -215,12 +215,7 @@ class Recipe(Section):
                     f"{key}: needs one for each of {self.federation.num_clients} clients; "
                     f"got {len(owned)}"
                 )
-        share = self.aggregator.heaviest_share(sample)
-        if self.aggregator.client_weights and self.aggregator.name != "mean" and share >= 0.5:
-            raise ValueError(
-                f"aggregator.client_weights: f={f} clients can have {share:.0%} of the weight in a "
-                f"round of {sample}, and must stay under half; level them, or lower f"
-            )
+        self.aggregator.check_weights(sample)
         if self.attack and self.attack.num_attackers > self.federation.num_clients:
             raise ValueError(
                 f"attack.num_attackers: got {self.attack.num_attackers} of "

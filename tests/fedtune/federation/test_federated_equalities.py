@@ -128,7 +128,7 @@ def test_a_run_that_stops_says_why_and_goes_on_when_the_fault_is_gone(tiny_recip
         run(recipe, app=lying(fail_later, liars={0, 2}))
     text = str(stopped.value)
     assert "round 2 got too few good replies in 2 tries" in text
-    assert "trimmed_mean needs n >= 2f + 1, f=1; got n=2" in text
+    assert "trimmed_mean needs n >= 2f + 1: got n=2, f=1; lower f or wait for 3 clients." in text
     assert "client 0: the client failed: OSError: disk full" in text
     assert "client 2: the client failed: OSError: disk full" in text
 

@@ -131,7 +131,9 @@ def test_a_rank_is_no_problem_of_a_module_that_is_not_there():
 
 
 def test_equal_weights_are_no_risk():
-    weights = "aggregator={name: krum, f: 2, client_weights: [2, 2, 2, 2, 2, 2, 2, 2, 2, 2]}"
+    weights = (
+        "aggregator={name: centered_clipping, f: 2, client_weights: [2, 2, 2, 2, 2, 2, 2, 2, 2, 2]}"
+    )
     assert not any(
         "client_weights" in risk for risk in find_risks(load_recipe("quickstart", [weights]))
     )

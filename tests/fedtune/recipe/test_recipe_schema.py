@@ -259,7 +259,7 @@ def test_a_mixing_may_bring_options():
     [
         ({"name": "krum", "f": 1}, "krum does not average its clients one by one"),
         ({"name": "geometric_median", "f": 1, "mixing": ["nnm"]}, "mix nothing"),
-        ({"name": "geometric_median", "f": 2}, "f=2 clients can have 50% of the weight"),
+        ({"name": "geometric_median", "f": 2}, "f=2 clients can have 57% of the weight"),
     ],
 )
 def test_client_weights_that_a_round_would_refuse_are_refused_at_once(section, reason):
@@ -272,5 +272,17 @@ def test_client_weights_are_positive_and_one_for_each_client():
     assert "needs one for each of 10 clients; got 9" in refusal({"aggregator": section})
     section["client_weights"] = [0.0, *[1.0] * 9]
     assert "client_weights" in refusal({"aggregator": section})
-    section = {"name": "geometric_median", "f": 2, "client_weights": [3.0, 3.0, *[1.0] * 8]}
-    assert parse_recipe({"aggregator": section}).aggregator.heaviest_share(10) == 6 / 14
+    section = {"name": "geometric_median", "f": 2, "client_weights": [2.0, 2.0, *[1.0] * 8]}
+    # Two may be absent: of eight the two heaviest have 4 of 4 + 6.
+    assert parse_recipe({"aggregator": section}).aggregator.heaviest_share(10) == 4 / 10
+
+
+def test_client_weights_hold_in_a_round_with_f_absent():
+    # All ten: 9 of 23. Three of those that weigh 2 absent: 9 of 17, and f liars are the majority.
+    section = {"name": "geometric_median", "f": 3, "client_weights": [3.0] * 3 + [2.0] * 7}
+    assert "can have 53% of the weight in a round of 10 with up to 3" in refusal(
+        {"aggregator": section}
+    )
+    # A round of fewer than 2f + 1 = 9 clients is none, so that equal weights hold at any f.
+    section = {"name": "geometric_median", "f": 4, "client_weights": [1.0] * 10}
+    assert parse_recipe({"aggregator": section}).aggregator.heaviest_share(10) == 4 / 9
