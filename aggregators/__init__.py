@@ -1,4 +1,4 @@
-"""Byzantine-robust aggregation of client updates: (n, d) -> (d,), in pure torch.
+"""Byzantine-robust aggregation of client updates: (n, d) -> (d,), in torch and NumPy.
 
 >>> import torch, aggregators
 >>> updates = torch.tensor([[1.0], [2.0], [3.0], [1e8]])

@@ -163,45 +163,84 @@ def run(
     rows = check_rows(updates)
     plan.check_clients(len(rows), f)
     check_values(rows)
-    shares = check_shares(shares, len(rows), plan, f)
-    extra = recall(plan.last.rule, memory, rows)
-    if plan.last.rule.takes_reference:
-        extra = [check_point(reference, rows, plan.last.rule.name, "reference")]
+    rule, shares = plan.last.rule, check_shares(shares, len(rows), plan, f)
+    extra = recall(rule, memory, rows)
+    if rule.takes_reference:
+        extra = [check_point(reference, rows, rule.name, "reference")]
+    seen = _see(rows, extra, plan, given, report=report)
+    weighed = Weighing(None, None, 0.0, {})
+    if seen.points is not None and plan.needs_gram:
+        weighed = weigh(seen.points, plan, f=f, generator=generator, shares=shares)
+    if weighed.weights is None:
+        made = _by_columns(rows, plan.last, weighed, seen, f=f, measure=report)
+    else:
+        made = _by_weights(rows, extra, weighed, seen)
+    aggregate = _with_noise(made.aggregate, weighed.noise, generator)
+    state = memory.after(rule, rows, aggregate)
+    if not report or seen.norms is None:
+        return Aggregation(aggregate, torch.full((len(rows),), torch.nan), state)
+    facts: Facts = {"norms": seen.norms.tolist(), "distances": made.distances.tolist()}
+    return Aggregation(aggregate, made.weights, state, facts | made.facts)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Seen:
+    """What was measured of the rows before a rule ran, each only where something needs it."""
+
+    points: Gram | None
+    squares: Tensor | None
+    norms: Tensor | None
+
+
+def _see(
+    rows: Rows, extra: Sequence[Tensor], plan: Plan, given: Gram | None, *, report: bool
+) -> _Seen:
+    """Measure the rows, and refuse what is not finite; rules on columns may do so later."""
     points = given
     if points is None and plan.needs_gram:
         points = gram(rows, extra=extra)  # refuses what is not finite
     squares: Tensor | None = None
-    takes_scale = plan.last.rule.takes_scale
-    if given is not None or takes_scale or (points is None and report):
+    if given is not None or plan.last.rule.takes_scale or (points is None and report):
         squares = squared_norms(rows)
         check_finite(rows, squares)
     if points is not None:
         _check_given(points, plan.last.rule, rows, extra)
-    norms = squares.sqrt() if points is None and squares is not None else None
-    norms = norms if points is None else points.norms()
-    weighed = Weighing(None, None, 0.0, {})
-    if points is not None and plan.needs_gram:
-        weighed = weigh(points, plan, f=f, generator=generator, shares=shares)
-    facts = weighed.facts
-    if weighed.weights is None:
-        # The scale is that of the rows, whatever geometry the points come from.
-        scale = 0.0 if squares is None else middle(squares.sqrt()) / num_columns(rows) ** 0.5
-        walk = _on_columns(rows, plan.last, weighed.matrix, f, scale, norms is None, report)
-        aggregate, weights, distances = walk.aggregate, walk.used, walk.distances
-        facts = {"kept_share": weights.tolist(), **facts}
-        weights = weights if weighed.matrix is None else weighed.matrix.T @ weights
-        weights = weights / weights.sum() if weights.sum() > 0 else weights
-    else:
-        assert points is not None
-        aggregate = combine(rows, weighed.weights, extra=extra)
-        weights = weighed.weights[: len(rows)]
-        distances = points.distances_to(points.affine(weighed.weights))
-    aggregate = _with_noise(aggregate, weighed.noise, generator)
-    state = memory.after(plan.last.rule, rows, aggregate)
-    if not report or norms is None:
-        return Aggregation(aggregate, torch.full((len(rows),), torch.nan), state)
-    seen: Facts = {"norms": norms.tolist(), "distances": distances.tolist(), **facts}
-    return Aggregation(aggregate, weights, state, seen)
+        return _Seen(points, squares, points.norms())
+    return _Seen(None, squares, None if squares is None else squares.sqrt())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Made:
+    """An aggregate before noise, and each client's weight, distance to it, and the facts."""
+
+    aggregate: Tensor
+    weights: Tensor
+    distances: Tensor
+    facts: Facts
+
+
+def _by_weights(rows: Rows, extra: Sequence[Tensor], weighed: Weighing, seen: _Seen) -> _Made:
+    """Sum the points by the weights of a Gram rule."""
+    points, weights = seen.points, weighed.weights
+    assert points is not None
+    assert weights is not None
+    distances = points.distances_to(points.affine(weights))
+    aggregate = combine(rows, weights, extra=extra)
+    return _Made(aggregate, weights[: len(rows)], distances, weighed.facts)
+
+
+def _by_columns(
+    rows: Rows, step: Step, weighed: Weighing, seen: _Seen, *, f: int, measure: bool
+) -> _Made:
+    """Run a rule on the columns of the rows, mixed first where there is a mixing."""
+    # The scale is that of the rows, whatever geometry the points come from.
+    squares, matrix = seen.squares, weighed.matrix
+    scale = 0.0 if squares is None else middle(squares.sqrt()) / num_columns(rows) ** 0.5
+    walk = _on_columns(rows, step, matrix, f, scale, seen.norms is None, measure)
+    facts: Facts = {"kept_share": walk.used.tolist(), **weighed.facts}
+    weights = walk.used if matrix is None else matrix.T @ walk.used
+    weights = weights / weights.sum() if weights.sum() > 0 else weights
+    return _Made(walk.aggregate, weights, walk.distances, facts)
 
 
 def _on_columns(

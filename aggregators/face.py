@@ -47,8 +47,9 @@ def aggregate(
         f: Clients that may be Byzantine, a count.
         mixing: Of ``MIXINGS``, run before the rule in this order: each a name, or a mapping of
             ``name`` and options.
-        **how: The rule's options, listed in ``AGGREGATORS[name].options``, and what else
-            ``aggregate_with_report`` takes.
+        **how: The rule's options, listed in ``AGGREGATORS[name].options``; and ``state``,
+            ``clients``, ``reference``, ``client_weights``, ``generator`` and ``gram`` as in
+            ``aggregate_with_report``, which describes them.
 
     Returns:
         The aggregate, shape (d,), dtype and device of ``updates``, detached; a state dict of state
@@ -88,10 +89,13 @@ def aggregate_with_report(
         f: Clients that may be Byzantine, a count.
         mixing: As in ``aggregate``.
         state: The ``state`` of the last round's Aggregation; None in the first.
-        clients: A lasting number for each row, for rules with a history; 0 to n-1 unless given.
-        reference: As in ``aggregate``.
-        client_weights: As in ``aggregate``.
-        generator: As in ``aggregate``.
+        clients: A lasting number for each row, whole, below 2**63, for rules with a history; 0 to
+            n-1 unless given.
+        reference: The server's own update, shape (d,), for rules that compare with one (fltrust).
+        client_weights: The owner's own weights, shape (n,), positive, in any unit, for rules that
+            average their clients one by one, without mixing. The f largest must stay under half
+            of the sum, where the rule needs f. Never what a client reports of itself.
+        generator: Where bucketing shuffles and noise is drawn; both are refused without one.
         gram: The Gram matrix to judge by, if it comes from another geometry than the rows'. Its
             extra points are the rule's memory or reference. A rule on columns without mixing
             takes only the reported norms from it.

@@ -2,7 +2,7 @@
 
     python benchmarks/geometry.py            # cost: a minute
     python benchmarks/geometry.py --train    # the quickstart in both geometries: half an hour
-    python benchmarks/geometry.py --momentum # outer optimizers on products: a quarter of an hour
+    python benchmarks/geometry.py --momentum # outer optimizers on products: ten minutes
 
 Training: the quickstart's ten clients, of whom three send ALIE with z 1.5, or of
 whom nobody lies. Loss is held out, after eight rounds; retained is the share of the gain that the
@@ -51,7 +51,6 @@ OUTER = {
 GEOMETRIES = {
     "factors": "{name: mean}",
     "product": "{name: mean, geometry: product}",
-    "product, residual carried": "{name: mean, geometry: product, residual: carry}",
 }
 ORACLE = ("{name: mean}", "{name: silence, num_attackers: 3}")
 

@@ -9,12 +9,16 @@ Counts = dict[str, dict[str, int]]
 KEYS = ("asked_rounds", "dropped_rounds")
 
 
-def is_dropped(weight: float | None) -> bool | None:
-    """Whether a good reply had no part in the aggregate; None where the rule gives no weights.
+NOTHING = 1e-6  # of an equal share: a liar at 3e38 has a weight of 5e-42 in a geometric median
 
-    Exactly zero: a rule on columns uses nearly everyone at some coordinate, and drops no one.
+
+def is_dropped(weight: float | None, num_clients: int) -> bool | None:
+    """Whether a good reply had next to no part in the aggregate of so many.
+
+    Less than a millionth of an equal share is none. A rule on columns uses nearly everyone at some
+    coordinate, and drops no one. None where the rule gives no weights.
     """
-    return None if weight is None else weight == 0
+    return None if weight is None else abs(weight) < NOTHING / num_clients
 
 
 def count_on(record: Mapping[str, Any], before: Counts) -> Counts:

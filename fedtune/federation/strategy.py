@@ -283,7 +283,7 @@ class RobustStrategy(Strategy):
             weight = None if combined.weights is None else combined.weights[i]
             self.record["clients"][str(client)] |= {
                 "weight": weight,
-                "dropped": is_dropped(weight),
+                "dropped": is_dropped(weight, len(self.intake.spool)),
                 "norm": combined.norms[i],
                 "distance": combined.distances[i],
             }

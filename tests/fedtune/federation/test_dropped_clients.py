@@ -6,9 +6,10 @@ Not proven here: that who is dropped lies. A rule drops honest clients too.
 import json
 from io import StringIO
 
+import torch
 from left_by_a_run import eval_records
 from rich.console import Console
-from toy_federation import honest, toy_app, toy_recipe, toy_strategy
+from toy_federation import honest, toy_app, toy_content, toy_recipe, toy_strategy
 
 from fedtune.federation.folder import RunFolder
 from fedtune.federation.local import LocalGrid
@@ -75,13 +76,22 @@ def test_a_reply_that_came_at_last_was_not_dropped():
     assert record["asked_rounds"] == {"0": 1, "1": 1, "2": 1}
 
 
-def test_exactly_zero_is_dropped_and_no_weight_is_unknown():
-    assert [is_dropped(weight) for weight in (0.0, 1e-300, -0.1, None)] == [
-        True,
-        False,
-        False,
-        None,
-    ]
+def test_under_a_millionth_of_an_equal_share_is_dropped_and_no_weight_is_unknown():
+    # Of 10 clients a millionth of an equal share is 1e-7. A negative weight has its part.
+    weights = {0.0: True, 5e-42: True, -9e-8: True, 1.1e-7: False, -0.1: False, None: None}
+    assert {weight: is_dropped(weight, 10) for weight in weights} == weights
+
+
+def test_a_geometric_median_drops_who_is_at_the_end_of_float32():
+    def huge(message, client):
+        if client == 2:
+            return toy_content(message, torch.full((16,), 3e38))
+        return honest(message, client)
+
+    recipe = toy_recipe(6, aggregator={"name": "geometric_median", "f": 2})
+    (record,) = records_of(recipe, huge, rounds=1)
+    assert 0 < record["clients"]["2"]["weight"] < 1e-30
+    assert record["dropped_rounds"] == {"2": 1}
 
 
 def test_counts_go_on_from_the_newest_record_that_has_them():
