@@ -13,7 +13,6 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
-from aggregators.geometry import renew
 from fedtune.adapters.layout import Layout
 from fedtune.adapters.part import Part
 from fedtune.federation import wire
@@ -29,7 +28,6 @@ from fedtune.federation.events import (
 )
 from fedtune.federation.gather import Gathered, Limits, stream
 from fedtune.federation.intake import Intake
-from fedtune.federation.outer import OuterOptimizer
 from fedtune.federation.product_outer import make_outer
 from fedtune.federation.roster import Roster, sample_clients
 from fedtune.federation.screen import MAX_REASON, RefusedError, read_evaluation
@@ -277,8 +275,7 @@ class RobustStrategy(Strategy):
         except ValueError:
             self.combiner.state = before
             raise
-        if self.recipe.renews_gauge:
-            self._renew_gauge()
+        self.combiner.renew_gauge(self.outer, self._sent)
         for i, client in enumerate(self.intake.spool.clients):
             weight = None if combined.weights is None else combined.weights[i]
             self.record["clients"][str(client)] |= {
@@ -289,14 +286,6 @@ class RobustStrategy(Strategy):
             }
         self.counts = count_on(self.record, self.counts)
         self.record |= {"aggregate_norm": combined.norm, **(facts or {}), **self.counts}
-
-    def _renew_gauge(self) -> None:
-        """The rows' A has shrunk by what the clients' A have in common: give it its length back."""
-        sent = self._sent.whole
-        renewed = renew(self.outer.anchor, sent.anchor, sent.factors)
-        self.combiner.renew(renewed)
-        if isinstance(self.outer, OuterOptimizer):
-            self.outer.renew(renewed)
 
     def _refuse(self, round_: int, client: int, reason: str) -> None:
         self.record["refused"][str(client)] = reason[:MAX_REASON]
