@@ -15,17 +15,18 @@ from aggregators.geometry import (
     Change,
     LowRank,
     Point,
-    Renewed,
     Step,
     combine_dense,
     combined_change,
     gather,
     product_gram,
+    renew,
     truncate,
 )
 from aggregators.gram import middle
 from fedtune.adapters.part import Part
 from fedtune.federation.broadcast import Broadcast, Received
+from fedtune.federation.outer import OuterOptimizer
 from fedtune.federation.product_outer import MOMENTUM_RANKS, ProductOuter, pack, unpack
 from fedtune.federation.spool import Spool
 from fedtune.recipe import Recipe
@@ -105,8 +106,15 @@ class Combiner:
         point = None if reference is None else _point(reference, sent.whole)
         return self._exact(spool.clients, rows, received, part, round_, point)
 
-    def renew(self, renewed: Renewed) -> None:
-        """Go on in another gauge of the same products."""
+    def renew_gauge(self, outer: object, sent: Broadcast) -> None:
+        """Give A its length back after a step on rows in the anchor's gauge, where that was one.
+
+        They shrink it by what the clients' A have not in common. Momentum and memory turn along.
+        """
+        if not self.recipe.renews_gauge or not isinstance(outer, OuterOptimizer):
+            return
+        renewed = renew(outer.anchor, sent.whole.anchor, sent.whole.factors)
+        outer.renew(renewed)
         for name, tensor in self.state.items():
             if name.startswith("both/") and tensor.shape == renewed.row.shape:
                 self.state[name] = renewed.turn(tensor)

@@ -88,6 +88,7 @@ class Round:
             intake.spool, self.sent, part, round_=round_, outer=self.outer
         )
         self.facts = self.outer.step(combined.change, part)
+        self.combiner.renew_gauge(self.outer, self.sent)
         return combined
 
 

@@ -18,6 +18,7 @@ from product_server import (
     recipe_of,
 )
 
+from fedtune.adapters.layout import Layout
 from fedtune.federation.outer import OuterOptimizer
 
 
@@ -107,3 +108,25 @@ def test_centered_clipping_carries_its_centre_in_products():
     assert {name.split("/")[1] for name in state} == {"center"}
     again = round_.run([drawn(k, scale=0.1) for k in range(5, 8)], 2)
     assert again.norm < 1e-5
+
+
+@pytest.mark.parametrize("outer", [{"name": "fedavg"}, {"name": "nesterov", "momentum": 0.5}])
+def test_clients_who_move_a_far_are_not_refused_in_later_rounds(outer):
+    # AdamW moves A by a fixed length a round, here half of |A|. Were the mean of aligned A left as
+    # short as it comes, all would stand beyond the stretch bound after a few rounds.
+    wide = Layout((("m.lora_A.weight", (RANK, 60)), ("m.lora_B.weight", (20, RANK))))
+    aggregator = {"name": "trimmed_mean", "f": 1, "mixing": ["nnm"]}
+    anchor = drawn(0, wide)
+    length = float(wide.unflatten(anchor)["m.lora_A.weight"].norm())
+    round_ = Round(recipe_of(7, aggregator=aggregator, outer=outer), anchor, wide)
+    for t in range(1, 11):
+        rows = []
+        for k in range(7):
+            tensors = wide.unflatten(drawn(10 * t + k, wide, 0.05))
+            move = tensors["m.lora_A.weight"]
+            move.mul_(0.5 * length / move.norm())
+            rows.append(wide.flatten(tensors))
+        round_.run(rows, t)
+        assert round_.refused == {}
+    now = float(wide.unflatten(round_.outer.anchor)["m.lora_A.weight"].norm())
+    assert now == pytest.approx(length, rel=1e-4)
