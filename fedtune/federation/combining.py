@@ -137,7 +137,7 @@ class Combiner:
             state=self._mine(part),
             clients=clients,
             reference=reference,
-            client_weights=self._shares(clients),
+            client_weights=section.shares(clients),
             generator=self._generator(round_),
             gram=points,
             **section.options,
@@ -168,7 +168,7 @@ class Combiner:
             plan,
             f=section.f,
             generator=self._generator(round_),
-            client_weights=self._shares(clients),
+            client_weights=section.shares(clients),
         ).weights
         assert weights is not None
         starts, factors = _shared(received)
@@ -237,12 +237,6 @@ class Combiner:
         mine = f"{part.name}/"
         others = {name: tensor for name, tensor in self.state.items() if not name.startswith(mine)}
         self.state = others | {mine + name: tensor for name, tensor in state.items()}
-
-    def _shares(self, clients: Sequence[int]) -> Tensor | None:
-        owned = self.recipe.aggregator.client_weights
-        if owned is None:
-            return None
-        return torch.tensor([owned[client] for client in clients], dtype=torch.float64)
 
     def _generator(self, round_: int) -> torch.Generator:
         seed = derive(self.recipe.federation.seed, "aggregate", round_)
