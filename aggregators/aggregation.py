@@ -61,6 +61,11 @@ class Plan:
         """Whether anything here looks at distances."""
         return self.last.rule.kind == "gram" or bool(self.chain)
 
+    @property
+    def is_blind(self) -> bool:
+        """Whether its weights depend on nothing that the rows hold."""
+        return self.last.rule.blind and not self.chain
+
     def check_clients(self, num_clients: int, f: int) -> None:
         """Refuse an (n, f) at which a mixing, or the rule on what they leave, is not defined.
 
@@ -175,6 +180,8 @@ def run(
         made = _by_columns(rows, plan.last, weighed, seen, f=f, measure=report)
     else:
         made = _by_weights(rows, extra, weighed, seen)
+    if plan.is_blind and not report and not made.aggregate.isfinite().all():
+        check_finite(rows, squared_norms(rows))
     aggregate = _with_noise(made.aggregate, weighed.noise, generator)
     state = memory.after(rule, rows, aggregate)
     if not report or seen.norms is None:
@@ -197,7 +204,9 @@ def _see(
 ) -> _Seen:
     """Measure the rows, and refuse what is not finite; rules on columns may do so later."""
     points = given
-    if points is None and plan.needs_gram:
+    if points is None and plan.is_blind and not report:
+        points = Gram.blank(len(rows))
+    elif points is None and plan.needs_gram:
         points = gram(rows, extra=extra)  # refuses what is not finite
     squares: Tensor | None = None
     if given is not None or plan.last.rule.takes_scale or (points is None and report):

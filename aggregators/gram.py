@@ -69,6 +69,12 @@ class Gram:
         centred[:points, :points] = products
         return cls(centred, points if num_clients is None else num_clients)
 
+    @classmethod
+    def blank(cls, num_clients: int) -> "Gram":
+        """The Gram of clients that were not looked at: all at the origin."""
+        size = num_clients + 1
+        return cls(torch.zeros(size, size, dtype=torch.float64), num_clients)
+
     @property
     def num_extra(self) -> int:
         """How many points stand between the clients and the origin."""

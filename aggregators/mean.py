@@ -41,4 +41,5 @@ RULE = Rule(
     kappa="unbounded: one client moves it anywhere",
     reading="every client weighs alike unless the owner says otherwise",
     takes_shares=True,
+    blind=True,
 )

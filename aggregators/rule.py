@@ -123,6 +123,7 @@ class Rule:
         takes_reference: The server's own update comes as the extra point.
         takes_generator: The function also takes ``generator=``, a torch.Generator.
         takes_shares: The function can take ``shares=``: the owner's weights, summing to one, (n,).
+        blind: A Gram rule's weights depend on nothing that the rows hold.
         takes_scale: A column rule also takes ``scale=``, the median over the clients of the root
             mean square of their update's coordinates.
     """
@@ -148,6 +149,7 @@ class Rule:
     takes_generator: bool = False
     takes_shares: bool = False
     takes_scale: bool = False
+    blind: bool = False
 
     def check_clients(self, num_clients: int, f: int, options: Mapping[str, Any] = _NONE) -> None:
         """Refuse too few clients, or an f that is no count.
