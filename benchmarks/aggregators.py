@@ -260,6 +260,7 @@ def main() -> None:
     parser.add_argument("--byzfl", type=Path, help="folder that holds the byzfl package")
     parser.add_argument("--flower", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--small", action="store_true", help="leave out d=1e7")
+    parser.add_argument("--case", default="", help="only the cases with these words in them")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--budget", type=float, default=20.0, help="seconds for each contender")
     parser.add_argument("--out", type=Path, default=Path("runs/bench_aggregators"))
@@ -269,7 +270,7 @@ def main() -> None:
           f"{torch.get_num_threads()} threads for peers and limits\n")  # fmt: skip
     results = []
     for name, (_, _, d) in CASES.items():
-        if args.small and d > 10**6:
+        if (args.small and d > 10**6) or args.case not in name:
             continue
         results.append(run_case(name, args))
         print(table(results[-1]) + "\n", flush=True)
