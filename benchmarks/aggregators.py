@@ -240,7 +240,8 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
         colors = ["#2a78b5" if each >= 1 else "#c44e52" for each in times]
         axis.barh(rules, times, color=colors)
         for place, (rule, value) in enumerate(zip(rules, times, strict=True)):
-            axis.text(value * 1.05, place, f"{value:.1f}", va="center", fontsize=8)
+            clear = max(value, GOALS.get(rule, 0)) * 1.08  # of the bar and of the goal's mark
+            axis.text(clear, place, f"{value:.1f}", va="center", fontsize=8)
             if rule in GOALS:
                 axis.plot([GOALS[rule]] * 2, [place - 0.4, place + 0.4], color="black", lw=1.5)
         axis.set_xscale("log")
@@ -248,8 +249,9 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
         axis.axvline(1, color="grey", lw=0.8)
         axis.invert_yaxis()
         axis.set_title(result["case"])
-        axis.set_xlabel("times faster than ByzFL, wall (bar: goal at d=1e7)")
+        axis.set_xlabel("times as fast as ByzFL, wall time")
         axis.spines[["top", "right"]].set_visible(False)
+    figure.suptitle("Black marks: the goal at d=1e7. Red: ByzFL is faster.", fontsize=10)
     figure.tight_layout()
     figure.savefig(path, dpi=130)
 
