@@ -15,7 +15,7 @@ from aggregators.rows import Rows
 from aggregators.screening import check_shares
 from aggregators.state_dicts import StateDict
 
-_TAKEN = {"state", "clients", "reference", "client_weights", "generator", "gram"}
+_TAKEN = ("state", "clients", "reference", "client_weights", "generator", "gram")
 
 
 @overload
@@ -61,9 +61,18 @@ def aggregate(
     """
     like = updates[0] if state_dicts.are(updates) else None
     rows = state_dicts.flatten(updates) if state_dicts.are(updates) else cast("Rows", updates)
-    taken: dict[str, Any] = {key: value for key, value in how.items() if key in _TAKEN}
-    options = {key: value for key, value in how.items() if key not in _TAKEN}
-    row = _run(rows, name, f=f, mixing=mixing, report=False, options=options, **taken).aggregate
+    taken: dict[str, Any] = {key: how.pop(key, None) for key in _TAKEN}
+    row = run(
+        rows,
+        plan(name, mixing=mixing, **how),
+        f=f,
+        memory=Memory(taken["state"] or {}, taken["clients"]),
+        given=taken["gram"],
+        reference=taken["reference"],
+        generator=taken["generator"],
+        shares=taken["client_weights"],
+        report=False,
+    ).aggregate
     return row if like is None else state_dicts.unflatten(row, like)
 
 
@@ -107,36 +116,6 @@ def aggregate_with_report(
     Raises:
         ValueError: As ``aggregate``, and if the state or the Gram does not fit.
     """
-    return _run(
-        updates,
-        name,
-        f=f,
-        mixing=mixing,
-        state=state,
-        clients=clients,
-        reference=reference,
-        client_weights=client_weights,
-        generator=generator,
-        gram=gram,
-        options=options,
-    )
-
-
-def _run(
-    updates: Rows,
-    name: str,
-    *,
-    f: int,
-    mixing: Sequence[Mixing] = (),
-    state: Mapping[str, Tensor] | None = None,
-    clients: Sequence[int] | None = None,
-    reference: Tensor | None = None,
-    client_weights: Tensor | None = None,
-    generator: torch.Generator | None = None,
-    gram: Gram | None = None,
-    report: bool = True,
-    options: Mapping[str, object],
-) -> Aggregation:
     return run(
         updates,
         plan(name, mixing=mixing, **options),
@@ -146,7 +125,6 @@ def _run(
         reference=reference,
         generator=generator,
         shares=client_weights,
-        report=report,
     )
 
 

@@ -41,8 +41,8 @@ def renew(row: Tensor, anchor: Tensor, factors: Factors) -> Renewed:
     ``align`` brings each client's A to A Π, the projection on the client's own row space: none can
     make it larger, but the mean of such A is shorter than A by the square of the cosine between
     the row spaces, and B longer by as much. Round after round A would vanish, and steps of a fixed
-    size would turn it ever further: measured on a run of eight rounds whose clients move A by
-    0.4 |A|, all of them stood at a stretch beyond 10 by the fifth.
+    size would turn it ever further: in the quickstart nine of ten honest clients stood beyond the
+    bounds of ``align`` by the fifth round.
 
     Args:
         row: The new factors (not a delta), shape (d,).

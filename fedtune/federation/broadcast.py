@@ -12,6 +12,7 @@ from fedtune.adapters.layout import Layout
 from fedtune.adapters.part import Part
 from fedtune.adapters.ranks import narrow
 from fedtune.federation.geometry import describe
+from fedtune.federation.wire import hash_row
 from fedtune.recipe import Lora, Recipe
 
 
@@ -33,6 +34,11 @@ class Received:
     def start(self) -> Tensor:
         """The anchor's columns that the client trains; its delta is measured from them."""
         return self.part.take(self.anchor)
+
+    @cached_property
+    def anchor_hash(self) -> str:
+        """The hash of the anchor, worked out once for all who received it."""
+        return hash_row(self.anchor, self.part.whole)
 
     @cached_property
     def factors(self) -> Factors:

@@ -98,8 +98,8 @@ class Combiner:
             extra = [*_rows_of_state(self._mine(part)), *([] if reference is None else [reference])]
             points = _gram(rows, received, [_point(row, sent.whole) for row in extra])
             combined, aggregate = self._on_rows(spool, part, round_, points, reference)
-            norm, distances = _seen_from(rows, received, _point(aggregate, sent.whole))
-            return replace(combined, norm=norm, distances=distances)
+            seen = _seen_from(rows, received, _point(aggregate, sent.whole))
+            return replace(combined, norm=seen.norm, distances=seen.distances)
         if section.combined_by == "dense":
             assert isinstance(outer, ProductOuter)
             return self._dense(rows, received, sent, outer)
@@ -200,12 +200,10 @@ class Combiner:
         section, last = self.recipe.aggregator, self.recipe.aggregator.plan().last
         starts, factors = _shared(received)
         whole = sent.whole
-        points = _gram(rows, received, [])
-        norms = points.norms()
         given: dict[str, Any] = dict(last.options)
         if last.rule.takes_scale:
             entries = sum(out * in_ for out, in_ in whole.factors.shapes) + whole.factors.num_plain
-            given["scale"] = middle(norms) / entries**0.5
+            given["scale"] = middle(_gram(rows, received, []).norms()) / entries**0.5
 
         def rule(block: Tensor) -> Tensor:
             values: Tensor = last.rule.function(block, f=section.f, **given).values
@@ -221,8 +219,8 @@ class Combiner:
             carry=outer.residual,
             residual_rank=outer.residual_rank,
         )
-        norm, distances = _seen_from(rows, received, _point(made.row - whole.anchor, whole))
-        return Combined(made, norm, None, norms.tolist(), distances)
+        seen = _seen_from(rows, received, _point(made.row - whole.anchor, whole))
+        return replace(seen, change=made)
 
     def _mine(self, part: Part) -> dict[str, Tensor]:
         """What the rule has kept of the rounds of this part: another part's has other columns."""
@@ -257,13 +255,19 @@ def _gram(rows: Sequence[Tensor], received: Sequence[Received], extra: Sequence[
 
 def _seen_from(
     rows: Sequence[Tensor], received: Sequence[Received], aggregate: LowRank
-) -> tuple[float, list[float]]:
-    """The aggregate's length in products, and each client's distance to it."""
+) -> Combined:
+    """Lengths and distances in products, once the aggregate is known; no weights."""
     points = _gram(rows, received, [aggregate])
     there = torch.zeros(len(rows) + 1, dtype=torch.float64)
     there[-1] = 1
     at, nowhere = points.affine(there), points.affine(torch.zeros_like(there))
-    return points.length(at - nowhere), points.distances_to(at).tolist()
+    return Combined(
+        aggregate,
+        points.length(at - nowhere),
+        None,
+        points.norms().tolist(),
+        points.distances_to(at).tolist(),
+    )
 
 
 def _point(delta: Tensor, received: Received) -> LowRank:

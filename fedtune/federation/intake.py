@@ -34,7 +34,7 @@ class Intake:
 
     def agreement(self, received: Received) -> wire.Agreement:
         """The hashes that a reply to this anchor must carry."""
-        return wire.Agreement(*self._hashes, wire.hash_row(received.anchor, received.part.whole))
+        return wire.Agreement(*self._hashes, received.anchor_hash)
 
     def take(
         self, client: int, reply: Message, received: Received, *, round_: int
