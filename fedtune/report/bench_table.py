@@ -7,15 +7,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.measure import Measurement
+from rich.table import Table as RichTable
 from rich.text import Text
 
 from fedtune.report.code_states import code_states
-from fedtune.report.pages.bench_facts import FAILS, HOLDS
+from fedtune.report.pages.bench_facts import FAILS, HOLDS, STOPPED, Table, read_tables
 from fedtune.report.pages.gain import gain
+from fedtune.report.pages.markup import line
 from fedtune.report.text import clean, figure
 
 NO_NUMBER = {"refused": "n/a", "skipped": "-", "missing": "..."}
+WIDEST = 10_000  # columns of a terminal
+BRIEF = (
+    f"held: {HOLDS:.0%} of the gain kept, and a trigger obeyed in at most {STOPPED:.0%} more of "
+    "the prompts. Every cell: in the page, or in a wider terminal"
+)
 KEY = (
     "retained gain, rounded down: (base - loss) / (base - oracle), 1.00 as if no liar were there, "
     "0.00 no training, below: worse than none; worst: the least of it or, of a backdoor, of 1 - "
@@ -26,11 +33,14 @@ KEY = (
 
 
 def print_bench(console: Console, summary: Mapping[str, Any]) -> None:
-    """Print one table for each fraction of liars."""
-    for table in summary["tables"]:
-        console.print(_rich(table))
-    for line in _foot(summary):
-        console.print(Text(line, "dim"), soft_wrap=True)
+    """Print one table for each fraction of liars: every cell, if the console is wide enough."""
+    for table, facts in zip(summary["tables"], read_tables(summary), strict=True):
+        whole = _rich(table)
+        unbound = console.options.update_width(WIDEST)
+        fits = Measurement.get(console, unbound, whole).maximum <= console.width
+        console.print(whole if fits else _brief(table, facts))
+    for told in _foot(summary):
+        console.print(Text(told, "dim"), soft_wrap=True)
 
 
 def bench_markdown(summary: Mapping[str, Any]) -> str:
@@ -40,14 +50,14 @@ def bench_markdown(summary: Mapping[str, Any]) -> str:
     for table in summary["tables"]:
         heads, rows = _columns(table), [_row(table, each) for each in _sorted(table)]
         lines = [heads, ["---"] * len(heads), *rows]
-        body = "\n".join(f"| {' | '.join(map(_escape, line))} |" for line in lines)
+        body = "\n".join(f"| {' | '.join(map(_escape, cells))} |" for cells in lines)
         parts.append(f"## {_escape(_head(table))}\n\n{body}")
-    parts.append("\n".join(f"- {_escape(line)}" for line in _foot(summary)))
+    parts.append("\n".join(f"- {_escape(told)}" for told in _foot(summary)))
     return "\n\n".join(parts) + "\n"
 
 
-def _rich(table: Mapping[str, Any]) -> Table:
-    shown = Table(title=_head(table), title_justify="left")
+def _rich(table: Mapping[str, Any]) -> RichTable:
+    shown = RichTable(title=_head(table), title_justify="left")
     for position, head in enumerate(_columns(table)):
         text = Text(clean(head, limit=40))
         shown.add_column(text, justify="left" if position in (0, 2) else "right", overflow="fold")
@@ -56,6 +66,28 @@ def _rich(table: Mapping[str, Any]) -> Table:
         cells = zip(_row(table, defence), styles, strict=True)
         shown.add_row(*(Text(clean(cell, limit=60), style) for cell, style in cells))
     return shown
+
+
+def _brief(table: Mapping[str, Any], facts: Table) -> RichTable:
+    """What each defence does not hold; for screens too narrow for every cell."""
+    shown = RichTable(title=_head(table), caption=BRIEF)
+    shown.title_justify = shown.caption_justify = "left"
+    for head in ("defence", "tax", "worst", "does not hold"):
+        shown.add_column(head, justify="right" if head == "tax" else "left", overflow="fold")
+    for defence in _sorted(table):
+        told = [*_row(table, defence)[:3], _not_held(facts, line(defence["label"]))]
+        styles = [*_styles(table, defence)[:3], ""]
+        pairs = zip(told, styles, strict=True)
+        shown.add_row(*(Text(clean(words, limit=400), style) for words, style in pairs))
+    return shown
+
+
+def _not_held(facts: Table, label: str) -> str:
+    tested = [cell for (row, _), cell in facts.cells.items() if row == label and cell.tested]
+    failed = [cell.attack for cell in tested if not cell.holds]
+    if not failed:
+        return "-" if tested else "not tested"
+    return f"{len(failed)} of {len(tested)}: {', '.join(failed)}"
 
 
 def _head(table: Mapping[str, Any]) -> str:

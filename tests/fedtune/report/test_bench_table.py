@@ -73,8 +73,8 @@ SUMMARY = {
 }  # fmt: skip
 
 
-def printed():
-    console = Console(file=io.StringIO(), width=160)
+def printed(width=160):
+    console = Console(file=io.StringIO(), width=width)
     print_bench(console, SUMMARY)
     return console.file.getvalue()
 
@@ -111,6 +111,31 @@ def test_a_cell_has_the_colour_of_what_it_counts_as():
     mine.update(retained=stat(0.9), kept=0.9)
     print_bench(console, good)
     assert f"{green}0.90" in re.sub(r"m +", "m", console.file.getvalue())
+
+
+def test_a_narrow_screen_gets_what_each_defence_does_not_hold():
+    """At 80 columns twelve attacks would stand in columns a letter wide."""
+    wide = copy.deepcopy(SUMMARY)
+    (table,) = wide["tables"]
+    table["attacks"] += [{"label": f"attack number {i}"} for i in range(10)]
+    for defence in table["defences"]:
+        for i in range(10):
+            gain = 0.5 if i < 2 and defence["label"] == "weak" else 1.0
+            table["cells"].append(cell(f"attack number {i}", defence["label"], stat(gain)))
+    console = Console(file=io.StringIO(), width=80)
+    print_bench(console, wide)
+    shown = console.file.getvalue()
+    rows = re.sub(r" *│\n│( *│){3}", "", shown)
+    rows = re.sub(r"  +", " ", rows)
+    assert (
+        "│ weak │ 0.0 % │ -2.00 alie │ 4 of 12: alie, door, attack number 0, attack number 1"
+        in rows
+    )
+    assert "│ good (f=1) │ 95.0 % │ 0.75 door │ 2 of 12: alie, door" in rows
+    assert max(map(len, shown.split("does not hold")[0].splitlines())) <= 80
+    assert "every cell" in " ".join(shown.lower().split())
+    assert "does not hold" not in printed()
+    assert "4 of 12" not in printed()
 
 
 def test_the_head_says_f_and_the_references():
