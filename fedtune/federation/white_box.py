@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -23,6 +23,8 @@ class WhiteBox:
     """The rule of the round, its mixings, geometry and memory, on what the spool holds.
 
     What a liar cannot know is not in it: the server's own rows, and so their judgement.
+    ``others`` are the rows of those who do not lie as the server takes them, kept from the first
+    trial on.
     """
 
     recipe: Recipe
@@ -32,6 +34,7 @@ class WhiteBox:
     part: Part
     spool: Spool
     round_: int
+    others: dict[int, Tensor | None] = field(default_factory=dict, repr=False)
 
     def harm(self, lies: Mapping[int, Tensor], honest: Sequence[Tensor]) -> float:
         """How far the aggregate would move from the honest mean, in what the model feels: s BA.
@@ -45,8 +48,8 @@ class WhiteBox:
             every lie or have nothing to combine.
         """
         tried = Spool()
-        for client in self.spool.clients:
-            if (row := self._as_taken(client, lies.get(client))) is not None:
+        for client, row in self._taken(lies):
+            if row is not None:
                 tried.put(client, row)
         section = self.recipe.aggregator
         if not honest or not section.is_defined(tried.clients):
@@ -60,9 +63,21 @@ class WhiteBox:
             return 0.0  # such a lie stops the run with an error, and moves nothing
         return distance_between(mean, self._point(combined.change), self.sent.whole)
 
-    def _as_taken(self, client: int, lie: Tensor | None) -> Tensor | None:
+    def _taken(self, lies: Mapping[int, Tensor]) -> Iterator[tuple[int, Tensor | None]]:
+        """Each client's row as the server would take it; what is equal is brought there once."""
+        lie, turned = torch.empty(0), None
+        for client in self.spool.clients:
+            if client not in lies:
+                if client not in self.others:
+                    self.others[client] = self._as_taken(client, self.spool.row(client))
+                yield client, self.others[client]
+                continue
+            if not torch.equal(lies[client], lie):
+                lie, turned = lies[client], self._as_taken(client, lies[client])
+            yield client, turned
+
+    def _as_taken(self, client: int, row: Tensor) -> Tensor | None:
         """What the spool would hold of a client in the anchor's gauge, if it has one there."""
-        row = self.spool.row(client) if lie is None else lie
         if not torch.isfinite(row).all():
             return None
         if self.recipe.aggregator.geometry != "product":
