@@ -118,8 +118,16 @@ def _row(table: Mapping[str, Any], defence: Mapping[str, Any]) -> list[str]:
     cells = {cell["attack"]: cell for cell in table["cells"] if cell["defence"] == label}
     told = "-" if worst is None else f"{_two(_rank(worst))} {worst['attack']}"
     row = [_cell(cells[attack["label"]]) for attack in table["attacks"]]
-    own = "" if defence.get("f") is None else f" (f={defence['f']})"
-    return [label + own, _percent(defence["tax"]), told, *row]
+    return [label + _own(table, defence), _percent(defence["tax"]), told, *row]
+
+
+def _own(table: Mapping[str, Any], defence: Mapping[str, Any]) -> str:
+    """What a row has otherwise than its table: f, and the count of seeds."""
+    told = [] if defence.get("f") is None else [f"f={defence['f']}"]
+    most = max(each.get("num_seeds", 1) for each in table["defences"])
+    if (count := defence.get("num_seeds", 1)) < most:
+        told.append(f"{count} of {most} seeds")
+    return f" ({', '.join(told)})" if told else ""
 
 
 def _rank(facts: Mapping[str, Any]) -> float | None:

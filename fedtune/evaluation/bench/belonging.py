@@ -64,6 +64,8 @@ def _lost(summary: Mapping[str, Any], bench: Bench) -> Iterator[str]:
             yield f"defence {defence['label']}"
         elif defence["what"] != describe(bench, defence["label"]):
             yield f"another defence {defence['label']}"
+        elif defence.get("num_seeds", 1) > len(bench.seeds_of(defence["label"])):
+            yield f"seeds of {defence['label']}"
 
 
 def _same(shown: object, asked: object) -> bool:

@@ -153,7 +153,8 @@ class _Plan:
         lies = [(label, {**each, "num_attackers": count}) for label, each in bench.attacks.items()]
         for lie in (nobody, *lies):
             for column in bench.defences.items():
-                yield from (self._cell(fraction, seed, lie, column, f) for seed in bench.seeds)
+                seeds = bench.seeds_of(column[0])
+                yield from (self._cell(fraction, seed, lie, column, f) for seed in seeds)
 
     def _count(self, fraction: float) -> int:
         exact = fraction * self.num_clients

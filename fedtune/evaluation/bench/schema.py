@@ -91,6 +91,9 @@ class Bench(Section):
     fractions: list[Fraction] = Field(min_length=1, max_length=16)
     f: int | None = Field(None, ge=0, le=5000, description="default: the table's attackers")
     seeds: list[Seed] = Field(min_length=1, max_length=31)
+    fewer_seeds: dict[Label, int] = Field(
+        default_factory=dict, description="{defence: only so many, the first of the seeds}"
+    )
     defences: dict[Label, dict[str, Any]] = Field(min_length=1)
     attacks: dict[Label, dict[str, Any]] = Field(min_length=1)
     rounds: Rounds | None = None
@@ -125,12 +128,23 @@ class Bench(Section):
             raise ValueError("rounds: level vectors needs rounds: recorded, or {drawn: {...}}")
         if self.level == "training" and self.rounds is not None:
             raise ValueError("rounds: of level vectors alone; training has federation.num_rounds")
+        for label, count in self.fewer_seeds.items():
+            if label not in self.defences:
+                raise ValueError(
+                    f"fewer_seeds.{label}: no such defence; {nearest(label, self.defences)}"
+                )
+            if count < 1:
+                raise ValueError(f"fewer_seeds.{label}: needs a count, at least 1; got {count}")
         _check_set(self.set, self.level)
         for label, attack in self.attacks.items():
             _check_attack(label, attack)
         for label, column in self.defences.items():
             _check_column(label, column, self.level)
         return self
+
+    def seeds_of(self, defence: str) -> list[int]:
+        """The seeds under which a column is run: all, unless ``fewer_seeds`` has it."""
+        return self.seeds[: self.fewer_seeds.get(defence)]
 
 
 def _check_set(given: Mapping[str, Any], level: str) -> None:

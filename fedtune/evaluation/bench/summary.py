@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from attacks import ATTACKS
@@ -94,7 +95,7 @@ def _table(
     results = Results.of(lines, fraction, bench.seeds)
     oracle, everyone = results.of_cell(ORACLE, MEAN_OF_ALL), results.of_cell(NONE, MEAN_OF_ALL)
     facts = [
-        cell_facts(results, attack, defence)
+        cell_facts(replace(results, seeds=bench.seeds_of(defence)), attack, defence)
         for attack in bench.attacks
         for defence in bench.defences
     ]
@@ -133,12 +134,14 @@ def _defence(
     mine = [cell for cell in cells if cell["defence"] == label and rank_of(cell) is not None]
     own = bench.defences[label].get("aggregator", {}).get("f")
     free, everyone = results.of_cell(NONE, label), results.of_cell(NONE, MEAN_OF_ALL)
+    seeds = bench.seeds_of(label)
     return {
         "label": label,
         "what": describe(bench, label),
         "f": own,
+        "num_seeds": len(seeds),
         "tax": stat({seed: share_lost(line, everyone.get(seed)) for seed, line in free.items()}),
-        "tax_message": message_of(free, everyone, results.seeds, against="mean of all"),
+        "tax_message": message_of(free, everyone, seeds, against="mean of all"),
         "worst": _worst(mine),
         "commands": [line["command"] for line in free.values()],
     }

@@ -44,7 +44,7 @@ class DefenceFacts:
     """One row: its tax without liars, and the attack under which it counts least.
 
     ``worst``: minus infinity where a run diverged. ``worst_stopped``: that attack broke a run off.
-    ``own_f``: where the row assumes another f than its table.
+    ``own_f``: where the row assumes another f than its table. ``num_seeds``: of its cells.
     """
 
     label: str
@@ -54,6 +54,7 @@ class DefenceFacts:
     worst: float | None
     worst_stopped: bool
     own_f: int | None
+    num_seeds: int
 
 
 @dataclass(frozen=True)
@@ -196,6 +197,7 @@ def _defence(defence: Mapping[str, Any]) -> DefenceFacts:
         worst=-math.inf if worst.get("diverged") is True else _level(worst.get("kept")),
         worst_stopped=worst.get("stopped") is True,
         own_f=None if defence.get("f") is None else _count(defence, "f"),
+        num_seeds=_count(defence, "num_seeds") if "num_seeds" in defence else 1,
     )
 
 

@@ -98,6 +98,14 @@ def _breakable(label: str) -> Html:
     return Html("<wbr>".join(join(part) for part in parts if part))
 
 
+def _own(table: Table, defence: DefenceFacts) -> str:
+    """What a row has otherwise than its table."""
+    most = max(each.num_seeds for each in table.defences)
+    told = [] if defence.own_f is None else [f"f = {defence.own_f}"]
+    told += [f"{defence.num_seeds} of {most} seeds"] if defence.num_seeds < most else []
+    return ", ".join(told)
+
+
 def _row(
     table: Table, defence: DefenceFacts, columns: list[AttackFacts], number: Number, *, chosen: bool
 ) -> Html:
@@ -106,7 +114,7 @@ def _row(
     head = tag(
         "th",
         _breakable(defence.label),
-        _small("" if defence.own_f is None else f"f = {defence.own_f}"),
+        _small(_own(table, defence)),
         scope="row",
         class_="name",
         title=defence.what or None,

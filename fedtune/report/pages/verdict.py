@@ -57,19 +57,25 @@ def choose(tables: Sequence[Table]) -> str | None:
     """The label of the defence to use, over all tables.
 
     Only those with the fewest gaps are looked at: attacks against which some defence was
-    measured, and this one not. Of these the one that holds against most attacks, a backdoor being
-    held where the gain is kept and the trigger not obeyed; then the best worst case, in which a
-    cell counts as the lesser of the gain kept and 1 - the excess of its backdoor (0 where the run
-    broke off, less than anything where it diverged); then the lowest tax. The number of attacks
-    held comes first because one that nobody holds, as a backdoor in honest-looking data, would
-    else decide the worst case of all by noise.
+    measured, and this one not; and of these only those of the most seeds. Of what is left the one
+    that holds against most attacks, a backdoor being held where the gain is kept and the trigger
+    not obeyed; then the best worst case, in which a cell counts as the lesser of the gain kept and
+    1 - the excess of its backdoor (0 where the run broke off, less than anything where it
+    diverged); then the lowest tax. The number of attacks held comes first because one that nobody
+    holds, as a backdoor in honest-looking data, would else decide the worst case of all by noise.
     """
     shared = set.intersection(*({one.label for one in table.defences} for table in tables))
     order = [one.label for one in tables[0].defences if one.label in shared]
     known = [label for label in order if None not in _worst(tables, label)]
     if not known:
         return None
-    gaps = {label: sum(len(gaps_of(table, label)) for table in tables) for label in known}
+    gaps = {
+        label: (
+            sum(len(gaps_of(table, label)) for table in tables),
+            -min(_find(table, label).num_seeds for table in tables),
+        )
+        for label in known
+    }
     fewest = min(gaps.values())
 
     def merit(label: str) -> tuple[int, float, float]:

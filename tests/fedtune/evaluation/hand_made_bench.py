@@ -59,10 +59,11 @@ def line(cell, **facts):
     return told | facts
 
 
-def summary_of(change=lambda told: told):
-    cells = lay_out(BENCH)
+def summary_of(change=lambda told: told, **keys):
+    bench = BENCH.model_copy(update=keys)
+    cells = lay_out(bench)
     lines = [change(told) for cell in cells if (told := line(cell))]
-    told = summarise(BENCH, cells, [each for each in lines if each], command="fedtune bench x")
+    told = summarise(bench, cells, [each for each in lines if each], command="fedtune bench x")
     return told, told["tables"][0]
 
 

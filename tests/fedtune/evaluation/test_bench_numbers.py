@@ -66,6 +66,17 @@ def test_the_worst_attack_of_a_defence():
     assert c["worst"] is None
 
 
+def test_a_column_of_fewer_seeds_is_whole_with_these():
+    _, table = summary_of(fewer_seeds={"b": 1})
+    told = cell_of(table, "alie", "b")
+    assert told["retained"]["values"] == {"0": 0.75}
+    assert (told["seeds"]["missing"], told["message"]) == (0, "")
+    a, b, _ = table["defences"]
+    assert (a["num_seeds"], b["num_seeds"], b["tax_message"]) == (2, 1, "")
+    # paired: of alie on a, by seed 0 alone, 0.75 + 1
+    assert cell_of(table, "alie", "a")["behind_best"]["values"] == {"0": 1.75}
+
+
 def test_behind_the_best_is_paired_by_seed():
     _, table = summary_of()
     assert cell_of(table, "alie", "b")["behind_best"]["values"] == {"0": 0.0, "1": 0.0}

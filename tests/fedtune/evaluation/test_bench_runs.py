@@ -160,6 +160,7 @@ def test_a_part_is_not_written_over_the_whole_and_the_whole_is_over_a_part(tmp_p
         ("set={lora.r: 3}", "another set"),
         ("rounds.drawn.num_rounds=1", "another rounds"),
         ("f=2", "f = 3"),
+        ("fewer_seeds={krum: 1}", "seeds of krum"),
     ):
         words = ["attacks=[sign_flip]"] * (not override.startswith("attacks"))
         result = bench(tmp_path, *words, override, "--jobs", 1, "--out", out, expect=2)

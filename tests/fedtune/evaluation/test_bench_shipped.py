@@ -43,8 +43,9 @@ def test_every_shipped_bench_lays_out(name):
     refused = [(cell.defence, cell.fraction) for cell in cells if cell.state == "refused"]
     assert set(refused) == REFUSED[name]
     assert len(refused) == len(REFUSED[name]) * (1 + len(bench.attacks)) * len(bench.seeds)
-    columns = (1 + len(bench.attacks)) * len(bench.defences) + 2  # and the two references
-    assert len(cells) == columns * len(bench.fractions) * len(bench.seeds)
+    runs = sum(len(bench.seeds_of(defence)) for defence in bench.defences)
+    of_a_table = (1 + len(bench.attacks)) * runs + 2 * len(bench.seeds)  # the two references
+    assert len(cells) == of_a_table * len(bench.fractions)
 
 
 def test_the_bench_of_vectors_leaves_out_what_its_head_says_and_nothing_else():

@@ -60,6 +60,8 @@ def refusal(written, changes, *overrides):
         ({"fractions": [0.2, 0.2]}, "fractions: needs each once"),
         ({"fractions": [1.0]}, "less than 1"),
         ({"seeds": []}, "seeds"),
+        ({"fewer_seeds": {"kurm": 1}}, "fewer_seeds.kurm: no such defence; did you mean 'krum'"),
+        ({"fewer_seeds": {"krum": 0}}, "fewer_seeds.krum"),
         ({"set": {"federation.num_round": 2}}, "base: federation.num_round: unknown key"),
         ({"set": {"lora": {"rr": 2}}}, "base: lora.rr: unknown key"),
         ({"attacks": {"a": {"name": "allie"}}}, "attacks.a.name: no attack 'allie'; did you mean"),
@@ -142,6 +144,13 @@ def test_the_cells_and_their_order(written):
     assert krum.evaluation.every == 1
     assert krum.evaluation.per_client
     assert krum.train["learning_rate"] == 1e-3
+
+
+def test_a_column_may_take_fewer_seeds(written):
+    cells = lay_out(load_bench(written({"fewer_seeds": {"krum": 1}})))
+    assert len(cells) == 2 * (16 - 3)
+    assert {cell.seed for cell in cells if cell.defence == "krum"} == {0}
+    assert {cell.seed for cell in cells if cell.defence == "mean"} == {0, 1}
 
 
 def test_f_is_the_tables_unless_the_bench_or_the_column_says_it(written):

@@ -138,6 +138,16 @@ def test_a_narrow_screen_gets_what_each_defence_does_not_hold():
     assert "4 of 12" not in printed()
 
 
+def test_a_row_of_fewer_seeds_says_so():
+    fewer = copy.deepcopy(SUMMARY)
+    for defence in fewer["tables"][0]["defences"]:
+        defence["num_seeds"] = 1 if defence["label"] in {"good", "weak"} else 3
+    text = bench_markdown(fewer)
+    assert "| good (f=1, 1 of 3 seeds) |" in text
+    assert "| weak (1 of 3 seeds) |" in text
+    assert "| lost |" in text
+
+
 def test_the_head_says_f_and_the_references():
     for text in (" ".join(printed().split()), bench_markdown(SUMMARY)):
         assert "2 of 10 clients lie (20%); the rules assume f=3" in text

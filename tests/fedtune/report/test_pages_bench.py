@@ -93,6 +93,9 @@ def test_a_row_that_assumes_another_f_says_so():
     page = bench_page(made)
     heads = [row.all("th")[0].text for row in rows_of(page)]
     assert heads == ["strongf = 1", "gaps", "mean"]
+    made["tables"][0]["defences"][0]["num_seeds"] = 3
+    heads = [row.all("th")[0].text for row in rows_of(bench_page(made))]
+    assert sorted(heads) == ["gaps1 of 3 seeds", "mean", "strongf = 1, 1 of 3 seeds"]
     data = json.loads(outline(page).all("script", id="data")[0].text)
     assert {cell["where"] for cell in data["cells"] if "on strong" in cell["title"]} == {
         "2 of 10 clients lie; the server assumes f = 1"

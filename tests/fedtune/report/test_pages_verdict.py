@@ -25,6 +25,13 @@ def test_a_defence_with_gaps_is_not_recommended():
     assert choose([only]) == "strong"  # gaps holds more, 3 to 2, and one cell is not run
 
 
+def test_a_defence_of_fewer_seeds_is_not_recommended():
+    made = table({"a": [0.99] * 5, "b": [0.95] * 5}, {"a": 0.0, "b": 0.0})
+    assert choose(read_tables(summary(made))) == "a"
+    made["defences"][0]["num_seeds"], made["defences"][1]["num_seeds"] = 1, 3
+    assert choose(read_tables(summary(made))) == "b"
+
+
 def test_where_none_holds_and_where_only_the_choice_does_not():
     (only,) = read_tables(small())
     verdict = judge(only, "strong")
