@@ -10,8 +10,14 @@ from fedtune.recipe import Recipe
 
 def find_risks(recipe: Recipe) -> list[str]:
     """Notes on a recipe that is in order, a line each."""
+    looks = (_assumed_liars, _weights, _costs, _harmless, _steady_gain)
+    return [risk for look in looks for risk in look(recipe)]
+
+
+def _assumed_liars(recipe: Recipe) -> list[str]:
+    """Where f is less than the liars that may come, or none at all."""
     liars = recipe.attack.num_attackers if recipe.attack else 0
-    federation, f = recipe.federation, recipe.aggregator.f
+    federation, rule, f = recipe.federation, recipe.aggregator.name, recipe.aggregator.f
     risks = []
     if liars and federation.sample_size < federation.num_clients:
         chance = chance_of_more(liars, federation.num_clients, federation.sample_size, f)
@@ -22,14 +28,19 @@ def find_risks(recipe: Recipe) -> list[str]:
             )
     elif liars > f:
         risks.append(f"the rule assumes f={f} liars; the simulation has {liars}")
-    if f == 0 and recipe.aggregator.name == "mean":
+    if f == 0 and rule == "mean":
         risks.append("the mean withstands no liar at all; name a robust rule where one may come")
     elif f == 0:
         risks.append(
-            f"aggregator.f: {recipe.aggregator.name} at f=0 withstands no liar at all; raise f, "
-            f"for which it may need more clients"
+            f"aggregator.f: {rule} at f=0 withstands no liar at all; raise f, for which it may "
+            f"need more clients"
         )
-    risks += _weights(recipe)
+    return risks
+
+
+def _costs(recipe: Recipe) -> list[str]:
+    """What costs more than it looks, or is paid for and not used."""
+    risks = []
     if recipe.aggregator.combined_by == "dense":
         risks.append(
             "aggregator.combination: dense works on BA itself: a round costs n d_out d_in numbers "
@@ -47,17 +58,22 @@ def find_risks(recipe: Recipe) -> list[str]:
             "defence.momentum: the server keeps a row of the adapter's size for each client, in "
             "memory and in every checkpoint"
         )
-    risks += _harmless(recipe)
-    outer = recipe.outer
-    if outer.name == "nesterov":
-        momentum = 0.5 if outer.momentum is None else outer.momentum
-        gain = (0.7 if outer.lr is None else outer.lr) / (1 - momentum)
-        if gain > 2:
-            risks.append(
-                f"outer: the steady gain lr/(1-momentum) is {gain:.1f}: a poisoned aggregate ends "
-                f"up applied so many times; runs of few rounds want momentum <= 0.5"
-            )
     return risks
+
+
+def _steady_gain(recipe: Recipe) -> list[str]:
+    """How often the outer momentum applies what it was given."""
+    outer = recipe.outer
+    if outer.name != "nesterov":
+        return []
+    momentum = 0.5 if outer.momentum is None else outer.momentum
+    gain = (0.7 if outer.lr is None else outer.lr) / (1 - momentum)
+    if gain <= 2:
+        return []
+    return [
+        f"outer: the steady gain lr/(1-momentum) is {gain:.1f}: a poisoned aggregate ends up "
+        f"applied so many times; runs of few rounds want momentum <= 0.5"
+    ]
 
 
 def _weights(recipe: Recipe) -> list[str]:
