@@ -1,12 +1,9 @@
-"""What product geometry buys, and what it costs: the tables of docs/results/geometry.md.
+"""What product geometry costs, and whether momentum harms it: tables of docs/results/geometry.md.
 
     python benchmarks/geometry.py            # cost: a minute
-    python benchmarks/geometry.py --train    # the quickstart in both geometries: half an hour
     python benchmarks/geometry.py --momentum # outer optimizers on products: ten minutes
 
-Training: the quickstart's ten clients, of whom three send ALIE with z 1.5, or of
-whom nobody lies. Loss is held out, after eight rounds; retained is the share of the gain that the
-seven honest clients reach alone under the mean of factors.
+What it buys is measured by `fedtune bench bench_geometry`.
 """
 
 from __future__ import annotations
@@ -31,19 +28,6 @@ SIZES = {  # n, d_out = d_in, r
     "n=100, 2048 x 2048, r=8": (100, 2048, 8),
     "n=100, 4096 x 4096, r=16": (100, 4096, 16),
 }
-RULES = {
-    "mean, factors": "{name: mean}",
-    "mean, product": "{name: mean, geometry: product}",
-    "nnm + trimmed_mean, factors": "{name: trimmed_mean, f: 3, mixing: [nnm]}",
-    "nnm + trimmed_mean, product": "{name: trimmed_mean, f: 3, mixing: [nnm], geometry: product}",
-    "nnm + geometric_median, factors": "{name: geometric_median, f: 3, mixing: [nnm]}",
-    "nnm + geometric_median, product":
-        "{name: geometric_median, f: 3, mixing: [nnm], geometry: product}",
-}  # fmt: skip
-ATTACKS = {
-    "no liar": "null",
-    "3 x alie, z 1.5": "{name: alie, z: 1.5, num_attackers: 3}",
-}
 OUTER = {
     "fedavg": "{name: fedavg}",
     "nesterov, momentum 0.5": "{name: nesterov, lr: 0.7, momentum: 0.5}",
@@ -53,7 +37,6 @@ GEOMETRIES = {
     "factors": "{name: mean}",
     "product": "{name: mean, geometry: product}",
 }
-ORACLE = ("{name: mean}", "{name: silence, num_attackers: 3}")
 
 
 def seconds(calls: dict[str, Callable[[], object]], repeats: int = 5) -> dict[str, float]:
@@ -124,32 +107,6 @@ def print_cost() -> None:
     print(f"\nCPU time on one thread, {platform.machine()}, torch {torch.__version__}.\n")
 
 
-def print_training(root: Path, seeds: int) -> None:
-    """Held-out loss and retained gain, as Markdown."""
-    from defences import losses
-
-    cells: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    bases, oracles = [], []
-    for seed in range(seeds):
-        base, oracle = losses(root, *ORACLE, seed)
-        bases.append(base)
-        oracles.append(oracle)
-        for rule, aggregator in RULES.items():
-            for attack, section in ATTACKS.items():
-                _, loss = losses(root, aggregator, section, seed)
-                cells.setdefault((rule, attack), []).append((loss, (base - loss) / (base - oracle)))
-    print(f"base {statistics.mean(bases):.3f}, oracle {statistics.mean(oracles):.3f}; "
-          f"{seeds} seed(s)\n")  # fmt: skip
-    print("| rule | " + " | ".join(ATTACKS) + " |\n|---" + "|---" * len(ATTACKS) + "|")
-    for rule in RULES:
-        text = []
-        for attack in ATTACKS:
-            found = cells[rule, attack]
-            each = " ".join(f"{loss:.3f}" for loss, _ in found)
-            text.append(f"{each} ({statistics.mean(kept for _, kept in found):.0%})")
-        print(f"| {rule} | " + " | ".join(text) + " |")
-
-
 def print_momentum(root: Path) -> None:
     """Ten honest clients under the mean: loss by outer optimizer and geometry, and what is cut."""
     from fedtune.federation.engines import execute
@@ -178,14 +135,10 @@ def print_momentum(root: Path) -> None:
 def main() -> None:
     """Print what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--train", action="store_true")
     parser.add_argument("--momentum", action="store_true")
-    parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/geometry"))
     args = parser.parse_args()
-    if args.train:
-        print_training(args.out, args.seeds)
-    elif args.momentum:
+    if args.momentum:
         print_momentum(args.out)
     else:
         print_cost()
