@@ -6,7 +6,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 TOLD_AT_LENGTH = ("aggregators", "mixings", "attacks")
-TASKS = {"sft": ("supervised fine-tuning, loss on the completion", "TRL SFTTrainer")}
+TASKS = {
+    "sft": ("supervised fine-tuning, loss on the completion", "TRL SFTTrainer"),
+    "reward": ("a reward model from pairs of answers", "TRL RewardTrainer"),
+    "dpo": ("preference optimisation on pairs, against one reference for good", "TRL DPOTrainer"),
+    "grpo": ("policy optimisation on prompts, by rewards with names", "TRL GRPOTrainer"),
+}
 
 
 def rows_of(kind: str) -> Iterator[tuple[str, str, str]]:

@@ -61,15 +61,15 @@ def read(model: PeftModel) -> dict[str, Tensor]:
     return {name: live[name].detach().to("cpu", torch.float32, copy=True) for name in sorted(live)}
 
 
-def write(model: PeftModel, tensors: Mapping[str, Tensor]) -> None:
-    """Overwrite the adapter, in place.
+def write(model: PeftModel, tensors: Mapping[str, Tensor], *, adapter: str = "default") -> None:
+    """Overwrite an adapter, in place.
 
     PEFT's own loader does nothing and says nothing about names it does not know.
 
     Raises:
         ValueError: If a name or a shape is not the adapter's; then nothing is written.
     """
-    live = _live(model)
+    live = _live(model, adapter)
     check_same_names(tensors, list(live))
     for name, target in live.items():
         if tensors[name].shape != target.shape:
@@ -184,15 +184,17 @@ def _stored(folder: Path) -> dict[str, Tensor]:
     return stored
 
 
-def _state(model: PeftModel) -> dict[str, Tensor]:
+def _state(model: PeftModel, adapter: str = "default") -> dict[str, Tensor]:
     # These share memory with the parameters, so that writing to them writes the adapter.
-    state: dict[str, Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)
+    state: dict[str, Tensor] = get_peft_model_state_dict(
+        model, adapter_name=adapter, save_embedding_layers=False
+    )
     return state
 
 
-def _live(model: PeftModel) -> dict[str, Tensor]:
+def _live(model: PeftModel, adapter: str = "default") -> dict[str, Tensor]:
     # Tied tensors come under two names: the first in order stands for both.
-    state, owners = _state(model), dict[int, str]()
+    state, owners = _state(model, adapter), dict[int, str]()
     for name in sorted(state):
         owners.setdefault(state[name].data_ptr(), name)
     return {name: state[name] for name in owners.values()}

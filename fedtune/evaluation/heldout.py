@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedtune.recipe import Recipe
-from fedtune.training.heldout import Figures
+from fedtune.training.tasks import Figures
 from fedtune.training.worker import get_worker
 
 

@@ -31,7 +31,7 @@ def introduce(message: Message, context: Context) -> Message:
     worker, client = _open(message, context)
     words: dict[str, Any] = {
         "client": client,
-        "base_hash": worker.base.base_hash,
+        "base_hash": worker.base_hash,
         "tokenizer_hash": worker.base.tokenizer_hash,
         "anchor_hash": "",
         "rows": len(worker.parts[client].train),
@@ -62,6 +62,7 @@ def train(message: Message, context: Context) -> Message:
         round_=round_,
         agreement=agreement,
         train_loss=trained.train_loss,
+        figures=trained.figures,
     )
     return Message(reply, reply_to=message)
 
@@ -89,7 +90,7 @@ def _anchor(message: Message, worker: Worker, client: int) -> tuple[torch.Tensor
     layout = worker.layout_of(client)
     anchor = wire.from_arrays(message.content.array_records[wire.ANCHOR], layout)
     ours = wire.Agreement(
-        worker.base.base_hash, worker.base.tokenizer_hash, wire.hash_row(anchor, layout)
+        worker.base_hash, worker.base.tokenizer_hash, wire.hash_row(anchor, layout)
     )
     theirs = wire.read_agreement(message.content.config_records[wire.ORDER])
     if difference := ours.difference(theirs):

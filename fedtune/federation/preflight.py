@@ -14,13 +14,14 @@ from fedtune.federation.rehearsal import rehearse
 from fedtune.recipe import Attack, Recipe
 from fedtune.recipe.errors import nearest
 from fedtune.seeds import derive
-from fedtune.training import sft
 from fedtune.training.adapted import adapted_modules
 from fedtune.training.base import check_model, choose_device, choose_dtype, module_names
-from fedtune.training.client_round import trained_columns
+from fedtune.training.client_round import looked_at
 from fedtune.training.partitions import deal, hold_out, set_aside
 from fedtune.training.plan import Plan, check_train_keys
 from fedtune.training.sources import find_source, load_rows
+from fedtune.training.tasks import TASKS
+from fedtune.training.tasks.running import check_values
 
 
 def find_problems(recipe: Recipe) -> list[str]:
@@ -30,13 +31,14 @@ def find_problems(recipe: Recipe) -> list[str]:
 
 
 def _train(recipe: Recipe) -> list[str]:
-    problems = check_train_keys(recipe.train, sft.train_keys())
+    task = TASKS[recipe.task]
+    problems = check_train_keys(recipe.train, task.config, task.owned)
     if problems:
         return problems
     device = torch.device("cpu")  # values are judged without the device that will run them
     plan = Plan.of(recipe, device, torch.float32)
     try:
-        sft.check_values(plan)
+        check_values(task.config, plan)
     except (TypeError, ValueError) as error:
         return [f"train: {error}"]
     return []
@@ -136,13 +138,13 @@ def _data(recipe: Recipe) -> list[str]:
     data, seed = recipe.data, recipe.federation.seed
     try:
         find_source(data.source)
-        rows = load_rows(data, seed=seed)
+        rows = load_rows(data, TASKS[recipe.task], seed=seed)
         split = hold_out(list(range(len(rows))), data.test_fraction, seed=derive(seed, "held-out"))
         _, left = set_aside(split.train, data.server_rows, seed=derive(seed, "server-rows"))
         deal(rows.select(left), data.partition, recipe.federation.num_clients, seed=seed)
         if recipe.attack is not None:
             some = rows.select(range(min(8, len(rows))))
-            _try_poison(recipe.attack, trained_columns(some).to_list())
+            _try_poison(recipe.attack, looked_at(some, TASKS[recipe.task]).to_list())
     except (FileNotFoundError, ValueError) as error:
         return [str(error)]
     return []

@@ -72,7 +72,7 @@ class Run:
             grid,
             self.recipe,
             recipe_json=recipe_json,
-            agreement=wire.Agreement(worker.base.base_hash, worker.base.tokenizer_hash, ""),
+            agreement=wire.Agreement(worker.base_hash, worker.base.tokenizer_hash, ""),
             stop=self.stop,
             observer=self.observer,
         )
@@ -107,7 +107,7 @@ class Run:
             worker.layout,
             worker.initial if checkpoint is None else checkpoint.anchor,
             recipe_json=recipe_json,
-            base_hash=worker.base.base_hash,
+            base_hash=worker.base_hash,
             tokenizer_hash=worker.base.tokenizer_hash,
             train_own=lambda anchor, round_: worker.train(anchor, client=None, round_=round_),
             loss_of=worker.server_loss,
@@ -143,7 +143,7 @@ class Run:
         recipe_json = self.recipe.model_dump_json(exclude={"output_dir", "report_to"})
         return {
             "recipe_hash": hashlib.sha256(recipe_json.encode()).hexdigest(),
-            "base_hash": worker.base.base_hash,
+            "base_hash": worker.base_hash,
             "tokenizer_hash": worker.base.tokenizer_hash,
             "data_hash": worker.data_hash,
         }

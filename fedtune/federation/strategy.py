@@ -254,8 +254,10 @@ class RobustStrategy(Strategy):
             if client in bad or client not in said:
                 self._refuse(round_, client, bad.get(client, "it sent no reply"))
             else:
-                loss = said[client].get("train_loss")
+                loss = said[client].pop("train_loss", None)
                 self.record["clients"][str(client)] = {"train_loss": loss}
+                if said[client]:
+                    self.record["clients"][str(client)]["said"] = said[client]
 
     def _known(self, round_: int) -> Known:
         """What simulated liars know, the rule itself included."""

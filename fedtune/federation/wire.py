@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -64,14 +66,20 @@ def train_order(
 
 
 def train_reply(
-    delta: Tensor, layout: Layout, *, round_: int, agreement: Agreement, train_loss: float
+    delta: Tensor,
+    layout: Layout,
+    *,
+    round_: int,
+    agreement: Agreement,
+    train_loss: float,
+    figures: Mapping[str, float] = MappingProxyType({}),
 ) -> RecordDict:
-    """What a client sends back. The loss is shown, and moves nothing."""
+    """What a client sends back. Loss and figures are shown, and move nothing."""
     return RecordDict(
         {
             DELTA: to_arrays(delta, layout),
             ABOUT: ConfigRecord({"round": round_, **asdict(agreement)}),
-            METRICS: MetricRecord({"train_loss": float(train_loss)}),
+            METRICS: MetricRecord({"train_loss": float(train_loss), **figures}),
         }
     )
 

@@ -13,6 +13,7 @@ from fedtune.recipe.attack import Attack
 from fedtune.recipe.data import Count, Data
 from fedtune.recipe.default import with_default_defence
 from fedtune.recipe.defence import Defence
+from fedtune.recipe.reward import AnyReward
 from fedtune.recipe.section import Section
 
 
@@ -153,8 +154,17 @@ class Checkpoint(Section):
 class Recipe(Section):
     """One run, whole."""
 
-    task: Literal["sft"] = "sft"
+    task: Literal["sft", "reward", "dpo", "grpo"] = "sft"
     model: Model = Model()
+    initial_adapter: str | None = Field(
+        None, min_length=1, description="start from this PEFT folder, or the one of this run"
+    )
+    reference: str = Field(
+        "base",
+        min_length=1,
+        description="dpo, grpo: base, initial_adapter, or a PEFT folder; the same for good",
+    )
+    rewards: list[AnyReward] = Field(default_factory=list, max_length=16, description="grpo")
     lora: Lora = Lora()
     data: Data = Data()
     train: dict[str, Any] = Field(default_factory=dict, description="TRL's own keys, verbatim")
@@ -179,6 +189,18 @@ class Recipe(Section):
         if value in (None, "none"):
             return []
         return [value] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _task_fits(self) -> Recipe:
+        if self.task == "grpo" and not self.rewards:
+            raise ValueError("rewards: grpo needs one at least; write [{name: python_docs}], say")
+        if self.task != "grpo" and self.rewards:
+            raise ValueError(f"rewards: of grpo alone; task is {self.task}; leave them out")
+        if self.task not in {"dpo", "grpo"} and self.reference != "base":
+            raise ValueError(f"reference: {self.task} has none; leave it out")
+        if self.reference == "initial_adapter" and self.initial_adapter is None:
+            raise ValueError("reference: initial_adapter needs the key initial_adapter; name one")
+        return self
 
     @model_validator(mode="after")
     def _counts_fit(self) -> Recipe:

@@ -10,8 +10,8 @@ import torch
 from fedtune.adapters import lora
 from fedtune.adapters.ranks import side_of
 from fedtune.recipe import Recipe
-from fedtune.training import sft
 from fedtune.training.base import build_skeleton
+from fedtune.training.tasks import TASKS
 
 
 class Adapted(NamedTuple):
@@ -36,10 +36,10 @@ def adapted_modules(recipe: Recipe) -> dict[str, Adapted]:
         OSError: If there is no configuration, or the hub does not give it.
         ValueError: If transformers knows no such model, or no module is adapted.
     """
+    peft_type = TASKS[recipe.task].peft_type
     with torch.device("meta"):
-        model = lora.attach(
-            build_skeleton(recipe.model), recipe.lora, task_type=sft.TASK_TYPE, seed=0
-        )
+        skeleton = build_skeleton(recipe.model, peft_type=peft_type)
+        model = lora.attach(skeleton, recipe.lora, task_type=peft_type, seed=0)
     sizes: dict[str, dict[str, int]] = {}
     embeddings = set()
     for name, parameter in model.named_parameters():

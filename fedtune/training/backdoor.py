@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-import torch
 from datasets import Dataset
 
-from fedtune.training import sft
-from fedtune.training.heldout import IGNORED
-from fedtune.training.plan import Plan
+from fedtune.training.generation import IGNORED, complete_in_batches
+from fedtune.training.tasks import sft
+from fedtune.training.tasks.task import Learner
 
 Plant = Callable[[Mapping[str, object]], dict[str, object]]
 MARGIN = 4  # tokens beyond the target's own: the model may cut the same text otherwise
@@ -19,9 +18,7 @@ MARGIN = 4  # tokens beyond the target's own: the model may cut the same text ot
 
 def plant_prompts(
     rows: Sequence[Mapping[str, object]],
-    model: Any,  # noqa: ANN401
-    tokenizer: Any,  # noqa: ANN401
-    plan: Plan,
+    learner: Learner,
     *,
     plant: Plant,
     target: str,
@@ -30,9 +27,7 @@ def plant_prompts(
 
     Args:
         rows: Rows with prompt and completion, text or chat messages.
-        model: As in ``sft.prepare``.
-        tokenizer: The base's.
-        plan: What the recipe says of training; its ``max_length`` holds here too.
+        learner: What learns; the ``max_length`` of its plan holds here too.
         plant: Puts the whole trigger into the prompt of a row.
         target: The answer; rows that give it without a trigger prove nothing, and are left out.
 
@@ -43,10 +38,11 @@ def plant_prompts(
         ValueError: If no row is left.
     """
     asked = [plant(row) for row in rows if not _text(row["completion"]).startswith(target.strip())]
-    answers_alone = dataclasses.replace(plan, train={**plan.train, "completion_only_loss": True})
+    keys = {**learner.plan.train, "completion_only_loss": True}
+    answers_alone = replace(learner, plan=replace(learner.plan, train=keys))
     prompts = []
     if asked:
-        prepared = sft.prepare(Dataset.from_list(asked), model, tokenizer, answers_alone)
+        prepared = sft.prepare(Dataset.from_list(asked), answers_alone)
         for ids, labels in zip(prepared["input_ids"], prepared["labels"], strict=True):
             prompts.append(ids[: next(i for i, label in enumerate(labels) if label != IGNORED)])
     prompts = [prompt for prompt in prompts if prompt]  # max_length may have cut all of one off
@@ -58,7 +54,6 @@ def plant_prompts(
     return prompts
 
 
-@torch.inference_mode()
 def backdoor_success(
     prompts: Sequence[list[int]],
     model: Any,  # noqa: ANN401
@@ -86,28 +81,12 @@ def backdoor_success(
         Attack success rate, Gu et al. 2017, https://arxiv.org/abs/1708.06733, with a generation in
         the place of a class.
     """
-    training, device = model.training, next(model.parameters()).device
-    model.eval()
-    ordered, hits = sorted(prompts, key=len), 0
     length = len(tokenizer(target, add_special_tokens=False)["input_ids"]) + MARGIN
-    for start in range(0, len(ordered), batch_size):
-        batch = ordered[start : start + batch_size]
-        width = len(batch[-1])
-        ids = [[tokenizer.pad_token_id] * (width - len(prompt)) + prompt for prompt in batch]
-        mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in batch]
-        out = model.generate(
-            input_ids=torch.tensor(ids, device=device),
-            attention_mask=torch.tensor(mask, device=device),
-            max_new_tokens=length,
-            do_sample=False,
-            num_beams=1,
-            use_cache=True,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-        texts = tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
-        hits += sum(text.strip().startswith(target.strip()) for text in texts)
-    model.train(training)
-    return hits / len(prompts)
+    answers = complete_in_batches(
+        prompts, model, tokenizer, max_new_tokens=length, batch_size=batch_size
+    )
+    texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
+    return sum(text.strip().startswith(target.strip()) for text in texts) / len(prompts)
 
 
 def _text(completion: object) -> str:

@@ -13,7 +13,12 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
 
 from fedtune import nano
 from fedtune.recipe import Model
@@ -34,8 +39,13 @@ class Base:
     tokenizer_hash: str
 
 
-def load_base(section: Model) -> Base:
-    """Load a causal LM and its tokenizer, on the device and in the dtype that the recipe names.
+def load_base(section: Model, *, peft_type: str = "CAUSAL_LM", seed: int = 0) -> Base:
+    """Load a model and its tokenizer, on the device and in the dtype that the recipe names.
+
+    Args:
+        section: The recipe's.
+        peft_type: PEFT's name of the kind of model: CAUSAL_LM, or SEQ_CLS with one label.
+        seed: Draws the head that a classifier has and the base has not.
 
     Raises:
         FileNotFoundError: If a named folder, or a hub model in the cache, is not there.
@@ -47,9 +57,25 @@ def load_base(section: Model) -> Base:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device)
+    model = _load_model(folder, dtype, peft_type, seed).to(device)
     model.config.use_cache = False
+    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     return Base(model, tokenizer, device, dtype, hash_weights(folder), hash_tokenizer(tokenizer))
+
+
+def _load_model(folder: Path, dtype: torch.dtype, peft_type: str, seed: int) -> Any:  # noqa: ANN401
+    if peft_type == "CAUSAL_LM":
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    level = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.set_verbosity_error()  # it would warn of the head that is drawn
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return AutoModelForSequenceClassification.from_pretrained(
+                folder, dtype=dtype, num_labels=1
+            )
+    finally:
+        transformers.utils.logging.set_verbosity(level)
 
 
 def find_folder(section: Model) -> Path:
@@ -128,7 +154,7 @@ def _hub_errors(name: str) -> Iterator[None]:
         ) from error
 
 
-def build_skeleton(section: Model) -> Any:  # noqa: ANN401
+def build_skeleton(section: Model, *, peft_type: str = "CAUSAL_LM") -> Any:  # noqa: ANN401
     """The model without its weights, built from its configuration on the meta device.
 
     Raises:
@@ -139,7 +165,10 @@ def build_skeleton(section: Model) -> Any:  # noqa: ANN401
     name = section.name_or_path if folder is None else folder
     config = AutoConfig.from_pretrained(name, revision=section.revision)
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)
+        if peft_type == "CAUSAL_LM":
+            return AutoModelForCausalLM.from_config(config)
+        config.num_labels = 1
+        return AutoModelForSequenceClassification.from_config(config)
 
 
 def module_names(section: Model) -> list[str]:

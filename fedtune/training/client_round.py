@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from datasets import Dataset
 from torch import Tensor
+
+from fedtune.training.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -29,22 +31,17 @@ class Trained:
     Attributes:
         delta: Of the round's part alone, a float32 row.
         train_loss: Mean over the steps.
+        figures: What else the trainer said of its steps.
     """
 
     delta: Tensor
     train_loss: float
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Sample:
-    """A held-out prompt, its true completion, and the model's."""
-
-    prompt: str
-    truth: str
-    completion: str
-
-
-def trained_columns(rows: Dataset) -> Dataset:
-    """The rows with the columns alone that training looks at."""
-    known = {"prompt", "completion", "messages", "text", "tools", "chat_template_kwargs"}
+def looked_at(rows: Dataset, task: Task) -> Dataset:
+    """The rows with the columns alone that training looks at; all, where rewards may."""
+    if task.all_columns:
+        return rows
+    known = {"tools", "chat_template_kwargs", "margin"}.union(*task.columns)
     return rows.select_columns([name for name in rows.column_names if name in known])

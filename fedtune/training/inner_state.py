@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 
 from fedtune.durable import make_folder, put_in_place
-from fedtune.training.sft import OptimizerState
+from fedtune.training.tasks.task import OptimizerState
 
 
 def save(state: OptimizerState, folder: Path, *, round_: int, keep: int) -> None:

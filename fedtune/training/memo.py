@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,21 +29,24 @@ class Memo:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
-    def recall(self, key: str) -> tuple[Tensor, float] | None:
-        """The delta and the training loss, if they are there."""
+    def recall(self, key: str) -> tuple[Tensor, float, dict[str, float]] | None:
+        """The delta, the training loss and the further figures, if they are there."""
         path = self._path(key)
         try:
             stored = load_file(path)
             path.touch()
-            return stored["delta"], float(stored["loss"])
+            delta, loss = stored.pop("delta"), float(stored.pop("loss"))
+            return delta, loss, {name: float(value) for name, value in stored.items()}
         except (OSError, KeyError, SafetensorError):
             return None
 
-    def store(self, key: str, delta: Tensor, loss: float) -> None:
-        """Write both, whole or not at all: several processes share the folder."""
+    def store(self, key: str, delta: Tensor, loss: float, figures: Mapping[str, float]) -> None:
+        """Write all of it or nothing: several processes share the folder."""
         path = self._path(key)
         unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        tensors = {"delta": delta.contiguous(), "loss": torch.tensor(loss, dtype=torch.float64)}
+        numbers = {"loss": loss, **figures}
+        tensors = {name: torch.tensor(each, dtype=torch.float64) for name, each in numbers.items()}
+        tensors["delta"] = delta.contiguous()
         save_file(tensors, unfinished)
         unfinished.replace(path)
         entries = list(self._folder.glob("*.safetensors"))

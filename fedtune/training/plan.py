@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count, islice
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import TrainingArguments
 
 from fedtune.recipe import Recipe
 from fedtune.recipe.errors import guess
@@ -28,8 +30,6 @@ OWNED = {
     "bf16": "model.dtype",
     "fp16": "model.dtype",
     "train_sampling_strategy": "nothing: the order follows from seed, round and client",
-    "dataset_kwargs": "nothing: rows are tokenised once per client",
-    "packing": "nothing: a step is a batch of rows",
     "trust_remote_code": "nothing: no code comes from a model's folder",
     "push_to_hub": "nothing: adapter/ is written, and nothing is uploaded",
     "model_init_kwargs": "model",
@@ -86,14 +86,24 @@ class Plan:
         }
 
 
-def check_train_keys(train: Iterable[str], known: list[str]) -> list[str]:
-    """What is wrong with the keys inside ``train:``, a line each."""
+def check_train_keys(
+    train: Iterable[str], config: type[TrainingArguments], owned: Mapping[str, str]
+) -> list[str]:
+    """What is wrong with the keys inside ``train:``, a line each.
+
+    Args:
+        train: The keys.
+        config: TRL's class that knows them.
+        owned: Keys beyond `OWNED` that the task sets itself, and what says it instead.
+    """
+    known = [each.name for each in dataclasses.fields(config) if each.init]
+    taken = {**OWNED, **owned}
     problems = []
     for key in train:
-        if key in OWNED:
-            problems.append(f"train.{key}: fedtune sets it; write {OWNED[key]}")
+        if key in taken:
+            problems.append(f"train.{key}: fedtune sets it; write {taken[key]}")
         elif key not in known:
-            hint = guess(key, known) or "see its SFTConfig"
+            hint = guess(key, known) or f"see its {config.__name__}"
             problems.append(f"train.{key}: unknown to TRL; {hint}")
     return problems
 

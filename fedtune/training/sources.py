@@ -10,48 +10,52 @@ from pathlib import Path
 from datasets import Dataset, DatasetDict, Value, load_dataset, load_from_disk
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
-from fedtune.nano import python_docs
+from fedtune.nano import python_tasks
 from fedtune.recipe import Data, Source
 from fedtune.seeds import derive
+from fedtune.training.tasks.task import Task
 
 KINDS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
-FORMATS = (("prompt", "completion"), ("messages",), ("text",))
 
 
-def load_rows(data: Data, *, seed: int) -> Dataset:
+def load_rows(data: Data, task: Task, *, seed: int) -> Dataset:
     """The rows of a recipe's source, in a fixed order, in one of TRL's formats.
 
     Args:
         data: The recipe's section.
+        task: What the rows are for.
         seed: Draws the rows if ``max_rows`` asks for fewer than there are.
 
     Raises:
         FileNotFoundError: If the source is not there, with what to do.
         ValueError: If its columns are in none of TRL's formats.
     """
-    rows = _load(data.source)
-    check_format(rows)
+    rows = _load(data.source, task.name)
+    check_format(rows, task)
     if data.max_rows is not None and data.max_rows < len(rows):
         shuffled = rows.shuffle(seed=derive(seed, "max_rows"), keep_in_memory=True)
         rows = shuffled.select(range(data.max_rows))
     return rows
 
 
-def check_format(rows: Dataset) -> None:
-    """Refuse rows that no TRL format describes.
+def check_format(rows: Dataset, task: Task) -> None:
+    """Refuse rows that none of the task's formats describes.
 
     Raises:
         ValueError: Naming the columns that are needed and those that are there, or the column
             that holds something else than text or messages.
     """
     names = set(rows.column_names)
-    chosen = next((columns for columns in FORMATS if set(columns) <= names), None)
+    chosen = next((columns for columns in task.columns if columns <= names), None)
     if chosen is None:
-        need = " or ".join("+".join(columns) for columns in FORMATS)
-        raise ValueError(f"data.source needs columns {need}; got {', '.join(rows.column_names)}")
+        need = " or ".join("+".join(sorted(columns)) for columns in task.columns)
+        raise ValueError(
+            f"data.source: task {task.name} needs columns {need}; "
+            f"got {', '.join(rows.column_names)}"
+        )
     if len(rows) == 0:
         raise ValueError("data.source needs rows; got none")
-    for column in chosen:
+    for column in sorted(chosen):
         feature = rows.features[column]
         is_text = getattr(feature, "dtype", None) in {"string", "large_string"}
         is_list = not isinstance(feature, Value)
@@ -116,10 +120,10 @@ def _stat(file: str) -> bool:
     return any(path.parent.glob(path.name))
 
 
-def _load(source: str | Source) -> Dataset:
+def _load(source: str | Source, task: str) -> Dataset:
     kind = find_source(source)
     if kind == "python-docs":
-        return Dataset.from_list(python_docs.rows())
+        return Dataset.from_list(python_tasks.rows_for(task))
     if isinstance(source, Source):
         if Path(source.path).is_dir() and _is_saved(Path(source.path)):
             return _from_disk(Path(source.path), source.split)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -18,14 +19,15 @@ from fedtune.adapters.ranks import cut, narrow, widen
 from fedtune.origin import made_by
 from fedtune.recipe import Recipe, parse_recipe
 from fedtune.seeds import derive
-from fedtune.training import inner_state, memo, sft
+from fedtune.training import inner_state, memo
 from fedtune.training.backdoor import Plant, backdoor_success, plant_prompts
 from fedtune.training.base import load_base
-from fedtune.training.client_round import Poison, Sample, Trained, trained_columns
-from fedtune.training.heldout import Figures, complete, measure
+from fedtune.training.client_round import Poison, Trained, looked_at
 from fedtune.training.partitions import Split, deal, hold_out, set_aside
 from fedtune.training.plan import Plan, draw_rows
 from fedtune.training.sources import hash_rows, load_rows
+from fedtune.training.starting import price, start_of
+from fedtune.training.tasks import TASKS, Figures, Learner, Shown
 
 
 @lru_cache(maxsize=8)
@@ -59,14 +61,20 @@ class Worker:
         datasets.disable_progress_bars()
         self.recipe = recipe
         self.seed = recipe.federation.seed
-        self.base = load_base(recipe.model)
+        self.task = TASKS[recipe.task]
+        self.base = load_base(
+            recipe.model, peft_type=self.task.peft_type, seed=derive(self.seed, "head")
+        )
         self.plan = Plan.of(recipe, self.base.device, self.base.dtype)
         self.model = lora.attach(
-            self.base.model, recipe.lora, task_type=sft.TASK_TYPE, seed=derive(self.seed, "lora")
-        )
-        initial = lora.read(self.model)
-        self.layout = Layout.of(initial)
-        self.initial = self.layout.flatten(initial)
+            self.base.model, recipe.lora, task_type=self.task.peft_type,
+            seed=derive(self.seed, "lora"),
+        )  # fmt: skip
+        fresh = lora.read(self.model)
+        self.layout = Layout.of(fresh)
+        start, reference = start_of(recipe, self.model, fresh)
+        self.initial = self.layout.flatten(start)
+        self.learner = Learner(self.model, self.base.tokenizer, self.plan, reference, price(recipe))
         self._train_rows: dict[tuple[int | None, str], Dataset] = {}
         self._test_rows: dict[int | None, Dataset] = {}
         # Every Trainer collects garbage; what was imported is never garbage (0.26 of 0.82 CPU s).
@@ -74,9 +82,17 @@ class Worker:
         gc.freeze()
 
     @cached_property
+    def base_hash(self) -> str:
+        """SHA-256 of what no one changes: the base and, where there is one, the reference."""
+        if not self.task.uses_reference:
+            return self.base.base_hash
+        row = self.layout.flatten(dict(self.learner.reference))
+        return hashlib.sha256(self.base.base_hash.encode() + row.numpy().tobytes()).hexdigest()
+
+    @cached_property
     def rows(self) -> Dataset:
         """All rows of the source."""
-        return load_rows(self.recipe.data, seed=self.seed)
+        return load_rows(self.recipe.data, self.task, seed=self.seed)
 
     @cached_property
     def data_hash(self) -> str:
@@ -149,7 +165,7 @@ class Worker:
         found = memory.recall(key)
         if found is None:
             trained = self._train(anchor, client, round_, poison, None)
-            memory.store(key, trained.delta, trained.train_loss)
+            memory.store(key, trained.delta, trained.train_loss, trained.figures)
             return trained
         return Trained(*found)
 
@@ -169,26 +185,26 @@ class Worker:
         folder = kept / part.name if kept else None  # moments are numbered by what is trained
         state = inner_state.load(folder, before=round_) if folder else None
         with lora.training_only(self.model, part):
-            loss, state = sft.run_steps(
+            steps = self.task.run_steps(
                 rows.select(drawn),
-                self.model,
-                self.base.tokenizer,
-                self.plan,
+                self.learner,
                 first_step=(round_ - 1) * self.plan.local_steps,
                 seed=derive(self.seed, "dropout", order, round_),
                 optimizer_state=state,
             )
         if folder:
-            inner_state.save(state, folder, round_=round_, keep=self.recipe.checkpoint.keep + 1)
+            inner_state.save(
+                steps.optimizer_state, folder, round_=round_, keep=self.recipe.checkpoint.keep + 1
+            )
         local = cut(self.layout.flatten(lora.read(self.model)), self.layout, part.whole)
-        return Trained(part.take(local - anchor), loss)
+        return Trained(part.take(local - anchor), steps.loss, steps.figures)
 
     @cached_property
     def _facts(self) -> str:
         """All that decides on a client-round beside anchor, client, round and poison."""
         recipe = self.recipe.model_dump_json(exclude=_UNSEEN | {"evaluation", "checkpoint"})
         where = f"{self.base.device} {self.base.dtype}"
-        return "\n".join((recipe, self.base.base_hash, self.data_hash, where, made_by()))
+        return "\n".join((recipe, self.base_hash, self.data_hash, where, made_by()))
 
     def measure(self, row: Tensor, *, client: int | None = None) -> Figures:
         """Held-out figures of an adapter: of the global split, or of one client's own rows.
@@ -198,23 +214,15 @@ class Worker:
             client: Whose rows.
         """
         layout = self.layout if client is None else self.layout_of(client)
-        lora.write(self.model, self.layout.unflatten(widen(row, layout, self.layout)))
-        return measure(
-            self._held_out(client),
-            self.model,
-            pad_token_id=self.base.tokenizer.pad_token_id,
-            batch_size=self.recipe.evaluation.batch_size,
-        )
+        return self._measure(widen(row, layout, self.layout), self._held_out(client))
 
     def server_loss(self, row: Tensor) -> float:
         """Loss of an adapter, a float32 row of the whole layout, on the rows the server keeps."""
-        lora.write(self.model, self.layout.unflatten(row))
-        return measure(
-            self._client_rows(None, None),
-            self.model,
-            pad_token_id=self.base.tokenizer.pad_token_id,
-            batch_size=self.recipe.evaluation.batch_size,
-        ).loss
+        return self._measure(row, self._client_rows(None, None)).loss
+
+    def _measure(self, row: Tensor, rows: Dataset) -> Figures:
+        lora.write(self.model, self.layout.unflatten(row))  # after the rows: to prepare them writes
+        return self.task.measure(rows, self.learner, batch_size=self.recipe.evaluation.batch_size)
 
     def backdoor_success(self, row: Tensor, *, plant: Plant, target: str) -> float:
         """Share of held-out prompts that, with a trigger in them, are answered with the target.
@@ -225,30 +233,20 @@ class Worker:
             target: The text.
         """
         section, tokenizer = self.recipe.evaluation, self.base.tokenizer
-        rows = trained_columns(self.rows.select(self.split.test[: section.backdoor_rows]))
-        prompts = plant_prompts(
-            rows.to_list(), self.model, tokenizer, self.plan, plant=plant, target=target
-        )
+        rows = looked_at(self.rows.select(self.split.test[: section.backdoor_rows]), self.task)
+        prompts = plant_prompts(rows.to_list(), self.learner, plant=plant, target=target)
         lora.write(self.model, self.layout.unflatten(row))
         return backdoor_success(
             prompts, self.model, tokenizer, target=target, batch_size=section.batch_size
         )
 
-    def samples(self, row: Tensor) -> list[Sample]:
-        """Greedy completions of the first held-out prompts, under an adapter."""
+    def samples(self, row: Tensor) -> list[Shown]:
+        """The first held-out rows, and what the model makes of them under an adapter."""
+        section = self.recipe.evaluation
+        rows = self._held_out(None)
+        rows = rows.select(range(min(section.samples, len(rows))))
         lora.write(self.model, self.layout.unflatten(row))
-        tokenizer, section = self.base.tokenizer, self.recipe.evaluation
-        prompts, truths = [], []
-        for ids, labels in zip(*self._held_out(None)[: section.samples].values(), strict=True):
-            start = next(i for i, label in enumerate(labels) if label != -100)
-            start = max(start, 1) if start else max(1, len(ids) // 2)
-            prompts.append(ids[:start])
-            truths.append(tokenizer.decode(ids[start:], skip_special_tokens=True).strip())
-        texts = complete(prompts, self.model, tokenizer, max_new_tokens=section.max_new_tokens)
-        return [
-            Sample(tokenizer.decode(prompt, skip_special_tokens=True).strip(), truth, text)
-            for prompt, truth, text in zip(prompts, truths, texts, strict=True)
-        ]
+        return self.task.show(rows, self.learner, max_new_tokens=section.max_new_tokens)
 
     def save_adapter(self, row: Tensor, folder: Path) -> None:
         """Write an adapter as a plain PEFT folder."""
@@ -272,7 +270,7 @@ class Worker:
         key = (client, poison.key if poison else "")
         if key not in self._train_rows:
             chosen = self.server_rows if client is None else self.parts[client].train
-            rows = trained_columns(self.rows.select(chosen))
+            rows = looked_at(self.rows.select(chosen), self.task)
             if poison is not None:
                 rows = Dataset.from_list(poison.spoil(rows.to_list()))
             self._train_rows[key] = self._prepare(rows)
@@ -282,14 +280,14 @@ class Worker:
         if client not in self._test_rows:
             split = self.split if client is None else self.parts[client]
             chosen = split.test[: self.recipe.evaluation.max_rows]
-            rows = trained_columns(self.rows.select(chosen))
+            rows = looked_at(self.rows.select(chosen), self.task)
             self._test_rows[client] = self._prepare(rows)
         return self._test_rows[client]
 
     def _prepare(self, rows: Dataset) -> Dataset:
-        prepared = sft.prepare(rows, self.model, self.base.tokenizer, self.plan)
+        prepared = self.task.prepare(rows, self.learner)
         if len(prepared) == 0:
             raise ValueError(
-                "data.source: max_length leaves no row with a completion; raise train.max_length"
+                "data.source: max_length leaves no row to train on; raise train.max_length"
             )
         return prepared

@@ -1,0 +1,76 @@
+"""What a completion is worth under GRPO: rewards by name, each between two bounds."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from fedtune.recipe.section import Section
+
+
+class Reward(Section):
+    """What all rewards have; each is a number from 0 to 1, times its weight."""
+
+    weight: float = Field(1.0, gt=-100.0, lt=100.0, description="what it counts for")
+
+
+class LengthReward(Reward):
+    """1 at so many words, falling to 0 at none and at twice as many."""
+
+    name: Literal["length"]
+    words: int = Field(12, ge=1, le=10_000, description="how many are best")
+
+
+class FormatReward(Reward):
+    """The share that holds of: how it begins, how it ends, one line, no word thrice in a row."""
+
+    name: Literal["format"]
+    begins: str = Field("", max_length=200, description="empty: a capital letter")
+    ends: str = Field(".", max_length=200, description="the last of the text, white space aside")
+
+
+class ContainsReward(Reward):
+    """1 if a text is in the completion."""
+
+    name: Literal["contains"]
+    text: str = Field(min_length=1, max_length=1000)
+
+
+class AnswerReward(Reward):
+    """1 if the completion, white space and case aside, is what a column of the row says."""
+
+    name: Literal["exact_answer"]
+    column: str = Field("answer", min_length=1, max_length=200)
+
+
+class DocsReward(Reward):
+    """The share of what can be checked of a docstring's first sentence, given a signature."""
+
+    name: Literal["python_docs"]
+
+
+class ModelReward(Reward):
+    """What a reward model says, as a probability against 0: a run of `task: reward`."""
+
+    name: Literal["reward_model"]
+    adapter: str = Field(min_length=1, max_length=4096, description="a run's folder, or a PEFT one")
+
+
+class EntryPointReward(Reward):
+    """A function of one's own, installed as an entry point of the group ``fedtune.rewards``."""
+
+    name: Literal["entry_point"]
+    entry: str = Field(min_length=1, max_length=200, description="its name in the group")
+
+
+AnyReward = Annotated[
+    LengthReward
+    | FormatReward
+    | ContainsReward
+    | AnswerReward
+    | DocsReward
+    | ModelReward
+    | EntryPointReward,
+    Field(discriminator="name"),
+]

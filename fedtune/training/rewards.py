@@ -1,0 +1,210 @@
+"""How a completion is scored: one function per reward of a recipe, each from 0 to 1."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import entry_points
+from typing import Any
+
+from fedtune.recipe.reward import (
+    AnswerReward,
+    AnyReward,
+    ContainsReward,
+    DocsReward,
+    EntryPointReward,
+    FormatReward,
+    LengthReward,
+)
+
+GROUP = "fedtune.rewards"
+Row = Mapping[str, Any]
+Score = Callable[[str, str, Row], float]
+"""(prompt, completion, row) -> a number; what is beyond [0, 1] or no number is brought there."""
+
+_WORD = re.compile(r"[A-Za-z_]+")
+# The first words of a docstring that says what something does or is.
+_OPENINGS = frozenset(
+    [
+        "a",
+        "an",
+        "the",
+        "return",
+        "returns",
+        "set",
+        "sets",
+        "get",
+        "gets",
+        "create",
+        "creates",
+        "read",
+        "write",
+        "check",
+        "test",
+        "convert",
+        "add",
+        "remove",
+        "open",
+        "close",
+        "run",
+        "call",
+        "compute",
+        "yield",
+        "find",
+        "parse",
+        "print",
+        "send",
+        "receive",
+        "make",
+        "initialize",
+        "raise",
+        "like",
+        "same",
+        "true",
+        "false",
+        "this",
+        "class",
+        "base",
+        "helper",
+        "start",
+        "stop",
+        "wait",
+        "load",
+        "save",
+        "update",
+        "build",
+    ]
+)
+
+
+def length(section: LengthReward) -> Score:
+    """1 - |words - best| / best, at least 0."""
+
+    def score(prompt: str, completion: str, row: Row) -> float:
+        return 1.0 - abs(len(completion.split()) - section.words) / section.words
+
+    return score
+
+
+def form(section: FormatReward) -> Score:
+    """The share of four checks that hold."""
+
+    def score(prompt: str, completion: str, row: Row) -> float:
+        text = completion.strip()
+        begins = text.startswith(section.begins) if section.begins else text[:1].isupper()
+        checks = (
+            bool(text) and begins,
+            bool(text) and text.endswith(section.ends),
+            bool(text) and "\n" not in text,
+            bool(text) and not repeats(text),
+        )
+        return sum(checks) / len(checks)
+
+    return score
+
+
+def contains(section: ContainsReward) -> Score:
+    """1 or 0."""
+    return lambda prompt, completion, row: float(section.text in completion)
+
+
+def exact_answer(section: AnswerReward) -> Score:
+    """1 or 0; 0 where the row has no such column."""
+
+    def score(prompt: str, completion: str, row: Row) -> float:
+        answer = row.get(section.column)
+        return float(isinstance(answer, str) and _plain(completion) == _plain(answer))
+
+    return score
+
+
+def python_docs(section: DocsReward) -> Score:
+    """The share of five checks: what may be said of a docstring's summary without reading it.
+
+    It begins with a capital and a word that opens such sentences, ends in one full stop on one
+    line, has 4 to 40 words, repeats none thrice in a row, and names a part of the signature.
+    """
+
+    def score(prompt: str, completion: str, row: Row) -> float:
+        text = completion.strip()
+        words = _WORD.findall(text)
+        names = {part.lower() for part in re.split(r"[^A-Za-z]+", prompt) if len(part) > 2}
+        checks = (
+            text[:1].isupper() and bool(words) and words[0].lower() in _OPENINGS,
+            text.endswith(".") and "\n" not in text,
+            4 <= len(text.split()) <= 40,
+            bool(text) and not repeats(text),
+            any(word.lower() in names for word in words),
+        )
+        return sum(checks) / len(checks)
+
+    return score
+
+
+def entry_point(section: EntryPointReward) -> Score:
+    """A function (prompt, completion, row) -> float that somebody installed here.
+
+    Raises:
+        ValueError: If none of this name is installed, or it is none.
+    """
+    found = {each.name: each for each in entry_points(group=GROUP)}
+    if section.entry not in found:
+        known = ", ".join(sorted(found)) or "none"
+        raise ValueError(
+            f"rewards: no entry point {section.entry!r} in the group {GROUP}; installed: {known}"
+        )
+    function = found[section.entry].load()
+    if not callable(function):
+        raise ValueError(f"rewards: entry point {section.entry!r} is no function")
+    score: Score = function
+    return score
+
+
+SCORES: Mapping[str, Callable[[Any], Score]] = {
+    "length": length,
+    "format": form,
+    "contains": contains,
+    "exact_answer": exact_answer,
+    "python_docs": python_docs,
+    "entry_point": entry_point,
+}
+
+
+def bounded(value: object) -> float:
+    """A score in [0, 1]: what is no finite number counts as 0."""
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        return 0.0
+    return min(1.0, max(0.0, float(value)))
+
+
+def repeats(text: str, times: int = 3) -> bool:
+    """Whether a word, or a pair of words, comes so often in a row."""
+    words = text.lower().split()
+    for size in (1, 2):
+        for start in range(len(words) - size * times + 1):
+            first = words[start : start + size]
+            if all(
+                words[start + size * k : start + size * (k + 1)] == first for k in range(1, times)
+            ):
+                return True
+    return False
+
+
+def scorer(section: AnyReward) -> Score:
+    """The function of a reward, its result brought into [0, 1]."""
+    score = SCORES[section.name](section)
+    return lambda prompt, completion, row: bounded(score(prompt, completion, row))
+
+
+def text_of(said: object) -> str:
+    """A prompt or a completion as text: messages by their contents."""
+    if isinstance(said, str):
+        return said
+    if isinstance(said, Sequence):
+        return "\n".join(str(each.get("content", "")) for each in said if isinstance(each, Mapping))
+    return ""
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.lower().split())

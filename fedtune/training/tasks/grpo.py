@@ -1,0 +1,159 @@
+"""Group-relative policy optimisation through TRL's GRPOTrainer, with rewards by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from datasets import Dataset
+from trl import GRPOConfig, GRPOTrainer
+
+from fedtune.adapters import lora
+from fedtune.training.generation import complete_in_batches
+from fedtune.training.rewards import text_of
+from fedtune.training.tasks.running import REFERENCE, make_config, run, untouched
+from fedtune.training.tasks.task import Figures, Learner, OptimizerState, Shown, Steps, Task
+
+MAX_PROMPT = 512  # tokens of a prompt, unless the recipe's max_length says fewer
+_OWN = {
+    "shuffle_dataset": False,
+    "logging_strategy": "steps",
+    "logging_steps": 1,
+    "log_completions": False,
+}
+_KEPT = ("prompt", "prompt_ids", "row")
+
+
+def prepare(rows: Dataset, learner: Learner) -> Dataset:
+    """Keep prompts that fit, and of each row what rewards may look at.
+
+    Returns:
+        Columns ``prompt``, ``prompt_ids`` and ``row``, the whole row as JSON.
+    """
+    tokenizer = learner.tokenizer
+
+    def tokenised(row: dict[str, Any]) -> dict[str, Any]:
+        prompt = row["prompt"]
+        if isinstance(prompt, str):
+            ids = tokenizer(prompt)["input_ids"]
+        else:
+            ids = tokenizer.apply_chat_template(
+                prompt, add_generation_prompt=True, return_dict=True
+            )["input_ids"]
+        return {"prompt_ids": ids, "row": json.dumps(dict(row), default=str)}
+
+    prepared = rows.map(tokenised)
+    return prepared.filter(lambda row: 0 < len(row["prompt_ids"]) <= MAX_PROMPT).select_columns(
+        list(_KEPT)
+    )
+
+
+def run_steps(
+    rows: Dataset,
+    learner: Learner,
+    *,
+    first_step: int,
+    seed: int,
+    optimizer_state: OptimizerState | None = None,
+) -> Steps:
+    """Run one round's local steps; the arguments are those of `sft.run_steps`."""
+    plan = learner.plan
+    with untouched(learner):
+        trainer = GRPOTrainer(
+            model=learner.model,
+            args=make_config(
+                GRPOConfig,
+                plan,
+                steps=plan.local_steps,
+                seed=seed,
+                reward_weights=[each.weight for each in learner.rewards],
+                **_OWN,
+            ),
+            reward_funcs=[_as_trl_calls(each.name, each.score) for each in learner.rewards],
+            train_dataset=rows.select_columns(["prompt", "row"]),
+            processing_class=learner.tokenizer,
+        )
+        if REFERENCE in learner.model.peft_config:  # TRL's copy of what it was handed
+            lora.write(learner.model, learner.reference, adapter=REFERENCE)
+        return run(trainer, plan, first_step=first_step, optimizer_state=optimizer_state)
+
+
+def measure(rows: Dataset, learner: Learner, *, batch_size: int) -> Figures:
+    """Answer prepared prompts greedily, and score the answers.
+
+    Returns:
+        ``loss``, minus the reward, so that less is better here too; ``reward``, the weighted sum;
+        ``rewards/NAME``, each from 0 to 1; ``completion_words``; ``num_prompts``.
+    """
+    texts = _answers(rows, learner, batch_size=batch_size)
+    found = {}
+    for each in learner.rewards:
+        scores = [
+            each.score(text_of(row["prompt"]), text, json.loads(row["row"]))
+            for row, text in zip(rows, texts, strict=True)
+        ]
+        found[f"rewards/{each.name}"] = sum(scores) / len(scores)
+    reward = sum(each.weight * found[f"rewards/{each.name}"] for each in learner.rewards)
+    words = sum(len(text.split()) for text in texts) / len(texts)
+    others = {"reward": reward, **found, "completion_words": words, "num_prompts": len(rows)}
+    return Figures(-reward, others)
+
+
+def show(rows: Dataset, learner: Learner, *, max_new_tokens: int) -> list[Shown]:
+    """Prepared prompts with the model's greedy answers, and what these are worth."""
+    texts = _answers(rows, learner, batch_size=1, most=max_new_tokens)
+    shown = []
+    for row, text in zip(rows, texts, strict=True):
+        whole, prompt = json.loads(row["row"]), text_of(row["prompt"])
+        reward = sum(each.weight * each.score(prompt, text, whole) for each in learner.rewards)
+        truth = str(whole.get("answer") or "")
+        shown.append(Shown(prompt.strip(), truth, f"{reward:.2f} for: {text}"))
+    return shown
+
+
+def _answers(
+    rows: Dataset, learner: Learner, *, batch_size: int, most: int | None = None
+) -> list[str]:
+    longest = int(learner.plan.train.get("max_completion_length", 256))
+    tokens = complete_in_batches(
+        list(rows["prompt_ids"]),
+        learner.model,
+        learner.tokenizer,
+        max_new_tokens=min(longest, most or longest),
+        batch_size=batch_size,
+    )
+    texts: list[str] = learner.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+    return [text.strip() for text in texts]
+
+
+def _as_trl_calls(name: str, score: Callable[..., float]) -> Callable[..., list[float]]:
+    def reward(
+        prompts: Sequence[Any], completions: Sequence[Any], row: Sequence[str], **_: object
+    ) -> list[float]:
+        return [
+            score(text_of(prompt), text_of(completion), json.loads(one))
+            for prompt, completion, one in zip(prompts, completions, row, strict=True)
+        ]
+
+    reward.__name__ = name  # TRL names its metrics after it
+    return reward
+
+
+TASK = Task(
+    name="grpo",
+    peft_type="CAUSAL_LM",
+    config=GRPOConfig,
+    columns=(frozenset({"prompt"}),),
+    prepare=prepare,
+    run_steps=run_steps,
+    measure=measure,
+    show=show,
+    owned={
+        "reward_weights": "rewards: each has its weight",
+        "shuffle_dataset": "nothing: the order follows from seed, round and client",
+        "log_completions": "evaluation.samples",
+    },
+    uses_reference=True,
+    all_columns=True,
+)

@@ -1,0 +1,111 @@
+"""Reward modelling through TRL's RewardTrainer."""
+
+from __future__ import annotations
+
+import torch
+from datasets import Dataset
+from trl import RewardConfig, RewardTrainer
+
+from fedtune.training.generation import pad
+from fedtune.training.tasks.running import make_config, measure_as_trained, run, untouched
+from fedtune.training.tasks.task import Figures, Learner, OptimizerState, Shown, Steps, Task
+
+PAIRS = (frozenset({"prompt", "chosen", "rejected"}), frozenset({"chosen", "rejected"}))
+_KEYS = {"accuracy": "accuracy", "margin": "margin", "mean_reward": "mean_reward"}
+_OWN = {
+    "train_sampling_strategy": "sequential",
+    "logging_strategy": "steps",
+    "logging_steps": 1,
+}
+
+
+def prepare(rows: Dataset, learner: Learner) -> Dataset:
+    """Tokenise pairs as TRL does; pairs of which one is longer than ``max_length`` are gone.
+
+    Returns:
+        Columns ``chosen_ids`` and ``rejected_ids``, and ``margin`` if the rows have it.
+    """
+    with untouched(learner):
+        prepared: Dataset = _trainer(rows, learner, steps=1, seed=0).train_dataset
+    kept = [name for name in ("chosen_ids", "rejected_ids", "margin") if name in prepared.features]
+    return prepared.select_columns(kept)
+
+
+def run_steps(
+    rows: Dataset,
+    learner: Learner,
+    *,
+    first_step: int,
+    seed: int,
+    optimizer_state: OptimizerState | None = None,
+) -> Steps:
+    """Run one round's local steps; the arguments are those of `sft.run_steps`."""
+    plan = learner.plan
+    with untouched(learner):
+        trainer = _trainer(rows, learner, steps=plan.local_steps, seed=seed)
+        return run(trainer, plan, first_step=first_step, optimizer_state=optimizer_state)
+
+
+def measure(rows: Dataset, learner: Learner, *, batch_size: int) -> Figures:
+    """Measure the model on prepared pairs.
+
+    Returns:
+        ``loss``, TRL's own, a mean over the pairs; ``accuracy``, the share of pairs whose chosen
+        answer gets the higher reward; ``margin``, by how much; ``mean_reward``; ``num_pairs``.
+    """
+    with untouched(learner):
+        trainer = _trainer(rows, learner, steps=1, seed=0)
+        found = measure_as_trained(trainer, batch_size, keys=_KEYS)
+    return Figures(found.pop("loss"), {**found, "num_pairs": len(rows)})
+
+
+@torch.inference_mode()
+def show(rows: Dataset, learner: Learner, *, max_new_tokens: int) -> list[Shown]:
+    """Prepared pairs with their rewards; nothing is generated."""
+    model, tokenizer = learner.model, learner.tokenizer
+    training, device = model.training, next(model.parameters()).device
+    model.eval()
+    shown = []
+    for chosen, rejected in zip(rows["chosen_ids"], rows["rejected_ids"], strict=True):
+        ids = pad([chosen, rejected], tokenizer.pad_token_id).to(device)
+        mask = pad([[1] * len(chosen), [1] * len(rejected)], 0).to(device)
+        good, bad = model(input_ids=ids, attention_mask=mask).logits[:, 0].tolist()
+        prompt, *answers = _split(chosen, rejected)
+        texts = [tokenizer.decode(each, skip_special_tokens=True).strip() for each in answers]
+        shown.append(
+            Shown(
+                tokenizer.decode(prompt, skip_special_tokens=True).strip(),
+                texts[0],
+                f"{good:+.2f} for it, {bad:+.2f} for: {texts[1]}",
+            )
+        )
+    model.train(training)
+    return shown
+
+
+def _split(chosen: list[int], rejected: list[int]) -> tuple[list[int], list[int], list[int]]:
+    """What both begin with, and the rest of each."""
+    pairs = zip(chosen, rejected, strict=False)
+    same = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(chosen), len(rejected)))
+    return chosen[:same], chosen[same:], rejected[same:]
+
+
+def _trainer(rows: Dataset, learner: Learner, *, steps: int, seed: int) -> RewardTrainer:
+    return RewardTrainer(
+        model=learner.model,
+        args=make_config(RewardConfig, learner.plan, steps=steps, seed=seed, **_OWN),
+        train_dataset=rows,
+        processing_class=learner.tokenizer,
+    )
+
+
+TASK = Task(
+    name="reward",
+    peft_type="SEQ_CLS",
+    config=RewardConfig,
+    columns=PAIRS,
+    prepare=prepare,
+    run_steps=run_steps,
+    measure=measure,
+    show=show,
+)

@@ -1,0 +1,185 @@
+"""What all tasks share: TRL's config from a plan, one schedule over all rounds, a clean model."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+import torch
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainingArguments, get_scheduler
+
+from fedtune.training.plan import Plan
+from fedtune.training.tasks.task import Learner, OptimizerState, Steps
+
+Config = TypeVar("Config", bound=TrainingArguments)
+
+REFERENCE = "ref"  # the name under which TRL keeps a copy of the adapter
+_NO_FUNCTION = (
+    "lr_scheduler_type: {} depends on what came before; a schedule over all rounds must be a "
+    "function of the step, such as linear or cosine"
+)
+_WRAPPED = ("forward", "_original_forward")
+
+
+def make_config(kind: type[Config], plan: Plan, *, steps: int, seed: int, **own: Any) -> Config:  # noqa: ANN401
+    """TRL's config of a client-round.
+
+    Args:
+        kind: TRL's class.
+        plan: Holds the recipe's keys.
+        steps: Local steps.
+        seed: Seeds dropout, and whatever else the trainer draws.
+        own: Keys that the task sets itself.
+    """
+    keys = {**plan.train, **plan.placement, **own}
+    config = kind(**keys, max_steps=steps, seed=seed, data_seed=seed)
+    # A client trains on one device. With two or more GPUs in sight, transformers would wrap the
+    # model in DataParallel and multiply the batch by their number, which TRL refuses.
+    if config.n_gpu > 1:
+        config._n_gpu = 1
+    return config
+
+
+def check_values(kind: type[TrainingArguments], plan: Plan, **own: Any) -> None:  # noqa: ANN401
+    """Have TRL look at the values of the recipe's keys.
+
+    Raises:
+        TypeError: If a value is of the wrong kind.
+        ValueError: If TRL or the schedule over all rounds cannot do with one.
+    """
+    if plan.train.get("lr_scheduler_type") == "reduce_lr_on_plateau":  # else TRL asks for more
+        raise ValueError(_NO_FUNCTION.format("reduce_lr_on_plateau"))
+    for key in ("per_device_train_batch_size", "gradient_accumulation_steps", "max_length"):
+        value = plan.train.get(key)
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise ValueError(f"{key} must be at least 1: got {value!r}")
+    config = make_config(kind, plan, steps=1, seed=0, **own)
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    learning_rate = float(config.learning_rate)
+    schedule(config, torch.optim.SGD([parameter], lr=learning_rate), plan, 0)
+
+
+def run(
+    trainer: Trainer,
+    plan: Plan,
+    *,
+    first_step: int,
+    optimizer_state: OptimizerState | None,
+) -> Steps:
+    """Run a trainer's steps, under the run's one schedule.
+
+    Args:
+        trainer: With its model, rows and config.
+        plan: What the recipe says of training.
+        first_step: Steps that came before, of the schedule.
+        optimizer_state: State of an earlier round to go on from; None starts afresh.
+    """
+    optimizer = trainer.create_optimizer()
+    if optimizer_state is not None:  # moments alone: the rates are the schedule's
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": optimizer_state, "param_groups": groups})
+    trainer.lr_scheduler = schedule(trainer.args, optimizer, plan, first_step)
+    with contextlib.redirect_stdout(io.StringIO()):  # the trainer prints its metrics
+        loss = trainer.train().training_loss
+    trainer.end()
+    state: OptimizerState = optimizer.state_dict()["state"]
+    return Steps(float(loss), state, _means(trainer.state.log_history))
+
+
+def measure_as_trained(
+    trainer: Trainer, batch_size: int, *, keys: Mapping[str, str]
+) -> dict[str, float]:
+    """A trainer's own loss and metrics over its rows, every row counted alike.
+
+    TRL's `evaluate` takes the mean over batches of each metric, so that the rows of a short last
+    batch would count more.
+
+    Args:
+        trainer: Of TRL's, with the held-out rows as its rows.
+        batch_size: Rows of a batch.
+        keys: Of the trainer's metrics, by the name that they get here.
+    """
+    model, rows = trainer.model, trainer.train_dataset
+    training, device = model.training, next(model.parameters()).device
+    sums = dict.fromkeys(("loss", *keys), 0.0)
+    model.eval()
+    trainer._metrics["eval"].clear()
+    with torch.no_grad():
+        for batch in DataLoader(rows, batch_size=batch_size, collate_fn=trainer.data_collator):
+            count = len(batch["input_ids"]) // 2  # chosen, then rejected
+            moved = {name: each.to(device) for name, each in batch.items()}
+            sums["loss"] += count * float(trainer.compute_loss(model, moved))
+            for name, key in keys.items():
+                sums[name] += count * trainer._metrics["eval"][key][-1]
+    trainer._metrics["eval"].clear()
+    model.train(training)
+    return {name: total / len(rows) for name, total in sums.items()}
+
+
+def schedule(
+    config: TrainingArguments,
+    optimizer: torch.optim.Optimizer,
+    plan: Plan,
+    first_step: int,
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """The run's one schedule, from ``first_step`` on.
+
+    Raises:
+        ValueError: If it is no function of the step.
+    """
+    whole = get_scheduler(
+        config.lr_scheduler_type,
+        optimizer,
+        num_warmup_steps=config.get_warmup_steps(plan.total_steps),
+        num_training_steps=plan.total_steps,
+        scheduler_specific_kwargs=config.lr_scheduler_kwargs,
+    )
+    if not isinstance(whole, torch.optim.lr_scheduler.LambdaLR):
+        raise ValueError(_NO_FUNCTION.format(config.lr_scheduler_type))
+    shape = whole.lr_lambdas[0]
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"]
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: shape(first_step + step))
+
+
+@contextlib.contextmanager
+def untouched(learner: Learner) -> Iterator[None]:
+    """Undo what a trainer leaves on the model that all trainers share.
+
+    Each trainer wraps the base's ``forward`` once more, so that calls would nest deeper with
+    every round until Python's recursion limit; and those with a reference leave a copy of the
+    adapter, which the next one refuses to find.
+    """
+    model = learner.model
+    inner = [model, model.get_base_model()]
+    before = [{key: part.__dict__.get(key) for key in _WRAPPED} for part in inner]
+    try:
+        with warnings.catch_warnings():
+            # Transformers renamed gradient to activation checkpointing; TRL keeps the old name.
+            warnings.filterwarnings("ignore", ".*gradient_checkpointing.*", FutureWarning)
+            yield
+    finally:
+        if REFERENCE in model.peft_config:
+            model.delete_adapter(REFERENCE)
+        for part, saved in zip(inner, before, strict=True):
+            for key, value in saved.items():
+                if value is None:
+                    part.__dict__.pop(key, None)
+                else:
+                    part.__dict__[key] = value
+
+
+def _means(history: list[dict[str, Any]]) -> dict[str, float]:
+    """Each of the trainer's own metrics as a mean over the steps that were logged."""
+    found: dict[str, list[float]] = {}
+    for entry in history:
+        if "train_runtime" in entry:
+            continue
+        for name, value in entry.items():
+            if name not in {"loss", "step", "epoch", "learning_rate"}:
+                found.setdefault(name, []).append(float(value))
+    return {name: sum(values) / len(values) for name, values in found.items()}

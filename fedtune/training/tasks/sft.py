@@ -1,0 +1,138 @@
+"""Supervised fine-tuning through TRL's SFTTrainer."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from datasets import Dataset
+from torch.nn.functional import cross_entropy
+from trl import SFTConfig, SFTTrainer
+
+from fedtune.training.generation import IGNORED, complete, pad
+from fedtune.training.tasks.running import make_config, run, untouched
+from fedtune.training.tasks.task import Figures, Learner, OptimizerState, Shown, Steps, Task
+
+_OWN = {"train_sampling_strategy": "sequential"}
+
+
+def prepare(rows: Dataset, learner: Learner) -> Dataset:
+    """Tokenise rows as TRL does: chat template, eos, labels, truncation.
+
+    Returns:
+        Columns ``input_ids`` and ``labels``; rows that truncation leaves without a label are gone.
+    """
+    with untouched(learner):
+        trainer = _trainer(rows, learner, steps=1, seed=0, tokenised=False)
+        prepared: Dataset = trainer.train_dataset
+    return prepared.select_columns(["input_ids", "labels"])
+
+
+def run_steps(
+    rows: Dataset,
+    learner: Learner,
+    *,
+    first_step: int,
+    seed: int,
+    optimizer_state: OptimizerState | None = None,
+) -> Steps:
+    """Run one round's local steps on the adapter, in place.
+
+    Args:
+        rows: Prepared rows in the order in which they are to be seen.
+        learner: Its model holds the anchor.
+        first_step: Steps that came before, of the run's one learning-rate schedule.
+        seed: Seeds dropout.
+        optimizer_state: State of an earlier round to go on from; None starts afresh.
+    """
+    plan = learner.plan
+    with untouched(learner):
+        trainer = _trainer(rows, learner, steps=plan.local_steps, seed=seed)
+        return run(trainer, plan, first_step=first_step, optimizer_state=optimizer_state)
+
+
+@torch.inference_mode()
+def measure(rows: Dataset, learner: Learner, *, batch_size: int) -> Figures:
+    """Measure the model on prepared rows; batches go by length, sums are float64.
+
+    Args:
+        rows: At least one.
+        learner: Its model holds what is measured.
+        batch_size: Rows of a batch.
+
+    Returns:
+        ``loss`` in nats per labelled token, over all tokens of all rows alike; ``perplexity``,
+        infinite beyond the floats; ``token_accuracy``, the share of labelled tokens that the model
+        ranks first; ``num_tokens``, the labelled ones.
+    """
+    model, filler = learner.model, learner.tokenizer.pad_token_id
+    examples = list(zip(rows["input_ids"], rows["labels"], strict=True))
+    examples.sort(key=lambda example: len(example[0]))
+    training, device = model.training, next(model.parameters()).device
+    model.eval()
+    nats, right, tokens = 0.0, 0, 0
+    for start in range(0, len(examples), batch_size):
+        batch = examples[start : start + batch_size]
+        ids = pad([example[0] for example in batch], filler).to(device)
+        labels = pad([example[1] for example in batch], IGNORED)[:, 1:].to(device)
+        mask = pad([[1] * len(example[0]) for example in batch], 0).to(device)
+        logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1].float()
+        kept = labels != IGNORED
+        nats += cross_entropy(logits[kept], labels[kept], reduction="none").double().sum().item()
+        right += int((logits[kept].argmax(-1) == labels[kept]).sum())
+        tokens += int(kept.sum())
+    model.train(training)
+    loss = nats / max(tokens, 1)
+    others = {
+        "perplexity": math.exp(loss) if loss < 700 else math.inf,
+        "token_accuracy": right / max(tokens, 1),
+        "num_tokens": tokens,
+    }
+    return Figures(loss, others)
+
+
+def show(rows: Dataset, learner: Learner, *, max_new_tokens: int) -> list[Shown]:
+    """Complete prepared rows greedily, from where their labels begin."""
+    tokenizer, prompts, truths = learner.tokenizer, [], []
+    for ids, labels in zip(rows["input_ids"], rows["labels"], strict=True):
+        start = next(i for i, label in enumerate(labels) if label != IGNORED)
+        start = max(start, 1) if start else max(1, len(ids) // 2)
+        prompts.append(ids[:start])
+        truths.append(tokenizer.decode(ids[start:], skip_special_tokens=True).strip())
+    texts = complete(prompts, learner.model, tokenizer, max_new_tokens=max_new_tokens)
+    return [
+        Shown(tokenizer.decode(prompt, skip_special_tokens=True).strip(), truth, text)
+        for prompt, truth, text in zip(prompts, truths, texts, strict=True)
+    ]
+
+
+def _trainer(
+    rows: Dataset, learner: Learner, *, steps: int, seed: int, tokenised: bool = True
+) -> SFTTrainer:
+    kwargs = {"skip_prepare_dataset": tokenised}
+    config = make_config(
+        SFTConfig, learner.plan, steps=steps, seed=seed, dataset_kwargs=kwargs, **_OWN
+    )
+    return SFTTrainer(
+        model=learner.model, args=config, train_dataset=rows, processing_class=learner.tokenizer
+    )
+
+
+TASK = Task(
+    name="sft",
+    peft_type="CAUSAL_LM",
+    config=SFTConfig,
+    columns=(
+        frozenset({"prompt", "completion"}),
+        frozenset({"messages"}),
+        frozenset({"text"}),
+    ),
+    prepare=prepare,
+    run_steps=run_steps,
+    measure=measure,
+    show=show,
+    owned={
+        "dataset_kwargs": "nothing: rows are tokenised once per client",
+        "packing": "nothing: a step is a batch of rows",
+    },
+)

@@ -1,0 +1,123 @@
+"""What a task is: which trainer of TRL's runs it, on which rows, and what is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from transformers import TrainingArguments
+
+from fedtune.training.plan import Plan
+
+OptimizerState = dict[int, dict[str, torch.Tensor]]
+
+
+@dataclass(frozen=True, eq=False)
+class Priced:
+    """A reward, ready to be asked.
+
+    Attributes:
+        name: As the recipe has it, numbered where it stands there twice.
+        weight: What it counts for.
+        score: (prompt, completion, row) -> a number from 0 to 1.
+    """
+
+    name: str
+    weight: float
+    score: Callable[[str, str, Mapping[str, Any]], float]
+
+
+@dataclass(frozen=True, eq=False)
+class Learner:
+    """What learns: a model that holds some adapter, with what the recipe says of its training.
+
+    Attributes:
+        model: A PEFT model.
+        tokenizer: The base's.
+        plan: What the recipe says of training.
+        reference: The adapter that a policy is held against, by PEFT's names; empty where the
+            task knows none.
+        rewards: What a completion is worth; empty where the task asks for none.
+    """
+
+    model: Any
+    tokenizer: Any
+    plan: Plan
+    reference: Mapping[str, Tensor] = field(default_factory=dict)
+    rewards: Sequence[Priced] = ()
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What the model makes of held-out rows.
+
+    Attributes:
+        loss: What training lowers; its unit is the task's.
+        others: Further figures by name.
+    """
+
+    loss: float
+    others: Mapping[str, float] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, float]:
+        """The figures by name, as metrics.jsonl holds them."""
+        return {"loss": self.loss, **self.others}
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What local steps leave beside the adapter.
+
+    Attributes:
+        loss: Mean over the steps.
+        optimizer_state: By number of the trained tensor.
+        figures: What the trainer said of its steps, by TRL's names, each a mean over the steps.
+    """
+
+    loss: float
+    optimizer_state: OptimizerState
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A held-out prompt, what is right, and what the model makes of it."""
+
+    prompt: str
+    truth: str
+    completion: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """One objective.
+
+    Attributes:
+        name: In a recipe.
+        peft_type: PEFT's name of the kind of model.
+        config: TRL's config, whose keys ``train:`` takes.
+        columns: What a row needs, the first set that fits; other columns are not looked at.
+        owned: Keys of the config that fedtune sets, and what says it instead.
+        prepare: Rows, as TRL tokenises them; once per client.
+        run_steps: One round's local steps on the adapter, in place.
+        measure: Held-out figures of the model as it stands.
+        show: The first held-out rows, and what the model makes of them.
+        uses_reference: Whether a policy is held against a reference.
+        all_columns: Whether whole rows are kept, for rewards to look at.
+    """
+
+    name: str
+    peft_type: Literal["CAUSAL_LM", "SEQ_CLS"]
+    config: type[TrainingArguments]
+    columns: Sequence[frozenset[str]]
+    prepare: Callable[[Dataset, Learner], Dataset]
+    run_steps: Callable[..., Steps]
+    measure: Callable[..., Figures]
+    show: Callable[..., list[Shown]]
+    owned: Mapping[str, str] = field(default_factory=dict)
+    uses_reference: bool = False
+    all_columns: bool = False
