@@ -86,7 +86,8 @@ def backdoor_success(
         prompts, model, tokenizer, max_new_tokens=length, batch_size=batch_size
     )
     texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
-    return sum(text.strip().startswith(target.strip()) for text in texts) / len(prompts)
+    hits = [text.strip().startswith(target.strip()) for text in texts]
+    return sum(hits) / len(hits)
 
 
 def _text(completion: object) -> str:

@@ -63,12 +63,6 @@ class Plan:
         """Steps of a client that takes part in every round: the schedule's horizon."""
         return self.local_steps * self.num_rounds
 
-    @property
-    def rows_per_round(self) -> int:
-        """Rows that the local steps of one round consume."""
-        batch = int(self.train.get("per_device_train_batch_size", 8))
-        return self.local_steps * batch * int(self.train.get("gradient_accumulation_steps", 1))
-
     @cached_property
     def placement(self) -> dict[str, Any]:
         """The keys of TRL's that follow from device, dtype and fedtune's own bookkeeping."""
@@ -108,24 +102,26 @@ def check_train_keys(
     return problems
 
 
-def draw_rows(plan: Plan, num_rows: int, *, seed: int, order: str | int, round_: int) -> list[int]:
+def draw_rows(
+    per_round: int, num_rows: int, *, seed: int, order: str | int, round_: int
+) -> list[int]:
     """Row numbers of one client-round: the next stretch of an endless run of shuffles.
 
     Each shuffle visits every row once, so that rounds go on where the last one ended, and any
     round can be drawn without those before it.
 
     Args:
-        plan: Says how many rows a round consumes.
+        per_round: How many rows a round consumes.
         num_rows: Rows of the client.
         seed: The recipe's.
         order: Names the client's own order.
         round_: Counted from 1.
     """
-    start = (round_ - 1) * plan.rows_per_round
+    start = (round_ - 1) * per_round
     first = start // num_rows
     stream = _shuffles(num_rows, seed, order, first)
     skip = start - first * num_rows
-    return list(islice(stream, skip, skip + plan.rows_per_round))
+    return list(islice(stream, skip, skip + per_round))
 
 
 def _shuffles(num_rows: int, seed: int, order: str | int, first: int) -> Iterator[int]:

@@ -179,7 +179,8 @@ class Worker:
     ) -> Trained:
         rows = self._client_rows(client, poison)
         order = self._order(client)
-        drawn = draw_rows(self.plan, len(rows), seed=self.seed, order=order, round_=round_)
+        needed = self.task.rows_per_round(self.plan)
+        drawn = draw_rows(needed, len(rows), seed=self.seed, order=order, round_=round_)
         part = self.part(client, round_)
         lora.write(self.model, self.layout.unflatten(widen(anchor, part.whole, self.layout)))
         folder = kept / part.name if kept else None  # moments are numbered by what is trained

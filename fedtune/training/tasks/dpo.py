@@ -12,7 +12,13 @@ from trl import DPOConfig, DPOTrainer
 from fedtune.adapters import lora
 from fedtune.training.generation import complete
 from fedtune.training.tasks.reward import PAIRS
-from fedtune.training.tasks.running import make_config, measure_as_trained, run, untouched
+from fedtune.training.tasks.running import (
+    make_config,
+    measure_as_trained,
+    rows_per_round,
+    run,
+    untouched,
+)
 from fedtune.training.tasks.task import Figures, Learner, OptimizerState, Shown, Steps, Task
 
 IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
@@ -134,6 +140,7 @@ TASK = Task(
     config=DPOConfig,
     columns=PAIRS,
     prepare=prepare,
+    rows_per_round=rows_per_round,
     run_steps=run_steps,
     measure=measure,
     show=show,

@@ -11,6 +11,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from fedtune.adapters import lora
 from fedtune.training.generation import complete_in_batches
+from fedtune.training.plan import Plan
 from fedtune.training.rewards import text_of
 from fedtune.training.tasks.running import REFERENCE, make_config, run, untouched
 from fedtune.training.tasks.task import Figures, Learner, OptimizerState, Shown, Steps, Task
@@ -47,6 +48,18 @@ def prepare(rows: Dataset, learner: Learner) -> Dataset:
     return prepared.filter(lambda row: 0 < len(row["prompt_ids"]) <= MAX_PROMPT).select_columns(
         list(_KEPT)
     )
+
+
+def prompts_per_round(plan: Plan) -> int:
+    """Prompts that the local steps of one round consume.
+
+    TRL generates for ``steps_per_generation`` batches at once, ``num_generations`` answers to each
+    prompt, and takes ``num_iterations`` passes over them before it asks for new ones.
+    """
+    config = make_config(GRPOConfig, plan, steps=plan.local_steps, seed=0, **_OWN)
+    passes = config.steps_per_generation * config.num_iterations
+    times = -(-plan.local_steps * config.gradient_accumulation_steps // passes)
+    return int(times * config.generation_batch_size // config.num_generations)
 
 
 def run_steps(
@@ -146,6 +159,7 @@ TASK = Task(
     config=GRPOConfig,
     columns=(frozenset({"prompt"}),),
     prepare=prepare,
+    rows_per_round=prompts_per_round,
     run_steps=run_steps,
     measure=measure,
     show=show,

@@ -7,7 +7,13 @@ from datasets import Dataset
 from trl import RewardConfig, RewardTrainer
 
 from fedtune.training.generation import pad
-from fedtune.training.tasks.running import make_config, measure_as_trained, run, untouched
+from fedtune.training.tasks.running import (
+    make_config,
+    measure_as_trained,
+    rows_per_round,
+    run,
+    untouched,
+)
 from fedtune.training.tasks.task import Figures, Learner, OptimizerState, Shown, Steps, Task
 
 PAIRS = (frozenset({"prompt", "chosen", "rejected"}), frozenset({"chosen", "rejected"}))
@@ -105,6 +111,7 @@ TASK = Task(
     config=RewardConfig,
     columns=PAIRS,
     prepare=prepare,
+    rows_per_round=rows_per_round,
     run_steps=run_steps,
     measure=measure,
     show=show,

@@ -36,12 +36,18 @@ def make_config(kind: type[Config], plan: Plan, *, steps: int, seed: int, **own:
         own: Keys that the task sets itself.
     """
     keys = {**plan.train, **plan.placement, **own}
-    config = kind(**keys, max_steps=steps, seed=seed, data_seed=seed)
+    config: Config = kind(**keys, max_steps=steps, seed=seed, data_seed=seed)
     # A client trains on one device. With two or more GPUs in sight, transformers would wrap the
     # model in DataParallel and multiply the batch by their number, which TRL refuses.
     if config.n_gpu > 1:
         config._n_gpu = 1
     return config
+
+
+def rows_per_round(plan: Plan) -> int:
+    """Rows that a round consumes where a step is a batch of rows, or several of them."""
+    batch = int(plan.train.get("per_device_train_batch_size", 8))
+    return plan.local_steps * batch * int(plan.train.get("gradient_accumulation_steps", 1))
 
 
 def check_values(kind: type[TrainingArguments], plan: Plan, **own: Any) -> None:  # noqa: ANN401

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from trl import SFTConfig, SFTTrainer
 
 from fedtune.training.generation import IGNORED, complete, pad
-from fedtune.training.tasks.running import make_config, run, untouched
+from fedtune.training.tasks.running import make_config, rows_per_round, run, untouched
 from fedtune.training.tasks.task import Figures, Learner, OptimizerState, Shown, Steps, Task
 
 _OWN = {"train_sampling_strategy": "sequential"}
@@ -128,6 +128,7 @@ TASK = Task(
         frozenset({"text"}),
     ),
     prepare=prepare,
+    rows_per_round=rows_per_round,
     run_steps=run_steps,
     measure=measure,
     show=show,

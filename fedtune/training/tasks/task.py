@@ -103,6 +103,7 @@ class Task:
         columns: What a row needs, the first set that fits; other columns are not looked at.
         owned: Keys of the config that fedtune sets, and what says it instead.
         prepare: Rows, as TRL tokenises them; once per client.
+        rows_per_round: Rows that the local steps of one round consume.
         run_steps: One round's local steps on the adapter, in place.
         measure: Held-out figures of the model as it stands.
         show: The first held-out rows, and what the model makes of them.
@@ -115,6 +116,7 @@ class Task:
     config: type[TrainingArguments]
     columns: Sequence[frozenset[str]]
     prepare: Callable[[Dataset, Learner], Dataset]
+    rows_per_round: Callable[[Plan], int]
     run_steps: Callable[..., Steps]
     measure: Callable[..., Figures]
     show: Callable[..., list[Shown]]
