@@ -17,6 +17,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from fedtune.report.figures import loss_title
 from fedtune.report.summary import (
     Record,
     asked_in,
@@ -76,7 +77,7 @@ def _draw_loss(axes: Axes, records: Sequence[Record]) -> None:
     points = [(round_, number(loss)) for round_, loss in facts.curve]
     known = [(round_, loss) for round_, loss in points if loss is not None]
     lost = [round_ for round_, loss in points if loss is None]
-    _dress(axes, "Held-out loss", "round")
+    _dress(axes, loss_title(facts.base), "round")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(axis="y", color="#e6e9ec", linewidth=0.8)
     if not known:

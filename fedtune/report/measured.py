@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
+from fedtune.report.figures import Write, counted, shown
+from fedtune.report.text import percent
+
 
 def print_measured(
     console: Console,
@@ -18,19 +21,25 @@ def print_measured(
 
     Args:
         console: Where to.
-        base: ``loss``, ``perplexity``, ``token_accuracy``, ``num_tokens``.
+        base: By name, as the run's task has them.
         adapter: The same, with the adapter.
         clients: The same for each client, in order; may be empty.
     """
-    table = Table("held-out rows", "loss", "perplexity", "token accuracy", "tokens")
-    table.add_row("global, base", *_cells(base))
-    table.add_row("global, with the adapter", *_cells(adapter))
-    for client, figures in enumerate(clients):
-        table.add_row(f"client {client}", *_cells(figures))
+    columns = shown(base)
+    over, _ = counted(base)
+    table = Table("held-out rows", *(label for label, _, _ in columns), over)
+    rows = [("global, base", base), ("global, with the adapter", adapter)]
+    rows += [(f"client {client}", figures) for client, figures in enumerate(clients)]
+    for name, figures in rows:
+        cells = [_cell(figures.get(key), write) for _, key, write in columns]
+        table.add_row(name, *cells, counted(figures)[1])
     console.print(table)
 
 
-def _cells(figures: Mapping[str, float]) -> list[str]:
-    loss, perplexity = figures["loss"], figures["perplexity"]
-    accuracy, tokens = figures["token_accuracy"], figures["num_tokens"]
-    return [f"{loss:.6f}", f"{perplexity:.4g}", f"{accuracy:.4%}", f"{tokens:.0f}"]
+def _cell(value: float | None, write: Write) -> str:
+    """With more digits than elsewhere: two adapters may differ by little."""
+    if value is None:
+        return "-"
+    return (
+        f"{value:.4%}" if write is percent else f"{value:.6f}" if abs(value) < 1e3 else write(value)
+    )

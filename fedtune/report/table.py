@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fedtune.report.figures import shown
 from fedtune.report.summary import PAGE, PICTURE, ClientFacts, Record, RunFacts, describe, summarise
 from fedtune.report.text import (
     clean,
@@ -91,14 +92,7 @@ def _gain(facts: RunFacts) -> Table:
     table.add_column("held out")
     for heading in ("base", "final", "change"):
         table.add_column(heading, justify="right")
-    rows: list[tuple[str, str, Callable[[object], str]]] = [
-        ("loss", "loss", figure),
-        ("perplexity", "perplexity", figure),
-        ("token accuracy", "token_accuracy", percent),
-    ]
-    if "backdoor_success" in facts.final:
-        rows.append(("backdoor success", "backdoor_success", percent))
-    for name, key, write in rows:
+    for name, key, write in shown(facts.final):
         before, after = facts.base.get(key), facts.final.get(key)
         first, last = number(before), number(after)
         change = None if first is None or last is None else last - first

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fedtune.report.figures import loss_title, shown
 from fedtune.report.pages.clients import LEGEND, client_table, refusals
 from fedtune.report.pages.curve import curve
 from fedtune.report.pages.gain import percent_of
@@ -117,12 +118,10 @@ def _backdoor(facts: RunFacts) -> str | None:
 
 def _totals(facts: RunFacts) -> list[tuple[str, str]]:
     totals = []
-    for label, key, write in (
-        ("Perplexity", "perplexity", figure),
-        ("Token accuracy", "token_accuracy", percent),
-    ):
-        if number(facts.final.get(key)) is not None:
-            totals.append((label, f"{write(facts.base.get(key))} to {write(facts.final.get(key))}"))
+    for label, key, write in shown(facts.final):
+        if key not in {"loss", "backdoor_success"} and number(facts.final.get(key)) is not None:
+            before, after = write(facts.base.get(key)), write(facts.final.get(key))
+            totals.append((label.capitalize(), f"{before} to {after}"))
     took = f"training {facts.train_s:.1f} s, aggregating {facts.aggregate_s:.1f} s"
     totals.append(("Time", f"{duration(facts.round_s)}; {took}"))
     totals.append(("Traffic", f"{size(facts.upload_bytes)} up, {size(facts.download_bytes)} down"))
@@ -136,7 +135,7 @@ def _loss(facts: RunFacts) -> Html:
     note = tag("p", f"Not finite in rounds {', '.join(lost[:12])}.", class_="notice")
     return tag(
         "section",
-        tag("h2", "Held-out loss"),
+        tag("h2", loss_title(facts.base)),
         drawn if drawn is not None else tag("p", "Nothing was measured yet."),
         note if lost else None,
     )

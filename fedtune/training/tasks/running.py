@@ -22,6 +22,8 @@ _NO_FUNCTION = (
     "lr_scheduler_type: {} depends on what came before; a schedule over all rounds must be a "
     "function of the step, such as linear or cosine"
 )
+# What a log holds beside what was learnt; time is not the same twice.
+_NOT_OF_THE_STEPS = {"loss", "step", "epoch", "learning_rate", "step_time", "num_tokens"}
 _WRAPPED = ("forward", "_original_forward")
 
 
@@ -186,6 +188,6 @@ def _means(history: list[dict[str, Any]]) -> dict[str, float]:
         if "train_runtime" in entry:
             continue
         for name, value in entry.items():
-            if name not in {"loss", "step", "epoch", "learning_rate"}:
+            if name not in _NOT_OF_THE_STEPS:
                 found.setdefault(name, []).append(float(value))
     return {name: sum(values) / len(values) for name, values in found.items()}

@@ -1,0 +1,56 @@
+"""Held-out figures of every task: what each is called, and how it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from fedtune.report.text import figure, percent
+
+Write = Callable[[object], str]
+
+
+def _count(value: object) -> str:
+    return f"{value:.0f}" if isinstance(value, int | float) else "-"
+
+
+# In the order in which they are shown. TRL's names, where it has one.
+FIGURES: Mapping[str, tuple[str, Write]] = {
+    "reward": ("reward", figure),
+    "loss": ("loss", figure),
+    "perplexity": ("perplexity", figure),
+    "token_accuracy": ("token accuracy", percent),
+    "accuracy": ("preference accuracy", percent),
+    "rewards/accuracies": ("preference accuracy", percent),
+    "margin": ("margin", figure),
+    "rewards/margins": ("margin", figure),
+    "mean_reward": ("mean reward", figure),
+    "completion_words": ("words of an answer", figure),
+    "backdoor_success": ("backdoor success", percent),
+}
+COUNTS: Mapping[str, str] = {"num_tokens": "tokens", "num_pairs": "pairs", "num_prompts": "prompts"}
+
+
+def shown(figures: Mapping[str, object]) -> list[tuple[str, str, Write]]:
+    """The figures that are there, as (label, key, how to write it).
+
+    A loss that is minus a reward is not shown beside it.
+    """
+    hidden = {"loss"} if "reward" in figures else set()
+    return [
+        (label, key, write)
+        for key, (label, write) in FIGURES.items()
+        if key in figures and key not in hidden
+    ]
+
+
+def counted(figures: Mapping[str, object]) -> tuple[str, str]:
+    """What the figures are over, and how many: ("tokens", "3055")."""
+    for key, label in COUNTS.items():
+        if key in figures:
+            return label, _count(figures[key])
+    return "rows", "-"
+
+
+def loss_title(figures: Mapping[str, object]) -> str:
+    """What the curve of the held-out loss is of."""
+    return "Held-out loss: minus the reward" if "reward" in figures else "Held-out loss"
