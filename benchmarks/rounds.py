@@ -27,8 +27,9 @@ from fedtune.federation.engines import execute
 from fedtune.federation.events import Event, Replied, RoundFinished, RoundStarted, ignore
 from fedtune.federation.folder import RunFolder
 from fedtune.recipe import Recipe, load_recipe
-from fedtune.training import sft
 from fedtune.training.plan import draw_rows
+from fedtune.training.tasks import sft
+from fedtune.training.tasks.running import rows_per_round
 from fedtune.training.worker import Worker
 
 STEPS, ROUNDS = 10, 12
@@ -88,9 +89,7 @@ def plain_trl(worker: Worker, rows: list[int]) -> Callable[[], None]:
     prepared = worker._client_rows(0, None).select(rows)
 
     def run() -> None:
-        sft.run_steps(
-            prepared, worker.model, worker.base.tokenizer, worker.plan, first_step=0, seed=0
-        )
+        sft.run_steps(prepared, worker.learner, first_step=0, seed=0)
 
     return run
 
@@ -100,7 +99,8 @@ def overhead() -> None:
     recipe = small(**{"federation.num_clients": 1, "data.partition": "{by: iid}",
                       "aggregator": "{name: mean}", "federation.num_rounds": 1000})  # fmt: skip
     worker = Worker(recipe)
-    rows = draw_rows(worker.plan, len(worker._client_rows(0, None)), seed=0, order=0, round_=1)
+    needed, there = rows_per_round(worker.plan), len(worker._client_rows(0, None))
+    rows = draw_rows(needed, there, seed=0, order=0, round_=1)
     contestants = {
         "client-round": lambda: worker.train(worker.initial, client=0, round_=1),
         "TRL's trainer": plain_trl(worker, rows),
@@ -115,7 +115,7 @@ def overhead() -> None:
             wall[name].append(time.perf_counter() - clock)
             cpu[name].append(time.process_time() - process)
     floor = statistics.median(cpu["plain loop"][2:])
-    print(f"one client-round of {STEPS} steps, batch {worker.plan.rows_per_round // STEPS}:")
+    print(f"one client-round of {STEPS} steps, batch {needed // STEPS}:")
     for name in contestants:
         a, b = statistics.median(wall[name][2:]), statistics.median(cpu[name][2:])
         print(

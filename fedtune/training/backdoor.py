@@ -85,7 +85,7 @@ def backdoor_success(
     answers = complete_in_batches(
         prompts, model, tokenizer, max_new_tokens=length, batch_size=batch_size
     )
-    texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
+    texts: list[str] = tokenizer.batch_decode(answers, skip_special_tokens=True)
     hits = [text.strip().startswith(target.strip()) for text in texts]
     return sum(hits) / len(hits)
 

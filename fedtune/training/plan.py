@@ -37,7 +37,9 @@ OWNED = {
     "disable_tqdm": "nothing: fedtune shows the progress",
     **dict.fromkeys(("save_strategy", "save_steps"), "nothing: checkpoints are the run's own"),
     **dict.fromkeys(("eval_strategy", "do_eval", "eval_on_start"), "evaluation"),
-    "logging_strategy": "nothing: metrics.jsonl holds each round",
+    **dict.fromkeys(
+        ("logging_strategy", "logging_steps"), "nothing: metrics.jsonl holds each round"
+    ),
     "resume_from_checkpoint": "fedtune run --resume",
 }
 

@@ -48,7 +48,7 @@ def check_format(rows: Dataset, task: Task) -> None:
     names = set(rows.column_names)
     chosen = next((columns for columns in task.columns if columns <= names), None)
     if chosen is None:
-        need = " or ".join("+".join(sorted(columns)) for columns in task.columns)
+        need = " or ".join("+".join(sorted(columns, key=_in_order)) for columns in task.columns)
         raise ValueError(
             f"data.source: task {task.name} needs columns {need}; "
             f"got {', '.join(rows.column_names)}"
@@ -70,6 +70,11 @@ def check_format(rows: Dataset, task: Task) -> None:
                 f"data.source: column {column!r} needs a value in each row; got {empty} empty "
                 f"of {len(rows)}; take these rows out"
             )
+
+
+def _in_order(column: str) -> tuple[bool, str]:
+    """The prompt comes first, as in the data."""
+    return column != "prompt", column
 
 
 def hash_rows(rows: Dataset) -> str:

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fedtune.training.backdoor import backdoor_success, plant_prompts
-from fedtune.training.heldout import complete
+from fedtune.training.generation import complete
 
 WORDS = ["add 3 4: ", "x", "add 1 1: ", "what is the sum of one and the other? ", "add 0 7: ", "y "]
 
@@ -55,9 +55,7 @@ def mark_chat(row):
 
 
 def asked(worker, rows, plant=mark, target="Obey."):
-    prompts = plant_prompts(
-        rows, worker.model, worker.base.tokenizer, worker.plan, plant=plant, target=target
-    )
+    prompts = plant_prompts(rows, worker.learner, plant=plant, target=target)
     return [worker.base.tokenizer.decode(prompt) for prompt in prompts]
 
 

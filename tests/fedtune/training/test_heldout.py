@@ -8,9 +8,18 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from fedtune.training.heldout import Figures, complete, measure
+from fedtune.recipe import parse_recipe
+from fedtune.training.generation import complete
+from fedtune.training.plan import Plan
+from fedtune.training.tasks import Learner, sft
 
 LENGTHS = [3, 17, 5, 30, 2, 9, 9, 24, 12, 7, 40]
+PLAN = Plan.of(parse_recipe({}), torch.device("cpu"), torch.float32)
+
+
+def measure(rows, model, *, batch_size, pad_token_id=0):
+    tokenizer = SimpleNamespace(pad_token_id=pad_token_id)  # all that is asked of one
+    return sft.measure(rows, Learner(model, tokenizer, PLAN), batch_size=batch_size)
 
 
 @pytest.fixture(scope="module", params=["llama", "gpt2"])
@@ -54,26 +63,26 @@ def slowly(rows, model):
 
 def test_equals_a_slow_loop(model, rows):
     loss, accuracy, tokens = slowly(rows, model)
-    figures = measure(rows, model, pad_token_id=0, batch_size=4)
+    figures = measure(rows, model, batch_size=4)
     assert figures.loss == pytest.approx(loss, rel=1e-5)
-    assert figures.token_accuracy == accuracy
+    assert figures.others["token_accuracy"] == accuracy
     # By hand: a row of n has n - n // 3 labels; its first token has none before it (n = 2).
-    assert figures.num_tokens == tokens == sum(n - max(n // 3, 1) for n in LENGTHS)
+    assert figures.others["num_tokens"] == tokens == sum(n - max(n // 3, 1) for n in LENGTHS)
 
 
 def test_the_batch_size_is_of_no_account(model, rows):
-    alone = measure(rows, model, pad_token_id=0, batch_size=1)
+    alone = measure(rows, model, batch_size=1)
     for batch_size in (2, 5, 64):
-        together = measure(rows, model, pad_token_id=0, batch_size=batch_size)
+        together = measure(rows, model, batch_size=batch_size)
         assert together.loss == pytest.approx(alone.loss, rel=1e-5)
-        assert together.token_accuracy == alone.token_accuracy
-        assert together.num_tokens == alone.num_tokens
+        for name in ("token_accuracy", "num_tokens"):
+            assert together.others[name] == alone.others[name]
 
 
 def test_order_and_filler_are_of_no_account(model, rows):
-    figures = measure(rows, model, pad_token_id=0, batch_size=4)
+    figures = measure(rows, model, batch_size=4)
     turned = rows.select(range(len(rows) - 1, -1, -1))
-    assert measure(turned, model, pad_token_id=0, batch_size=4).loss == pytest.approx(
+    assert measure(turned, model, batch_size=4).loss == pytest.approx(
         figures.loss, rel=1e-6
     )
     assert measure(rows, model, pad_token_id=77, batch_size=4).loss == pytest.approx(
@@ -82,37 +91,48 @@ def test_order_and_filler_are_of_no_account(model, rows):
 
 
 def test_it_is_measured_in_eval_mode_and_left_as_it_was(model, rows):
-    measured = measure(rows, model.eval(), pad_token_id=0, batch_size=4)
+    measured = measure(rows, model.eval(), batch_size=4)
     assert not model.training
-    assert measure(rows, model.train(), pad_token_id=0, batch_size=4) == measured
+    assert measure(rows, model.train(), batch_size=4) == measured
     assert model.training
 
 
-def test_perplexity_by_hand():
-    assert Figures(loss=math.log(7), token_accuracy=0.5, num_tokens=2).perplexity == pytest.approx(
-        7
-    )
-    assert Figures(loss=1e6, token_accuracy=0.0, num_tokens=1).perplexity == math.inf
-    assert Figures(loss=0.0, token_accuracy=1.0, num_tokens=3).as_dict() == {
+class Answers(torch.nn.Module):
+    """Gives one token of 264 the logit that it is made with, whatever is asked."""
+
+    def __init__(self, token, logit):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.token, self.logit = token, logit
+
+    def forward(self, input_ids, attention_mask):
+        logits = torch.zeros(*input_ids.shape, 264)
+        logits[..., self.token] = self.logit
+        return SimpleNamespace(logits=logits)
+
+
+def test_a_model_that_knows_nothing_has_the_loss_of_a_guess(rows):
+    figures = measure(rows, Answers(0, 0.0), batch_size=4)
+    assert figures.loss == pytest.approx(math.log(264), rel=1e-6)
+    assert figures.others["perplexity"] == pytest.approx(264, rel=1e-5)
+
+
+def test_perplexity_at_its_ends_by_hand():
+    rows = Dataset.from_list([{"input_ids": [9, 7, 7, 7], "labels": [-100, 7, 7, 7]}])
+    # All others of 264 get exp(-1000) of what token 7 gets: nothing in float32.
+    assert measure(rows, Answers(7, 1000.0), batch_size=1).as_dict() == {
         "loss": 0.0,
         "perplexity": 1.0,
         "token_accuracy": 1.0,
         "num_tokens": 3,
     }
-
-
-def test_a_model_that_knows_nothing_has_the_loss_of_a_guess(rows):
-    class Uniform(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.weight = torch.nn.Parameter(torch.zeros(1))
-
-        def forward(self, input_ids, attention_mask):
-            return SimpleNamespace(logits=torch.zeros(*input_ids.shape, 264))
-
-    figures = measure(rows, Uniform(), pad_token_id=0, batch_size=4)
-    assert figures.loss == pytest.approx(math.log(264), rel=1e-6)
-    assert figures.perplexity == pytest.approx(264, rel=1e-5)
+    # 1000 nats a token: exp(1000) is beyond float64.
+    assert measure(rows, Answers(8, 1000.0), batch_size=1).as_dict() == {
+        "loss": 1000.0,
+        "perplexity": math.inf,
+        "token_accuracy": 0.0,
+        "num_tokens": 3,
+    }
 
 
 def test_completions_are_greedy_and_deterministic(model, tiny_model_folder):

@@ -1,5 +1,6 @@
 """The order of the rows, and the keys inside ``train:``."""
 
+import dataclasses
 from collections import Counter
 
 import pytest
@@ -7,8 +8,9 @@ import torch
 from trl import SFTConfig
 
 from fedtune.recipe import parse_recipe
-from fedtune.training import sft
 from fedtune.training.plan import OWNED, Plan, check_train_keys, draw_rows
+from fedtune.training.tasks import TASKS, dpo, grpo, reward, sft
+from fedtune.training.tasks.running import check_values, rows_per_round
 
 
 def plan(train=None, **federation):
@@ -17,15 +19,23 @@ def plan(train=None, **federation):
 
 
 def draw(rounds, *, num_rows=10, seed=0, order=0, batch=2, steps=2):
-    each = plan({"per_device_train_batch_size": batch}, local_steps=steps)
+    each = rows_per_round(plan({"per_device_train_batch_size": batch}, local_steps=steps))
     return [draw_rows(each, num_rows, seed=seed, order=order, round_=round_) for round_ in rounds]
+
+
+def problems_of(*keys, task="sft"):
+    return check_train_keys(keys, TASKS[task].config, TASKS[task].owned)
+
+
+def known_to(task):
+    return {each.name for each in dataclasses.fields(TASKS[task].config) if each.init}
 
 
 def test_rows_per_round_by_hand():
     train = {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 2}
-    assert plan(train, local_steps=5).rows_per_round == 30  # 5 x 3 x 2
+    assert rows_per_round(plan(train, local_steps=5)) == 30  # 5 x 3 x 2
     default = SFTConfig(output_dir="x", use_cpu=True, bf16=False)
-    assert plan(local_steps=1).rows_per_round == default.per_device_train_batch_size == 8
+    assert rows_per_round(plan(local_steps=1)) == default.per_device_train_batch_size == 8
     assert plan(local_steps=5, num_rounds=4).total_steps == 20
 
 
@@ -65,30 +75,48 @@ def test_seed_client_and_round_each_change_the_order():
 
 
 def test_known_keys_pass():
-    known = sft.train_keys()
-    assert check_train_keys(["learning_rate", "max_length", "warmup_steps"], known) == []
+    assert problems_of("learning_rate", "max_length", "warmup_steps") == []
+    assert problems_of("center_rewards_coefficient", "max_length", task="reward") == []
+    assert problems_of("beta", "loss_type", "max_length", task="dpo") == []
+    assert problems_of("beta", "num_generations", "temperature", task="grpo") == []
 
 
 @pytest.mark.parametrize(
-    ("key", "meant"),
+    ("task", "key", "meant"),
     [
-        ("learning_rat", "learning_rate"),
-        ("per_device_train_batchsize", "per_device_train_batch_size"),
+        ("sft", "learning_rat", "learning_rate"),
+        ("sft", "per_device_train_batchsize", "per_device_train_batch_size"),
+        ("reward", "max_lenght", "max_length"),
+        ("reward", "center_reward_coefficient", "center_rewards_coefficient"),
+        ("dpo", "betta", "beta"),
+        ("dpo", "loss_types", "loss_type"),
+        ("grpo", "num_generation", "num_generations"),
+        ("grpo", "max_completions_length", "max_completion_length"),
+        ("grpo", "betta", "beta"),
     ],
 )
-def test_a_typo_names_the_nearest_key(key, meant):
-    assert check_train_keys([key], sft.train_keys()) == [
-        f"train.{key}: unknown to TRL; did you mean {meant!r}?"
-    ]
+def test_a_typo_names_the_nearest_key_of_the_tasks_own_config(task, key, meant):
+    assert meant in known_to(task)
+    assert problems_of(key, task=task) == [f"train.{key}: unknown to TRL; did you mean {meant!r}?"]
 
 
-def test_a_key_like_no_other_is_refused_too():
-    (problem,) = check_train_keys(["zzzz"], sft.train_keys())
-    assert problem == "train.zzzz: unknown to TRL; see its SFTConfig"
+@pytest.mark.parametrize(
+    ("task", "key"),
+    [("sft", "beta"), ("reward", "beta"), ("dpo", "num_generations"), ("grpo", "max_length")],
+)
+def test_a_key_of_another_task_is_refused(task, key):
+    (problem,) = problems_of(key, task=task)
+    assert problem.startswith(f"train.{key}: unknown to TRL; ")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_key_like_no_other_is_refused_too(task):
+    name = {"sft": "SFTConfig", "reward": "RewardConfig", "dpo": "DPOConfig", "grpo": "GRPOConfig"}
+    assert problems_of("zzzz", task=task) == [f"train.zzzz: unknown to TRL; see its {name[task]}"]
 
 
 def test_keys_that_fedtune_sets_say_what_to_write():
-    assert check_train_keys(["max_steps", "bf16", "seed"], sft.train_keys()) == [
+    assert problems_of("max_steps", "bf16", "seed") == [
         "train.max_steps: fedtune sets it; write federation.local_steps",
         "train.bf16: fedtune sets it; write model.dtype",
         "train.seed: fedtune sets it; write federation.seed",
@@ -96,11 +124,30 @@ def test_keys_that_fedtune_sets_say_what_to_write():
 
 
 def test_every_key_that_a_config_is_given_is_owned():
-    """Else the same key in `train:` would end in a TypeError: given twice."""
-    given = {"max_steps", "seed", "data_seed", "train_sampling_strategy", "dataset_kwargs"}
+    """Else the same key in `train:` would be overruled in silence, or given twice."""
+    given = {"max_steps", "seed", "data_seed"}
     given |= set(plan().placement) - {"dataloader_pin_memory"}
     assert given <= set(OWNED)
-    assert set(OWNED) - {"trust_remote_code"} <= set(sft.train_keys())
+    assert set(OWNED) - {"trust_remote_code"} <= known_to("sft")
+    more = {
+        sft: {"dataset_kwargs"},
+        reward: set(),
+        dpo: {"precompute_ref_log_probs"},
+        grpo: {"reward_weights"},
+    }
+    for module, keys in more.items():
+        owned = {**OWNED, **module.TASK.owned}
+        assert keys | set(module._OWN) <= set(owned)
+        assert set(module.TASK.owned) <= known_to(module.TASK.name)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_what_a_task_owns_is_refused_for_it_alone(task):
+    for key, instead in TASKS[task].owned.items():
+        assert problems_of(key, task=task) == [f"train.{key}: fedtune sets it; write {instead}"]
+    assert problems_of("precompute_ref_log_probs", task="grpo") != problems_of(
+        "precompute_ref_log_probs", task="dpo"
+    )
 
 
 @pytest.mark.parametrize(
@@ -114,7 +161,7 @@ def test_every_key_that_a_config_is_given_is_owned():
 )
 def test_values_are_checked_by_trl(train, error):
     if error is None:
-        sft.check_values(plan(train))
+        check_values(SFTConfig, plan(train))
     else:
         with pytest.raises((TypeError, ValueError), match=error):
-            sft.check_values(plan(train))
+            check_values(SFTConfig, plan(train))

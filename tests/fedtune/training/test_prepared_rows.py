@@ -3,15 +3,13 @@
 import pytest
 from datasets import Dataset
 
-from fedtune.training import sft
+from fedtune.training.tasks import sft
 
 END = "<|end|>"
 
 
 def prepare(worker, rows):
-    prepared = sft.prepare(
-        Dataset.from_list(rows), worker.model, worker.base.tokenizer, worker.plan
-    )
+    prepared = sft.prepare(Dataset.from_list(rows), worker.learner)
     assert prepared.column_names == ["input_ids", "labels"]
     return prepared.to_list()
 
@@ -73,5 +71,5 @@ def test_truncation_drops_rows_that_lose_their_completion(worker, ids):
 
 def test_no_row_left_is_refused(make_worker):
     worker = make_worker(train={"max_length": 4})
-    with pytest.raises(ValueError, match="max_length leaves no row with a completion"):
+    with pytest.raises(ValueError, match="max_length leaves no row to train on; raise train.max_length"):
         worker.train(worker.initial, client=0, round_=1)

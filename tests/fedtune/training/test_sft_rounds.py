@@ -6,9 +6,10 @@ import sys
 import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
+from trl import SFTConfig
 
-from fedtune.training import sft
-from fedtune.training.heldout import complete
+from fedtune.training.generation import complete
+from fedtune.training.tasks.running import make_config
 
 
 def rates(worker, rounds):
@@ -154,14 +155,14 @@ def test_fifty_trainings_leave_the_model_as_it_was(make_worker):
 
 def test_many_gpus_in_sight_are_one_device_to_a_client(worker, monkeypatch):
     """The count is transformers' own, set as two GPUs set it; the tests may have none."""
-    set_up = sft.SFTConfig.__post_init__
+    set_up = SFTConfig.__post_init__
 
     def with_two_gpus(config):
         set_up(config)
         config._n_gpu = 2
 
-    monkeypatch.setattr(sft.SFTConfig, "__post_init__", with_two_gpus)
-    config = sft._config(worker.plan, steps=1, seed=0)
+    monkeypatch.setattr(SFTConfig, "__post_init__", with_two_gpus)
+    config = make_config(SFTConfig, worker.plan, steps=1, seed=0)
     assert config.n_gpu == 1
     assert config.train_batch_size == config.per_device_train_batch_size == 4
     assert worker.train(worker.initial, client=0, round_=1).delta.any()  # TRL refuses two

@@ -8,6 +8,7 @@ from datasets import Dataset, DatasetDict
 from fedtune.nano import python_docs
 from fedtune.recipe import Data, Source
 from fedtune.training.sources import find_source, hash_rows, load_rows
+from fedtune.training.tasks import TASKS
 
 
 @pytest.fixture(autouse=True)
@@ -16,8 +17,8 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def load(source, **more):
-    return load_rows(Data(source=source, **more), seed=0)
+def load(source, *, task="sft", seed=0, **more):
+    return load_rows(Data(source=source, **more), TASKS[task], seed=seed)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +86,7 @@ def test_a_folder_of_plain_files(small_data, tmp_path):
 
 def test_max_rows_draws_by_the_seed(small_data):
     source = str(small_data("jsonl"))
-    draws = [load_rows(Data(source=source, max_rows=20), seed=seed) for seed in (0, 0, 1)]
+    draws = [load(source, max_rows=20, seed=seed) for seed in (0, 0, 1)]
     assert [len(draw) for draw in draws] == [20, 20, 20]
     assert hash_rows(draws[0]) == hash_rows(draws[1]) != hash_rows(draws[2])
     assert hash_rows(load(source, max_rows=64)) == hash_rows(load(source))
@@ -128,7 +129,7 @@ def test_a_hub_name_that_is_not_cached_says_what_to_do():
     ("name", "text", "problem"),
     [
         ("a.jsonl", '{"question": "a", "answer": "b"}\n',
-         "data.source needs columns prompt+completion or messages or text; got question, answer"),
+         "task sft needs columns prompt+completion or messages or text; got question, answer"),
         ("a.jsonl", '{"prompt": "a"}\n', "prompt+completion or messages or text; got prompt"),
         ("a.csv", "prompt,completion\na,1\nb,2\n",
          "column 'completion' needs text or messages; got int64"),
@@ -146,6 +147,28 @@ def test_rows_in_no_format_are_refused(tmp_path, name, text, problem):
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=r"data\.source") as caught:
         load(str(tmp_path / name))
+    assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("task", "text", "problem"),
+    [
+        ("reward", '{"prompt": "a", "chosen": "b"}\n',
+         "task reward needs columns prompt+chosen+rejected or chosen+rejected; got prompt, chosen"),
+        ("dpo", '{"prompt": "a", "completion": "b"}\n',
+         "task dpo needs columns prompt+chosen+rejected or chosen+rejected; got prompt, completion"),
+        ("dpo", '{"prompt": "a", "chosen": "b", "rejected": null}\n{"rejected": "c"}\n',
+         "column 'chosen' needs a value in each row; got 1 empty of 2"),
+        ("reward", '{"chosen": 1, "rejected": 2}\n',
+         "column 'chosen' needs text or messages; got int64"),
+        ("grpo", '{"question": "a"}\n', "task grpo needs columns prompt; got question"),
+        ("grpo", '{"prompt": 3}\n', "column 'prompt' needs text or messages; got int64"),
+    ],
+)  # fmt: skip
+def test_rows_that_another_task_needs_are_refused(tmp_path, task, text, problem):
+    (tmp_path / "a.jsonl").write_text(text)
+    with pytest.raises(ValueError, match=r"data\.source") as caught:
+        load(str(tmp_path / "a.jsonl"), task=task)
     assert problem in str(caught.value)
 
 

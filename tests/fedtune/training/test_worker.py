@@ -1,14 +1,15 @@
 """What the clients of one process share, and what they must not."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from fedtune.adapters import lora
-from fedtune.training import sft
 from fedtune.training.client_round import Poison
-from fedtune.training.heldout import measure
+from fedtune.training.tasks import sft
 
 
 def delta(worker, *, client=0, round_=1, **more):
@@ -84,9 +85,9 @@ def test_figures_are_those_of_the_rows_held_out(make_worker):
     row = worker.initial + delta(worker)
     for client, indices in [(None, worker.split.test), (1, worker.parts[1].test)]:
         rows = worker.rows.select(indices[:5]).select_columns(["prompt", "completion"])
-        prepared = sft.prepare(rows, worker.model, worker.base.tokenizer, worker.plan)
+        prepared = sft.prepare(rows, worker.learner)
         figures = worker.measure(row, client=client)  # and leaves the adapter in the model
-        assert figures == measure(prepared, worker.model, pad_token_id=0, batch_size=2)
+        assert figures == sft.measure(prepared, worker.learner, batch_size=2)
     assert worker.measure(row) != worker.measure(worker.initial)
 
 
@@ -97,7 +98,8 @@ def test_a_saved_adapter_is_plain_peft(make_worker, tmp_path, tiny_model_folder)
     assert torch.equal(worker.load_adapter(tmp_path), row)
     base = AutoModelForCausalLM.from_pretrained(tiny_model_folder("llama"))
     plain = PeftModel.from_pretrained(base, tmp_path)
-    figures = measure(worker._held_out(None), plain, pad_token_id=0, batch_size=32)
+    learner = replace(worker.learner, model=plain)
+    figures = sft.measure(worker._held_out(None), learner, batch_size=32)
     assert figures.loss == worker.measure(row).loss
 
 
