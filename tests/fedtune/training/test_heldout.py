@@ -82,9 +82,7 @@ def test_the_batch_size_is_of_no_account(model, rows):
 def test_order_and_filler_are_of_no_account(model, rows):
     figures = measure(rows, model, batch_size=4)
     turned = rows.select(range(len(rows) - 1, -1, -1))
-    assert measure(turned, model, batch_size=4).loss == pytest.approx(
-        figures.loss, rel=1e-6
-    )
+    assert measure(turned, model, batch_size=4).loss == pytest.approx(figures.loss, rel=1e-6)
     assert measure(rows, model, pad_token_id=77, batch_size=4).loss == pytest.approx(
         figures.loss, rel=1e-6
     )

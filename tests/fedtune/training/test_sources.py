@@ -155,8 +155,8 @@ def test_rows_in_no_format_are_refused(tmp_path, name, text, problem):
     [
         ("reward", '{"prompt": "a", "chosen": "b"}\n',
          "task reward needs columns prompt+chosen+rejected or chosen+rejected; got prompt, chosen"),
-        ("dpo", '{"prompt": "a", "completion": "b"}\n',
-         "task dpo needs columns prompt+chosen+rejected or chosen+rejected; got prompt, completion"),
+        ("dpo", '{"text": "a"}\n',
+         "task dpo needs columns prompt+chosen+rejected or chosen+rejected; got text"),
         ("dpo", '{"prompt": "a", "chosen": "b", "rejected": null}\n{"rejected": "c"}\n',
          "column 'chosen' needs a value in each row; got 1 empty of 2"),
         ("reward", '{"chosen": 1, "rejected": 2}\n',
