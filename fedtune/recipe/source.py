@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from pydantic import ValidationError
 import fedtune
 from fedtune.recipe.data import Source
 from fedtune.recipe.errors import RecipeError, explain, nearest
+from fedtune.recipe.reward import ModelReward
 from fedtune.recipe.schema import Recipe
 
 
@@ -111,6 +112,8 @@ def parse_recipe(raw: Mapping[str, Any] | str) -> Recipe:
     Raises:
         RecipeError: With a line for each thing that is wrong.
     """
+    if isinstance(raw, Mapping) and "stages" in raw:
+        raise RecipeError(["stages: needs to be one recipe: got several in stages; name one stage"])
     try:
         if isinstance(raw, str):
             return Recipe.model_validate_json(raw)
@@ -125,7 +128,7 @@ def to_yaml(recipe: Recipe) -> str:
 
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
-    """The recipe with its local model and data named so that they are found from anywhere.
+    """The recipe with its local model, data and adapters named so as to be found from anywhere.
 
     What is not here is a name of the hub's, and stays. So does a pattern with stars in a folder's
     name, which is looked for from the working folder.
@@ -138,7 +141,26 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     else:
         source = _absolute(data.source) if _is_path(data.source) else data.source
     data = data.model_copy(update={"source": source})
-    return recipe.model_copy(update={"model": model, "data": data})
+    recipe = recipe.model_copy(update={"model": model, "data": data})
+    return with_adapters(recipe, lambda path: _absolute(path) if _is_path(path) else path)
+
+
+def with_adapters(recipe: Recipe, place: Callable[[str], str]) -> Recipe:
+    """The recipe with the folder of each adapter that it names put elsewhere."""
+    start, reference = recipe.initial_adapter, recipe.reference
+    changes: dict[str, Any] = {
+        "rewards": [
+            reward.model_copy(update={"adapter": place(reward.adapter)})
+            if isinstance(reward, ModelReward)
+            else reward
+            for reward in recipe.rewards
+        ]
+    }
+    if start is not None:
+        changes["initial_adapter"] = place(start)
+    if reference not in {"base", "initial_adapter"}:
+        changes["reference"] = place(reference)
+    return recipe.model_copy(update=changes)
 
 
 def _is_path(source: str) -> bool:
