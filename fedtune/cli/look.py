@@ -84,8 +84,8 @@ def merge(
     """Write base + adapter as a plain Hugging Face model folder."""
     with one_screen_errors():
         from fedtune.evaluation.adapter import base_of, find_adapter
-        from fedtune.evaluation.merge import merge_adapter
         from fedtune.recipe import Model
+        from fedtune.training.merge import merge_adapter
 
         found = find_adapter(path)
         model = found.recipe.model if found.recipe else Model(name_or_path=base_of(found))

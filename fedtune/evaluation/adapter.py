@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fedtune.recipe import Recipe, load_recipe
+from fedtune.recipe.source import read_run_recipe
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
@@ -33,12 +34,15 @@ def find_adapter(path: Path, recipe: str | None = None) -> Found:
     """
     folder = path if (path / CONFIG).is_file() else path / "adapter"
     if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
-        unfinished = (path / "recipe.yaml").is_file()
-        hint = f"; the run is not finished: fedtune run --resume {path}" if unfinished else ""
+        hint = ""
+        if (path / "stages.json").is_file():
+            hint = f"; it is of several stages: name the folder of one, {path}/STAGE"
+        elif (path / "recipe.yaml").is_file():
+            hint = f"; the run is not finished: fedtune run --resume {path}"
         raise FileNotFoundError(f"{path} holds no adapter ({CONFIG}, {WEIGHTS}){hint}")
     beside = folder.parent / "recipe.yaml"
     if recipe is None:
-        return Found(folder, load_recipe(str(beside)) if beside.is_file() else None)
+        return Found(folder, read_run_recipe(folder.parent) if beside.is_file() else None)
     loaded = load_recipe(recipe)
     _check_same_lora(folder, loaded)
     return Found(folder, loaded)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -16,8 +17,8 @@ from typing import Any
 import torch
 
 from fedtune.durable import make_folder, put_in_place, sync
-from fedtune.recipe import Recipe, load_recipe, to_yaml
-from fedtune.recipe.source import with_absolute_paths
+from fedtune.recipe import Recipe, to_yaml
+from fedtune.recipe.source import read_run_recipe, with_absolute_paths, with_folders
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "flwr", "flwr-datasets", "numpy")
 
@@ -42,7 +43,7 @@ class RunFolder:
         Returns:
             The folder, and the recipe with ``output_dir`` set to it, all paths absolute.
         """
-        folder = cls(_claim(recipe.output_dir.expanduser().absolute()))
+        folder = cls(claim(recipe.output_dir.expanduser().absolute()))
         recipe = with_absolute_paths(recipe).model_copy(update={"output_dir": folder.path})
         write_whole(folder.recipe, to_yaml(recipe))
         return folder, recipe
@@ -57,8 +58,18 @@ class RunFolder:
         folder = cls(path.expanduser().absolute())
         if not folder.recipe.is_file():
             raise FileNotFoundError(f"{path} holds no run: it needs a recipe.yaml")
-        recipe = load_recipe(str(folder.recipe))
-        return folder, recipe.model_copy(update={"output_dir": folder.path})
+        return folder, read_run_recipe(folder.path)
+
+    @classmethod
+    def enter(cls, recipe: Recipe) -> RunFolder:
+        """Make the folder ``output_dir`` itself, or find it as an earlier try left it.
+
+        The caller keeps others out, and sees to it that the recipe is the one it began with.
+        """
+        folder = cls(recipe.output_dir)
+        make_folder(folder.path)
+        write_whole(folder.recipe, to_yaml(recipe))
+        return folder
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -150,7 +161,7 @@ def _finite(value: Any) -> Any:  # noqa: ANN401  as deep as a record goes
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _claim(wanted: Path) -> Path:
+def claim(wanted: Path) -> Path:
     """Make the folder that is wanted, or the next free number; no two processes get the same."""
     path, number = wanted, 1
     while True:
@@ -160,6 +171,18 @@ def _claim(wanted: Path) -> Path:
                 return path
         number += 1
         path = wanted.with_name(f"{wanted.name}-{number}")
+
+
+def hash_recipe(recipe: Recipe) -> str:
+    """SHA-256 of what a recipe says, wherever its folder, and what lies beside that, is moved."""
+    beside = recipe.output_dir.parent
+
+    def place(path: str) -> str:
+        lies_there = Path(path).is_relative_to(beside)
+        return f"../{Path(path).relative_to(beside).as_posix()}" if lies_there else path
+
+    said = with_folders(recipe, place).model_dump_json(exclude={"output_dir", "report_to"})
+    return hashlib.sha256(said.encode()).hexdigest()
 
 
 def write_whole(path: Path, text: str) -> None:

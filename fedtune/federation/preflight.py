@@ -6,6 +6,7 @@ import importlib.util
 import os
 import re
 import tempfile
+from collections.abc import Collection
 
 import torch
 
@@ -13,6 +14,7 @@ import attacks
 from fedtune.federation.rehearsal import rehearse
 from fedtune.recipe import Attack, Recipe
 from fedtune.recipe.errors import nearest
+from fedtune.recipe.reward import ModelReward
 from fedtune.seeds import derive
 from fedtune.training.adapted import adapted_modules
 from fedtune.training.base import check_model, choose_device, choose_dtype, module_names
@@ -20,14 +22,21 @@ from fedtune.training.client_round import looked_at
 from fedtune.training.partitions import deal, hold_out, set_aside
 from fedtune.training.plan import Plan, check_train_keys
 from fedtune.training.sources import find_source, load_rows
+from fedtune.training.starting import adapter_folder
 from fedtune.training.tasks import TASKS
 from fedtune.training.tasks.running import check_values
 
 
-def find_problems(recipe: Recipe) -> list[str]:
-    """What would stop this run, a line each; empty if nothing is known to."""
+def find_problems(recipe: Recipe, *, promised: Collection[str] = ()) -> list[str]:
+    """What would stop this run, a line each; empty if nothing is known to.
+
+    Args:
+        recipe: The run's.
+        promised: Folders of runs that will be done before: none of their adapters is missed.
+    """
     checks = (_train, _device, _model, _lora, _ranks, _data, _attack, _output, _trackers)
-    return [problem for check in checks for problem in check(recipe)]
+    problems = [problem for check in checks for problem in check(recipe)]
+    return problems + _adapters(recipe, promised)
 
 
 def _train(recipe: Recipe) -> list[str]:
@@ -102,6 +111,24 @@ def _pattern(pattern: str, modules: list[str]) -> list[str]:
         f"lora.target_modules: no module matches {pattern!r}, read as a regular expression; "
         f"write [{pattern}] to name a module"
     ]
+
+
+def _adapters(recipe: Recipe, promised: Collection[str]) -> list[str]:
+    """Adapters that the run starts from, is held against, or asks for a reward."""
+    named = {"initial_adapter": recipe.initial_adapter, "reference": recipe.reference}
+    if recipe.reference in {"base", "initial_adapter"}:
+        del named["reference"]
+    for reward in recipe.rewards:
+        if isinstance(reward, ModelReward):
+            named[f"rewards.{reward.name}.adapter"] = reward.adapter
+    problems = []
+    for key, path in named.items():
+        try:
+            if path is not None and path not in promised:
+                adapter_folder(path, key)
+        except FileNotFoundError as error:
+            problems.append(str(error))
+    return problems
 
 
 def _ranks(recipe: Recipe) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 import time
@@ -23,7 +22,7 @@ from fedtune.federation.events import (
     RunStoppedError,
     ignore,
 )
-from fedtune.federation.folder import RunFolder, write_whole
+from fedtune.federation.folder import RunFolder, hash_recipe, write_whole
 from fedtune.federation.judging import judge
 from fedtune.federation.roster import call_the_roll
 from fedtune.federation.standing import counts_of
@@ -140,9 +139,8 @@ class Run:
 
     def _inputs(self, worker: Worker) -> dict[str, str]:
         """Hashes of everything that a resumed run must find as it was."""
-        recipe_json = self.recipe.model_dump_json(exclude={"output_dir", "report_to"})
         return {
-            "recipe_hash": hashlib.sha256(recipe_json.encode()).hexdigest(),
+            "recipe_hash": hash_recipe(self.recipe),
             "base_hash": worker.base_hash,
             "tokenizer_hash": worker.base.tokenizer_hash,
             "data_hash": worker.data_hash,

@@ -113,7 +113,9 @@ def parse_recipe(raw: Mapping[str, Any] | str) -> Recipe:
         RecipeError: With a line for each thing that is wrong.
     """
     if isinstance(raw, Mapping) and "stages" in raw:
-        raise RecipeError(["stages: needs to be one recipe: got several in stages; name one stage"])
+        raise RecipeError(
+            ["stages: needs to be one recipe: got several in stages; name the folder of one"]
+        )
     try:
         if isinstance(raw, str):
             return Recipe.model_validate_json(raw)
@@ -133,21 +135,23 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     What is not here is a name of the hub's, and stays. So does a pattern with stars in a folder's
     name, which is looked for from the working folder.
     """
-    model, data = recipe.model, recipe.data
-    if model.name_or_path != "nano" and Path(model.name_or_path).expanduser().is_dir():
-        model = model.model_copy(update={"name_or_path": _absolute(model.name_or_path)})
+    data = recipe.data
     if isinstance(data.source, Source):
         source: str | Source = _with_absolute_files(data.source)
     else:
         source = _absolute(data.source) if _is_path(data.source) else data.source
-    data = data.model_copy(update={"source": source})
-    recipe = recipe.model_copy(update={"model": model, "data": data})
-    return with_adapters(recipe, lambda path: _absolute(path) if _is_path(path) else path)
+    recipe = recipe.model_copy(update={"data": data.model_copy(update={"source": source})})
+    return with_folders(recipe, lambda path: _absolute(path) if _is_folder(path) else path)
 
 
-def with_adapters(recipe: Recipe, place: Callable[[str], str]) -> Recipe:
-    """The recipe with the folder of each adapter that it names put elsewhere."""
-    start, reference = recipe.initial_adapter, recipe.reference
+def with_folders(recipe: Recipe, place: Callable[[str], str]) -> Recipe:
+    """The recipe with other folders for the model and the adapters that it names.
+
+    Args:
+        recipe: Any.
+        place: From what the recipe says to the folder to be put there; hub names come too.
+    """
+    start, reference, model = recipe.initial_adapter, recipe.reference, recipe.model
     changes: dict[str, Any] = {
         "rewards": [
             reward.model_copy(update={"adapter": place(reward.adapter)})
@@ -156,11 +160,38 @@ def with_adapters(recipe: Recipe, place: Callable[[str], str]) -> Recipe:
             for reward in recipe.rewards
         ]
     }
+    if model.name_or_path != "nano":
+        changes["model"] = model.model_copy(update={"name_or_path": place(model.name_or_path)})
     if start is not None:
         changes["initial_adapter"] = place(start)
     if reference not in {"base", "initial_adapter"}:
         changes["reference"] = place(reference)
     return recipe.model_copy(update=changes)
+
+
+def read_run_recipe(folder: Path) -> Recipe:
+    """The recipe in a run's folder, wherever that lies now.
+
+    A stage names folders beside its own; where these were moved along, they are found there.
+
+    Raises:
+        RecipeError: With a line for each thing that is wrong.
+    """
+    folder = folder.expanduser().absolute()
+    recipe = load_recipe(str(folder / "recipe.yaml"))
+    began, here = recipe.output_dir.parent, folder.parent
+
+    def place(path: str) -> str:
+        if not Path(path).is_relative_to(began) or Path(path).exists():
+            return path
+        beside = here / Path(path).relative_to(began)
+        return str(beside) if beside.exists() else path
+
+    return with_folders(recipe, place).model_copy(update={"output_dir": folder})
+
+
+def _is_folder(path: str) -> bool:
+    return Path(path).expanduser().is_dir()
 
 
 def _is_path(source: str) -> bool:

@@ -65,6 +65,15 @@ def load(name: str, overrides: Iterable[str] = ()) -> Recipe | Pipeline:
     return lay_out(raw) if "stages" in raw else parse_recipe(raw)
 
 
+def load_stages(path: Path) -> Pipeline:
+    """Read a recipe in stages as a run has left it.
+
+    Raises:
+        RecipeError: With a line for each thing that is wrong.
+    """
+    return lay_out(read_mapping(path))
+
+
 def lay_out(raw: Mapping[str, Any]) -> Pipeline:
     """Make each stage a whole recipe.
 
@@ -74,6 +83,8 @@ def lay_out(raw: Mapping[str, Any]) -> Pipeline:
     Raises:
         RecipeError: With a line for each thing that is wrong, the stage named.
     """
+    if "stages" not in raw:
+        raise RecipeError(["stages: needed, and not given"])
     folder = raw.get("output_dir", "runs/run")
     if not isinstance(folder, str | Path):
         raise RecipeError([f"output_dir: needs a path; got {folder!r}"])

@@ -55,13 +55,26 @@ def price(recipe: Recipe) -> list[Priced]:
     return priced
 
 
-def _onto(fresh: Tensors, model: PeftModel, path: str, key: str) -> dict[str, Tensor]:
-    """A PEFT folder's tensors; what a fresh head has and the folder has not stays fresh."""
+def adapter_folder(path: str, key: str) -> Path:
+    """The PEFT folder behind a path: the folder itself, or the one in a run's folder.
+
+    Args:
+        path: As a recipe has it.
+        key: Of the recipe, for the message.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
     folder = Path(path).expanduser()
     folder = folder if (folder / "adapter_config.json").is_file() else folder / "adapter"
     if not (folder / "adapter_model.safetensors").is_file():
         raise FileNotFoundError(f"{key}: no adapter at {path}; name a run's folder, or a PEFT one")
-    stored = lora.load(model, folder)
+    return folder
+
+
+def _onto(fresh: Tensors, model: PeftModel, path: str, key: str) -> dict[str, Tensor]:
+    """A PEFT folder's tensors; what a fresh head has and the folder has not stays fresh."""
+    stored = lora.load(model, adapter_folder(path, key))
     lacking = {name for name in fresh if name not in stored}
     foreign = sorted(set(stored) - set(fresh))
     wrong = [name for name in stored if name in fresh and stored[name].shape != fresh[name].shape]

@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from fedtune.adapters import lora
-from fedtune.evaluation.merge import merge_adapter
+from fedtune.training.merge import merge_adapter
 from fedtune.recipe import Lora, Model
 from fedtune.training.base import load_base
 

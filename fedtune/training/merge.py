@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from shutil import rmtree
 
 from fedtune.adapters import lora
+from fedtune.durable import put_in_place
 from fedtune.recipe import Model
 from fedtune.training.base import load_base
 
@@ -32,4 +32,4 @@ def merge_adapter(adapter: Path, base: Model, out: Path) -> None:
     loaded.tokenizer.save_pretrained(unfinished)
     if out.exists():
         out.rmdir()
-    os.replace(unfinished, out)
+    put_in_place(unfinished, out)
