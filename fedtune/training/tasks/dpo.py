@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from datasets import Dataset
+from torch.utils.data import DataLoader
 from trl import DPOConfig, DPOTrainer
 
 from fedtune.adapters import lora
@@ -45,25 +42,45 @@ class _Prepared(DPOTrainer):  # type: ignore[misc]
 
 
 def prepare(rows: Dataset, learner: Learner) -> Dataset:
-    """Tokenise pairs as TRL does, and ask the reference once for all; the model is left as it.
+    """Tokenise pairs as TRL does, and ask the reference once for all.
+
+    The model holds the reference afterwards.
 
     Returns:
         Columns ``prompt_ids``, ``chosen_ids``, ``rejected_ids`` and the log-probabilities that
-        the reference gives to either answer.
+        the reference gives to either answer; pairs whose prompt alone fills ``max_length`` are
+        gone.
     """
     lora.write(learner.model, learner.reference)
-    with untouched(learner), _without_bars():
-        config = make_config(
-            DPOConfig, learner.plan, steps=1, seed=0, precompute_ref_log_probs=True, **_OWN
-        )
+    with untouched(learner):
         trainer = DPOTrainer(
             model=learner.model,
-            args=config,
+            args=make_config(DPOConfig, learner.plan, steps=1, seed=0, **_OWN),
             train_dataset=rows,
             processing_class=learner.tokenizer,
         )
-        prepared: Dataset = trainer.train_dataset
-    return prepared.select_columns([*IDS, *REFERENCE])
+        return _ask_reference(trainer, trainer.train_dataset.select_columns(list(IDS)))
+
+
+def _ask_reference(trainer: DPOTrainer, rows: Dataset) -> Dataset:
+    """Rows with what TRL's copy of the model, which is the reference, makes of them.
+
+    TRL's own `precompute_ref_log_probs` keeps its answers on disk under the hash of rows and
+    weights alone: with another ``ld_alpha`` they would be taken from there, and be wrong. It also
+    hashes the whole base for each client, and leaves dropout on.
+    """
+    model, size = trainer.model, trainer.args.per_device_train_batch_size
+    training, device = model.training, next(model.parameters()).device
+    found: dict[str, list[float]] = {name: [] for name in REFERENCE}
+    model.eval()
+    for batch in DataLoader(rows, batch_size=size, collate_fn=trainer.data_collator):
+        moved = {name: each.to(device) for name, each in batch.items()}
+        for name, each in zip(REFERENCE, trainer.compute_ref_log_probs(model, moved), strict=True):
+            found[name] += each.tolist()
+    model.train(training)
+    for name, values in found.items():
+        rows = rows.add_column(name, values)
+    return rows
 
 
 def run_steps(
@@ -85,9 +102,10 @@ def measure(rows: Dataset, learner: Learner, *, batch_size: int) -> Figures:
     """Measure the model on prepared pairs.
 
     Returns:
-        ``loss``, TRL's own, a mean over the pairs; ``rewards/accuracies``, the share of pairs whose
-        chosen answer gained more on the reference than the rejected; ``rewards/margins``, by how
-        much; ``rewards/chosen`` and ``rewards/rejected``; ``num_pairs``.
+        ``loss``, TRL's own, a mean over the pairs (aot, aot_unpaired and sft are losses of a batch:
+        theirs is a mean over batches, by their pairs); ``rewards/accuracies``, the share of pairs
+        whose chosen answer gained more on the reference than the rejected; ``rewards/margins``, by
+        how much; ``rewards/chosen`` and ``rewards/rejected``; ``num_pairs``.
     """
     with untouched(learner):
         trainer = _trainer(rows, learner, steps=1, seed=0)
@@ -96,16 +114,19 @@ def measure(rows: Dataset, learner: Learner, *, batch_size: int) -> Figures:
 
 
 def show(rows: Dataset, learner: Learner, *, max_new_tokens: int) -> list[Shown]:
-    """Complete the prompts of prepared pairs greedily; the truth is the chosen answer."""
-    tokenizer, prompts = learner.tokenizer, list(rows["prompt_ids"])
+    """Complete the prompts of prepared pairs greedily; the truth is the chosen answer.
+
+    Where two answers have no beginning in common, the first token of the chosen one is asked with.
+    """
+    tokenizer, prompts, truths = learner.tokenizer, [], []
+    for prompt, chosen in zip(rows["prompt_ids"], rows["chosen_ids"], strict=True):
+        start = 0 if prompt else 1
+        prompts.append([*prompt, *chosen[:start]])
+        truths.append(tokenizer.decode(chosen[start:], skip_special_tokens=True).strip())
     texts = complete(prompts, learner.model, tokenizer, max_new_tokens=max_new_tokens)
     return [
-        Shown(
-            tokenizer.decode(prompt, skip_special_tokens=True).strip(),
-            tokenizer.decode(chosen, skip_special_tokens=True).strip(),
-            text,
-        )
-        for prompt, chosen, text in zip(prompts, rows["chosen_ids"], texts, strict=True)
+        Shown(tokenizer.decode(prompt, skip_special_tokens=True).strip(), truth, text)
+        for prompt, truth, text in zip(prompts, truths, texts, strict=True)
     ]
 
 
@@ -118,20 +139,6 @@ def _trainer(rows: Dataset, learner: Learner, *, steps: int, seed: int) -> DPOTr
     )
     trainer.precompute_ref_logps = True  # the rows hold them: nothing is asked again
     return trainer
-
-
-@contextmanager
-def _without_bars() -> Iterator[None]:
-    """TRL shows a bar of its own while it asks the reference, unless the environment says not."""
-    before = os.environ.get("TQDM_DISABLE")
-    os.environ["TQDM_DISABLE"] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["TQDM_DISABLE"]
-        else:
-            os.environ["TQDM_DISABLE"] = before
 
 
 TASK = Task(

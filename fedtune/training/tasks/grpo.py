@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,7 +17,6 @@ from fedtune.training.rewards import text_of
 from fedtune.training.tasks.running import REFERENCE, make_config, run, untouched
 from fedtune.training.tasks.task import Figures, Learner, OptimizerState, Shown, Steps, Task
 
-MAX_PROMPT = 512  # tokens of a prompt, unless the recipe's max_length says fewer
 _OWN = {
     "shuffle_dataset": False,
     "logging_strategy": "steps",
@@ -26,13 +26,35 @@ _OWN = {
 _KEPT = ("prompt", "prompt_ids", "row")
 
 
+class _Frozen(GRPOTrainer):  # type: ignore[misc]
+    """TRL's trainer, which leaves frozen what was frozen.
+
+    It puts the reference's adapter in force to ask it, and then the trained one again. PEFT takes
+    the latter for a wish to train all of it: the gradients of a factor that is fixed in this round
+    would be computed, and count where gradients are clipped.
+    """
+
+    def _prepare_inputs(self, generation_batch: dict[str, Any]) -> dict[str, Any]:
+        fixed = [each for each in self.model.parameters() if not each.requires_grad]
+        inputs: dict[str, Any] = super()._prepare_inputs(generation_batch)
+        for parameter in fixed:
+            parameter.requires_grad_(False)
+        return inputs
+
+
 def prepare(rows: Dataset, learner: Learner) -> Dataset:
-    """Keep prompts that fit, and of each row what rewards may look at.
+    """Keep prompts that the model can hold with an answer, and what rewards may look at.
 
     Returns:
         Columns ``prompt``, ``prompt_ids`` and ``row``, the whole row as JSON.
+
+    Raises:
+        ValueError: If no prompt is left, or ``max_completion_length`` is none.
     """
-    tokenizer = learner.tokenizer
+    tokenizer, longest = learner.tokenizer, _longest(learner.plan)
+    places = getattr(learner.model.config.get_text_config(), "max_position_embeddings", None)
+    room = math.inf if places is None else places - longest
+    template = learner.plan.train.get("chat_template_kwargs") or {}
 
     def tokenised(row: dict[str, Any]) -> dict[str, Any]:
         prompt = row["prompt"]
@@ -40,14 +62,18 @@ def prepare(rows: Dataset, learner: Learner) -> Dataset:
             ids = tokenizer(prompt)["input_ids"]
         else:
             ids = tokenizer.apply_chat_template(
-                prompt, add_generation_prompt=True, return_dict=True
+                prompt, add_generation_prompt=True, return_dict=True, **template
             )["input_ids"]
         return {"prompt_ids": ids, "row": json.dumps(dict(row), default=str)}
 
-    prepared = rows.map(tokenised)
-    return prepared.filter(lambda row: 0 < len(row["prompt_ids"]) <= MAX_PROMPT).select_columns(
-        list(_KEPT)
-    )
+    prepared = rows.map(tokenised).select_columns(list(_KEPT))
+    kept = prepared.filter(lambda row: 0 < len(row["prompt_ids"]) <= room)
+    if len(kept) == 0:
+        raise ValueError(
+            f"data.source: grpo needs prompts of 1 to {room} tokens, {places} that the model holds "
+            f"less train.max_completion_length: got none; lower train.max_completion_length"
+        )
+    return kept
 
 
 def prompts_per_round(plan: Plan) -> int:
@@ -73,7 +99,7 @@ def run_steps(
     """Run one round's local steps; the arguments are those of `sft.run_steps`."""
     plan = learner.plan
     with untouched(learner):
-        trainer = GRPOTrainer(
+        trainer = _Frozen(
             model=learner.model,
             args=make_config(
                 GRPOConfig,
@@ -110,7 +136,7 @@ def measure(rows: Dataset, learner: Learner, *, batch_size: int) -> Figures:
     reward = sum(each.weight * found[f"rewards/{each.name}"] for each in learner.rewards)
     words = sum(len(text.split()) for text in texts) / len(texts)
     others = {"reward": reward, **found, "completion_words": words, "num_prompts": len(rows)}
-    return Figures(-reward, others)
+    return Figures(0.0 - reward, others)
 
 
 def show(rows: Dataset, learner: Learner, *, max_new_tokens: int) -> list[Shown]:
@@ -121,14 +147,14 @@ def show(rows: Dataset, learner: Learner, *, max_new_tokens: int) -> list[Shown]
         whole, prompt = json.loads(row["row"]), text_of(row["prompt"])
         reward = sum(each.weight * each.score(prompt, text, whole) for each in learner.rewards)
         truth = str(whole.get("answer") or "")
-        shown.append(Shown(prompt.strip(), truth, f"{reward:.2f} for: {text}"))
+        shown.append(Shown(prompt.strip(), truth, f"{reward:.2f} for: {text.strip()}"))
     return shown
 
 
 def _answers(
     rows: Dataset, learner: Learner, *, batch_size: int, most: int | None = None
 ) -> list[str]:
-    longest = int(learner.plan.train.get("max_completion_length", 256))
+    longest = _longest(learner.plan)
     tokens = complete_in_batches(
         list(rows["prompt_ids"]),
         learner.model,
@@ -137,7 +163,15 @@ def _answers(
         batch_size=batch_size,
     )
     texts: list[str] = learner.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-    return [text.strip() for text in texts]
+    return texts
+
+
+def _longest(plan: Plan) -> int:
+    """Tokens of a completion, at most: the recipe's, else TRL's."""
+    longest = plan.train.get("max_completion_length", GRPOConfig.max_completion_length)
+    if not isinstance(longest, int) or longest < 1:
+        raise ValueError(f"train.max_completion_length: needs a number of tokens; got {longest!r}")
+    return longest
 
 
 def _as_trl_calls(name: str, score: Callable[..., float]) -> Callable[..., list[float]]:
@@ -167,6 +201,7 @@ TASK = Task(
         "reward_weights": "rewards: each has its weight",
         "shuffle_dataset": "nothing: the order follows from seed, round and client",
         "log_completions": "evaluation.samples",
+        "sync_ref_model": "reference: one that moves is none that clients share",
     },
     uses_reference=True,
     all_columns=True,
