@@ -146,15 +146,21 @@ def entry_point(section: EntryPointReward) -> Score:
     """A function (prompt, completion, row) -> float that somebody installed here.
 
     Raises:
-        ValueError: If none of this name is installed, or it is none.
+        ValueError: If none of this name is installed, or several, or it is no function.
     """
-    found = {each.name: each for each in entry_points(group=GROUP)}
-    if section.entry not in found:
-        known = ", ".join(sorted(found)) or "none"
+    installed = entry_points(group=GROUP)
+    found = {each.value: each for each in installed if each.name == section.entry}
+    if not found:
+        known = ", ".join(sorted({each.name for each in installed})) or "none"
         raise ValueError(
             f"rewards: no entry point {section.entry!r} in the group {GROUP}; installed: {known}"
         )
-    function = found[section.entry].load()
+    if len(found) > 1:
+        raise ValueError(
+            f"rewards: entry point {section.entry!r} is installed more than once, as "
+            f"{' and '.join(sorted(found))}; uninstall all but one"
+        )
+    (function,) = (each.load() for each in found.values())
     if not callable(function):
         raise ValueError(f"rewards: entry point {section.entry!r} is no function")
     score: Score = function
@@ -172,10 +178,17 @@ SCORES: Mapping[str, Callable[[Any], Score]] = {
 
 
 def bounded(value: object) -> float:
-    """A score in [0, 1]: what is no finite number counts as 0."""
-    if not isinstance(value, int | float) or not math.isfinite(value):
+    """A score in [0, 1]: what is no finite number counts as 0.
+
+    Scalars of NumPy's and torch's are numbers.
+    """
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        value = value.item()
+    if not isinstance(value, int | float):
         return 0.0
-    return min(1.0, max(0.0, float(value)))
+    if isinstance(value, float) and not math.isfinite(value):
+        return 0.0
+    return float(min(1, max(0, value)))
 
 
 def repeats(text: str, times: int = 3) -> bool:
