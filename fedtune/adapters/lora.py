@@ -115,6 +115,20 @@ def load(model: PeftModel, folder: Path) -> dict[str, Tensor]:
     return {name: stored[name] for name in sorted(stored) if name not in twins}
 
 
+def put_on(base: Any, folder: Path) -> PeftModel:  # noqa: ANN401
+    """Wrap a base model with the adapter of a PEFT folder, each tensor of it float32.
+
+    Raises:
+        ValueError: If the file is damaged, or its tensors are not those of the adapter that its
+            configuration describes.
+    """
+    _stored(folder)  # PEFT would read it too, but not say which file is damaged
+    model = PeftModel.from_pretrained(base, folder)
+    _train_in_float32(model)
+    write(model, load(model, folder))  # PEFT says nothing of what is lacking
+    return model
+
+
 def merge(base: Any, folder: Path) -> Any:  # noqa: ANN401
     """Load a PEFT folder onto a base and fold it into the weights; the base is changed.
 

@@ -11,6 +11,7 @@ from collections.abc import Collection
 import torch
 
 import attacks
+from fedtune.adapters.folder import adapter_folder
 from fedtune.federation.rehearsal import rehearse
 from fedtune.recipe import Attack, Recipe
 from fedtune.recipe.errors import nearest
@@ -22,7 +23,6 @@ from fedtune.training.client_round import looked_at
 from fedtune.training.partitions import deal, hold_out, set_aside
 from fedtune.training.plan import Plan, check_train_keys
 from fedtune.training.sources import find_source, load_rows
-from fedtune.training.starting import adapter_folder
 from fedtune.training.tasks import TASKS
 from fedtune.training.tasks.running import check_values
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,10 @@ from peft import PeftModel
 from torch import Tensor
 
 from fedtune.adapters import lora
+from fedtune.adapters.folder import CONFIG, adapter_folder
 from fedtune.recipe import Recipe
+from fedtune.recipe.reward import ModelReward
+from fedtune.training.reward_model import load_reward_model
 from fedtune.training.rewards import scorer
 from fedtune.training.tasks.task import Priced
 
@@ -51,37 +55,39 @@ def price(recipe: Recipe) -> list[Priced]:
         seen[section.name] += 1
         again = seen[section.name]
         name = section.name if again == 1 else f"{section.name}_{again}"
-        priced.append(Priced(name, section.weight, scorer(section)))
+        if isinstance(section, ModelReward):
+            model = load_reward_model(recipe, section)
+            whole = Priced(name, section.weight, model.score, model.score_all, model.digest)
+        else:
+            whole = Priced(name, section.weight, scorer(section))
+        priced.append(whole)
     return priced
-
-
-def adapter_folder(path: str, key: str) -> Path:
-    """The PEFT folder behind a path: the folder itself, or the one in a run's folder.
-
-    Args:
-        path: As a recipe has it.
-        key: Of the recipe, for the message.
-
-    Raises:
-        FileNotFoundError: If there is none.
-    """
-    folder = Path(path).expanduser()
-    folder = folder if (folder / "adapter_config.json").is_file() else folder / "adapter"
-    if not (folder / "adapter_model.safetensors").is_file():
-        raise FileNotFoundError(f"{key}: no adapter at {path}; name a run's folder, or a PEFT one")
-    return folder
 
 
 def _onto(fresh: Tensors, model: PeftModel, path: str, key: str) -> dict[str, Tensor]:
     """A PEFT folder's tensors; what a fresh head has and the folder has not stays fresh."""
-    stored = lora.load(model, adapter_folder(path, key))
+    folder = adapter_folder(path, key)
+    stored = lora.load(model, folder)
     lacking = {name for name in fresh if name not in stored}
     foreign = sorted(set(stored) - set(fresh))
     wrong = [name for name in stored if name in fresh and stored[name].shape != fresh[name].shape]
     if foreign or wrong or any("lora_" in name for name in lacking):
-        odd = (foreign or wrong or sorted(lacking))[0]
-        raise ValueError(
-            f"{key}: {path} holds another adapter than this recipe's lora section describes: "
-            f"{odd} differs; take the section of the run that made it"
-        )
+        raise _another(key, path, (foreign or wrong or sorted(lacking))[0])
+    _check_scale(model, folder, key, path)
     return {name: stored.get(name, fresh[name]) for name in fresh}
+
+
+def _check_scale(model: PeftModel, folder: Path, key: str, path: str) -> None:
+    """Refuse an adapter that would be multiplied by another number here: no shape shows it."""
+    stored, own = json.loads((folder / CONFIG).read_text("utf-8")), model.peft_config["default"]
+    for name in ("lora_alpha", "use_rslora", "alpha_pattern"):
+        theirs, ours = stored.get(name) or 0, getattr(own, name) or 0
+        if theirs != ours:
+            raise _another(key, path, f"{name} {theirs!r}, here {ours!r},")
+
+
+def _another(key: str, path: str, odd: str) -> ValueError:
+    return ValueError(
+        f"{key}: {path} holds another adapter than this recipe's lora section describes: "
+        f"{odd} differs; take the section of the run that made it"
+    )

@@ -83,11 +83,16 @@ class Worker:
 
     @cached_property
     def base_hash(self) -> str:
-        """SHA-256 of what no one changes: the base and, where there is one, the reference."""
+        """SHA-256 of what no one changes: the base and, where there are any, what judges it.
+
+        That is the reference of a policy, and the models among its rewards.
+        """
         if not self.task.uses_reference:
             return self.base.base_hash
         row = self.layout.flatten(dict(self.learner.reference))
-        return hashlib.sha256(self.base.base_hash.encode() + row.numpy().tobytes()).hexdigest()
+        judges = "".join(reward.digest for reward in self.learner.rewards)
+        facts = (self.base.base_hash + judges).encode() + row.numpy().tobytes()
+        return hashlib.sha256(facts).hexdigest()
 
     @cached_property
     def rows(self) -> Dataset:

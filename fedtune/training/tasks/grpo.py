@@ -15,7 +15,7 @@ from fedtune.training.generation import complete_in_batches
 from fedtune.training.plan import Plan
 from fedtune.training.rewards import text_of
 from fedtune.training.tasks.running import REFERENCE, make_config, run, untouched
-from fedtune.training.tasks.task import Figures, Learner, OptimizerState, Shown, Steps, Task
+from fedtune.training.tasks.task import Figures, Learner, OptimizerState, Priced, Shown, Steps, Task
 
 _OWN = {
     "shuffle_dataset": False,
@@ -109,7 +109,7 @@ def run_steps(
                 reward_weights=[each.weight for each in learner.rewards],
                 **_OWN,
             ),
-            reward_funcs=[_as_trl_calls(each.name, each.score) for each in learner.rewards],
+            reward_funcs=[_as_trl_calls(each) for each in learner.rewards],
             train_dataset=rows.select_columns(["prompt", "row"]),
             processing_class=learner.tokenizer,
         )
@@ -126,12 +126,13 @@ def measure(rows: Dataset, learner: Learner, *, batch_size: int) -> Figures:
         ``rewards/NAME``, each from 0 to 1; ``completion_words``; ``num_prompts``.
     """
     texts = _answers(rows, learner, batch_size=batch_size)
+    asked = [
+        (text_of(row["prompt"]), text, json.loads(row["row"]))
+        for row, text in zip(rows, texts, strict=True)
+    ]
     found = {}
     for each in learner.rewards:
-        scores = [
-            each.score(text_of(row["prompt"]), text, json.loads(row["row"]))
-            for row, text in zip(rows, texts, strict=True)
-        ]
+        scores = each.score_all(asked)
         found[f"rewards/{each.name}"] = sum(scores) / len(scores)
     reward = sum(each.weight * found[f"rewards/{each.name}"] for each in learner.rewards)
     words = sum(len(text.split()) for text in texts) / len(texts)
@@ -174,16 +175,18 @@ def _longest(plan: Plan) -> int:
     return longest
 
 
-def _as_trl_calls(name: str, score: Callable[..., float]) -> Callable[..., list[float]]:
+def _as_trl_calls(priced: Priced) -> Callable[..., list[float]]:
     def reward(
         prompts: Sequence[Any], completions: Sequence[Any], row: Sequence[str], **_: object
     ) -> list[float]:
-        return [
-            score(text_of(prompt), text_of(completion), json.loads(one))
-            for prompt, completion, one in zip(prompts, completions, row, strict=True)
-        ]
+        return priced.score_all(
+            [
+                (text_of(prompt), text_of(completion), json.loads(one))
+                for prompt, completion, one in zip(prompts, completions, row, strict=True)
+            ]
+        )
 
-    reward.__name__ = name  # TRL names its metrics after it
+    reward.__name__ = priced.name  # TRL names its metrics after it
     return reward
 
 

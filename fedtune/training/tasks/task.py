@@ -14,6 +14,8 @@ from transformers import TrainingArguments
 from fedtune.training.plan import Plan
 
 OptimizerState = dict[int, dict[str, torch.Tensor]]
+Asked = tuple[str, str, Mapping[str, Any]]
+"""(prompt, completion, row): what a reward is asked about."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,11 +26,21 @@ class Priced:
         name: As the recipe has it, numbered where it stands there twice.
         weight: What it counts for.
         score: (prompt, completion, row) -> a number from 0 to 1.
+        batch: The same for many at once, where that is cheaper.
+        digest: Says what it is made of beside its section: equal digests, equal scores.
     """
 
     name: str
     weight: float
     score: Callable[[str, str, Mapping[str, Any]], float]
+    batch: Callable[[Sequence[Asked]], list[float]] | None = None
+    digest: str = ""
+
+    def score_all(self, asked: Sequence[Asked]) -> list[float]:
+        """The scores of many completions, in their order."""
+        if self.batch is not None:
+            return self.batch(asked)
+        return [self.score(*each) for each in asked]
 
 
 @dataclass(frozen=True, eq=False)
