@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from fedtune.nano import python_docs
 
@@ -34,7 +34,10 @@ def pairs(rows: Sequence[Row]) -> list[Row]:
     Three kinds of wrong, dealt by the hash of the name, so that the rows need no seed:
     ``neighbour``, the docstring of the next definition of the same module, which is hard to tell;
     ``elsewhere``, one of another module; ``damaged``, the true one with its words in another order.
-    A module with one definition has no neighbour, and gets ``elsewhere``.
+    A row without a neighbour, or with a single word, gets ``elsewhere``.
+
+    Raises:
+        ValueError: If a row needs one of another module and all are of one.
     """
     by_module: dict[str, list[int]] = defaultdict(list)
     for place, row in enumerate(rows):
@@ -42,44 +45,43 @@ def pairs(rows: Sequence[Row]) -> list[Row]:
     made = []
     for place, row in enumerate(rows):
         draw = int.from_bytes(hashlib.sha256(row["name"].encode()).digest()[:8], "big")
-        kind = KINDS[draw % 3]
-        mine = by_module[row["module"]]
-        if kind == "neighbour" and len(mine) == 1:
-            kind = "elsewhere"
+        kind, mine = KINDS[draw % 3], by_module[row["module"]]
+        wrong = None
         if kind == "neighbour":
-            wrong = rows[mine[(mine.index(place) + 1) % len(mine)]]["completion"]
-        elif kind == "elsewhere":
-            wrong = _elsewhere(rows, row["module"], draw)
-        else:
+            after = mine.index(place) + 1
+            wrong = _first([rows[i] for i in mine[after:] + mine[:after]], row)
+        elif kind == "damaged":
             wrong = _damaged(row["completion"], draw)
-        made.append(
-            {
-                "prompt": row["prompt"],
-                "chosen": row["completion"],
-                "rejected": wrong,
-                "module": row["module"],
-                "name": row["name"],
-                "kind": kind,
-            }
-        )
+        if wrong is None:
+            kind, start = "elsewhere", draw % len(rows)
+            wrong = _first([*rows[start:], *rows[:start]], row, elsewhere=True)
+        if wrong is None:
+            raise ValueError("pairs need rows of two modules: got one")
+        answers = {"chosen": row["completion"], "rejected": wrong}
+        told = {"module": row["module"], "name": row["name"], "kind": kind}
+        made.append({"prompt": row["prompt"], **answers, **told})
     return made
 
 
-def _elsewhere(rows: Sequence[Row], module: str, draw: int) -> str:
-    start = draw % len(rows)
-    for step in range(len(rows)):
-        other = rows[(start + step) % len(rows)]
-        if other["module"] != module:
+def _first(others: Iterable[Row], row: Row, *, elsewhere: bool = False) -> str | None:
+    """The first docstring that is not the row's own, perhaps of another module alone."""
+    for other in others:
+        if other["completion"] != row["completion"] and not (
+            elsewhere and other["module"] == row["module"]
+        ):
             return other["completion"]
-    raise ValueError("pairs need rows of two modules: got one")
+    return None
 
 
-def _damaged(text: str, draw: int) -> str:
-    """The words in an order that the draw gives, never the true one."""
+def _damaged(text: str, draw: int) -> str | None:
+    """The words in an order that the draw gives, never the true one; None if there is no other."""
     words = text.split()
+    if len(set(words)) < 2:
+        return None
     order = sorted(
         range(len(words)),
         key=lambda place: hashlib.sha256(f"{draw} {place}".encode()).digest(),
     )
     moved = [words[place] for place in order]
-    return " ".join(moved if moved != words else moved[::-1])
+    # Words that are not all alike differ from themselves shifted by one; reversed they need not.
+    return " ".join(moved if moved != words else [*moved[1:], moved[0]])
