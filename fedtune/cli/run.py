@@ -25,7 +25,7 @@ def run(
         Path | None, typer.Option(metavar="RUN_DIR", help="Go on from a run's last checkpoint.")
     ] = None,
 ) -> None:
-    """Run a recipe, or go on with a run that was stopped.
+    """Run a recipe, in stages or not, or go on with a run that was stopped.
 
     fedtune run quickstart aggregator.name=krum federation.num_rounds=4
 
@@ -46,19 +46,31 @@ def run(
 
 def check(recipe: RecipeName, overrides: Overrides = None) -> None:
     """Say what is wrong with a recipe before any model is loaded, and print it resolved."""
-    from fedtune.recipe import load_recipe, to_yaml
+    from fedtune.cli.stages import check_stages
+    from fedtune.recipe import Recipe, to_yaml
+    from fedtune.recipe.stages import load, stages_to_yaml
 
     with one_screen_errors():
-        loaded = load_recipe(recipe, overrides or [])
-        _check(loaded)
-        out.print(to_yaml(loaded), markup=False, highlight=False, end="", soft_wrap=True)
+        loaded = load(recipe, overrides or [])
+        if isinstance(loaded, Recipe):
+            _check(loaded)
+            text = to_yaml(loaded)
+        else:
+            check_stages(loaded)
+            text = stages_to_yaml(loaded)
+        out.print(text, markup=False, highlight=False, end="", soft_wrap=True)
         err.print("[green]nothing wrong is known of this recipe[/green]")
 
 
 def _start(name: str, overrides: list[str]) -> None:
-    from fedtune.recipe import load_recipe
+    from fedtune.cli.stages import start_stages
+    from fedtune.recipe import Recipe
+    from fedtune.recipe.stages import load
 
-    recipe = load_recipe(name, overrides)
+    recipe = load(name, overrides)
+    if not isinstance(recipe, Recipe):
+        start_stages(recipe)
+        return
     with err.status("checking the recipe"):
         _check(recipe)
         from fedtune.federation.folder import RunFolder
@@ -71,8 +83,12 @@ def _start(name: str, overrides: list[str]) -> None:
 
 
 def _resume(path: Path) -> None:
-    from fedtune.federation.folder import RunFolder
+    from fedtune.cli.stages import resume_stages
+    from fedtune.federation.folder import RunFolder, holds_stages
 
+    if holds_stages(path.expanduser()):
+        resume_stages(path)
+        return
     folder, recipe = RunFolder.open(path)
     _watch(recipe, folder)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedtune.federation.folder import holds_stages
 from fedtune.recipe import Recipe, load_recipe
 from fedtune.recipe.source import read_run_recipe
 
@@ -35,7 +36,7 @@ def find_adapter(path: Path, recipe: str | None = None) -> Found:
     folder = path if (path / CONFIG).is_file() else path / "adapter"
     if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
         hint = ""
-        if (path / "stages.json").is_file():
+        if holds_stages(path):
             hint = f"; it is of several stages: name the folder of one, {path}/STAGE"
         elif (path / "recipe.yaml").is_file():
             hint = f"; the run is not finished: fedtune run --resume {path}"

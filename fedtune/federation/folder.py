@@ -20,6 +20,7 @@ from fedtune.durable import make_folder, put_in_place, sync
 from fedtune.recipe import Recipe, to_yaml
 from fedtune.recipe.source import read_run_recipe, with_absolute_paths, with_folders
 
+STAGES = "stages.json"  # in a folder of several runs, one after another
 PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "flwr", "flwr-datasets", "numpy")
 
 
@@ -171,6 +172,11 @@ def claim(wanted: Path) -> Path:
                 return path
         number += 1
         path = wanted.with_name(f"{wanted.name}-{number}")
+
+
+def holds_stages(path: Path) -> bool:
+    """Whether a run of several stages began in a folder."""
+    return (path / STAGES).is_file() and (path / "recipe.yaml").is_file()
 
 
 def hash_recipe(recipe: Recipe) -> str:

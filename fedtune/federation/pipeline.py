@@ -9,7 +9,14 @@ from pathlib import Path
 
 from fedtune.federation.engines import execute
 from fedtune.federation.events import Observer, RunStoppedError, ignore
-from fedtune.federation.folder import RunFolder, claim, hash_recipe, write_whole
+from fedtune.federation.folder import (
+    STAGES,
+    RunFolder,
+    claim,
+    hash_recipe,
+    holds_stages,
+    write_whole,
+)
 from fedtune.recipe.binding import MERGED
 from fedtune.recipe.source import with_absolute_paths
 from fedtune.recipe.stages import (
@@ -21,8 +28,6 @@ from fedtune.recipe.stages import (
     with_recipes,
 )
 from fedtune.training.merge import merge_adapter
-
-STATE = "stages.json"
 
 Watch = Callable[[Stage], AbstractContextManager[Observer]]
 
@@ -37,7 +42,7 @@ class PipelineFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.recipe = path / "recipe.yaml"
-        self.state = path / STATE
+        self.state = path / STAGES
 
     @classmethod
     def create(cls, pipeline: Pipeline) -> tuple[PipelineFolder, Pipeline]:
@@ -62,8 +67,8 @@ class PipelineFolder:
             FileNotFoundError: If no stages began there.
         """
         folder = cls(path.expanduser().absolute())
-        if not is_pipeline(folder.path):
-            raise FileNotFoundError(f"{path} holds no stages: it needs recipe.yaml and {STATE}")
+        if not holds_stages(folder.path):
+            raise FileNotFoundError(f"{path} holds no stages: it needs recipe.yaml and {STAGES}")
         return folder, moved(load_stages(folder.recipe), folder.path)
 
     def done(self) -> list[str]:
@@ -89,11 +94,6 @@ class PipelineFolder:
         names = [stage.name for stage in pipeline.stages]
         told = {"stages": {name: "done" if name in done else "to do" for name in names}}
         write_whole(self.state, json.dumps(told, indent=2) + "\n")
-
-
-def is_pipeline(path: Path) -> bool:
-    """Whether stages began in a folder."""
-    return (path / STATE).is_file() and (path / "recipe.yaml").is_file()
 
 
 def execute_stages(

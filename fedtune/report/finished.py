@@ -12,17 +12,23 @@ from fedtune.report.table import print_summary, read_manifest
 
 def print_run(console: Console, recipe: Recipe, folder: RunFolder) -> None:
     """Draw ``curves.png`` and write ``report.html`` into the run's folder; print its summary."""
-    from fedtune.report.curves import draw_curves
-    from fedtune.report.pages.folder import read_samples, write_run_page
+    from fedtune.report.pages.folder import read_samples
 
-    records = folder.read_metrics()
+    draw_run(recipe, folder)
+    samples = read_samples(folder.path / "samples.jsonl")
+    print_summary(console, recipe, folder.read_metrics(), samples, folder)
+
+
+def draw_run(recipe: Recipe, folder: RunFolder) -> None:
+    """Draw ``curves.png`` and write ``report.html`` into the run's folder."""
+    from fedtune.report.curves import draw_curves
+    from fedtune.report.pages.folder import write_run_page
+
     manifest = read_manifest(folder.manifest)
     draw_curves(
-        records,
+        folder.read_metrics(),
         folder.path / PICTURE,
         attackers=manifest.get("simulated_attackers", ()),
         title=describe(recipe),
     )
     write_run_page(recipe, folder)
-    samples = read_samples(folder.path / "samples.jsonl")
-    print_summary(console, recipe, records, samples, folder)
