@@ -22,6 +22,7 @@ from fedtune.training.base import check_model, choose_device, choose_dtype, modu
 from fedtune.training.client_round import looked_at
 from fedtune.training.partitions import deal, hold_out, set_aside
 from fedtune.training.plan import Plan, check_train_keys
+from fedtune.training.rewards import check_rewards
 from fedtune.training.sources import find_source, load_rows
 from fedtune.training.tasks import TASKS
 from fedtune.training.tasks.running import check_values
@@ -166,6 +167,7 @@ def _data(recipe: Recipe) -> list[str]:
     try:
         find_source(data.source)
         rows = load_rows(data, TASKS[recipe.task], seed=seed)
+        check_rewards(recipe.rewards, rows.column_names)
         split = hold_out(list(range(len(rows))), data.test_fraction, seed=derive(seed, "held-out"))
         _, left = set_aside(split.train, data.server_rows, seed=derive(seed, "server-rows"))
         deal(rows.select(left), data.partition, recipe.federation.num_clients, seed=seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -110,11 +110,15 @@ def contains(section: ContainsReward) -> Score:
 
 
 def exact_answer(section: AnswerReward) -> Score:
-    """1 or 0; 0 where the row has no such column."""
+    """1 or 0; 0 where the row's answer is neither text nor a number.
+
+    A number is compared as Python writes it: 42 is "42", and 42.0 is "42.0".
+    """
 
     def score(prompt: str, completion: str, row: Row) -> float:
         answer = row.get(section.column)
-        return float(isinstance(answer, str) and _plain(completion) == _plain(answer))
+        told = isinstance(answer, str | int | float) and not isinstance(answer, bool)
+        return float(told and _plain(completion) == _plain(str(answer)))
 
     return score
 
@@ -122,7 +126,7 @@ def exact_answer(section: AnswerReward) -> Score:
 def python_docs(section: DocsReward) -> Score:
     """The share of five checks: what may be said of a docstring's summary without reading it.
 
-    It begins with a capital and a word that opens such sentences, ends in one full stop on one
+    It begins with a capital and a word that opens such sentences, ends in a full stop on one
     line, has 4 to 40 words, repeats none thrice in a row, and names a part of the signature.
     """
 
@@ -208,6 +212,22 @@ def scorer(section: AnyReward) -> Score:
     """The function of a reward, its result brought into [0, 1]."""
     score = SCORES[section.name](section)
     return lambda prompt, completion, row: bounded(score(prompt, completion, row))
+
+
+def check_rewards(sections: Iterable[AnyReward], columns: Collection[str]) -> None:
+    """Refuse a reward that is not installed, or looks at a column that the rows have not.
+
+    Raises:
+        ValueError: Naming it, and what there is: such a column would be worth 0 throughout.
+    """
+    for section in sections:
+        if isinstance(section, EntryPointReward):
+            entry_point(section)
+        if isinstance(section, AnswerReward) and section.column not in columns:
+            raise ValueError(
+                f"rewards.exact_answer.column: no column {section.column!r}; "
+                f"the data has {', '.join(columns)}"
+            )
 
 
 def text_of(said: object) -> str:
