@@ -128,10 +128,13 @@ def test_every_recipe_in_the_docs_is_valid(page):
 
     from fedtune.evaluation.bench.cells import lay_out
     from fedtune.evaluation.bench.schema import Bench
+    from fedtune.recipe.stages import lay_out as lay_out_stages
 
     for block in blocks(page.read_text(encoding="utf-8"), "yaml"):
         raw = yaml.safe_load(block)
         if "defences" in raw:
             assert lay_out(Bench.model_validate(raw))
+        elif "stages" in raw:
+            assert lay_out_stages(raw).stages
         else:
             assert parse_recipe(raw).federation.num_clients > 0

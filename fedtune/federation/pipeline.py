@@ -28,6 +28,7 @@ from fedtune.recipe.stages import (
     with_recipes,
 )
 from fedtune.training.merge import merge_adapter
+from fedtune.training.worker import drop_workers
 
 Watch = Callable[[Stage], AbstractContextManager[Observer]]
 
@@ -139,6 +140,7 @@ def _merge(stage: Stage) -> None:
     """Write a stage's model with its adapter in it, unless that was done before."""
     left = RunFolder(stage.recipe.output_dir)
     if not (left.path / MERGED).is_dir():
+        drop_workers()
         merge_adapter(left.adapter, stage.recipe.model, left.path / MERGED)
 
 

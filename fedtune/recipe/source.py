@@ -113,9 +113,7 @@ def parse_recipe(raw: Mapping[str, Any] | str) -> Recipe:
         RecipeError: With a line for each thing that is wrong.
     """
     if isinstance(raw, Mapping) and "stages" in raw:
-        raise RecipeError(
-            ["stages: needs to be one recipe: got several in stages; name the folder of one"]
-        )
+        raise RecipeError(["stages: needs one recipe here: got several; name the folder of one"])
     try:
         if isinstance(raw, str):
             return Recipe.model_validate_json(raw)

@@ -53,6 +53,11 @@ def get_worker(recipe_json: str) -> Worker:
     return _kept[key]
 
 
+def drop_workers() -> None:
+    """Let this process's base model go, before another is loaded for a while."""
+    _kept.clear()
+
+
 class Worker:
     """The base is loaded once; a client-round writes the anchor, trains, and reads the delta."""
 

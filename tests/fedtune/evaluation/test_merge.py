@@ -5,9 +5,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from fedtune.adapters import lora
-from fedtune.training.merge import merge_adapter
 from fedtune.recipe import Lora, Model
 from fedtune.training.base import load_base
+from fedtune.training.merge import merge_adapter
 
 IDS = torch.arange(5, 45).view(2, 20)
 

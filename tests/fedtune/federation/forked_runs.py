@@ -1,9 +1,9 @@
 """Runs in processes of their own: `python forked_runs.py` imports once and forks for each run.
 
 A child may be killed from outside at a moment of chance, or kill itself at its k-th touch of the
-run's folder: an opened file, a made or removed folder, a rename, a truncation. The second kind
-lands inside the writing of checkpoints, records and adapter, where a moment of chance seldom
-falls.
+run's folder, or of a folder within it: an opened file, a made or removed folder, a rename, a
+truncation. The second kind lands inside the writing of checkpoints, records and adapter, where a
+moment of chance seldom falls.
 """
 
 import json
@@ -34,12 +34,18 @@ def watch(folder, kill_at):
 
 def carry_out(order, answer):
     from fedtune.federation.engines import execute
-    from fedtune.federation.folder import RunFolder
+    from fedtune.federation.folder import RunFolder, holds_stages
+    from fedtune.federation.pipeline import PipelineFolder, execute_stages
 
-    touches = watch(order["folder"] + os.sep, order.get("kill_at_touch"))
+    path = Path(order["folder"])
+    touches = watch(str(path / order.get("within", "")) + os.sep, order.get("kill_at_touch"))
     try:
-        folder, recipe = RunFolder.open(Path(order["folder"]))
-        execute(recipe, folder)
+        if holds_stages(path):
+            stages, pipeline = PipelineFolder.open(path)
+            execute_stages(pipeline, stages)
+        else:
+            folder, recipe = RunFolder.open(path)
+            execute(recipe, folder)
         said = {"touches": touches()}
     except BaseException:
         said = {"raised": traceback.format_exc()[-4000:]}
@@ -69,7 +75,7 @@ def fork(order):
 
 
 def main():
-    from fedtune.federation import engines  # noqa: F401  once, for all children
+    from fedtune.federation import pipeline  # noqa: F401  once, for all children
 
     for line in sys.stdin:
         print(json.dumps(fork(json.loads(line))), flush=True)

@@ -1,11 +1,13 @@
 """From YAML and overrides to a recipe: what is read, and how it travels."""
 
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
 
 from fedtune.recipe import (
     Attack,
+    Recipe,
     RecipeError,
     Source,
     find_recipe,
@@ -14,8 +16,10 @@ from fedtune.recipe import (
     shipped_recipes,
     to_yaml,
 )
+from fedtune.recipe.stages import load
 
 ROOT = Path(__file__).parents[3]
+RECIPE = attrgetter("recipe")
 
 EVERYTHING = """
 task: sft
@@ -60,7 +64,9 @@ def test_every_shipped_recipe_loads():
     assert {path.relative_to(ROOT) for path in shipped.values()} == files
     assert "quickstart" in shipped
     for name in shipped:
-        assert parse_recipe(load_recipe(name).model_dump_json()) == load_recipe(name)
+        loaded = load(name)
+        for recipe in [loaded] if isinstance(loaded, Recipe) else map(RECIPE, loaded.stages):
+            assert parse_recipe(recipe.model_dump_json()) == recipe
 
 
 def test_a_recipe_is_found_by_path_or_by_name(written):
