@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -52,6 +52,9 @@ def _line(item: dict[str, Any], model: type[BaseModel]) -> str:
         return f"{key}: unknown key; {nearest(path[-1], _fields_at(model, path[:-1]))}"
     if item["type"] == "missing":
         return f"{key}: needed, and not given"
+    if item["type"] in {"union_tag_invalid", "union_tag_not_found"}:
+        known, tag = map(_tag, _members_at(model, path)), item.get("ctx", {}).get("tag", "")
+        return f"{key}: {f'unknown name {tag!r}' if tag else 'needs a name'}; {nearest(tag, known)}"
     text = str(item["msg"]).removeprefix("Value error, ")
     if item["type"] == "value_error":
         return f"{key}: {text}" if key else text
@@ -60,10 +63,31 @@ def _line(item: dict[str, Any], model: type[BaseModel]) -> str:
 
 
 def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
+    return list(_members_at(model, path)[0].model_fields)
+
+
+def _members_at(model: type[BaseModel], path: list[str]) -> list[type[BaseModel]]:
+    """The sections that a path leads to; several where a list holds any of them, by their name."""
+    found = [model]
     for part in path:
-        inner = model.model_fields[part].annotation if part in model.model_fields else None
-        for candidate in [inner, *getattr(inner, "__args__", ())]:
-            if isinstance(candidate, type) and hasattr(candidate, "model_fields"):
-                model = candidate
-                break
-    return list(model.model_fields)
+        if tagged := [each for each in found if _tag(each) == part]:
+            found = tagged
+            continue
+        fields = [each.model_fields[part] for each in found if part in each.model_fields]
+        inner = [member for field in fields for member in _sections_in(field.annotation)]
+        found = inner or found
+    return found
+
+
+def _sections_in(annotation: Any) -> Iterator[type[BaseModel]]:  # noqa: ANN401
+    if isinstance(annotation, type) and hasattr(annotation, "model_fields"):
+        yield annotation
+    for inner in getattr(annotation, "__args__", ()):
+        yield from _sections_in(inner)
+
+
+def _tag(section: type[BaseModel]) -> str:
+    """The one name that a section of several may bear; empty where there is none."""
+    field = section.model_fields.get("name")
+    allowed = list(getattr(field.annotation, "__args__", [])) if field else []
+    return allowed[0] if len(allowed) == 1 and isinstance(allowed[0], str) else ""
