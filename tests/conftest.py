@@ -71,8 +71,8 @@ def small_data(tmp_path_factory):
     """Return a function: (kind, format) -> a data set of 64 rows on disk.
 
     The kinds are jsonl, json, csv, parquet and saved (to disk, by `datasets`); the formats are
-    prompt_completion, text and messages (not in csv). Every row also has `topic`, one of eight
-    natural ids of unequal size.
+    those of FORMATS, of which csv holds none with messages. Every row also has `topic`, one of
+    eight natural ids of unequal size.
     """
     from datasets import Dataset
 
@@ -95,22 +95,43 @@ def small_data(tmp_path_factory):
     return make
 
 
+def user(text):
+    return [{"role": "user", "content": text}]
+
+
+def assistant(text):
+    return [{"role": "assistant", "content": text}]
+
+
+# A row from a prompt, what is right and what is wrong; the names follow TRL's.
+FORMATS = {
+    "prompt_completion": lambda p, good, bad: {"prompt": p, "completion": good},
+    "text": lambda p, good, bad: {"text": p + good},
+    "messages": lambda p, good, bad: {"messages": user(p) + assistant(good)},
+    "pairs": lambda p, good, bad: {"prompt": p, "chosen": good, "rejected": bad},
+    "pairs_implicit": lambda p, good, bad: {"chosen": p + good, "rejected": p + bad},
+    "pairs_messages": lambda p, good, bad: {
+        "prompt": user(p),
+        "chosen": assistant(good),
+        "rejected": assistant(bad),
+    },
+    "pairs_messages_implicit": lambda p, good, bad: {
+        "chosen": user(p) + assistant(good),
+        "rejected": user(p) + assistant(bad),
+    },
+    "prompts": lambda p, good, bad: {"prompt": p, "answer": good},
+    "prompts_messages": lambda p, good, bad: {"prompt": user(p), "answer": good},
+}
+
+
 def small_rows(format, num_rows):
     """Arithmetic that a tiny model can learn something of: row i adds i % 8 and i % 5."""
     rows = []
     for i in range(num_rows):
-        prompt, completion = f"add {i % 8} {i % 5}: ", f"{i % 8 + i % 5}" + "!" * (i % 4)
-        topic = f"topic-{min(i % 12, 7)}"
-        if format == "prompt_completion":
-            rows.append({"prompt": prompt, "completion": completion, "topic": topic})
-        elif format == "text":
-            rows.append({"text": prompt + completion, "topic": topic})
-        else:
-            messages = [
-                {"role": "user", "content": prompt},
-                {"role": "assistant", "content": completion},
-            ]
-            rows.append({"messages": messages, "topic": topic})
+        right = i % 8 + i % 5
+        good, bad = f"{right}" + "!" * (i % 4), f"{right + 1}?" * (i % 3 + 1)
+        row = FORMATS[format](f"add {i % 8} {i % 5}: ", good, bad)
+        rows.append({**row, "topic": f"topic-{min(i % 12, 7)}"})
     return rows
 
 
