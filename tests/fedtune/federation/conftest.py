@@ -8,6 +8,7 @@ import sys
 import forked_runs
 import pytest
 from flwr.app import Message
+from staged_runs import rows_of_every_task, tiny_stages  # noqa: F401  fixtures
 
 from fedtune.federation import client
 from fedtune.federation.folder import RunFolder
