@@ -5,8 +5,8 @@ import tempfile
 import numpy as np
 import torch
 from datasets import load_dataset
-from peft import LoraConfig, get_peft_model_state_dict
-from transformers import AutoTokenizer
+from peft import LoraConfig, PeftModel, get_peft_model_state_dict
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fedtune.seeds import derive
 
@@ -27,7 +27,10 @@ CONV1D = "ignore:fan_in_fan_out is set to False"  # PEFT sets it by itself, and 
 def plain_trainer(
     trainer, config, model, rows, folder, *, task_type="CAUSAL_LM", more=None, **keys
 ):
-    """One of TRL's trainers, as a script would make it: a base, a LoRA config, rows in order."""
+    """One of TRL's trainers, as a script would make it: a base, a LoRA config, rows in order.
+
+    With a PEFT model in the base's place, TRL takes a copy of its adapter for the reference.
+    """
     lora = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type=task_type)
     args = config(
         **KEYS | {"max_steps": STEPS, "seed": SEED} | keys,
@@ -43,8 +46,15 @@ def plain_trainer(
         args=args,
         train_dataset=rows,
         processing_class=AutoTokenizer.from_pretrained(folder),
-        peft_config=lora,
+        peft_config=None if isinstance(model, PeftModel) else lora,
         **(more or {}),
+    )
+
+
+def language_model(folder, adapter=None):
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return (
+        model if adapter is None else PeftModel.from_pretrained(model, adapter, is_trainable=True)
     )
 
 
@@ -67,9 +77,9 @@ def row_of(worker, model):
     return worker.layout.flatten(get_peft_model_state_dict(model))
 
 
-def an_anchor(worker):
+def an_anchor(worker, *, seed=1):
     """An adapter that changes the model: B is zero in the first one."""
-    draw = torch.Generator().manual_seed(1)
+    draw = torch.Generator().manual_seed(seed)
     return worker.initial + 0.05 * torch.randn(worker.layout.size, generator=draw)
 
 

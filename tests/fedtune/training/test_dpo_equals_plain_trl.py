@@ -17,11 +17,11 @@ from plain_trl import (
     STEPS,
     an_anchor,
     chain,
+    language_model,
     plain_trainer,
     row_of,
     rows_in_order,
 )
-from transformers import AutoModelForCausalLM
 from trl import DPOConfig, DPOTrainer
 
 from fedtune.seeds import derive
@@ -30,8 +30,8 @@ PAIR = ("prompt", "chosen", "rejected")
 TOLERANCE = 1e-6
 
 
-def plain(folder, rows, **keys):
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+def plain(folder, rows, *, adapter=None, **keys):
+    model = language_model(folder, adapter)
     keys = {"max_length": 48, "train_sampling_strategy": "sequential"} | keys
     return plain_trainer(DPOTrainer, DPOConfig, model, rows, folder, **keys)
 
@@ -86,6 +86,22 @@ def test_from_an_adapter_that_is_not_the_reference_too(
     trained = worker.train(anchor, client=0, round_=1)
     rows = rows_in_order(small_data("jsonl", "pairs"), worker.parts[0].train, columns=PAIR)
     assert_equal(worker, anchor, trained, plain(tiny_model_folder("llama"), rows, **keys))
+
+
+def test_a_reference_from_a_folder_is_the_adapter_that_a_plain_run_is_handed(
+    make_worker, tiny_model_folder, small_data, tmp_path
+):
+    first = make_worker(task="dpo", train=KEYS, federation=FEDERATION)
+    first.save_adapter(an_anchor(first, seed=2), tmp_path / "adapter")
+    worker = make_worker(
+        task="dpo", train=KEYS, federation=FEDERATION, reference=str(tmp_path / "adapter")
+    )
+    anchor = an_anchor(worker)
+    trained = worker.train(anchor, client=0, round_=1)
+    assert not torch.equal(trained.delta, first.train(anchor, client=0, round_=1).delta)
+    rows = rows_in_order(small_data("jsonl", "pairs"), worker.parts[0].train, columns=PAIR)
+    trainer = plain(tiny_model_folder("llama"), rows, adapter=tmp_path / "adapter")
+    assert_equal(worker, anchor, trained, trainer)
 
 
 def test_rounds_with_a_kept_optimizer_are_one_plain_run(
