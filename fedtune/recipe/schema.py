@@ -28,6 +28,11 @@ class Model(Section):
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "auto", description="auto: CUDA, MPS, CPU"
     )
+    load_in_4bit: bool = Field(
+        False, description="QLoRA: the base in 4 bits; pip install 'fedtune[bitsandbytes]'"
+    )
+    bnb_4bit_quant_type: Literal["nf4", "fp4"] = "nf4"
+    use_bnb_nested_quant: bool = Field(True, description="quantise the scales too")
 
 
 class Lora(Section):

@@ -18,10 +18,12 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    BitsAndBytesConfig,
 )
 
 from fedtune import nano
 from fedtune.recipe import Model
+from fedtune.training.quiet import without_warnings
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")  # the first kind that is there is loaded
 TOKENIZERS = ("tokenizer*", "vocab*", "*.model", "*.tiktoken", "tekken.json")
@@ -57,25 +59,40 @@ def load_base(section: Model, *, peft_type: str = "CAUSAL_LM", seed: int = 0) ->
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    model = _load_model(folder, dtype, peft_type, seed).to(device)
+    model = _load_model(folder, section, peft_type, dtype=dtype, device=device, seed=seed)
     model.config.use_cache = False
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     return Base(model, tokenizer, device, dtype, hash_weights(folder), hash_tokenizer(tokenizer))
 
 
-def _load_model(folder: Path, dtype: torch.dtype, peft_type: str, seed: int) -> Any:  # noqa: ANN401
+def _load_model(
+    folder: Path,
+    section: Model,
+    peft_type: str,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    seed: int,
+) -> Any:  # noqa: ANN401
+    keys: dict[str, Any] = {"dtype": dtype}
+    if section.load_in_4bit:
+        keys |= {"quantization_config": _four_bit(section, dtype), "device_map": {"": device}}
     if peft_type == "CAUSAL_LM":
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-    level = transformers.utils.logging.get_verbosity()
-    transformers.utils.logging.set_verbosity_error()  # it would warn of the head that is drawn
-    try:
-        with torch.random.fork_rng():
+        model = AutoModelForCausalLM.from_pretrained(folder, **keys)
+    else:
+        with torch.random.fork_rng(), without_warnings():  # it warns of the head that is drawn
             torch.manual_seed(seed)
-            return AutoModelForSequenceClassification.from_pretrained(
-                folder, dtype=dtype, num_labels=1
-            )
-    finally:
-        transformers.utils.logging.set_verbosity(level)
+            model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, **keys)
+    return model if section.load_in_4bit else model.to(device)
+
+
+def _four_bit(section: Model, dtype: torch.dtype) -> Any:  # noqa: ANN401
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=section.bnb_4bit_quant_type,
+        bnb_4bit_use_double_quant=section.use_bnb_nested_quant,
+        bnb_4bit_compute_dtype=dtype,
+    )
 
 
 def find_folder(section: Model) -> Path:

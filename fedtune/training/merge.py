@@ -23,7 +23,7 @@ def merge_adapter(adapter: Path, base: Model, out: Path) -> None:
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} is not empty; name another folder")
-    loaded = load_base(base.model_copy(update={"dtype": "float32"}))
+    loaded = load_base(base.model_copy(update={"dtype": "float32", "load_in_4bit": False}))
     merged = lora.merge(loaded.model, adapter)
     unfinished = out.with_name(f".{out.name}.tmp")
     rmtree(unfinished, ignore_errors=True)

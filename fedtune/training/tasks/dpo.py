@@ -151,6 +151,7 @@ TASK = Task(
     run_steps=run_steps,
     measure=measure,
     show=show,
+    pairs=True,
     owned={
         "precompute_ref_log_probs": "nothing: the reference is asked once for all",
         "precompute_ref_batch_size": "nothing: per_device_train_batch_size is taken",

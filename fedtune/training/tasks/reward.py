@@ -115,4 +115,5 @@ TASK = Task(
     run_steps=run_steps,
     measure=measure,
     show=show,
+    pairs=True,
 )

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments, get_scheduler
 
 from fedtune.training.plan import Plan
+from fedtune.training.quiet import without_warnings
 from fedtune.training.tasks.task import Learner, OptimizerState, Steps
 
 Config = TypeVar("Config", bound=TrainingArguments)
@@ -160,17 +161,21 @@ def untouched(learner: Learner) -> Iterator[None]:
 
     Each trainer wraps the base's ``forward`` once more, so that calls would nest deeper with
     every round until Python's recursion limit; and those with a reference leave a copy of the
-    adapter, which the next one refuses to find.
+    adapter, which the next one refuses to find. On a base in 4 bits TRL would bring the trained
+    tensors to bfloat16, in which a step below 1/256 of a weight is lost: it is not told.
     """
     model = learner.model
     inner = [model, model.get_base_model()]
+    quantised = inner[1].__dict__.pop("is_loaded_in_4bit", None)
     before = [{key: part.__dict__.get(key) for key in _WRAPPED} for part in inner]
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), without_warnings():  # its logger tells each round anew
             # Transformers renamed gradient to activation checkpointing; TRL keeps the old name.
             warnings.filterwarnings("ignore", ".*gradient_checkpointing.*", FutureWarning)
             yield
     finally:
+        if quantised is not None:
+            inner[1].is_loaded_in_4bit = quantised
         if REFERENCE in model.peft_config:
             model.delete_adapter(REFERENCE)
         for part, saved in zip(inner, before, strict=True):

@@ -120,6 +120,7 @@ class Task:
         measure: Held-out figures of the model as it stands.
         show: The first held-out rows, and what the model makes of them.
         uses_reference: Whether a policy is held against a reference.
+        pairs: Whether a row is two sequences.
         all_columns: Whether whole rows are kept, for rewards to look at.
     """
 
@@ -134,4 +135,5 @@ class Task:
     show: Callable[..., list[Shown]]
     owned: Mapping[str, str] = field(default_factory=dict)
     uses_reference: bool = False
+    pairs: bool = False
     all_columns: bool = False
