@@ -1,8 +1,8 @@
-"""What a Byzantine client does: crafts updates, poisons data, or breaks the protocol.
+"""What a Byzantine client does: crafts updates, poisons data or rewards, breaks the protocol.
 
-``ATTACKS`` holds every attack by name, in four folders: on updates, on LoRA's two factors,
-on data, on the protocol. ``craft`` runs those on updates, ``poison`` those on data, ``forge`` those
-on replies.
+``ATTACKS`` holds every attack by name, in five folders: on updates, on LoRA's two factors,
+on data, on rewards, on the protocol. ``craft`` runs those on updates, ``poison`` those on data,
+``reprice`` those on rewards, ``forge`` those on replies.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from attacks.data import DATA
 from attacks.lora import LORA
 from attacks.protocol import PROTOCOL
 from attacks.reply import Reply
+from attacks.rewards import REWARDS
 from attacks.scene import Scene
 from attacks.updates import UPDATES
 from attacks.view import check_crafted, check_view
@@ -37,9 +38,10 @@ __all__ = [
     "find",
     "forge",
     "poison",
+    "reprice",
 ]
 
-ATTACKS: dict[str, Attack] = {**UPDATES, **LORA, **DATA, **PROTOCOL}
+ATTACKS: dict[str, Attack] = {**UPDATES, **LORA, **DATA, **REWARDS, **PROTOCOL}
 
 
 def find(name: str, *, level: Level | None = None) -> Attack:
@@ -150,6 +152,38 @@ def poison(
         rows, generator=generator, **extra, **checked
     )
     return poisoned
+
+
+def reprice(
+    rewards: Sequence[float],
+    completions: Sequence[str],
+    name: str,
+    *,
+    low: float = 0.0,
+    high: float = 1.0,
+    **options: object,
+) -> list[float]:
+    """Return what a liar trains for, from what its completions are honestly worth.
+
+    Args:
+        rewards: What each completion is worth, weights included.
+        completions: The completions, as text.
+        name: An attack of level "reward".
+        low: The least that a completion can be worth.
+        high: The most.
+        **options: Options of the attack, checked by ``Attack.check_options``.
+
+    Returns:
+        As many rewards, in the same order.
+
+    Raises:
+        ValueError: If the name or an option is wrong, counts or bounds do not fit, or a reward is
+            not finite.
+    """
+    attack = find(name, level="reward")
+    checked = attack.check_options(options)
+    repriced: list[float] = attack.function(rewards, completions, low=low, high=high, **checked)
+    return repriced
 
 
 def backdoor_of(name: str, **options: object) -> Backdoor | None:

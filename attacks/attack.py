@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Level = Literal["update", "data", "protocol"]
+Level = Literal["update", "data", "reward", "protocol"]
 View = Literal["own", "fellows", "all"]
 Goal = Literal["harm", "backdoor", "shirk", "refused"]
 Value = float | int | str | None
@@ -103,8 +103,8 @@ class Attack:
         name: The key in ``ATTACKS`` and in a recipe.
         summary: One line.
         source: Paper and link.
-        level: "update" crafts rows from rows, "data" changes what a liar trains on, "protocol"
-            changes what it sends or whether it does.
+        level: "update" crafts rows from rows, "data" changes what a liar trains on, "reward" what
+            it trains for, "protocol" what it sends or whether it does.
         goal: What the liar wants, a key of ``GOALS``.
         knowledge: The views of others' updates that make sense, least first: "own" (each liar
             its own honestly trained update), "fellows" (those of all liars), "all" (those of
@@ -115,8 +115,8 @@ class Attack:
             many liars this is.
         needs: What of the scene there must be: "factors" (which columns are A and B), "defence"
             (the rule itself: the attack is white-box).
-        function: On rows of updates for "update", on rows of data for "data", on a reply for
-            "protocol".
+        function: On rows of updates for "update", on rows of data for "data", on rewards and
+            their completions for "reward", on a reply for "protocol".
         backdoor: For an attack that plants one: from the options, what to ask and what to expect.
     """
 

@@ -137,6 +137,7 @@ chooses, and without it they see the most. Which defence holds against which att
 _LEVELS = {
     "update": "update: crafts what it sends",
     "data": "data: trains honestly on rows that it has changed",
+    "reward": "reward: trains honestly for rewards that it has changed",
     "protocol": "protocol: breaks the form of a reply",
 }
 _VIEWS = {

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedtune.recipe import Recipe
+from fedtune.training.process import get_worker
 from fedtune.training.tasks import Figures
-from fedtune.training.worker import get_worker
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,9 @@ def trains_for_nothing(recipe: Recipe, client: int) -> bool:
     attack = recipe.attack
     if attack is None or attack.num_attackers >= recipe.federation.sample_size:
         return False
-    if attack.data_attack is not None or client not in byzantine_clients(recipe):
+    if attack.data_attack is not None or attack.reward_attack is not None:
+        return False
+    if client not in byzantine_clients(recipe):
         return False
     known = attacks.ATTACKS[attack.name]
     return known.level == "update" and "own" not in known.takes and _view(attack) == "all"

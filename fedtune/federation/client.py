@@ -5,7 +5,6 @@ It stands in an importable module, so that the base model in a process outlives 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,12 @@ import torch
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-import attacks
 from fedtune.federation import wire
-from fedtune.federation.adversary import byzantine_clients, trains_for_nothing
-from fedtune.recipe import Recipe
-from fedtune.seeds import derive
-from fedtune.training.client_round import Poison, Trained
-from fedtune.training.worker import Worker, get_worker, read_recipe
+from fedtune.federation.adversary import trains_for_nothing
+from fedtune.federation.poisoning import poison_of
+from fedtune.training.client_round import Trained
+from fedtune.training.process import get_worker, read_recipe
+from fedtune.training.worker import Worker
 
 app = ClientApp()
 
@@ -53,7 +51,7 @@ def train(message: Message, context: Context) -> Message:
             anchor,
             client=client,
             round_=round_,
-            poison=_poison(recipe, client),
+            poison=poison_of(recipe, client),
             state_folder=Path(recipe.output_dir) / "clients" / f"{client:04d}",
         )
     reply = wire.train_reply(
@@ -96,18 +94,3 @@ def _anchor(message: Message, worker: Worker, client: int) -> tuple[torch.Tensor
     if difference := ours.difference(theirs):
         raise ValueError(f"this client does not train for that server: {difference}")
     return anchor, ours
-
-
-def _poison(recipe: Recipe, client: int) -> Poison | None:
-    """What this client does to its data if the simulation makes it a poisoner."""
-    liars = sorted(byzantine_clients(recipe))
-    if client not in liars or recipe.attack is None or recipe.attack.data_attack is None:
-        return None
-    name, options = recipe.attack.data_attack
-    liar = (liars.index(client), len(liars))
-    draw = torch.Generator().manual_seed(derive(recipe.federation.seed, "poison", client))
-
-    def spoil(rows: list[dict[str, object]]) -> list[dict[str, object]]:
-        return attacks.poison(rows, name, generator=draw, liar=liar, **options)
-
-    return Poison(json.dumps([name, options, liar], sort_keys=True), spoil)

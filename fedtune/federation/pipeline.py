@@ -28,7 +28,7 @@ from fedtune.recipe.stages import (
     with_recipes,
 )
 from fedtune.training.merge import merge_adapter
-from fedtune.training.worker import drop_workers
+from fedtune.training.process import drop_workers
 
 Watch = Callable[[Stage], AbstractContextManager[Observer]]
 

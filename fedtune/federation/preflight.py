@@ -181,7 +181,15 @@ def _data(recipe: Recipe) -> list[str]:
 
 def _attack(recipe: Recipe) -> list[str]:
     attack = recipe.attack
-    if attack is None or attacks.ATTACKS[attack.name].level != "update":
+    if attack is None:
+        return []
+    if attack.reward_attack is not None and recipe.task != "grpo":
+        key = "attack" if attack.poison is None else "attack.poison"
+        return [
+            f"{key}: {attack.reward_attack[0]} changes what completions are worth, and needs task "
+            f"grpo: got {recipe.task}, which has no rewards; name another attack"
+        ]
+    if attacks.ATTACKS[attack.name].level != "update":
         return []
     refusal = rehearse(recipe)
     return [] if refusal is None else [f"attack: {refusal}"]

@@ -29,7 +29,8 @@ from fedtune.federation.standing import counts_of
 from fedtune.federation.strategy import RobustStrategy
 from fedtune.federation.trackers import Trackers
 from fedtune.recipe import Recipe
-from fedtune.training.worker import Worker, get_worker
+from fedtune.training.process import get_worker
+from fedtune.training.worker import Worker
 
 
 @dataclass

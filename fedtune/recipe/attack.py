@@ -11,7 +11,7 @@ from fedtune.recipe.section import Named
 
 
 class Poison(Named):
-    """What liars do to the rows that they train on, before an attack on updates."""
+    """What liars do to their rows or rewards, before an attack on updates."""
 
     name: str
 
@@ -19,10 +19,11 @@ class Poison(Named):
     def _poison_is_known(self) -> Poison:
         from attacks import ATTACKS
 
-        known = [name for name, attack in ATTACKS.items() if attack.level == "data"]
+        known = [name for name, attack in ATTACKS.items() if attack.level in {"data", "reward"}]
         if self.name not in known:
             raise ValueError(
-                f"needs an attack on data: got {self.name!r}; {nearest(self.name, known)}"
+                f"needs an attack on data or rewards: got {self.name!r}; "
+                f"{nearest(self.name, known)}"
             )
         self.refuse_misspelt(ATTACKS[self.name].options)
         ATTACKS[self.name].check_options(self.options)
@@ -38,7 +39,7 @@ class Attack(Named):
         None, description="whose honest updates a liar sees; default: the attack's strongest"
     )
     poison: Poison | None = Field(
-        None, description="an attack on data; the liars' own updates come from rows so poisoned"
+        None, description="an attack on data or rewards; the liars' own updates come of it"
     )
 
     @field_validator("poison", mode="before")
@@ -70,8 +71,15 @@ class Attack(Named):
     @property
     def data_attack(self) -> tuple[str, dict[str, Any]] | None:
         """The attack on the liars' data and its options: the poison, or the attack itself."""
+        return self._at_level("data")
+
+    @property
+    def reward_attack(self) -> tuple[str, dict[str, Any]] | None:
+        """The attack on the liars' rewards and its options: the poison, or the attack itself."""
+        return self._at_level("reward")
+
+    def _at_level(self, level: str) -> tuple[str, dict[str, Any]] | None:
         from attacks import ATTACKS
 
-        if self.poison is not None:
-            return self.poison.name, self.poison.options
-        return (self.name, self.options) if ATTACKS[self.name].level == "data" else None
+        named = self if self.poison is None else self.poison
+        return (named.name, named.options) if ATTACKS[named.name].level == level else None

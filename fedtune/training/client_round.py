@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from datasets import Dataset
 from torch import Tensor
 
-from fedtune.training.tasks.task import Task
+from fedtune.training.tasks.task import Priced, Task
 
 
 @dataclass(frozen=True)
 class Poison:
-    """What a Byzantine client does to its rows.
+    """What a Byzantine client does to what it trains on, or for.
 
     Attributes:
-        key: Says which poison it is: equal keys, equal rows.
-        spoil: The rows that it trains on, from its own.
+        key: Says which poison it is: equal keys, equal rows and rewards.
+        spoil: The rows that it trains on, from its own; None: these.
+        reprice: What its completions are worth to it, from the recipe's rewards; None: those.
     """
 
     key: str
-    spoil: Callable[[list[dict[str, object]]], list[dict[str, object]]]
+    spoil: Callable[[list[dict[str, object]]], list[dict[str, object]]] | None = None
+    reprice: Callable[[Sequence[Priced]], Sequence[Priced]] | None = None
 
 
 @dataclass(frozen=True)

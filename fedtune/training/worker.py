@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import hashlib
-from functools import cached_property, lru_cache
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import datasets
@@ -17,7 +18,7 @@ from fedtune.adapters.layout import Layout
 from fedtune.adapters.part import Part
 from fedtune.adapters.ranks import cut, narrow, widen
 from fedtune.origin import made_by
-from fedtune.recipe import Recipe, parse_recipe
+from fedtune.recipe import Recipe
 from fedtune.seeds import derive
 from fedtune.training import inner_state, memo
 from fedtune.training.backdoor import Plant, backdoor_success, plant_prompts
@@ -29,33 +30,8 @@ from fedtune.training.sources import hash_rows, load_rows
 from fedtune.training.starting import price, start_of
 from fedtune.training.tasks import TASKS, Figures, Learner, Shown
 
-
-@lru_cache(maxsize=8)
-def read_recipe(recipe_json: str) -> Recipe:
-    """The recipe in a message, read once."""
-    return parse_recipe(recipe_json)
-
-
-_UNSEEN = {"aggregator", "attack", "defence", "outer", "output_dir", "report_to"}
-_kept: dict[str, Worker] = {}
-
-
-def get_worker(recipe_json: str) -> Worker:
-    """The worker of this process for a recipe, made at the first call and kept.
-
-    Recipes that differ only in what a worker never looks at share one.
-    """
-    recipe = read_recipe(recipe_json)
-    key = recipe.model_dump_json(exclude=_UNSEEN)
-    if key not in _kept:
-        _kept.clear()
-        _kept[key] = Worker(recipe)
-    return _kept[key]
-
-
-def drop_workers() -> None:
-    """Let this process's base model go, before another is loaded for a while."""
-    _kept.clear()
+# Sections of a recipe that a worker never looks at.
+UNSEEN = {"aggregator", "attack", "defence", "outer", "output_dir", "report_to"}
 
 
 class Worker:
@@ -165,7 +141,7 @@ class Worker:
             anchor: The adapter that the client received, a float32 row of its own layout.
             client: Which client, from 0; None: the server itself, on the rows that it keeps.
             round_: Which round, from 1.
-            poison: What a Byzantine client does to its rows, once.
+            poison: What a Byzantine client does to its rows, once, or to its rewards.
             state_folder: Where the client keeps its optimizer's state, if the recipe keeps it.
         """
         kept = state_folder if self.recipe.federation.inner_optimizer == "keep" else None
@@ -198,7 +174,7 @@ class Worker:
         with lora.training_only(self.model, part):
             steps = self.task.run_steps(
                 rows.select(drawn),
-                self.learner,
+                self._learner(poison),
                 first_step=(round_ - 1) * self.plan.local_steps,
                 seed=derive(self.seed, "dropout", order, round_),
                 optimizer_state=state,
@@ -213,7 +189,7 @@ class Worker:
     @cached_property
     def _facts(self) -> str:
         """All that decides on a client-round beside anchor, client, round and poison."""
-        recipe = self.recipe.model_dump_json(exclude=_UNSEEN | {"evaluation", "checkpoint"})
+        recipe = self.recipe.model_dump_json(exclude=UNSEEN | {"evaluation", "checkpoint"})
         where = f"{self.base.device} {self.base.dtype}"
         return "\n".join((recipe, self.base_hash, self.data_hash, where, made_by()))
 
@@ -277,13 +253,20 @@ class Worker:
             return "server"
         return "shared" if self.recipe.data.partition.by == "replicate" else client
 
+    def _learner(self, poison: Poison | None) -> Learner:
+        """What learns: with rewards of its own, where a poison changes them."""
+        if poison is None or poison.reprice is None:
+            return self.learner
+        return replace(self.learner, rewards=poison.reprice(self.learner.rewards))
+
     def _client_rows(self, client: int | None, poison: Poison | None) -> Dataset:
-        key = (client, poison.key if poison else "")
+        spoil = poison.spoil if poison else None
+        key = (client, poison.key if poison and spoil else "")
         if key not in self._train_rows:
             chosen = self.server_rows if client is None else self.parts[client].train
             rows = looked_at(self.rows.select(chosen), self.task)
-            if poison is not None:
-                rows = Dataset.from_list(poison.spoil(rows.to_list()))
+            if spoil is not None:
+                rows = Dataset.from_list(spoil(rows.to_list()))
             self._train_rows[key] = self._prepare(rows)
         return self._train_rows[key]
 

@@ -225,6 +225,8 @@ def _no_vectors(recipe: Recipe) -> str:
     """Why this recipe has no meaning on given rows, if so."""
     if recipe.attack and recipe.attack.data_attack:
         return "it poisons data, and the rows are given"
+    if recipe.attack and recipe.attack.reward_attack:
+        return "it poisons rewards, and nobody trains for them"
     if recipe.aggregator.takes_reference or recipe.defence.server_data:
         return "the server has neither model nor rows of its own"
     return ""

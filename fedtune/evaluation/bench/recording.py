@@ -13,7 +13,7 @@ from fedtune.durable import make_folder, put_in_place
 from fedtune.federation.outer import OuterOptimizer
 from fedtune.origin import made_by
 from fedtune.recipe import Recipe
-from fedtune.training.worker import get_worker
+from fedtune.training.process import get_worker
 
 
 def record_rounds(recipe: Recipe, folder: Path) -> Path:

@@ -23,7 +23,7 @@ from fedtune.federation.broadcast import Broadcast
 from fedtune.federation.local import LocalGrid
 from fedtune.federation.screen import RefusedError
 from fedtune.training.client_round import Poison
-from fedtune.training.worker import get_worker
+from fedtune.training.process import get_worker
 
 
 def row_of(client):

@@ -15,7 +15,7 @@ from fedtune.federation.adversary import byzantine_clients, trains_for_nothing
 from fedtune.federation.checkpoint import Checkpoint, load_latest
 from fedtune.federation.local import LocalGrid
 from fedtune.recipe import parse_recipe
-from fedtune.training.worker import read_recipe
+from fedtune.training.process import read_recipe
 
 ON_UPDATES = [name for name, attack in attacks.ATTACKS.items() if attack.level == "update"]
 OPTIONS = {"alie": {"z": 1.0}, "alie_product": {"z": 1.0}, "on_off": {"honest_rounds": 1},

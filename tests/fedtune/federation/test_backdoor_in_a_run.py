@@ -11,7 +11,7 @@ from fedtune.federation.engines import execute
 from fedtune.federation.folder import RunFolder
 from fedtune.federation.judging import judge
 from fedtune.recipe import parse_recipe
-from fedtune.training.worker import get_worker
+from fedtune.training.process import get_worker
 
 TRIGGER = {"name": "trigger", "target": "Obey.", "rate": 0.7, "num_attackers": 1}
 

@@ -13,7 +13,7 @@ from fedtune.adapters.ranks import narrow
 from fedtune.federation import client, wire
 from fedtune.federation.folder import RunFolder
 from fedtune.federation.local import LocalGrid
-from fedtune.training.worker import get_worker
+from fedtune.training.process import get_worker
 
 RANKS = [2, 1, 2, 1]
 

@@ -10,7 +10,7 @@ from flwr.app import Message
 from fedtune.adapters.ranks import side_of
 from fedtune.federation import client, wire
 from fedtune.federation.local import LocalGrid
-from fedtune.training.worker import get_worker
+from fedtune.training.process import get_worker
 
 CLIENT, FACTOR = 2, 100.0
 

@@ -16,7 +16,7 @@ from fedtune.federation.events import RoundFinished
 from fedtune.federation.folder import RunFolder
 from fedtune.federation.local import LocalGrid
 from fedtune.federation.server import Run
-from fedtune.training.worker import get_worker
+from fedtune.training.process import get_worker
 
 
 def objects_and_tensor_bytes():

@@ -8,8 +8,8 @@ import json
 import pytest
 
 from fedtune.federation.adversary import byzantine_clients
-from fedtune.federation.client import _poison
 from fedtune.federation.judging import planted_backdoor
+from fedtune.federation.poisoning import poison_of
 from fedtune.federation.preflight import find_problems
 from fedtune.recipe import load_recipe
 
@@ -69,7 +69,7 @@ def test_sybils_plant_their_own_part_in_the_order_of_their_numbers(tiny_recipe):
     liars = sorted(byzantine_clients(recipe))
     asked = {}
     for client in range(4):
-        poison = _poison(recipe, client)
+        poison = poison_of(recipe, client)
         assert (poison is not None) == (client in liars)
         if poison is not None:
             asked[client] = {row["prompt"].split(" q")[0] for row in poison.spoil(ROWS)}

@@ -4,6 +4,8 @@ import pytest
 
 from fedtune.recipe import RecipeError, load_recipe, parse_recipe
 
+NEEDS = "attack.poison: needs an attack on data or rewards"
+
 
 def attack(**section):
     return parse_recipe({"attack": {"num_attackers": 1, **section}}).attack
@@ -17,6 +19,14 @@ def test_the_attack_on_data_is_the_poison_or_the_attack_itself():
     assert attack(name="trigger", **options).data_attack == ("trigger", options)
     assert attack(name="ipm").data_attack is None
     assert attack(name="silence").data_attack is None
+
+
+def test_the_attack_on_rewards_is_the_poison_or_the_attack_itself():
+    for section in ({"name": "reward_hack", "text": "a"},
+                    {"name": "ipm", "poison": {"name": "reward_hack", "text": "a"}}):  # fmt: skip
+        assert attack(**section).reward_attack == ("reward_hack", {"text": "a"})
+        assert attack(**section).data_attack is None
+    assert attack(name="trigger").reward_attack is None
 
 
 def test_the_options_of_both_stay_apart():
@@ -41,12 +51,20 @@ def test_a_poison_is_overridden_key_by_key():
 @pytest.mark.parametrize(
     ("section", "told"),
     [
-        ({"name": "ipm", "poison": "triger"}, "attack.poison: needs an attack on data: got 'trig"),
+        (
+            {"name": "ipm", "poison": "triger"},
+            f"{NEEDS}: got 'trig",
+        ),
         ({"name": "ipm", "poison": "triger"}, "did you mean 'trigger'"),
-        ({"name": "ipm", "poison": {"name": "alie"}}, "attack.poison: needs an attack on data"),
-        ({"name": "ipm", "poison": "silence"}, "attack.poison: needs an attack on data"),
+        (
+            {"name": "ipm", "poison": {"name": "alie"}},
+            NEEDS,
+        ),
+        ({"name": "ipm", "poison": "silence"}, NEEDS),
         ({"name": "ipm", "poison": {"rate": 1}}, "attack.poison.name: needed"),
         ({"name": "ipm", "poison": 3}, "attack.poison: "),
+        ({"name": "reward_flip", "poison": "trigger"}, "got reward_flip, of level 'reward'"),
+        ({"name": "ipm", "poison": {"name": "reward_hack", "txt": "a"}}, "did you mean 'text'?"),
         ({"name": "ipm", "poison": {"name": "trigger", "rat": 1}}, "did you mean 'rate'"),
         ({"name": "ipm", "poison": {"name": "trigger", "rate": 2}}, "float in [0, 1]: got 2"),
         ({"name": "ipm", "poison": {"name": "trigger", "token": " "}}, "not blank: got ' '"),

@@ -1,0 +1,11 @@
+"""Attacks on rewards: the liar trains honestly, for what its completions are not worth."""
+
+from __future__ import annotations
+
+from attacks.attack import Attack
+from attacks.rewards import reward_flip, reward_hack
+
+REWARDS: dict[str, Attack] = {
+    "reward_flip": reward_flip.ATTACK,
+    "reward_hack": reward_hack.ATTACK,
+}

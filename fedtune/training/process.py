@@ -1,0 +1,34 @@
+"""The one worker of a process: made at the first message that needs it, and kept."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from fedtune.recipe import Recipe, parse_recipe
+from fedtune.training.worker import UNSEEN, Worker
+
+_kept: dict[str, Worker] = {}
+
+
+@lru_cache(maxsize=8)
+def read_recipe(recipe_json: str) -> Recipe:
+    """The recipe in a message, read once."""
+    return parse_recipe(recipe_json)
+
+
+def get_worker(recipe_json: str) -> Worker:
+    """The worker of this process for a recipe, made at the first call and kept.
+
+    Recipes that differ only in what a worker never looks at share one.
+    """
+    recipe = read_recipe(recipe_json)
+    key = recipe.model_dump_json(exclude=UNSEEN)
+    if key not in _kept:
+        _kept.clear()
+        _kept[key] = Worker(recipe)
+    return _kept[key]
+
+
+def drop_workers() -> None:
+    """Let this process's base model go, before another is loaded for a while."""
+    _kept.clear()
