@@ -76,6 +76,8 @@ def _device(recipe: Recipe) -> list[str]:
 
 
 def _model(recipe: Recipe) -> list[str]:
+    if recipe.model.load_in_4bit and importlib.util.find_spec("bitsandbytes") is None:
+        return ["model.load_in_4bit: needs bitsandbytes; pip install 'fedtune[bitsandbytes]'"]
     try:
         check_model(recipe.model)
     except FileNotFoundError as error:
