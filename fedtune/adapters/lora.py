@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.utils.constants import EMBEDDING_LAYER_NAMES
 from peft.utils.other import ModulesToSaveWrapper
 from safetensors import SafetensorError
@@ -122,10 +122,13 @@ def put_on(base: Any, folder: Path) -> PeftModel:  # noqa: ANN401
         ValueError: If the file is damaged, or its tensors are not those of the adapter that its
             configuration describes.
     """
-    _stored(folder)  # PEFT would read it too, but not say which file is damaged
-    model = PeftModel.from_pretrained(base, folder)
+    config = PeftConfig.from_pretrained(folder)
+    with torch.random.fork_rng(), warnings.catch_warnings():  # a fresh adapter is drawn first
+        for harmless in _HARMLESS:
+            warnings.filterwarnings("ignore", harmless)
+        model = get_peft_model(base, config)
     _train_in_float32(model)
-    write(model, load(model, folder))  # PEFT says nothing of what is lacking
+    write(model, load(model, folder))
     return model
 
 
