@@ -19,6 +19,7 @@ from fedtune.federation.events import RunStoppedError, ignore
 from fedtune.federation.folder import RunFolder, holds_stages
 from fedtune.federation.pipeline import PipelineFolder, execute_stages
 from fedtune.federation.pipeline_checks import find_stage_problems, find_stage_risks
+from fedtune.recipe.stages import load
 from fedtune.training.merge import merge_adapter
 
 
@@ -206,6 +207,12 @@ def test_check_misses_nothing_that_a_stage_will_leave(tiny_stages):
 def test_check_tells_what_is_wrong_before_any_stage_runs(tiny_stages, entry, told):
     (problem,) = find_stage_problems(tiny_stages(SFT, REWARD, {**DPO, **entry}))
     assert problem.startswith(told)
+
+
+def test_nothing_is_known_to_be_wrong_with_the_shipped_stages():
+    pipeline = load("pipeline_nano")
+    assert [stage.recipe.task for stage in pipeline.stages] == ["sft", "reward", "grpo"]
+    assert find_stage_problems(pipeline) == []
 
 
 def test_check_tells_once_what_is_wrong_with_all(tiny_stages):
