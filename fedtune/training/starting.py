@@ -81,8 +81,8 @@ def _check_scale(model: PeftModel, folder: Path, key: str, path: str) -> None:
     """Refuse an adapter that would be multiplied by another number here: no shape shows it."""
     stored, own = json.loads((folder / CONFIG).read_text("utf-8")), model.peft_config["default"]
     for name in ("lora_alpha", "use_rslora", "alpha_pattern"):
-        theirs, ours = stored.get(name) or 0, getattr(own, name) or 0
-        if theirs != ours:
+        theirs, ours = stored.get(name), getattr(own, name)
+        if (theirs or 0) != (ours or 0):  # older folders have none of a key that is off
             raise _another(key, path, f"{name} {theirs!r}, here {ours!r},")
 
 
