@@ -11,10 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from staged_runs import GRPO, REWARD, SFT
+from transformers import AutoModelForSequenceClassification
 
 from fedtune.federation.events import RunStoppedError
 from fedtune.federation.folder import RunFolder
 from fedtune.federation.pipeline import PipelineFolder, execute_stages
+from fedtune.training.merge import merge_adapter
 from fedtune.training.process import drop_workers, get_worker
 from fedtune.training.reward_model import load_reward_model
 from fedtune.training.starting import price
@@ -125,6 +127,17 @@ def test_an_adapter_alone_sits_on_the_policys_own_base(policy, tmp_path):
     alone = shutil.copytree(reward_folder(policy).adapter, tmp_path / "alone")
     found = load_reward_model(*with_adapter(policy, alone))
     assert found.rewards([("a", "b", {})]) == staged.rewards([("a", "b", {})])
+
+
+def test_merged_it_is_a_classifier_that_says_the_same(policy, tmp_path):
+    model = load_reward_model(policy, policy.rewards[1])
+    folder = reward_folder(policy)
+    merge_adapter(folder.adapter, RunFolder.open(folder.path)[1].model, tmp_path / "merged")
+    merged = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged").eval()
+    asked = ("add 1 2: ", "3", {})
+    with torch.no_grad():
+        reward = merged(torch.tensor([model._tokenise(*asked)])).logits[0]
+    assert reward.tolist() == pytest.approx(model.rewards([asked]), abs=1e-6)
 
 
 def test_what_is_no_reward_model_is_refused(policy, tmp_path):
