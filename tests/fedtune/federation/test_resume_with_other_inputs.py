@@ -11,7 +11,7 @@ import pytest
 from fedtune.federation.engines import execute
 from fedtune.federation.events import RunStoppedError
 from fedtune.federation.folder import RunFolder
-from fedtune.training import worker
+from fedtune.training import process
 from fedtune.training.base import hash_weights
 
 
@@ -34,7 +34,7 @@ def began(tiny_recipe, tiny_model_folder, small_data, tmp_path):
 
 def resume(folder):
     """As another process would: what this one has loaded is forgotten."""
-    worker._kept.clear()
+    process.drop_workers()
     hash_weights.cache_clear()
     opened, recipe = RunFolder.open(folder.path)
     execute(recipe, opened)
