@@ -123,6 +123,7 @@ def put_on(base: Any, folder: Path) -> PeftModel:  # noqa: ANN401
             configuration describes.
     """
     config = PeftConfig.from_pretrained(folder)
+    config.base_model_name_or_path = None  # the base may have been moved, and PEFT would warn
     with torch.random.fork_rng(), warnings.catch_warnings():  # a fresh adapter is drawn first
         for harmless in _HARMLESS:
             warnings.filterwarnings("ignore", harmless)

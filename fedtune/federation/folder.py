@@ -180,15 +180,13 @@ def holds_stages(path: Path) -> bool:
 
 
 def hash_recipe(recipe: Recipe) -> str:
-    """SHA-256 of what a recipe says, wherever its folder, and what lies beside that, is moved."""
-    beside = recipe.output_dir.parent
+    """SHA-256 of what a recipe says, wherever the folders lie that it names.
 
-    def place(path: str) -> str:
-        lies_there = Path(path).is_relative_to(beside)
-        return f"../{Path(path).relative_to(beside).as_posix()}" if lies_there else path
-
-    said = with_folders(recipe, place).model_dump_json(exclude={"output_dir", "report_to"})
-    return hashlib.sha256(said.encode()).hexdigest()
+    Of a model's or an adapter's folder the name counts alone: what is in it has hashes of its own.
+    """
+    said = with_folders(recipe, lambda path: Path(path).name)
+    told = said.model_dump_json(exclude={"output_dir", "report_to"})
+    return hashlib.sha256(told.encode()).hexdigest()
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 import time
@@ -140,18 +141,22 @@ class Run:
 
     def _inputs(self, worker: Worker) -> dict[str, str]:
         """Hashes of everything that a resumed run must find as it was."""
-        return {
+        inputs = {
             "recipe_hash": hash_recipe(self.recipe),
             "base_hash": worker.base_hash,
             "tokenizer_hash": worker.base.tokenizer_hash,
             "data_hash": worker.data_hash,
         }
+        if self.recipe.initial_adapter is not None:
+            row = worker.initial.numpy().tobytes()
+            inputs["initial_adapter_hash"] = hashlib.sha256(row).hexdigest()
+        return inputs
 
     def _refuse_other_inputs(self, worker: Worker) -> None:
         began_with = self.folder.read_manifest()
         for name, now in self._inputs(worker).items():
             if began_with.get(name, now) != now:
-                what = name.removesuffix("_hash")
+                what = name.removesuffix("_hash").replace("_", " ")
                 raise RunStoppedError(
                     f"the {what} is no longer the one that {self.folder.path} began with; "
                     f"bring it back, or start a new run",

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 from left_by_a_run import adapter_bytes, eval_records
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from staged_runs import DPO, GRPO, REWARD, SFT
 
 from fedtune.evaluation.adapter import find_adapter
@@ -21,6 +21,7 @@ from fedtune.federation.pipeline import PipelineFolder, execute_stages
 from fedtune.federation.pipeline_checks import find_stage_problems, find_stage_risks
 from fedtune.recipe.stages import load
 from fedtune.training.merge import merge_adapter
+from fedtune.training.process import drop_workers
 
 
 @pytest.fixture
@@ -149,6 +150,26 @@ def test_a_stage_that_is_done_keeps_its_recipe_and_one_to_come_may_change(tiny_s
     _, pipeline = PipelineFolder.open(folder.path)
     with pytest.raises(RunStoppedError, match="stage dpo: the recipe is no longer the one"):
         execute_stages(pipeline, folder)
+
+
+def test_a_stage_that_goes_on_must_find_what_it_started_from(tiny_stages, run_all):
+    folder, pipeline = run_all(tiny_stages(SFT, DPO))
+    folder.state.write_text(folder.state.read_text().replace('"dpo": "done"', '"dpo": "to do"'))
+    weights = folder.path / "sft" / "adapter" / "adapter_model.safetensors"
+    save_file({name: 2 * each for name, each in load_file(weights).items()}, weights)
+    drop_workers()
+    with pytest.raises(RunStoppedError, match="stage dpo: the base is no longer the one"):
+        execute_stages(pipeline, folder)
+
+
+def test_a_begun_stage_goes_on_wherever_all_are_moved(tiny_stages, run_all, tmp_path):
+    folder, _ = run_all(tiny_stages(SFT, {**DPO, "start": "merge"}))
+    before = adapter_bytes(RunFolder(folder.path / "dpo"))
+    folder.state.write_text(folder.state.read_text().replace('"dpo": "done"', '"dpo": "to do"'))
+    (folder.path / "dpo" / "checkpoints" / "round-0002" / "state.json").unlink()
+    moved, pipeline = PipelineFolder.open(folder.path.rename(tmp_path / "elsewhere"))
+    execute_stages(pipeline, moved)
+    assert adapter_bytes(RunFolder(moved.path / "dpo")) == before
 
 
 def test_a_damaged_list_of_stages_says_what_to_do_and_that_costs_no_bit(tiny_stages, run_all):
