@@ -109,7 +109,7 @@ def test_the_base_is_not_trained(make_worker, case):
 
 @every_task
 def test_a_trainer_that_fails_leaves_nothing_either(make_worker, case):
-    worker = make_worker(**case)
+    worker = make_worker(**case, federation={"local_steps": 2})
     before, learner = state_of(worker), worker.learner
 
     def fail(prompt, completion, row):
@@ -128,7 +128,7 @@ def test_a_trainer_that_fails_leaves_nothing_either(make_worker, case):
     worker.learner = learner
     assert state_of(worker)[2:] == before[2:]
     delta = worker.train(worker.initial, client=0, round_=2).delta
-    fresh = make_worker(**case)
+    fresh = make_worker(**case, federation={"local_steps": 2})
     assert torch.equal(delta, fresh.train(fresh.initial, client=0, round_=2).delta)
     assert delta.any()
 
