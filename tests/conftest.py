@@ -27,6 +27,7 @@ os.environ.update(
     MPLBACKEND="agg",
     HF_HOME=str(CACHES / "huggingface"),
     FEDTUNE_CACHE=str(CACHES / "fedtune"),
+    TRACKIO_DIR=str(CACHES / "trackio"),
 )
 
 import pytest  # noqa: E402

@@ -4,7 +4,9 @@ Not proven here: Weights & Biases, which is not installed with the tests.
 """
 
 import json
+import os
 import sqlite3
+from pathlib import Path
 
 import pytest
 
@@ -49,10 +51,10 @@ def test_tensorboard(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of trackio's web server
-def test_trackio(tmp_path, monkeypatch):
-    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+def test_trackio(tmp_path):
     track("trackio", tmp_path)
-    (database,) = (tmp_path / "trackio").rglob("*.db")
+    # Trackio reads the variable when it is first imported, which TRL's trainers do.
+    (database,) = Path(os.environ["TRACKIO_DIR"]).rglob("*.db")
     with sqlite3.connect(database) as connection:
         (logged,) = connection.execute("select metrics from metrics").fetchall()
     assert json.loads(logged[0]) == pytest.approx(EXPECTED)
