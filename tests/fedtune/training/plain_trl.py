@@ -58,16 +58,22 @@ def language_model(folder, adapter=None):
     )
 
 
-def rows_in_order(source, mine, *, rounds=(1,), per_round=STEPS * BATCH, columns=None):
-    """The rows as one client's steps see them: one shuffle per epoch, by the names in DESIGN."""
-    rows = load_dataset("json", data_files=str(source), split="train")
-    chosen = []
+def places_in_order(count, *, rounds=(1,), per_round=STEPS * BATCH):
+    """Which of its rows a client's steps see: one shuffle per epoch, by the names in DESIGN."""
+    places = []
     for round_ in rounds:
         seen, end = [], round_ * per_round
-        for epoch in range(end // len(mine) + 1):
+        for epoch in range(end // count + 1):
             draw = np.random.default_rng(derive(SEED, "order", 0, epoch))
-            seen += [mine[i] for i in draw.permutation(len(mine))]
-        chosen += seen[end - per_round : end]
+            seen += draw.permutation(count).tolist()
+        places += seen[end - per_round : end]
+    return places
+
+
+def rows_in_order(source, mine, *, columns=None, **stretch):
+    """The rows themselves, from a file; a client's are those numbered in ``mine``."""
+    rows = load_dataset("json", data_files=str(source), split="train")
+    chosen = [mine[place] for place in places_in_order(len(mine), **stretch)]
     names = [name for name in rows.column_names if name in (columns or rows.column_names)]
     return rows.select(chosen).select_columns(names)
 

@@ -1,13 +1,14 @@
 """A client's rounds of DPO are a plain TRL run on the base, whose adapter is off for the reference.
 
-Not to the bit: the worker asks the reference once for all, in the order of its rows, and TRL at
-each step, so that other rows stand in a batch. Measured: at most 3.8e-8 on deltas of 1e-2.
+To the bit where TRL too asks the reference once for all. Where it asks at each step, other rows
+stand in a batch, and Adam may divide by next to nothing: measured, 7e-7 at most on deltas of 1e-2.
 
 Not proven here: bfloat16, several devices.
 """
 
 import pytest
 import torch
+from datasets import load_dataset
 from peft import set_peft_model_state_dict
 from plain_trl import (
     CONV1D,
@@ -18,6 +19,7 @@ from plain_trl import (
     an_anchor,
     chain,
     language_model,
+    places_in_order,
     plain_trainer,
     row_of,
     rows_in_order,
@@ -27,7 +29,7 @@ from trl import DPOConfig, DPOTrainer
 from fedtune.seeds import derive
 
 PAIR = ("prompt", "chosen", "rejected")
-TOLERANCE = 1e-6
+TOLERANCE = 5e-6
 
 
 def plain(folder, rows, *, adapter=None, **keys):
@@ -66,6 +68,23 @@ def test_one_client_round_is_a_plain_trl_run(
     trainer = plain(tiny_model_folder(architecture), rows, seed=derive(SEED, "lora"))
     assert torch.equal(row_of(worker, trainer.model), worker.initial)
     assert_equal(worker, worker.initial, trained, trainer)
+
+
+@pytest.mark.filterwarnings(CONV1D)
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_to_the_bit_where_both_ask_the_reference_once(
+    make_worker, tiny_model_folder, small_data, architecture
+):
+    worker = make_worker(architecture, task="dpo", train=KEYS, federation=FEDERATION)
+    anchor, mine = an_anchor(worker), worker.parts[0].train
+    trained = worker.train(anchor, client=0, round_=1)
+    rows = load_dataset("json", data_files=str(small_data("jsonl", "pairs")), split="train")
+    once = {"precompute_ref_log_probs": True}
+    trainer = plain(tiny_model_folder(architecture), rows.select(mine), **once)
+    trainer.train_dataset = trainer.train_dataset.select(places_in_order(len(mine)))
+    set_peft_model_state_dict(trainer.model, worker.layout.unflatten(anchor))
+    trainer.train()
+    assert torch.equal(trained.delta, row_of(worker, trainer.model) - anchor)
 
 
 @pytest.mark.parametrize(
