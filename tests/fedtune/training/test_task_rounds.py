@@ -65,13 +65,24 @@ def frozen_of(worker):
     }
 
 
+ALTERNATE = {"lora": {"train": "alternate"}}
+RECOMPUTED = {"gradient_checkpointing": True}  # activations, as TRL does unless told not to
+
+
 @pytest.mark.parametrize(
-    ("case", "train"),
-    [(name, "both") for name in CASES]
-    + [("dpo", "alternate"), ("grpo against a reference", "alternate")],
+    "case",
+    {
+        **CASES,
+        "dpo, alternate": {"task": "dpo", **ALTERNATE},
+        "grpo, alternate": {"task": "grpo", "train": {"beta": 0.1}, **ALTERNATE},
+        "sft, recomputed": {"task": "sft", "train": RECOMPUTED},
+        "reward, recomputed": {"task": "reward", "train": RECOMPUTED},
+        "grpo, recomputed": {"task": "grpo", "train": {"beta": 0.1, **RECOMPUTED}},
+    }.items(),
+    ids=lambda case: case[0],
 )
-def test_nothing_is_left_on_the_model(make_worker, case, train):
-    worker = make_worker(**CASES[case], lora={"train": train}, federation={"local_steps": 1})
+def test_nothing_is_left_on_the_model(make_worker, case):
+    worker = make_worker(**case[1], federation={"local_steps": 1})
     before, frozen = state_of(worker), frozen_of(worker)
     trainable = before[2]
     worker.train(worker.initial, client=0, round_=1)
@@ -84,6 +95,7 @@ def test_nothing_is_left_on_the_model(make_worker, case, train):
     assert state_of(worker) == first
     worker.samples(worker.initial)
     assert state_of(worker) == first
+    assert first[4] == before[4]
     assert first[5] == before[5]  # no call more than before there was a trainer
     after = frozen_of(worker)
     assert set(after) == set(frozen)
