@@ -54,6 +54,7 @@ def check(recipe: RecipeName, overrides: Overrides = None) -> None:
         loaded = load(recipe, overrides or [])
         if isinstance(loaded, Recipe):
             _check(loaded)
+            _reckon(loaded)
             text = to_yaml(loaded)
         else:
             check_stages(loaded)
@@ -113,6 +114,22 @@ def _watch(recipe: Recipe, folder: RunFolder) -> None:
             err.print(f"Go on with: {again}")
         raise typer.Exit(1) from None
     print_run(out, recipe, folder)
+
+
+def _reckon(recipe: Recipe) -> None:
+    """Say what a client needs; nothing where only loading the model could tell."""
+    from fedtune.report.estimate import reckoned
+    from fedtune.training.base import choose_device, choose_dtype
+    from fedtune.training.estimate import estimate, matmul_speed
+
+    try:
+        found = estimate(recipe)
+    except (OSError, ValueError):
+        return
+    device = choose_device(recipe.model.device)
+    speed = matmul_speed(device, choose_dtype(recipe.model.dtype, device))
+    for line in reckoned(found, device=device.type, speed=speed):
+        err.print(escape(line), highlight=False)
 
 
 def _check(recipe: Recipe) -> None:
