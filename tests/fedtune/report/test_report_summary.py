@@ -119,5 +119,8 @@ def test_describe_names_rule_outer_and_liars():
     assert describe(parse_recipe({})) == "agreement + caf, f=3, on products | fedavg"
     poison = {"name": "trigger", "rate": 0.5, "token": "cf"}
     poisoned = {"attack": {"name": "ipm", "epsilon": 0, "num_attackers": 2, "poison": poison}}
-    expected = "agreement + caf, f=3, on products | fedavg | 2 of 10 lie: ipm (epsilon 0) on trigger (rate 0.5)"
+    expected = (
+        "agreement + caf, f=3, on products | fedavg | "
+        "2 of 10 lie: ipm (epsilon 0) on trigger (rate 0.5)"
+    )
     assert describe(parse_recipe(poisoned)) == expected
