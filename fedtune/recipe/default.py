@@ -1,11 +1,11 @@
-"""What a recipe gets that names no rule: one that kept nearly all in docs/results/bench_full.md."""
+"""What a recipe gets that names no rule: by docs/results/bench_full.md, without rows of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-RULE: dict[str, Any] = {"name": "caf", "mixing": ["agreement"]}
+RULE: dict[str, Any] = {"name": "caf", "mixing": ["agreement"], "geometry": "product"}
 SHARE = 0.3  # of a round's clients that may lie: f is rounded down
 _CLIENTS = 10  # of a recipe that does not say
 
@@ -13,13 +13,19 @@ _CLIENTS = 10  # of a recipe that does not say
 def with_default_defence(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Lay the default rule under an aggregator section that names none; keys that are given stay.
 
+    It works on products, but for `outer: adam`, which steps coordinates: there on factors.
+
     Args:
         raw: A recipe as YAML or JSON has it, not validated yet.
     """
     given = raw.get("aggregator", {})
     if not isinstance(given, Mapping) or "name" in given:
         return dict(raw)
-    return {**raw, "aggregator": {**RULE, "f": _default_f(raw.get("federation")), **given}}
+    outer = raw.get("outer")
+    steps_coordinates = isinstance(outer, Mapping) and outer.get("name") == "adam"
+    geometry = {"geometry": "factors"} if steps_coordinates else {}
+    f = _default_f(raw.get("federation"))
+    return {**raw, "aggregator": {**RULE, **geometry, "f": f, **given}}
 
 
 def _default_f(federation: object) -> int:

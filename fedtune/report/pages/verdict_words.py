@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from fedtune.report.pages.bench_facts import HOLDS, Cell, DefenceFacts
 from fedtune.report.pages.gain import gain, percent_of, step
 from fedtune.report.pages.markup import Html, join, tag
-from fedtune.report.pages.verdict import Leak, Verdict, gaps_of
+from fedtune.report.pages.verdict import Leak, Verdict, gaps_of, row_of
 
 NAMED = 4  # attacks named in a sentence; the rest is counted
 
@@ -29,6 +29,7 @@ def verdict_section(choice: str | None, verdicts: Sequence[Verdict]) -> Html:
             "div",
             tag("p", headline(choice, verdicts), class_="lead"),
             tag("p", what, class_="quiet") if (what := verdicts[0].choice.what) else None,
+            [tag("p", told, class_="quiet") for told in by_fewer_seeds(verdicts)],
             tag("div", [_case(verdict) for verdict in verdicts], class_="cases"),
             class_="use",
         ),
@@ -42,6 +43,7 @@ def headline(choice: str, verdicts: Sequence[Verdict]) -> Html:
     worst = min(verdict.choice.worst or 0.0 for verdict in verdicts)
     leaks = any(verdict.own_leaks for verdict in verdicts)
     held = f"{sum(each.held for each in verdicts)} of {sum(each.tried for each in verdicts)}"
+    none = "none under as many seeds" if by_fewer_seeds(verdicts) else "none"
     if any(verdict.untested for verdict in verdicts):
         trust = ", the best so far: it was not measured against everything."
     elif not leaks and not any(verdict.none_holds for verdict in verdicts):
@@ -51,10 +53,25 @@ def headline(choice: str, verdicts: Sequence[Verdict]) -> Html:
     elif not leaks and worst > 0:
         trust = ": it holds against every attack that any defence here holds against."
     elif worst > 0:
-        trust = f": none holds against more, {held}, but it does not hold against everything."
+        trust = f": {none} holds against more, {held}, but it does not hold against everything."
     else:
-        trust = f": none holds against more, {held}, but not every attack leaves it a gain."
+        trust = f": {none} holds against more, {held}, but not every attack leaves it a gain."
     return join("Use ", tag("strong", choice), trust)
+
+
+def by_fewer_seeds(verdicts: Sequence[Verdict]) -> list[str]:
+    """The defences that hold against more than the choice, but were run under fewer seeds."""
+    choice = verdicts[0].choice
+    told = []
+    for defence in verdicts[0].table.defences:
+        rows = [row_of(verdict.table, defence.label) for verdict in verdicts]
+        held = sum(cell.holds for row in rows for cell in row)
+        tried = sum(cell.tested for row in rows for cell in row)
+        more = held > sum(verdict.held for verdict in verdicts)
+        if more and defence.num_seeds < choice.num_seeds:
+            seeds = f"{defence.num_seeds} of {choice.num_seeds} seeds"
+            told.append(f"{defence.label} holds against {held} of {tried}, under {seeds} alone.")
+    return told
 
 
 def _case(verdict: Verdict) -> Html:

@@ -1,4 +1,4 @@
-"""A recipe that names no rule. Why it gets this one: docs/results/defences.md."""
+"""A recipe that names no rule. Why it gets this one: docs/results/bench_full.md."""
 
 import pytest
 
@@ -22,19 +22,28 @@ def test_three_tenths_of_a_round_may_lie(federation, f):
     recipe = parse_recipe({"federation": federation})
     assert recipe.aggregator.name == "caf"
     assert recipe.aggregator.mixing == ["agreement"]
+    assert recipe.aggregator.geometry == "product"
     assert recipe.aggregator.f == f
     assert recipe.defence.suspicion is None
 
 
 def test_what_is_given_stays():
-    recipe = parse_recipe({"aggregator": {"f": 1, "geometry": "product"}})
+    recipe = parse_recipe({"aggregator": {"f": 1, "geometry": "factors"}})
     assert (recipe.aggregator.name, recipe.aggregator.f) == ("caf", 1)
-    assert recipe.aggregator.geometry == "product"
+    assert recipe.aggregator.geometry == "factors"
     with_suspicion = parse_recipe({"defence": {"suspicion": 0.5}})
     assert (with_suspicion.aggregator.name, with_suspicion.defence.suspicion) == ("caf", 0.5)
     assert parse_recipe({"aggregator": {"f": "2"}}).aggregator.f == 2
     named = parse_recipe({"aggregator": {"name": "mean"}})
     assert (named.aggregator.f, named.aggregator.mixing) == (0, [])
+
+
+def test_an_outer_optimizer_that_steps_coordinates_gets_factors():
+    recipe = parse_recipe({"outer": {"name": "adam"}})
+    assert (recipe.aggregator.name, recipe.aggregator.geometry) == ("caf", "factors")
+    assert parse_recipe({"outer": {"name": "nesterov"}}).aggregator.geometry == "product"
+    with pytest.raises(RecipeError, match="outer"):
+        parse_recipe({"outer": {"name": "adam"}, "aggregator": {"geometry": "product"}})
 
 
 def test_a_default_travels_as_it_is():

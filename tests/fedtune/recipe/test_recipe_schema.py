@@ -236,7 +236,8 @@ def test_what_a_geometry_cannot_do_is_refused_with_the_reason(section, reason):
 @pytest.mark.parametrize(
     ("section", "combined_by"),
     [
-        ({}, "factors"),
+        ({"name": "mean"}, "factors"),
+        ({}, "exact"),
         ({"geometry": "product"}, "exact"),
         ({"geometry": "product", "combination": "factors"}, "factors"),
         ({"geometry": "product", "name": "median", "mixing": ["nnm"]}, "factors"),

@@ -53,6 +53,18 @@ def test_the_head_of_a_table_says_what_is_assumed():
     assert "seed 0" in page.text
 
 
+def test_who_holds_more_under_fewer_seeds_is_told_and_not_chosen():
+    made = table({"few": [0.99] * 5, "many": [0.95, 0.95, 0.5, 0.95, 0.95]}, {"few": 0, "many": 0})
+    made["defences"][1]["num_seeds"] = 3
+    told = outline(bench_page(summary(made))).all("section", **{"class": "verdict"})[0].text
+    assert "Use many: none under as many seeds holds against more, 3 of 5" in told
+    assert "few holds against 4 of 5, under 1 of 3 seeds alone." in told
+    made["defences"][0]["num_seeds"] = 3
+    told = outline(bench_page(summary(made))).all("section", **{"class": "verdict"})[0].text
+    assert "Use few" in told
+    assert "seeds alone" not in told
+
+
 def test_the_verdict_is_said_in_words():
     verdict = outline(bench_page(small())).all("section", **{"class": "verdict"})[0].text
     assert "Use strong: none holds against more, 2 of 5, but it does not hold" in verdict
