@@ -8,8 +8,8 @@ Local only: each client trains alone on its own rows, as many steps; the mean ov
 Pooled: one client holds all rows and takes the steps of all. Oracle: the honest clients alone under
 the mean, liars absent. Liars flip their pairs (reward, dpo) or their reward (grpo). Figures are of
 held-out rows: 2,000 pairs and more, or 256 prompts answered greedily. Runs are kept in --out: what
-is done is read, and the same command goes on. The gap to the oracle is paired by seed, with its 95 %
-interval.
+is done is read, and the same command goes on. The gap to the oracle is paired by seed, with its
+95 % interval.
 """
 
 from __future__ import annotations
@@ -50,10 +50,11 @@ DEFAULT = "{name: caf, mixing: [agreement], f: %d}"
 
 def runs(task: str, liars: list[int]) -> Iterator[tuple[str, list[str]]]:
     """Every row of the table: its name, and the keys laid over the task's recipe."""
-    yield "pooled", ["federation.num_clients=1", "data.partition={by: iid}", "attack=null",
-                     "aggregator={name: mean}", "outer={name: fedavg}", "federation.local_steps=x10"]  # fmt: skip
-    yield "local only", ["attack=null", "aggregator={name: mean}"]
-    yield "federated, mean, no liar", ["attack=null", "aggregator={name: mean}"]
+    alone = ["attack=null", "aggregator={name: mean}"]
+    pooled = ["federation.num_clients=1", "data.partition={by: iid}", "outer={name: fedavg}"]
+    yield "pooled", [*alone, *pooled, "federation.local_steps=x10"]
+    yield "local only", alone
+    yield "federated, mean, no liar", alone
     yield "federated, default, no liar", ["attack=null", f"aggregator={DEFAULT % 3}"]
     for count in liars:
         silence = f"attack={{name: silence, num_attackers: {count}}}"
