@@ -25,6 +25,7 @@ _NO_FUNCTION = (
 )
 # What a log holds beside what was learnt; time is not the same twice.
 _NOT_OF_THE_STEPS = {"loss", "step", "epoch", "learning_rate", "step_time", "num_tokens"}
+_MARGINS = ("margin", "rewards/margins")
 _WRAPPED = ("forward", "_original_forward")
 
 
@@ -193,7 +194,11 @@ def untouched(learner: Learner) -> Iterator[None]:
 
 
 def _means(history: list[dict[str, Any]]) -> dict[str, float]:
-    """Each of the trainer's own metrics as a mean over the steps that were logged."""
+    """Each of the trainer's own metrics as a mean over the steps that were logged.
+
+    Of a margin also the first step's: it is taken before that step, so it is the margin with which
+    the round begins. One that is 0 again in every round has lost its reference.
+    """
     found: dict[str, list[float]] = {}
     for entry in history:
         if "train_runtime" in entry:
@@ -201,4 +206,5 @@ def _means(history: list[dict[str, Any]]) -> dict[str, float]:
         for name, value in entry.items():
             if name not in _NOT_OF_THE_STEPS:
                 found.setdefault(name, []).append(float(value))
-    return {name: sum(values) / len(values) for name, values in found.items()}
+    means = {name: sum(values) / len(values) for name, values in found.items()}
+    return means | {f"{name}/start": found[name][0] for name in _MARGINS if name in found}

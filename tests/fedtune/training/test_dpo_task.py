@@ -35,14 +35,15 @@ def test_the_margin_goes_on_from_round_to_round(make_worker):
     assert 0.05 < second < third < end
 
 
-def test_what_a_client_says_of_its_first_steps_does_not_start_at_0_again(make_worker):
+def test_the_margin_at_the_start_of_a_round_is_not_0_again(make_worker):
     """TRL handed the anchor would take it for the reference: 0 at the first step of each round."""
-    federation = {"num_clients": 1, "num_rounds": 3, "local_steps": 1}
+    federation = {"num_clients": 1, "num_rounds": 3, "local_steps": 2}
     worker = make_worker(task="dpo", federation=federation, train={"learning_rate": 2e-2})
     anchor, told = worker.initial, []
     for round_ in (1, 2, 3):
         trained = worker.train(anchor, client=0, round_=round_)
-        told.append(trained.figures["rewards/margins"])
+        told.append(trained.figures["rewards/margins/start"])
+        assert told[-1] != trained.figures["rewards/margins"]  # the mean over both steps
         anchor = anchor + trained.delta
     assert told[0] == pytest.approx(0, abs=1e-5)
     assert told[1] > 0.01
