@@ -10,6 +10,7 @@ from fedtune.adapters import lora
 from fedtune.training.generation import complete
 from fedtune.training.tasks.reward import PAIRS
 from fedtune.training.tasks.running import (
+    EVERY_STEP,
     make_config,
     measure_as_trained,
     rows_per_round,
@@ -22,11 +23,6 @@ IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
 REFERENCE = ("ref_chosen_logps", "ref_rejected_logps")
 _KEYS = {
     f"rewards/{name}": f"rewards/{name}" for name in ("accuracies", "margins", "chosen", "rejected")
-}
-_OWN = {
-    "train_sampling_strategy": "sequential",
-    "logging_strategy": "steps",
-    "logging_steps": 1,
 }
 
 
@@ -55,7 +51,7 @@ def prepare(rows: Dataset, learner: Learner) -> Dataset:
     with untouched(learner):
         trainer = DPOTrainer(
             model=learner.model,
-            args=make_config(DPOConfig, learner.plan, steps=1, seed=0, **_OWN),
+            args=make_config(DPOConfig, learner.plan, steps=1, seed=0, **EVERY_STEP),
             train_dataset=rows,
             processing_class=learner.tokenizer,
         )
@@ -133,7 +129,7 @@ def show(rows: Dataset, learner: Learner, *, max_new_tokens: int) -> list[Shown]
 def _trainer(rows: Dataset, learner: Learner, *, steps: int, seed: int) -> DPOTrainer:
     trainer = _Prepared(
         model=learner.model,
-        args=make_config(DPOConfig, learner.plan, steps=steps, seed=seed, **_OWN),
+        args=make_config(DPOConfig, learner.plan, steps=steps, seed=seed, **EVERY_STEP),
         train_dataset=rows,
         processing_class=learner.tokenizer,
     )

@@ -8,6 +8,7 @@ from trl import RewardConfig, RewardTrainer
 
 from fedtune.training.generation import pad
 from fedtune.training.tasks.running import (
+    EVERY_STEP,
     make_config,
     measure_as_trained,
     rows_per_round,
@@ -18,11 +19,6 @@ from fedtune.training.tasks.task import Figures, Learner, OptimizerState, Shown,
 
 PAIRS = (frozenset({"prompt", "chosen", "rejected"}), frozenset({"chosen", "rejected"}))
 _KEYS = {"accuracy": "accuracy", "margin": "margin", "mean_reward": "mean_reward"}
-_OWN = {
-    "train_sampling_strategy": "sequential",
-    "logging_strategy": "steps",
-    "logging_steps": 1,
-}
 
 
 def prepare(rows: Dataset, learner: Learner) -> Dataset:
@@ -99,7 +95,7 @@ def _split(chosen: list[int], rejected: list[int]) -> tuple[list[int], list[int]
 def _trainer(rows: Dataset, learner: Learner, *, steps: int, seed: int) -> RewardTrainer:
     return RewardTrainer(
         model=learner.model,
-        args=make_config(RewardConfig, learner.plan, steps=steps, seed=seed, **_OWN),
+        args=make_config(RewardConfig, learner.plan, steps=steps, seed=seed, **EVERY_STEP),
         train_dataset=rows,
         processing_class=learner.tokenizer,
     )

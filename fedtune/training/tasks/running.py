@@ -19,6 +19,12 @@ from fedtune.training.tasks.task import Learner, OptimizerState, Steps
 Config = TypeVar("Config", bound=TrainingArguments)
 
 REFERENCE = "ref"  # the name under which TRL keeps a copy of the adapter
+# The rows come in the order in which they are to be seen, and each step is told of.
+EVERY_STEP = {
+    "train_sampling_strategy": "sequential",
+    "logging_strategy": "steps",
+    "logging_steps": 1,
+}
 _NO_FUNCTION = (
     "lr_scheduler_type: {} depends on what came before; a schedule over all rounds must be a "
     "function of the step, such as linear or cosine"
