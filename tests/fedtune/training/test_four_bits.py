@@ -4,6 +4,8 @@ Not proven here: CUDA's kernels; on a CPU bitsandbytes has its own.
 """
 
 import importlib.util
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -97,3 +99,11 @@ def test_check_says_what_is_to_be_installed(folder, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", find)
     problems = find_problems(recipe(folder, "sft"))
     assert any("pip install 'fedtune[bitsandbytes]'" in problem for problem in problems)
+
+
+@pytest.mark.parametrize("module", ["fedtune.federation.preflight", "fedtune.training.process"])
+def test_what_is_imported_on_the_way_says_nothing(module):
+    done = subprocess.run(
+        [sys.executable, "-c", f"import {module}, bitsandbytes"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
