@@ -29,12 +29,12 @@ from fedtune.federation.folder import RunFolder
 from fedtune.recipe import Recipe, load_recipe
 from fedtune.training.plan import draw_rows
 from fedtune.training.tasks import sft
-from fedtune.training.tasks.running import rows_per_round
+from fedtune.training.tasks.running import rows_per_round, run_steps
 from fedtune.training.worker import Worker
 
 STEPS, ROUNDS = 10, 12
 HOT = {
-    "sft.py:run_steps": "client-round",
+    "running.py:run_steps": "client-round",
     "trainer.py:train": "  Trainer.train",
     "trainer.py:training_step": "    steps",
     "sft_trainer.py:__init__": "  SFTTrainer()",
@@ -89,7 +89,7 @@ def plain_trl(worker: Worker, rows: list[int]) -> Callable[[], None]:
     prepared = worker._client_rows(0, None).select(rows)
 
     def run() -> None:
-        sft.run_steps(prepared, worker.learner, first_step=0, seed=0)
+        run_steps(sft.TASK, prepared, worker.learner, first_step=0, seed=0)
 
     return run
 

@@ -33,7 +33,8 @@ class Estimate:
         base_bytes: The base in memory.
         adapter_bytes: Adapter, gradients, optimizer, anchor.
         activation_bytes: What one step keeps for its backward pass, at rows of full length.
-        evaluation_bytes: Logits of one batch of held-out rows of full length.
+        evaluation_bytes: Logits of one batch of held-out rows of full length; a reward model
+            gives one number a row.
         tokens: Of one client-round, at rows of full length: the most.
         flops: Of one client-round: the most.
         upload_bytes: Of one client-round.
@@ -69,10 +70,11 @@ def estimate(recipe: Recipe) -> Estimate:
     config = skeleton.config.get_text_config()
     width = dtype.itemsize
     parameters = sum(each.numel() for each in skeleton.parameters())
-    linear = sum(
-        each.weight.numel() for each in skeleton.modules() if isinstance(each, torch.nn.Linear)
+    packed = sum(  # the head is never quantised
+        each.weight.numel()
+        for each in skeleton.base_model.modules()
+        if isinstance(each, torch.nn.Linear)
     )
-    packed = linear - config.vocab_size * config.hidden_size  # the head is never quantised
     base = parameters * width
     if recipe.model.load_in_4bit:
         base -= int(packed * (width - _FOUR_BIT))
@@ -91,7 +93,7 @@ def estimate(recipe: Recipe) -> Estimate:
         base_bytes=base,
         adapter_bytes=_STATES * 4 * trained,
         activation_bytes=batch * length * each_token,
-        evaluation_bytes=recipe.evaluation.batch_size * length * config.vocab_size * 4,
+        evaluation_bytes=_logits(recipe, length, config.vocab_size),
         tokens=tokens,
         # forward 2, backward through the activations 2, and what checkpointing computes again
         flops=(6.0 if checkpointed else 4.0) * parameters * tokens + 2.0 * trained * tokens,
@@ -110,6 +112,12 @@ def matmul_speed(device: torch.device, dtype: torch.dtype) -> float:
         float(product[0, 0])  # waits for the device
         best = min(best, time.perf_counter() - started)
     return 2.0 * size**3 / best
+
+
+def _logits(recipe: Recipe, length: int, vocabulary: int) -> int:
+    task = TASKS[recipe.task]
+    rows = recipe.evaluation.batch_size * (2 if task.pairs else 1)
+    return 4 * rows * (length * vocabulary if task.peft_type == "CAUSAL_LM" else 1)
 
 
 def _rows_and_length(recipe: Recipe, config: object) -> tuple[int, int]:

@@ -10,7 +10,6 @@ import torch
 IGNORED = -100  # the label of a token that takes no part in the loss
 
 
-@torch.inference_mode()
 def complete(
     prompts: Sequence[list[int]],
     model: Any,  # noqa: ANN401
@@ -18,23 +17,11 @@ def complete(
     *,
     max_new_tokens: int,
 ) -> list[str]:
-    """Complete prompts greedily, one at a time."""
-    training, device = model.training, next(model.parameters()).device
-    model.eval()
-    texts = []
-    for prompt in prompts:
-        ids = torch.tensor([prompt], device=device)
-        out = model.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            use_cache=True,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-        texts.append(tokenizer.decode(out[0, len(prompt) :], skip_special_tokens=True).strip())
-    model.train(training)
-    return texts
+    """Complete prompts greedily, one at a time, as text."""
+    found = complete_in_batches(
+        prompts, model, tokenizer, max_new_tokens=max_new_tokens, batch_size=1
+    )
+    return [text.strip() for text in tokenizer.batch_decode(found, skip_special_tokens=True)]
 
 
 @torch.inference_mode()

@@ -25,57 +25,16 @@ Score = Callable[[str, str, Row], float]
 
 _WORD = re.compile(r"[A-Za-z_]+")
 # The first words of a docstring that says what something does or is.
-_OPENINGS = frozenset(
-    [
-        "a",
-        "an",
-        "the",
-        "return",
-        "returns",
-        "set",
-        "sets",
-        "get",
-        "gets",
-        "create",
-        "creates",
-        "read",
-        "write",
-        "check",
-        "test",
-        "convert",
-        "add",
-        "remove",
-        "open",
-        "close",
-        "run",
-        "call",
-        "compute",
-        "yield",
-        "find",
-        "parse",
-        "print",
-        "send",
-        "receive",
-        "make",
-        "initialize",
-        "raise",
-        "like",
-        "same",
-        "true",
-        "false",
-        "this",
-        "class",
-        "base",
-        "helper",
-        "start",
-        "stop",
-        "wait",
-        "load",
-        "save",
-        "update",
-        "build",
-    ]
-)
+# fmt: off
+_OPENINGS = frozenset([
+    "a", "an", "the", "return", "returns", "set", "sets", "get", "gets", "create",
+    "creates", "read", "write", "check", "test", "convert", "add", "remove", "open",
+    "close", "run", "call", "compute", "yield", "find", "parse", "print", "send", "receive",
+    "make", "initialize", "raise", "like", "same", "true", "false", "this", "class", "base",
+    "helper", "start", "stop", "wait", "load", "save", "update", "build",
+])
+# fmt: on
+_SYNTAX = {"async", "class", "cls", "def", "none", "self"}  # of a signature: they name nothing
 
 
 def length(section: LengthReward) -> Score:
@@ -133,7 +92,8 @@ def python_docs(section: DocsReward) -> Score:
     def score(prompt: str, completion: str, row: Row) -> float:
         text = completion.strip()
         words = _WORD.findall(text)
-        names = {part.lower() for part in re.split(r"[^A-Za-z]+", prompt) if len(part) > 2}
+        parts = {part.lower() for part in re.split(r"[^A-Za-z]+", prompt) if len(part) > 2}
+        names = parts - _SYNTAX
         checks = (
             text[:1].isupper() and bool(words) and words[0].lower() in _OPENINGS,
             text.endswith(".") and "\n" not in text,

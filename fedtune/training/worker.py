@@ -29,6 +29,7 @@ from fedtune.training.plan import Plan, draw_rows
 from fedtune.training.sources import hash_rows, load_rows
 from fedtune.training.starting import price, start_of
 from fedtune.training.tasks import TASKS, Figures, Learner, Shown
+from fedtune.training.tasks.running import run_steps
 
 # Sections of a recipe that a worker never looks at.
 UNSEEN = {"aggregator", "attack", "defence", "outer", "output_dir", "report_to"}
@@ -172,7 +173,8 @@ class Worker:
         folder = kept / part.name if kept else None  # moments are numbered by what is trained
         state = inner_state.load(folder, before=round_) if folder else None
         with lora.training_only(self.model, part):
-            steps = self.task.run_steps(
+            steps = run_steps(
+                self.task,
                 rows.select(drawn),
                 self._learner(poison),
                 first_step=(round_ - 1) * self.plan.local_steps,

@@ -14,10 +14,9 @@ from fedtune.training.tasks.running import (
     make_config,
     measure_as_trained,
     rows_per_round,
-    run,
     untouched,
 )
-from fedtune.training.tasks.task import Figures, Learner, OptimizerState, Shown, Steps, Task
+from fedtune.training.tasks.task import Figures, Learner, Shown, Task
 
 IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
 REFERENCE = ("ref_chosen_logps", "ref_rejected_logps")
@@ -79,21 +78,6 @@ def _ask_reference(trainer: DPOTrainer, rows: Dataset) -> Dataset:
     return rows
 
 
-def run_steps(
-    rows: Dataset,
-    learner: Learner,
-    *,
-    first_step: int,
-    seed: int,
-    optimizer_state: OptimizerState | None = None,
-) -> Steps:
-    """Run one round's local steps; the arguments are those of `sft.run_steps`."""
-    plan = learner.plan
-    with untouched(learner):
-        trainer = _trainer(rows, learner, steps=plan.local_steps, seed=seed)
-        return run(trainer, plan, first_step=first_step, optimizer_state=optimizer_state)
-
-
 def measure(rows: Dataset, learner: Learner, *, batch_size: int) -> Figures:
     """Measure the model on prepared pairs.
 
@@ -104,7 +88,7 @@ def measure(rows: Dataset, learner: Learner, *, batch_size: int) -> Figures:
         how much; ``rewards/chosen`` and ``rewards/rejected``; ``num_pairs``.
     """
     with untouched(learner):
-        trainer = _trainer(rows, learner, steps=1, seed=0)
+        trainer = make_trainer(rows, learner, steps=1, seed=0)
         found = measure_as_trained(trainer, batch_size, keys=_KEYS)
     return Figures(found.pop("loss"), {**found, "num_pairs": len(rows)})
 
@@ -126,7 +110,8 @@ def show(rows: Dataset, learner: Learner, *, max_new_tokens: int) -> list[Shown]
     ]
 
 
-def _trainer(rows: Dataset, learner: Learner, *, steps: int, seed: int) -> DPOTrainer:
+def make_trainer(rows: Dataset, learner: Learner, *, steps: int, seed: int) -> DPOTrainer:
+    """TRL's trainer of prepared pairs, whose reference is asked no more."""
     trainer = _Prepared(
         model=learner.model,
         args=make_config(DPOConfig, learner.plan, steps=steps, seed=seed, **EVERY_STEP),
@@ -144,7 +129,7 @@ TASK = Task(
     columns=PAIRS,
     prepare=prepare,
     rows_per_round=rows_per_round,
-    run_steps=run_steps,
+    make_trainer=make_trainer,
     measure=measure,
     show=show,
     pairs=True,

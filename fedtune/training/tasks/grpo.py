@@ -14,8 +14,8 @@ from fedtune.adapters import lora
 from fedtune.training.generation import complete_in_batches
 from fedtune.training.plan import Plan
 from fedtune.training.rewards import text_of
-from fedtune.training.tasks.running import REFERENCE, make_config, run, untouched
-from fedtune.training.tasks.task import Figures, Learner, OptimizerState, Priced, Shown, Steps, Task
+from fedtune.training.tasks.running import REFERENCE, make_config
+from fedtune.training.tasks.task import Figures, Learner, Priced, Shown, Task
 
 _OWN = {
     "shuffle_dataset": False,
@@ -88,34 +88,26 @@ def prompts_per_round(plan: Plan) -> int:
     return int(times * config.generation_batch_size // config.num_generations)
 
 
-def run_steps(
-    rows: Dataset,
-    learner: Learner,
-    *,
-    first_step: int,
-    seed: int,
-    optimizer_state: OptimizerState | None = None,
-) -> Steps:
-    """Run one round's local steps; the arguments are those of `sft.run_steps`."""
-    plan = learner.plan
-    with untouched(learner):
-        trainer = _Frozen(
-            model=learner.model,
-            args=make_config(
-                GRPOConfig,
-                plan,
-                steps=plan.local_steps,
-                seed=seed,
-                reward_weights=[each.weight for each in learner.rewards],
-                **_OWN,
-            ),
-            reward_funcs=[_as_trl_calls(each) for each in learner.rewards],
-            train_dataset=rows.select_columns(["prompt", "row"]),
-            processing_class=learner.tokenizer,
-        )
-        if REFERENCE in learner.model.peft_config:  # TRL's copy of what it was handed
-            lora.write(learner.model, learner.reference, adapter=REFERENCE)
-        return run(trainer, plan, first_step=first_step, optimizer_state=optimizer_state)
+def make_trainer(rows: Dataset, learner: Learner, *, steps: int, seed: int) -> GRPOTrainer:
+    """TRL's trainer of prepared rows, held against the learner's reference."""
+    config = make_config(
+        GRPOConfig,
+        learner.plan,
+        steps=steps,
+        seed=seed,
+        reward_weights=[each.weight for each in learner.rewards],
+        **_OWN,
+    )
+    trainer = _Frozen(
+        model=learner.model,
+        args=config,
+        reward_funcs=[_as_trl_calls(each) for each in learner.rewards],
+        train_dataset=rows.select_columns(["prompt", "row"]),
+        processing_class=learner.tokenizer,
+    )
+    if REFERENCE in learner.model.peft_config:  # TRL's copy of what it was handed
+        lora.write(learner.model, learner.reference, adapter=REFERENCE)
+    return trainer
 
 
 def measure(rows: Dataset, learner: Learner, *, batch_size: int) -> Figures:
@@ -197,7 +189,7 @@ TASK = Task(
     columns=(frozenset({"prompt"}),),
     prepare=prepare,
     rows_per_round=prompts_per_round,
-    run_steps=run_steps,
+    make_trainer=make_trainer,
     measure=measure,
     show=show,
     owned={

@@ -12,10 +12,9 @@ from fedtune.training.tasks.running import (
     make_config,
     measure_as_trained,
     rows_per_round,
-    run,
     untouched,
 )
-from fedtune.training.tasks.task import Figures, Learner, OptimizerState, Shown, Steps, Task
+from fedtune.training.tasks.task import Figures, Learner, Shown, Task
 
 PAIRS = (frozenset({"prompt", "chosen", "rejected"}), frozenset({"chosen", "rejected"}))
 _KEYS = {"accuracy": "accuracy", "margin": "margin", "mean_reward": "mean_reward"}
@@ -28,24 +27,9 @@ def prepare(rows: Dataset, learner: Learner) -> Dataset:
         Columns ``chosen_ids`` and ``rejected_ids``, and ``margin`` if the rows have it.
     """
     with untouched(learner):
-        prepared: Dataset = _trainer(rows, learner, steps=1, seed=0).train_dataset
+        prepared: Dataset = make_trainer(rows, learner, steps=1, seed=0).train_dataset
     kept = [name for name in ("chosen_ids", "rejected_ids", "margin") if name in prepared.features]
     return prepared.select_columns(kept)
-
-
-def run_steps(
-    rows: Dataset,
-    learner: Learner,
-    *,
-    first_step: int,
-    seed: int,
-    optimizer_state: OptimizerState | None = None,
-) -> Steps:
-    """Run one round's local steps; the arguments are those of `sft.run_steps`."""
-    plan = learner.plan
-    with untouched(learner):
-        trainer = _trainer(rows, learner, steps=plan.local_steps, seed=seed)
-        return run(trainer, plan, first_step=first_step, optimizer_state=optimizer_state)
 
 
 def measure(rows: Dataset, learner: Learner, *, batch_size: int) -> Figures:
@@ -56,7 +40,7 @@ def measure(rows: Dataset, learner: Learner, *, batch_size: int) -> Figures:
         answer gets the higher reward; ``margin``, by how much; ``mean_reward``; ``num_pairs``.
     """
     with untouched(learner):
-        trainer = _trainer(rows, learner, steps=1, seed=0)
+        trainer = make_trainer(rows, learner, steps=1, seed=0)
         found = measure_as_trained(trainer, batch_size, keys=_KEYS)
     return Figures(found.pop("loss"), {**found, "num_pairs": len(rows)})
 
@@ -92,7 +76,8 @@ def _split(chosen: list[int], rejected: list[int]) -> tuple[list[int], list[int]
     return chosen[:same], chosen[same:], rejected[same:]
 
 
-def _trainer(rows: Dataset, learner: Learner, *, steps: int, seed: int) -> RewardTrainer:
+def make_trainer(rows: Dataset, learner: Learner, *, steps: int, seed: int) -> RewardTrainer:
+    """TRL's trainer of pairs, whether tokenised or not."""
     return RewardTrainer(
         model=learner.model,
         args=make_config(RewardConfig, learner.plan, steps=steps, seed=seed, **EVERY_STEP),
@@ -108,7 +93,7 @@ TASK = Task(
     columns=PAIRS,
     prepare=prepare,
     rows_per_round=rows_per_round,
-    run_steps=run_steps,
+    make_trainer=make_trainer,
     measure=measure,
     show=show,
     pairs=True,

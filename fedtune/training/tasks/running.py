@@ -9,12 +9,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 import torch
+from datasets import Dataset
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments, get_scheduler
 
 from fedtune.training.plan import Plan
 from fedtune.training.quiet import without_warnings
-from fedtune.training.tasks.task import Learner, OptimizerState, Steps
+from fedtune.training.tasks.task import Learner, OptimizerState, Steps, Task
 
 Config = TypeVar("Config", bound=TrainingArguments)
 
@@ -79,21 +80,34 @@ def check_values(kind: type[TrainingArguments], plan: Plan, **own: Any) -> None:
     schedule(config, torch.optim.SGD([parameter], lr=learning_rate), plan, 0)
 
 
-def run(
-    trainer: Trainer,
-    plan: Plan,
+def run_steps(
+    task: Task,
+    rows: Dataset,
+    learner: Learner,
     *,
     first_step: int,
-    optimizer_state: OptimizerState | None,
+    seed: int,
+    optimizer_state: OptimizerState | None = None,
 ) -> Steps:
-    """Run a trainer's steps, under the run's one schedule.
+    """Run one round's local steps on the adapter, in place.
 
     Args:
-        trainer: With its model, rows and config.
-        plan: What the recipe says of training.
-        first_step: Steps that came before, of the schedule.
+        task: Its trainer takes them.
+        rows: Prepared rows in the order in which they are to be seen.
+        learner: Its model holds the anchor.
+        first_step: Steps that came before, of the run's one learning-rate schedule.
+        seed: Seeds dropout, and what a policy samples.
         optimizer_state: State of an earlier round to go on from; None starts afresh.
     """
+    plan = learner.plan
+    with untouched(learner):
+        trainer = task.make_trainer(rows, learner, steps=plan.local_steps, seed=seed)
+        return _run(trainer, plan, first_step=first_step, optimizer_state=optimizer_state)
+
+
+def _run(
+    trainer: Trainer, plan: Plan, *, first_step: int, optimizer_state: OptimizerState | None
+) -> Steps:
     optimizer = trainer.create_optimizer()
     if optimizer_state is not None:  # moments alone: the rates are the schedule's
         groups = optimizer.state_dict()["param_groups"]

@@ -10,8 +10,8 @@ from torch.nn.functional import cross_entropy
 from trl import SFTConfig, SFTTrainer
 
 from fedtune.training.generation import IGNORED, complete, pad
-from fedtune.training.tasks.running import make_config, rows_per_round, run, untouched
-from fedtune.training.tasks.task import Figures, Learner, OptimizerState, Shown, Steps, Task
+from fedtune.training.tasks.running import make_config, rows_per_round, untouched
+from fedtune.training.tasks.task import Figures, Learner, Shown, Task
 
 _OWN = {"train_sampling_strategy": "sequential"}
 
@@ -23,32 +23,9 @@ def prepare(rows: Dataset, learner: Learner) -> Dataset:
         Columns ``input_ids`` and ``labels``; rows that truncation leaves without a label are gone.
     """
     with untouched(learner):
-        trainer = _trainer(rows, learner, steps=1, seed=0, tokenised=False)
+        trainer = make_trainer(rows, learner, steps=1, seed=0, tokenised=False)
         prepared: Dataset = trainer.train_dataset
     return prepared.select_columns(["input_ids", "labels"])
-
-
-def run_steps(
-    rows: Dataset,
-    learner: Learner,
-    *,
-    first_step: int,
-    seed: int,
-    optimizer_state: OptimizerState | None = None,
-) -> Steps:
-    """Run one round's local steps on the adapter, in place.
-
-    Args:
-        rows: Prepared rows in the order in which they are to be seen.
-        learner: Its model holds the anchor.
-        first_step: Steps that came before, of the run's one learning-rate schedule.
-        seed: Seeds dropout.
-        optimizer_state: State of an earlier round to go on from; None starts afresh.
-    """
-    plan = learner.plan
-    with untouched(learner):
-        trainer = _trainer(rows, learner, steps=plan.local_steps, seed=seed)
-        return run(trainer, plan, first_step=first_step, optimizer_state=optimizer_state)
 
 
 @torch.inference_mode()
@@ -106,9 +83,10 @@ def show(rows: Dataset, learner: Learner, *, max_new_tokens: int) -> list[Shown]
     ]
 
 
-def _trainer(
+def make_trainer(
     rows: Dataset, learner: Learner, *, steps: int, seed: int, tokenised: bool = True
 ) -> SFTTrainer:
+    """TRL's trainer of rows, which it tokenises unless they are."""
     kwargs = {"skip_prepare_dataset": tokenised}
     config = make_config(
         SFTConfig, learner.plan, steps=steps, seed=seed, dataset_kwargs=kwargs, **_OWN
@@ -129,7 +107,7 @@ TASK = Task(
     ),
     prepare=prepare,
     rows_per_round=rows_per_round,
-    run_steps=run_steps,
+    make_trainer=make_trainer,
     measure=measure,
     show=show,
     owned={

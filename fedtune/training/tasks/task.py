@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from datasets import Dataset
 from torch import Tensor
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from fedtune.training.plan import Plan
 
@@ -116,7 +116,7 @@ class Task:
         owned: Keys of the config that fedtune sets, and what says it instead.
         prepare: Rows, as TRL tokenises them; once per client.
         rows_per_round: Rows that the local steps of one round consume.
-        run_steps: One round's local steps on the adapter, in place.
+        make_trainer: TRL's trainer of prepared rows, for ``steps`` steps under a ``seed``.
         measure: Held-out figures of the model as it stands.
         show: The first held-out rows, and what the model makes of them.
         uses_reference: Whether a policy is held against a reference.
@@ -130,7 +130,7 @@ class Task:
     columns: Sequence[frozenset[str]]
     prepare: Callable[[Dataset, Learner], Dataset]
     rows_per_round: Callable[[Plan], int]
-    run_steps: Callable[..., Steps]
+    make_trainer: Callable[..., Trainer]
     measure: Callable[..., Figures]
     show: Callable[..., list[Shown]]
     owned: Mapping[str, str] = field(default_factory=dict)

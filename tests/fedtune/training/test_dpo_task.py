@@ -10,6 +10,7 @@ from torch.nn.functional import logsigmoid
 
 from fedtune.adapters import lora
 from fedtune.training.tasks import dpo
+from fedtune.training.tasks.running import run_steps
 
 BASE_LOSS = math.log(2)  # -log sigmoid(0)
 # All that DPOTrainer knows (trl 1.16), each of which runs on pairs.
@@ -161,7 +162,7 @@ def one_step(make_worker):
         plan = replace(worker.plan, train=worker.plan.train | keys)
         learner = replace(worker.learner, plan=plan)
         lora.write(worker.model, worker.layout.unflatten(anchor))
-        steps = dpo.run_steps(rows.select(range(4)), learner, first_step=0, seed=0)
+        steps = run_steps(dpo.TASK, rows.select(range(4)), learner, first_step=0, seed=0)
         moved = worker.layout.flatten(lora.read(worker.model)) - anchor
         return steps, moved, dpo.measure(rows, learner, batch_size=8)
 

@@ -45,9 +45,20 @@ def test_tokens_by_hand():
     assert estimate(parse_recipe({**SMALL, "task": "dpo", "train": train})).tokens == 8000
 
 
-def test_in_four_bits_the_blocks_alone_shrink_to_about_a_quarter_of_two_bytes():
-    plain = estimate(parse_recipe({**SMALL, "model": {"dtype": "bfloat16"}}))
-    packed = estimate(parse_recipe({**SMALL, "model": {"dtype": "bfloat16", "load_in_4bit": True}}))
+def test_logits_are_of_every_token_of_both_answers_but_for_a_reward_model():
+    keys = {**SMALL, "train": {"max_length": 64}, "evaluation": {"batch_size": 4}}
+    sft, dpo, reward = (
+        estimate(parse_recipe({**keys, "task": task})).evaluation_bytes
+        for task in ("sft", "dpo", "reward")
+    )
+    assert (sft, dpo, reward) == (4 * 4 * 64 * 2048, 2 * 4 * 4 * 64 * 2048, 2 * 4 * 4)
+
+
+@pytest.mark.parametrize("task", ["sft", "reward"])
+def test_in_four_bits_the_blocks_alone_shrink_to_about_a_quarter_of_two_bytes(task):
+    keys = {**SMALL, "task": task}
+    plain = estimate(parse_recipe({**keys, "model": {"dtype": "bfloat16"}}))
+    packed = estimate(parse_recipe({**keys, "model": {"dtype": "bfloat16", "load_in_4bit": True}}))
     model = AutoModelForCausalLM.from_pretrained(model_folder())
     blocks = sum(
         part.weight.numel() for part in model.model.modules() if isinstance(part, torch.nn.Linear)

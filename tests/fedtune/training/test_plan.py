@@ -10,7 +10,7 @@ from trl import SFTConfig
 from fedtune.recipe import parse_recipe
 from fedtune.training.plan import OWNED, Plan, check_train_keys, draw_rows
 from fedtune.training.tasks import TASKS, dpo, grpo, reward, sft
-from fedtune.training.tasks.running import check_values, rows_per_round
+from fedtune.training.tasks.running import EVERY_STEP, check_values, rows_per_round
 
 
 def plan(train=None, **federation):
@@ -130,14 +130,13 @@ def test_every_key_that_a_config_is_given_is_owned():
     assert given <= set(OWNED)
     assert set(OWNED) - {"trust_remote_code"} <= known_to("sft")
     more = {
-        sft: {"dataset_kwargs"},
-        reward: set(),
-        dpo: {"precompute_ref_log_probs"},
-        grpo: {"reward_weights"},
+        sft: {"dataset_kwargs", *sft._OWN},
+        reward: set(EVERY_STEP),
+        dpo: {"precompute_ref_log_probs", *EVERY_STEP},
+        grpo: {"reward_weights", *grpo._OWN},
     }
     for module, keys in more.items():
-        owned = {**OWNED, **module.TASK.owned}
-        assert keys | set(module._OWN) <= set(owned)
+        assert keys <= {*OWNED, *module.TASK.owned}
         assert set(module.TASK.owned) <= known_to(module.TASK.name)
 
 

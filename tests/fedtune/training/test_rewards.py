@@ -102,6 +102,7 @@ def test_an_answer_is_exact_but_for_white_space_and_case(completion, row, expect
         ("Return " + "some of the " * 12 + "values of it.", 5),  # 1 + 36 + 3 words: 40
         ("Return " + "some of the " * 12 + "values of it all.", 4),  # 41
         ("Return it to whom it may concern.", 4),  # nothing of the signature
+        ("Return what they def for it.", 4),  # of its syntax alone
         ("Return the values values values.", 5),  # "values." is another word than "values"
         ("Return the file file file now.", 4),
         ("", 0),
