@@ -26,6 +26,7 @@ from fedtune.training.rewards import check_rewards
 from fedtune.training.sources import find_source, load_rows
 from fedtune.training.tasks import TASKS
 from fedtune.training.tasks.running import check_values
+from fedtune.training.tryout import check_step
 
 
 def find_problems(recipe: Recipe, *, promised: Collection[str] = ()) -> list[str]:
@@ -49,6 +50,7 @@ def _train(recipe: Recipe) -> list[str]:
     plan = Plan.of(recipe, device, torch.float32)
     try:
         check_values(task.config, plan)
+        check_step(recipe.task, plan)
     except (TypeError, ValueError) as error:
         return [f"train: {error}"]
     return []
