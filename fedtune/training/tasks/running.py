@@ -47,7 +47,8 @@ def make_config(kind: type[Config], plan: Plan, *, steps: int, seed: int, **own:
         own: Keys that the task sets itself.
     """
     keys = {**plan.train, **plan.placement, **own}
-    config: Config = kind(**keys, max_steps=steps, seed=seed, data_seed=seed)
+    with _old_names():
+        config: Config = kind(**keys, max_steps=steps, seed=seed, data_seed=seed)
     # A client trains on one device. With two or more GPUs in sight, transformers would wrap the
     # model in DataParallel and multiply the batch by their number, which TRL refuses.
     if config.n_gpu > 1:
@@ -194,9 +195,7 @@ def untouched(learner: Learner) -> Iterator[None]:
     quantised = inner[1].__dict__.pop("is_loaded_in_4bit", None)
     before = [{key: part.__dict__.get(key) for key in _WRAPPED} for part in inner]
     try:
-        with warnings.catch_warnings(), without_warnings():  # its logger tells each round anew
-            # Transformers renamed gradient to activation checkpointing; TRL keeps the old name.
-            warnings.filterwarnings("ignore", ".*gradient_checkpointing.*", FutureWarning)
+        with _old_names(), without_warnings():  # its logger tells each round anew
             yield
     finally:
         if quantised is not None:
@@ -211,6 +210,14 @@ def untouched(learner: Learner) -> Iterator[None]:
                     part.__dict__.pop(key, None)
                 else:
                     part.__dict__[key] = value
+
+
+@contextlib.contextmanager
+def _old_names() -> Iterator[None]:
+    """Transformers renamed gradient to activation checkpointing; TRL keeps the old name."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*gradient_checkpointing.*", FutureWarning)
+        yield
 
 
 def _means(history: list[dict[str, Any]]) -> dict[str, float]:
