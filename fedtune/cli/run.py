@@ -133,8 +133,8 @@ def _reckon(recipe: Recipe) -> None:
 
 
 def _check(recipe: Recipe) -> None:
-    from fedtune.federation.preflight import find_problems
-    from fedtune.federation.risks import find_risks
+    from fedtune.federation.checks.preflight import find_problems
+    from fedtune.federation.checks.risks import find_risks
     from fedtune.recipe import RecipeError
 
     if problems := find_problems(recipe):

@@ -24,7 +24,7 @@ def check_stages(pipeline: Pipeline) -> None:
     Raises:
         RecipeError: If something is wrong with one.
     """
-    from fedtune.federation.pipeline_checks import find_stage_problems, find_stage_risks
+    from fedtune.federation.checks.stages import find_stage_problems, find_stage_risks
     from fedtune.recipe import RecipeError
 
     if problems := find_stage_problems(pipeline):

@@ -11,7 +11,7 @@ from aggregators.geometry import Factors, receive
 from fedtune.adapters.layout import Layout
 from fedtune.adapters.part import Part
 from fedtune.adapters.ranks import narrow
-from fedtune.federation.geometry import describe
+from fedtune.federation.aggregation.geometry import describe
 from fedtune.federation.wire import hash_row
 from fedtune.recipe import Lora, Recipe
 

@@ -14,8 +14,8 @@ from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedtune.federation import wire
-from fedtune.federation.adversary import trains_for_nothing
-from fedtune.federation.poisoning import poison_of
+from fedtune.federation.liars.adversary import trains_for_nothing
+from fedtune.federation.liars.poisoning import poison_of
 from fedtune.training.client_round import Trained
 from fedtune.training.process import get_worker, read_recipe
 from fedtune.training.worker import Worker

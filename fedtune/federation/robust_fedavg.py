@@ -16,7 +16,7 @@ from flwr.serverapp.strategy import FedAvg
 from torch import Tensor
 
 import aggregators
-from fedtune.federation.screen import read_array
+from fedtune.federation.screening.screen import read_array
 from fedtune.seeds import derive
 
 

@@ -13,7 +13,7 @@ from flwr.serverapp import Grid
 from fedtune.federation import wire
 from fedtune.federation.events import Event, Observer, Refused, RunStoppedError
 from fedtune.federation.gather import Limits, gather
-from fedtune.federation.screen import MAX_REASON, last_line
+from fedtune.federation.screening.screen import MAX_REASON, last_line
 from fedtune.recipe import Recipe
 from fedtune.seeds import derive
 

@@ -14,8 +14,8 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedtune.federation import wire
-from fedtune.federation.adversary import byzantine_clients
 from fedtune.federation.checkpoint import Checkpoint, load_latest
+from fedtune.federation.defence.standing import counts_of
 from fedtune.federation.events import (
     Observer,
     RoundFinished,
@@ -25,8 +25,8 @@ from fedtune.federation.events import (
 )
 from fedtune.federation.folder import RunFolder, hash_recipe, write_whole
 from fedtune.federation.judging import judge
+from fedtune.federation.liars.adversary import byzantine_clients
 from fedtune.federation.roster import call_the_roll
-from fedtune.federation.standing import counts_of
 from fedtune.federation.strategy import RobustStrategy
 from fedtune.federation.trackers import Trackers
 from fedtune.recipe import Recipe

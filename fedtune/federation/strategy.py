@@ -16,9 +16,11 @@ from torch import Tensor
 from fedtune.adapters.layout import Layout
 from fedtune.adapters.part import Part
 from fedtune.federation import wire
-from fedtune.federation.adversary import Known
+from fedtune.federation.aggregation.combining import Combiner
+from fedtune.federation.aggregation.product_outer import make_outer
 from fedtune.federation.broadcast import Broadcast
-from fedtune.federation.combining import Combiner
+from fedtune.federation.defence.server_data import LossOf, OwnRows, TrainOwn
+from fedtune.federation.defence.standing import count_on, counts_of
 from fedtune.federation.events import (
     Ignored,
     Observer,
@@ -29,15 +31,13 @@ from fedtune.federation.events import (
     ignore,
 )
 from fedtune.federation.gather import Gathered, Limits, stream
-from fedtune.federation.intake import Intake
-from fedtune.federation.lying_grid import with_liars
-from fedtune.federation.product_outer import make_outer
+from fedtune.federation.liars.adversary import Known
+from fedtune.federation.liars.lying_grid import with_liars
+from fedtune.federation.liars.white_box import WhiteBox
 from fedtune.federation.roster import Roster, sample_clients
-from fedtune.federation.screen import MAX_REASON, RefusedError, read_evaluations
-from fedtune.federation.server_data import LossOf, OwnRows, TrainOwn
-from fedtune.federation.spool import Spool
-from fedtune.federation.standing import count_on, counts_of
-from fedtune.federation.white_box import WhiteBox
+from fedtune.federation.screening.intake import Intake
+from fedtune.federation.screening.screen import MAX_REASON, RefusedError, read_evaluations
+from fedtune.federation.screening.spool import Spool
 from fedtune.recipe import Recipe
 
 

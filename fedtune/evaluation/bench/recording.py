@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from fedtune.durable import make_folder, put_in_place
-from fedtune.federation.outer import OuterOptimizer
+from fedtune.federation.aggregation.outer import OuterOptimizer
 from fedtune.origin import made_by
 from fedtune.recipe import Recipe
 from fedtune.training.process import get_worker

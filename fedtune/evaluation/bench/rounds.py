@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedtune.adapters.layout import Layout
 from fedtune.evaluation.bench.schema import Drawn
-from fedtune.federation.replay import Given
+from fedtune.federation.aggregation.replay import Given
 from fedtune.recipe import Recipe
 from fedtune.seeds import derive
 

@@ -8,10 +8,10 @@ from shutil import rmtree
 from typing import Any
 
 from fedtune.evaluation.bench.measured import NOT_FINITE, measured
-from fedtune.federation.adversary import byzantine_clients
 from fedtune.federation.engines import execute
 from fedtune.federation.events import RunStoppedError
 from fedtune.federation.folder import RunFolder
+from fedtune.federation.liars.adversary import byzantine_clients
 from fedtune.recipe import Recipe
 from fedtune.recipe.source import with_absolute_paths
 from fedtune.training import memo

@@ -9,8 +9,8 @@ import torch
 
 from fedtune.evaluation.bench.measured import standing
 from fedtune.evaluation.bench.rounds import Rows
-from fedtune.federation.adversary import byzantine_clients
-from fedtune.federation.replay import replay, step_error
+from fedtune.federation.aggregation.replay import replay, step_error
+from fedtune.federation.liars.adversary import byzantine_clients
 from fedtune.recipe import Recipe
 
 

@@ -31,7 +31,9 @@ def vet(bench: Bench, cells: Sequence[Cell]) -> list[Cell]:
     if bench.rounds is not None and bench.rounds.drawn is not None:
         _draw(bench, cells)
         return list(cells)
-    from fedtune.federation.preflight import find_problems  # it brings all of the training stack
+    from fedtune.federation.checks.preflight import (
+        find_problems,  # it brings all of the training stack
+    )
 
     for cell in _first(cells, NONE, MEAN_OF_ALL):
         _raise(find_problems(_recipe(cell)), "base")
@@ -45,7 +47,7 @@ def vet(bench: Bench, cells: Sequence[Cell]) -> list[Cell]:
 
 def _without_senseless(bench: Bench, cells: Sequence[Cell]) -> list[Cell]:
     """The cells, those of an attack that cannot be told on this base skipped."""
-    from fedtune.federation.preflight import find_problems
+    from fedtune.federation.checks.preflight import find_problems
 
     why = {
         (attack, fraction): "; ".join(problems)

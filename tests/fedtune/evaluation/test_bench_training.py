@@ -24,10 +24,10 @@ from fedtune.evaluation.bench.store import Store
 from fedtune.evaluation.bench.training import train_cell
 from fedtune.evaluation.bench.vectors import replay_cell
 from fedtune.evaluation.bench.work import Task, perform
+from fedtune.federation.aggregation.replay import replay
 from fedtune.federation.engines import execute
 from fedtune.federation.events import RoundFinished, RunStoppedError
 from fedtune.federation.folder import RunFolder
-from fedtune.federation.replay import replay
 from fedtune.origin import code_hash
 from fedtune.report.bench_progress import BenchView
 

@@ -4,14 +4,14 @@ import torch
 
 from fedtune.adapters.layout import Layout
 from fedtune.adapters.part import Part
-from fedtune.federation.adversary import Known
+from fedtune.federation.aggregation.combining import Combiner
+from fedtune.federation.aggregation.geometry import describe
+from fedtune.federation.aggregation.outer import OuterOptimizer
+from fedtune.federation.aggregation.product_outer import ProductOuter
 from fedtune.federation.broadcast import Broadcast
-from fedtune.federation.combining import Combiner
-from fedtune.federation.geometry import describe
-from fedtune.federation.intake import Intake
-from fedtune.federation.outer import OuterOptimizer
-from fedtune.federation.product_outer import ProductOuter
-from fedtune.federation.spool import Spool
+from fedtune.federation.liars.adversary import Known
+from fedtune.federation.screening.intake import Intake
+from fedtune.federation.screening.spool import Spool
 from fedtune.recipe import parse_recipe
 
 RANK = 3

@@ -18,10 +18,10 @@ from toy_federation import (
 )
 
 from fedtune.federation import wire
-from fedtune.federation.adversary import Adversary, Known, byzantine_clients
 from fedtune.federation.broadcast import Broadcast
+from fedtune.federation.liars.adversary import Adversary, Known, byzantine_clients
 from fedtune.federation.local import LocalGrid
-from fedtune.federation.screen import RefusedError
+from fedtune.federation.screening.screen import RefusedError
 from fedtune.training.client_round import Poison
 from fedtune.training.process import get_worker
 

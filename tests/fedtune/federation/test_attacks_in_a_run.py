@@ -11,8 +11,8 @@ from toy_federation import toy_app, toy_content, toy_strategy
 import attacks
 from fedtune.adapters.part import Part
 from fedtune.federation import wire
-from fedtune.federation.adversary import byzantine_clients, trains_for_nothing
 from fedtune.federation.checkpoint import Checkpoint, load_latest
+from fedtune.federation.liars.adversary import byzantine_clients, trains_for_nothing
 from fedtune.federation.local import LocalGrid
 from fedtune.recipe import parse_recipe
 from fedtune.training.process import read_recipe

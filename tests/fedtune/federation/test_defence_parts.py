@@ -9,11 +9,11 @@ from product_server import LAYOUT, drawn, recipe_of
 from torch.testing import assert_close
 
 from fedtune.adapters.part import Part
-from fedtune.federation import momentum, suspicion
+from fedtune.federation.aggregation.combining import Combiner
 from fedtune.federation.broadcast import Broadcast
-from fedtune.federation.combining import Combiner
-from fedtune.federation.server_data import OwnRows, try_out, worst
-from fedtune.federation.spool import Spool
+from fedtune.federation.defence import momentum, suspicion
+from fedtune.federation.defence.server_data import OwnRows, try_out, worst
+from fedtune.federation.screening.spool import Spool
 from fedtune.recipe import RecipeError, parse_recipe
 
 ANCHOR = drawn(0)

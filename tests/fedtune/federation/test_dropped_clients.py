@@ -11,10 +11,10 @@ from left_by_a_run import eval_records
 from rich.console import Console
 from toy_federation import honest, toy_app, toy_content, toy_recipe, toy_strategy
 
+from fedtune.federation.defence.standing import counts_of, is_dropped
 from fedtune.federation.folder import RunFolder
 from fedtune.federation.local import LocalGrid
 from fedtune.federation.roster import sample_clients
-from fedtune.federation.standing import counts_of, is_dropped
 from fedtune.report.finished import print_run
 
 COUNTS = ("asked_rounds", "dropped_rounds")

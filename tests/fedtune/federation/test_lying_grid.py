@@ -26,12 +26,12 @@ import attacks
 from attacks.protocol import PROTOCOL
 from fedtune.adapters.layout import Layout
 from fedtune.federation import wire
-from fedtune.federation.adversary import byzantine_clients
 from fedtune.federation.events import RunStoppedError
 from fedtune.federation.gather import Gathered, Limits, stream
+from fedtune.federation.liars.adversary import byzantine_clients
+from fedtune.federation.liars.lying_grid import LyingGrid, read_reply, with_liars, write_reply
 from fedtune.federation.local import LocalGrid
-from fedtune.federation.lying_grid import LyingGrid, read_reply, with_liars, write_reply
-from fedtune.federation.screen import RefusedError, screen_content
+from fedtune.federation.screening.screen import RefusedError, screen_content
 
 
 def lying_recipe(name, num_clients, num_attackers, *, where=None, **federation):

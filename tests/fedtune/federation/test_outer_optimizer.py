@@ -8,8 +8,8 @@ import torch
 
 from fedtune.adapters.layout import Layout
 from fedtune.adapters.part import Part
+from fedtune.federation.aggregation.outer import OuterOptimizer
 from fedtune.federation.checkpoint import Checkpoint, load_latest
-from fedtune.federation.outer import OuterOptimizer
 from fedtune.recipe import Outer
 
 EACH = [

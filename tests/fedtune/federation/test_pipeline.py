@@ -15,10 +15,10 @@ from staged_runs import DPO, GRPO, REWARD, SFT
 
 from fedtune.evaluation.adapter import find_adapter
 from fedtune.evaluation.heldout import measure_adapter
+from fedtune.federation.checks.stages import find_stage_problems, find_stage_risks
 from fedtune.federation.events import RunStoppedError, ignore
 from fedtune.federation.folder import RunFolder, holds_stages
 from fedtune.federation.pipeline import PipelineFolder, execute_stages
-from fedtune.federation.pipeline_checks import find_stage_problems, find_stage_risks
 from fedtune.recipe.stages import load
 from fedtune.training.merge import merge_adapter
 from fedtune.training.process import drop_workers

@@ -7,10 +7,10 @@ import json
 
 import pytest
 
-from fedtune.federation.adversary import byzantine_clients
+from fedtune.federation.checks.preflight import find_problems
 from fedtune.federation.judging import planted_backdoor
-from fedtune.federation.poisoning import poison_of
-from fedtune.federation.preflight import find_problems
+from fedtune.federation.liars.adversary import byzantine_clients
+from fedtune.federation.liars.poisoning import poison_of
 from fedtune.recipe import load_recipe
 
 TRIGGER = {"name": "trigger", "token": "cf", "target": "No", "rate": 0.5}

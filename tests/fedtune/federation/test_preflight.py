@@ -7,8 +7,8 @@ import os
 
 import pytest
 
-from fedtune.federation.preflight import find_problems
-from fedtune.federation.risks import chance_of_more, find_risks
+from fedtune.federation.checks.preflight import find_problems
+from fedtune.federation.checks.risks import chance_of_more, find_risks
 from fedtune.recipe import load_recipe
 
 

@@ -19,7 +19,7 @@ from product_server import (
 )
 
 from fedtune.adapters.layout import Layout
-from fedtune.federation.outer import OuterOptimizer
+from fedtune.federation.aggregation.outer import OuterOptimizer
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])

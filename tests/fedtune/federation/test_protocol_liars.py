@@ -22,9 +22,9 @@ from toy_federation import (
 )
 
 from fedtune.federation import wire
-from fedtune.federation.adversary import byzantine_clients
 from fedtune.federation.events import Ignored, Refused, RunStoppedError
 from fedtune.federation.folder import RunFolder
+from fedtune.federation.liars.adversary import byzantine_clients
 from fedtune.federation.local import LocalGrid
 
 NAMES = "needs exactly the 3 tensors asked for: got "

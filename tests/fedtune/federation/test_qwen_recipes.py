@@ -6,9 +6,9 @@ Not proven here: the hub's own model and data, and what they take on a GPU.
 import pytest
 import torch
 
+from fedtune.federation.checks.preflight import find_problems
 from fedtune.federation.engines import execute
 from fedtune.federation.folder import RunFolder
-from fedtune.federation.preflight import find_problems
 from fedtune.recipe import load_recipe
 
 SHORT = [

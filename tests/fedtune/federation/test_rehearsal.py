@@ -6,8 +6,8 @@ Not proven here: that real values leave an attack room. Where they do not, round
 import pytest
 
 import attacks
-from fedtune.federation.preflight import find_problems
-from fedtune.federation.rehearsal import rehearse
+from fedtune.federation.checks.preflight import find_problems
+from fedtune.federation.liars.rehearsal import rehearse
 from fedtune.recipe import load_recipe
 
 ON_UPDATES = {name: one for name, one in attacks.ATTACKS.items() if one.level == "update"}

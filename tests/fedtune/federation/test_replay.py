@@ -9,9 +9,9 @@ import torch
 from fedtune.evaluation.bench.rounds import draw_rounds
 from fedtune.evaluation.bench.schema import Drawn
 from fedtune.evaluation.bench.vectors import replay_cell
-from fedtune.federation.adversary import byzantine_clients
+from fedtune.federation.aggregation.replay import Given, Replayed, replay, step_error
 from fedtune.federation.events import AttackFailedError, RunStoppedError
-from fedtune.federation.replay import Given, Replayed, replay, step_error
+from fedtune.federation.liars.adversary import byzantine_clients
 from fedtune.recipe import parse_recipe
 
 DRAWN = Drawn(num_rounds=2, modules=2, d_out=6, d_in=5, step=0.3)

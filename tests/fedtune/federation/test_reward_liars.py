@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from fedtune.federation.adversary import byzantine_clients, trains_for_nothing
-from fedtune.federation.poisoning import poison_of
-from fedtune.federation.preflight import find_problems
+from fedtune.federation.checks.preflight import find_problems
+from fedtune.federation.liars.adversary import byzantine_clients, trains_for_nothing
+from fedtune.federation.liars.poisoning import poison_of
 from fedtune.recipe import load_recipe, parse_recipe
 from fedtune.training.tasks.task import Priced
 from fedtune.training.worker import Worker

@@ -19,8 +19,8 @@ from fedtune.adapters.layout import Layout
 from fedtune.adapters.part import Part
 from fedtune.federation import client as client_app
 from fedtune.federation import wire
-from fedtune.federation.adversary import byzantine_clients
 from fedtune.federation.folder import RunFolder
+from fedtune.federation.liars.adversary import byzantine_clients
 from fedtune.federation.local import LocalGrid
 
 A, B, HEAD = "q.lora_A.weight", "q.lora_B.weight", "head.weight"

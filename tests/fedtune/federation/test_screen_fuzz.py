@@ -15,7 +15,7 @@ from toy_federation import LAYOUT, toy_app
 
 from fedtune.federation import wire
 from fedtune.federation.local import LocalGrid
-from fedtune.federation.screen import RefusedError, screen
+from fedtune.federation.screening.screen import RefusedError, screen
 
 AGREEMENT = wire.Agreement("base", "tokenizer", "anchor")
 DELTA = torch.linspace(-1, 1, 16)

@@ -8,11 +8,11 @@ import torch
 from left_by_a_run import adapter_bytes, eval_records
 from toy_federation import ANCHOR, honest, toy_app, toy_delta, toy_recipe, toy_strategy
 
-from fedtune.federation.adversary import byzantine_clients
+from fedtune.federation.checks.preflight import find_problems
+from fedtune.federation.checks.risks import find_risks
 from fedtune.federation.folder import RunFolder
+from fedtune.federation.liars.adversary import byzantine_clients
 from fedtune.federation.local import LocalGrid
-from fedtune.federation.preflight import find_problems
-from fedtune.federation.risks import find_risks
 from fedtune.recipe import RecipeError
 from fedtune.training.client_round import Poison
 from fedtune.training.worker import Trained, Worker

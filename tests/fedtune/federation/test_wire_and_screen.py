@@ -18,7 +18,7 @@ from toy_federation import LAYOUT, toy_app
 
 from fedtune.federation import wire
 from fedtune.federation.local import LocalGrid
-from fedtune.federation.screen import RefusedError, screen
+from fedtune.federation.screening.screen import RefusedError, screen
 
 AGREEMENT = wire.Agreement("base" * 16, "tokenizer" * 7, "anchor" * 10)
 DELTA = torch.arange(16, dtype=torch.float32) - 3.25

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fedtune.federation.preflight import find_problems
+from fedtune.federation.checks.preflight import find_problems
 from fedtune.recipe import load_recipe, parse_recipe
 from fedtune.training import tryout
 from fedtune.training.plan import Plan

@@ -12,7 +12,7 @@ import torch
 
 import attacks
 from fedtune.adapters.folder import adapter_folder
-from fedtune.federation.rehearsal import rehearse
+from fedtune.federation.liars.rehearsal import rehearse
 from fedtune.recipe import Attack, Recipe
 from fedtune.recipe.errors import nearest
 from fedtune.recipe.reward import ModelReward

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 import attacks
-from fedtune.federation.adversary import byzantine_clients
+from fedtune.federation.liars.adversary import byzantine_clients
 from fedtune.recipe import Recipe
 from fedtune.seeds import derive
 from fedtune.training.client_round import Poison

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from aggregators.geometry import LowRank, Point, Step
 from fedtune.adapters.part import Part
+from fedtune.federation.aggregation.combining import Combiner
+from fedtune.federation.aggregation.points import distance_between, point_of
 from fedtune.federation.broadcast import Broadcast
-from fedtune.federation.combining import Combiner
-from fedtune.federation.intake import turn
-from fedtune.federation.points import distance_between, point_of
-from fedtune.federation.spool import Spool
+from fedtune.federation.screening.intake import turn
+from fedtune.federation.screening.spool import Spool
 from fedtune.recipe import Recipe
 
 

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from aggregators.geometry import GaugeError, align
 from fedtune.federation import wire
-from fedtune.federation.adversary import Adversary, Known
 from fedtune.federation.broadcast import Broadcast, Received
 from fedtune.federation.events import RunStoppedError
-from fedtune.federation.screen import RefusedError, screen, screen_content
-from fedtune.federation.spool import Spool
+from fedtune.federation.liars.adversary import Adversary, Known
+from fedtune.federation.screening.screen import RefusedError, screen, screen_content
+from fedtune.federation.screening.spool import Spool
 from fedtune.recipe import Recipe
 
 

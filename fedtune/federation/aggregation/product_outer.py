@@ -19,8 +19,8 @@ from aggregators.geometry import (
 )
 from fedtune.adapters.layout import Layout
 from fedtune.adapters.part import Part
-from fedtune.federation.geometry import describe
-from fedtune.federation.outer import OuterOptimizer
+from fedtune.federation.aggregation.geometry import describe
+from fedtune.federation.aggregation.outer import OuterOptimizer
 from fedtune.recipe import Outer, Recipe
 
 # Of the adapter's rank: a momentum of rank r alone would cut what the next update brings.

@@ -15,8 +15,8 @@ from flwr.supercore.run import Run
 import attacks
 from attacks import Reply
 from fedtune.federation import wire
-from fedtune.federation.adversary import byzantine_clients
 from fedtune.federation.events import AttackFailedError
+from fedtune.federation.liars.adversary import byzantine_clients
 from fedtune.recipe import Attack, Recipe
 from fedtune.seeds import derive
 

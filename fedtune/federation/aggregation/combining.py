@@ -22,12 +22,12 @@ from aggregators.geometry import (
 )
 from aggregators.gram import gram, middle
 from fedtune.adapters.part import Part
-from fedtune.federation import momentum, suspicion
+from fedtune.federation.aggregation.outer import OuterOptimizer
+from fedtune.federation.aggregation.points import Combined, gram_of, point_of, seen_from, shared
+from fedtune.federation.aggregation.product_outer import MOMENTUM_RANKS, ProductOuter, pack, unpack
 from fedtune.federation.broadcast import Broadcast, Received
-from fedtune.federation.outer import OuterOptimizer
-from fedtune.federation.points import Combined, gram_of, point_of, seen_from, shared
-from fedtune.federation.product_outer import MOMENTUM_RANKS, ProductOuter, pack, unpack
-from fedtune.federation.spool import Spool
+from fedtune.federation.defence import momentum, suspicion
+from fedtune.federation.screening.spool import Spool
 from fedtune.recipe import Recipe
 from fedtune.seeds import derive
 

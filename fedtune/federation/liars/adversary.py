@@ -14,7 +14,7 @@ from aggregators.geometry import Renewed
 from fedtune.adapters.ranks import cut, widen
 from fedtune.federation.broadcast import Broadcast
 from fedtune.federation.events import AttackFailedError
-from fedtune.federation.spool import Spool
+from fedtune.federation.screening.spool import Spool
 from fedtune.recipe import Attack, Recipe
 from fedtune.seeds import derive
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fedtune.adapters.ranks import widen
 from fedtune.federation.broadcast import Broadcast
-from fedtune.federation.spool import Spool
+from fedtune.federation.screening.spool import Spool
 from fedtune.recipe import Recipe
 from fedtune.training.client_round import Trained
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fedtune.federation.preflight import find_problems
-from fedtune.federation.risks import find_risks
+from fedtune.federation.checks.preflight import find_problems
+from fedtune.federation.checks.risks import find_risks
 from fedtune.recipe import Model, Recipe
 from fedtune.recipe.stages import Pipeline, Stage, tell
 

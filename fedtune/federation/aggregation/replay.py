@@ -17,13 +17,13 @@ from aggregators.geometry import LowRank, combined_change, gather
 from fedtune.adapters.layout import Layout
 from fedtune.adapters.part import Part
 from fedtune.federation import wire
+from fedtune.federation.aggregation.combining import Combiner
+from fedtune.federation.aggregation.geometry import describe
+from fedtune.federation.aggregation.product_outer import make_outer
 from fedtune.federation.broadcast import Broadcast
-from fedtune.federation.combining import Combiner
 from fedtune.federation.events import RunStoppedError
-from fedtune.federation.geometry import describe
 from fedtune.federation.given import objections
 from fedtune.federation.local import LocalGrid
-from fedtune.federation.product_outer import make_outer
 from fedtune.federation.roster import call_the_roll
 from fedtune.federation.strategy import RobustStrategy
 from fedtune.recipe import Recipe

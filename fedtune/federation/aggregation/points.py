@@ -12,7 +12,7 @@ from torch import Tensor
 from aggregators import Gram
 from aggregators.geometry import LowRank, Point, Step, combined_change, gather, product_gram
 from fedtune.federation.broadcast import Received
-from fedtune.federation.standing import is_dropped
+from fedtune.federation.defence.standing import is_dropped
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fedtune.federation.spool import Spool
+from fedtune.federation.screening.spool import Spool
 
 PREFIX = "momentum/"
 

@@ -8,7 +8,7 @@ from torch import Tensor
 import attacks
 from fedtune.adapters.layout import Layout
 from fedtune.adapters.part import Part
-from fedtune.federation.geometry import describe
+from fedtune.federation.aggregation.geometry import describe
 from fedtune.recipe import Attack, Recipe
 from fedtune.training.adapted import adapted_modules
 

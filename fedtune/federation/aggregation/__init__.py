@@ -1,0 +1,1 @@
+"""From a round's good replies to a new anchor: combined in a geometry, stepped by an optimizer."""
