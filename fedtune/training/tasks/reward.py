@@ -20,6 +20,16 @@ PAIRS = (frozenset({"prompt", "chosen", "rejected"}), frozenset({"chosen", "reje
 _KEYS = {"accuracy": "accuracy", "margin": "margin", "mean_reward": "mean_reward"}
 
 
+class _Prepared(RewardTrainer):  # type: ignore[misc]
+    """TRL's trainer on pairs that are tokenised.
+
+    TRL would filter them by length again, and leave a file of each round in the cache of datasets.
+    """
+
+    def _prepare_dataset(self, dataset: Dataset, *_: object) -> Dataset:
+        return dataset
+
+
 def prepare(rows: Dataset, learner: Learner) -> Dataset:
     """Tokenise pairs as TRL does; pairs of which one is longer than ``max_length`` are gone.
 
@@ -27,7 +37,8 @@ def prepare(rows: Dataset, learner: Learner) -> Dataset:
         Columns ``chosen_ids`` and ``rejected_ids``, and ``margin`` if the rows have it.
     """
     with untouched(learner):
-        prepared: Dataset = make_trainer(rows, learner, steps=1, seed=0).train_dataset
+        trainer = make_trainer(rows, learner, steps=1, seed=0, kind=RewardTrainer)
+        prepared: Dataset = trainer.train_dataset
     kept = [name for name in ("chosen_ids", "rejected_ids", "margin") if name in prepared.features]
     return prepared.select_columns(kept)
 
@@ -76,9 +87,16 @@ def _split(chosen: list[int], rejected: list[int]) -> tuple[list[int], list[int]
     return chosen[:same], chosen[same:], rejected[same:]
 
 
-def make_trainer(rows: Dataset, learner: Learner, *, steps: int, seed: int) -> RewardTrainer:
-    """TRL's trainer of pairs, whether tokenised or not."""
-    return RewardTrainer(
+def make_trainer(
+    rows: Dataset,
+    learner: Learner,
+    *,
+    steps: int,
+    seed: int,
+    kind: type[RewardTrainer] = _Prepared,
+) -> RewardTrainer:
+    """TRL's trainer of prepared pairs."""
+    return kind(
         model=learner.model,
         args=make_config(RewardConfig, learner.plan, steps=steps, seed=seed, **EVERY_STEP),
         train_dataset=rows,
