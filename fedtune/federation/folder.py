@@ -7,20 +7,21 @@ import json
 import math
 import os
 import platform
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from shutil import rmtree
-from typing import Any
-
-import torch
+from typing import IO, Any
 
 from fedtune.durable import make_folder, put_in_place, sync
 from fedtune.recipe import Recipe, to_yaml
 from fedtune.recipe.source import read_run_recipe, with_absolute_paths, with_folders
 
 STAGES = "stages.json"  # in a folder of several runs, one after another
+LOCK = ".lock"
+LOOKED_AT_S = (0.01, 0.02, 0.04, 0.08)  # an onlooker holds the lock for less than the first
 PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "flwr", "flwr-datasets", "numpy")
 
 
@@ -84,20 +85,43 @@ class RunFolder:
         except ImportError:  # Windows has none
             yield
             return
-        path = self.path / ".lock"
+        path = self.path / LOCK
         with path.open("w") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ValueError(self._taken()) from None
-            except OSError:
-                pass  # a file system without locks
+            held = _try_lock(stream, fcntl.LOCK_EX)
+            for wait_s in LOOKED_AT_S:
+                if held is not False:
+                    break
+                time.sleep(wait_s)
+                held = _try_lock(stream, fcntl.LOCK_EX)
+            if held is False:
+                raise ValueError(self._taken())
             if os.fstat(stream.fileno()).st_nlink == 0:  # its owner ended, and another may begin
                 raise ValueError(self._taken())
             try:
                 yield
             finally:
                 path.unlink(missing_ok=True)
+
+    def at_work(self) -> bool | None:
+        """Whether a process runs in the folder now; None where that cannot be told.
+
+        It tries the lock and gives it back at once. Windows has none, nor have some file systems.
+        """
+        try:
+            import fcntl
+        except ImportError:
+            return None
+        path = self.path / LOCK
+        if not path.is_file():
+            return False
+        try:
+            with path.open("rb") as stream:
+                got = _try_lock(stream, fcntl.LOCK_SH)
+        except FileNotFoundError:  # gone since
+            return False
+        except OSError:
+            return None
+        return None if got is None else not got
 
     def _taken(self) -> str:
         return f"another process is running in {self.path}; wait until it ends, or stop it"
@@ -154,6 +178,19 @@ class RunFolder:
         put_in_place(unfinished, self.adapter)
 
 
+def _try_lock(stream: IO[Any], kind: int) -> bool | None:
+    """Whether the lock was got at once; None on a file system without locks."""
+    import fcntl
+
+    try:
+        fcntl.flock(stream, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
 def _finite(value: Any) -> Any:  # noqa: ANN401  as deep as a record goes
     if isinstance(value, dict):
         return {key: _finite(part) for key, part in value.items()}
@@ -204,6 +241,8 @@ def environment() -> dict[str, Any]:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = "not installed as a package"
+    import torch  # seconds, which a look at a folder need not take
+
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     hardware = {
         "system": platform.platform(),

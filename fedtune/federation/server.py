@@ -6,7 +6,7 @@ import hashlib
 import json
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from fedtune.federation.events import (
     ignore,
 )
 from fedtune.federation.folder import RunFolder, hash_recipe, write_whole
+from fedtune.federation.journal import Journal
 from fedtune.federation.judging import judge
 from fedtune.federation.liars.adversary import byzantine_clients
 from fedtune.federation.roster import call_the_roll
@@ -64,6 +65,10 @@ class Run:
         Raises:
             RunStoppedError: If a round could not be completed; the last checkpoint is valid.
         """
+        with Journal(self.folder.path, self.observer) as observer:
+            replace(self, observer=observer)._serve(grid)
+
+    def _serve(self, grid: Grid) -> None:
         recipe_json = self.recipe.model_dump_json()
         worker = get_worker(recipe_json)
         strategy, done = self._restore(worker, recipe_json)
