@@ -11,6 +11,7 @@ import typer
 import fedtune
 from fedtune.cli.bench import bench
 from fedtune.cli.console import out
+from fedtune.cli.deploy import deploy_app
 from fedtune.cli.look import evaluate, list_, merge
 from fedtune.cli.nano import nano_app
 from fedtune.cli.report import report
@@ -53,6 +54,7 @@ app.command()(evaluate)
 app.command()(report)
 app.command()(merge)
 app.add_typer(nano_app, name="nano")
+app.add_typer(deploy_app, name="deploy")
 
 
 def main() -> None:

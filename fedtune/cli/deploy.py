@@ -1,0 +1,99 @@
+"""`fedtune deploy`: a federation over a real network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from fedtune.cli.console import err, one_screen_errors, out, short
+
+if TYPE_CHECKING:
+    from fedtune.deployment.folder import DeploymentFolder
+
+deploy_app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="""A federation over a real network: a SuperLink, and nodes that dial it.
+
+    [bold]fedtune deploy init fed --nodes 3[/bold] makes all that it needs.
+    """,
+)
+
+Folder = Annotated[
+    Path, typer.Argument(metavar="DIR", help="A folder that fedtune deploy init made.")
+]
+Days = Annotated[int, typer.Option(help="For how long the SuperLink's certificate holds.")]
+
+
+@deploy_app.command()
+def init(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A folder to be made; an empty one will do.")
+    ],
+    nodes: Annotated[int, typer.Option(help="How many nodes may join, each with its own key.")],
+    host: Annotated[
+        str, typer.Option(help="What the nodes dial: an IP address or a DNS name.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(help="What they dial there; no other has to be open.")
+    ] = 9443,
+    days: Days = 365,
+) -> None:
+    """Make certificates, node keys, scripts and a bundle for each node.
+
+    fedtune deploy init fed --nodes 3
+
+    fedtune deploy init fed --nodes 20 --host federation.example.org --port 443
+    """
+    with one_screen_errors():
+        from fedtune.deployment.folder import DeploymentFolder
+
+        made = DeploymentFolder.create(folder, nodes, host, port, days=days)
+        _tell(made, short(made.path))
+
+
+@deploy_app.command()
+def renew(folder: Folder, days: Days = 365) -> None:
+    """Make the SuperLink's certificate anew, with server/ca.key; the nodes need nothing new.
+
+    fedtune deploy renew fed
+    """
+    with one_screen_errors():
+        from fedtune.deployment.folder import DeploymentFolder
+
+        made = DeploymentFolder.renew(folder, days=days)
+        out.print(f"valid until {made.expires:%Y-%m-%d}; start the SuperLink again to show it")
+
+
+@deploy_app.command()
+def register(
+    folder: Folder,
+    patience: Annotated[float, typer.Option(help="Seconds that the SuperLink may take.")] = 60.0,
+) -> None:
+    """Let in the keys of deployment.json, and let out every other; server/start.sh does it too.
+
+    fedtune deploy register fed
+    """
+    with one_screen_errors():
+        from fedtune.deployment.folder import DeploymentFolder
+        from fedtune.federation.link.admit import admit
+
+        done = admit(DeploymentFolder.open(folder), patience_s=patience)
+        known = len(done.nodes) - len(done.new)
+        out.print(f"nodes that may join: {len(done.nodes)}; {len(done.new)} new, {known} known")
+        for number in done.let_out:
+            err.print(f"[yellow]let out[/yellow] node {number}: its key is not on the list")
+
+
+def _tell(made: DeploymentFolder, name: str) -> None:
+    lines = [
+        f"{name}: {len(made.names)} nodes, the SuperLink at {made.address}",
+        f"  here:          {name}/server/start.sh",
+        f"  on each node:  {name}/nodes/{made.names[0]}/start.sh, and so on",
+        f"  read first:    {name}/README.md",
+    ]
+    for line in lines:
+        out.print(escape(line), soft_wrap=True, highlight=False)

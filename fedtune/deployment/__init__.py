@@ -1,0 +1,1 @@
+"""The deployment folder: certificates, keys, scripts. Knows nothing of Flower's code."""

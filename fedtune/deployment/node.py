@@ -1,0 +1,74 @@
+"""`node.yaml`: what a node's owner brings to a federation, and what the owner allows it to do."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, ValidationError
+
+from fedtune.recipe.errors import explain
+from fedtune.recipe.section import Section
+from fedtune.recipe.source import read_mapping
+
+NODE_FILE = "node.yaml"
+# The key of Flower's node config under which a node's processes find their folder.
+FOLDER_KEY = "fedtune-node"
+_HASH = re.compile(r"sha256:[0-9a-f]{64}")
+_MODEL = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+
+
+def _check_model(name: str) -> str:
+    if not (_HASH.fullmatch(name) if name.startswith("sha256:") else _MODEL.fullmatch(name)):
+        raise ValueError(
+            f"needs nano, a hub's name or sha256: and 64 hex digits: got {name!r}; "
+            "a folder is allowed by the hash of its weights"
+        )
+    return name
+
+
+AllowedModel = Annotated[str, Field(max_length=200), AfterValidator(_check_model)]
+
+
+class NodeConfig(Section):
+    """What a node's owner brings, and what a recipe may ask of the node. It never travels."""
+
+    data: Path | None = Field(
+        None, description="rows of your own, a file or a folder; null: what the recipe itself names"
+    )
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d{1,2})?)$")
+    threads: int = Field(1, ge=1, le=512, description="CPU threads of torch")
+    max_local_steps: int = Field(1000, ge=1, le=1_000_000, description="in one round")
+    max_rounds: int = Field(1000, ge=1, le=100_000, description="in one run")
+    allowed_models: list[AllowedModel] = Field(
+        default=["nano"], max_length=1000, description="by name, or by sha256: of the weights"
+    )
+    allow_remote_code: Literal[False] = Field(
+        False, description="fixed: no code comes from a model's folder"
+    )
+
+
+def load_node_config(path: Path) -> NodeConfig:
+    """Read a node's file.
+
+    Args:
+        path: The file, or the folder that holds it as ``node.yaml``.
+
+    Returns:
+        What stands there, with defaults for the rest; a relative ``data`` is made absolute, from
+        the file's folder.
+
+    Raises:
+        RecipeError: With a line for each thing that is wrong; a wrong key with the nearest known.
+    """
+    path = path.expanduser().absolute()
+    path = path / NODE_FILE if path.is_dir() else path
+    try:
+        config = NodeConfig.model_validate(read_mapping(path))
+    except ValidationError as error:
+        raise explain(error, NodeConfig) from error
+    if config.data is None:
+        return config
+    data = path.parent / config.data.expanduser()
+    return config.model_copy(update={"data": data})

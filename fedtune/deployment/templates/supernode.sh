@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Starts @NAME@ of a fedtune deployment, and starts it again when it dies. Ctrl-C ends it.
+#
+#   FEDTUNE_PYTHON     the Python that holds fedtune; python3 of the PATH unless set
+#   FEDTUNE_SUPERLINK  the SuperLink's host:port; @ADDRESS@ unless set
+#   FEDTUNE_NODE_PORT  a port of this machine's loopback, for the node's own processes; @PORT@ unless set
+
+@COMMON@
+superlink=${FEDTUNE_SUPERLINK:-@ADDRESS@}
+port=${FEDTUNE_NODE_PORT:-@PORT@}
+case $here in
+*[\"\\]* | *$'\n'*) refuse "need a path without quotes, backslashes and line ends: got $here; move the folder" ;;
+esac
+command=(
+    flower-supernode
+    --superlink "$superlink" --root-certificates "$here/ca.pem"
+    --auth-supernode-private-key "$here/node.key"
+    --host 127.0.0.1 --port "$port"
+    --node-config "@FOLDER_KEY@=\"$here\""
+)
+
+# The SuperLink takes a killed node for alive for another 60 s, and refuses its key that long: try
+# for three minutes, ever more slowly, and begin anew after a minute of good service.
+pause=3
+tries=0
+while true; do
+    began=$SECONDS
+    ${bound[@]+"${bound[@]}"} "${command[@]}" &
+    child=$!
+    wait "$child"
+    status=$?
+    stop_child # what it left behind
+    if [ $((SECONDS - began)) -gt 60 ]; then
+        pause=3
+        tries=0
+    fi
+    tries=$((tries + 1))
+    if [ "$tries" -ge @TRIES@ ]; then
+        refuse "@NAME@ ended $tries times in a row: is its key in the launcher's deployment.json, and does no other process run with it?"
+    fi
+    echo "@NAME@ ended (status $status); try $((tries + 1)) of @TRIES@ in $pause s: after a kill its key is refused for up to 60 s" >&2
+    sleep "$pause" &
+    wait $! # unlike sleep alone, a signal ends this at once
+    pause=$((pause * 2 > 15 ? 15 : pause * 2))
+done
