@@ -21,6 +21,7 @@ from fedtune.training.process import get_worker, read_recipe
 from fedtune.training.worker import Worker
 
 app = ClientApp()
+OWN_ROWS = "own-rows"  # of Flower's node config: all rows of the source are this client's
 
 
 @app.query()
@@ -76,7 +77,8 @@ def evaluate(message: Message, context: Context) -> Message:
 
 def _open(message: Message, context: Context) -> tuple[Worker, int]:
     client = int(context.node_config["partition-id"])
-    return get_worker(str(_order(message)["recipe"])), client
+    own = client if context.node_config.get(OWN_ROWS) else None
+    return get_worker(str(_order(message)["recipe"]), own=own), client
 
 
 def _order(message: Message) -> Mapping[str, object]:

@@ -28,8 +28,11 @@ def execute(recipe: Recipe, folder: RunFolder, observer: Observer = ignore) -> N
         KeyboardInterrupt: If it was interrupted. In both cases the last checkpoint is valid.
         ValueError: If another process is running in the folder.
     """
-    run = Run(recipe, folder, observer)
     logging.getLogger("flwr").setLevel(logging.ERROR)
+    if recipe.federation.engine == "superlink":  # the server's own process locks the folder
+        _on_superlink(recipe, folder, observer)
+        return
+    run = Run(recipe, folder, observer)
     with folder.locked():
         if recipe.federation.engine == "local":
             _on_local(run)
@@ -41,6 +44,18 @@ def _on_local(run: Run) -> None:
     grid = LocalGrid(client.app, run.recipe.federation.num_clients)
     context = Context(RUN_ID, SERVER_NODE_ID, {}, RecordDict(), {})
     run.app()(grid, context)
+
+
+def _on_superlink(recipe: Recipe, folder: RunFolder, observer: Observer) -> None:
+    from fedtune.deployment.folder import DeploymentFolder
+    from fedtune.federation.link.control import Control
+    from fedtune.federation.link.superlink import run_on_superlink
+
+    if recipe.federation.deployment is None:
+        raise RunStoppedError("federation.deployment: the engine superlink needs it")
+    there = DeploymentFolder.open(recipe.federation.deployment)
+    with Control(there.address, there.ca) as control:
+        run_on_superlink(control, recipe, folder, observer)
 
 
 def _on_ray(run: Run) -> None:

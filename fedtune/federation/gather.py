@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 from flwr.app import Message
 from flwr.serverapp import Grid
@@ -19,6 +20,14 @@ from fedtune.recipe import Recipe
 POLL_S = 0.05
 CLIENT_APP_RAISED = 2  # Flower's code where the text is the client's own, and may say anything
 DEAD_WORKER = ("ActorDiedError", "RayActorError", "ActorUnavailableError", "WorkerCrashedError")
+
+
+@runtime_checkable
+class Bounded(Protocol):
+    """A grid that can refuse a reply by its size before it is in memory."""
+
+    def bound(self, message_id: str, max_bytes: int) -> None:
+        """Say what the reply to a message may weigh at most."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +84,8 @@ class Limits:
         """The limits of a recipe's engine. `local` takes turns, and cannot time a client out."""
         if recipe.federation.engine == "local":
             return cls(None, max_bytes)
-        return cls(recipe.federation.round_timeout_s, max_bytes, workers_die=True)
+        on_ray = recipe.federation.engine == "ray"
+        return cls(recipe.federation.round_timeout_s, max_bytes, workers_die=on_ray)
 
     def max_bytes_of(self, client: int) -> int:
         """The most that this client's reply may weigh."""
@@ -127,6 +137,8 @@ def stream(
     for client, message in messages.items():
         for message_id in grid.push_messages([message]):
             gathered.asked[message_id] = client
+            if isinstance(grid, Bounded):  # before a byte of a reply is pulled
+                grid.bound(message_id, limits.max_bytes_of(client))
     open_ids = set(gathered.asked)
     deadline = math.inf if limits.timeout_s is None else time.monotonic() + limits.timeout_s
     while (open_ids := open_ids - lost) and time.monotonic() < deadline:

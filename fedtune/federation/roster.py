@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,7 +59,7 @@ def call_the_roll(
     }
     limits = Limits.of(recipe, wire.MAX_WORDS_BYTES)
     answers = gather(grid, messages, limits=limits, stop=stop)
-    roster = _read(answers.by_client(), clients, agreement)
+    roster = _read(answers.by_client(), clients, agreement, known=_known_nodes(grid, recipe))
     for client, reason in roster.absent.items():
         event: Event = Refused(0, client, reason)
         observer(event)
@@ -89,7 +90,35 @@ def _wait_for_nodes(grid: Grid, count: int, timeout_s: float, stop: threading.Ev
     return node_ids[:count]
 
 
-def _read(replies: dict[int, Message], clients: int, agreement: wire.Agreement) -> Roster:
+def _known_nodes(grid: Grid, recipe: Recipe) -> dict[int, int] | None:
+    """Client by node, by the keys of the deployment; None where a node knows its own number."""
+    if recipe.federation.deployment is None:
+        return None
+    from fedtune.deployment.folder import DeploymentFolder
+    from fedtune.federation.link.grid import CarefulGrid
+
+    if not isinstance(grid, CarefulGrid):
+        raise RunStoppedError("federation.deployment: needs the engine superlink", resumable=False)
+    nodes = grid.public_keys()
+    keys = DeploymentFolder.open(recipe.federation.deployment).public_keys
+    return {nodes[key]: client for client, key in enumerate(keys) if key in nodes}
+
+
+def _read(
+    replies: dict[int, Message],
+    clients: int,
+    agreement: wire.Agreement,
+    *,
+    known: Mapping[int, int] | None = None,
+) -> Roster:
+    """The roster by what the nodes say.
+
+    Args:
+        replies: By node.
+        clients: How many there are.
+        agreement: What they must agree with.
+        known: Client by node, where nodes are known by their keys: then no word of theirs counts.
+    """
     nodes: dict[int, int] = {}
     absent: dict[int, str] = {}
     anonymous: list[str] = []
@@ -99,7 +128,7 @@ def _read(replies: dict[int, Message], clients: int, agreement: wire.Agreement) 
             anonymous.append(f"it failed to start: {last_line(reply.error.reason or '')}")
             continue
         words = reply.content.config_records.get(wire.ABOUT, ConfigRecord())
-        client = words.get("client")
+        client = words.get("client") if known is None else known.get(node_id)
         if not isinstance(client, int) or not 0 <= client < clients or client in nodes:
             anonymous.append(f"it says that it is client {str(client)[:32]!r}")
         elif difference := agreement.difference(wire.read_agreement(words)):

@@ -179,7 +179,7 @@ class Run:
                 "threads": torch.get_num_threads(),
                 "layout_hash": worker.layout.hash,
                 "adapter_parameters": worker.layout.size,
-                "client_rows": [len(part.train) for part in worker.parts],
+                "client_rows": [len(part.train) for part in worker.parts.values()],
                 "server_rows": len(worker.server_rows),
                 "simulated_attackers": sorted(byzantine_clients(self.recipe)),
             }

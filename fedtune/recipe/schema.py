@@ -76,7 +76,10 @@ class Lora(Section):
 class Federation(Section):
     """Who runs, where, and for how long."""
 
-    engine: Literal["local", "ray"] = "local"
+    engine: Literal["local", "ray", "superlink"] = "local"
+    deployment: Path | None = Field(
+        None, description="superlink: the folder that fedtune deploy init made"
+    )
     num_clients: int = Field(10, ge=1, le=10_000)
     clients_per_round: int | None = Field(None, ge=1, description="default: all of them")
     num_rounds: int = Field(8, ge=1, le=100_000)
@@ -86,7 +89,7 @@ class Federation(Section):
     )
     seed: int = Field(0, ge=0, lt=2**31)
     round_timeout_s: float = Field(
-        3600.0, gt=0, le=86_400 * 7, description="ray; local takes turns"
+        3600.0, gt=0, le=86_400 * 7, description="ray, superlink; local takes turns"
     )
     max_retries: int = Field(
         2, ge=0, le=100, description="further tries of a round with too few replies"

@@ -16,16 +16,20 @@ def read_recipe(recipe_json: str) -> Recipe:
     return parse_recipe(recipe_json)
 
 
-def get_worker(recipe_json: str) -> Worker:
+def get_worker(recipe_json: str, *, own: int | None = None) -> Worker:
     """The worker of this process for a recipe, made at the first call and kept.
 
     Recipes that differ only in what a worker never looks at share one.
+
+    Args:
+        recipe_json: As it travels.
+        own: The one client whose rows all those of the source are; None: they are dealt to all.
     """
     recipe = read_recipe(recipe_json)
-    key = recipe.model_dump_json(exclude=UNSEEN)
+    key = f"{own} {recipe.model_dump_json(exclude=UNSEEN)}"
     if key not in _kept:
         _kept.clear()
-        _kept[key] = Worker(recipe)
+        _kept[key] = Worker(recipe, own=own)
     return _kept[key]
 
 

@@ -38,10 +38,18 @@ UNSEEN = {"aggregator", "attack", "defence", "outer", "output_dir", "report_to"}
 class Worker:
     """The base is loaded once; a client-round writes the anchor, trains, and reads the delta."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, *, own: int | None = None) -> None:
+        """Load the base.
+
+        Args:
+            recipe: The run's.
+            own: The one client whose rows those of the source are, all of them; None: they are
+                dealt to all clients.
+        """
         torch.set_num_threads(recipe.federation.threads_per_client)
         datasets.disable_progress_bars()
         self.recipe = recipe
+        self.own = own
         self.seed = recipe.federation.seed
         self.task = TASKS[recipe.task]
         self.base = load_base(
@@ -90,12 +98,15 @@ class Worker:
     def split(self) -> Split:
         """The global split: what is trained on, by clients and server, and what no one sees."""
         everything = list(range(len(self.rows)))
+        if self.own is not None:  # what no client sees is the server's
+            return Split(everything, [])
         fraction = self.recipe.data.test_fraction
         return hold_out(everything, fraction, seed=derive(self.seed, "held-out"))
 
     @cached_property
     def _kept_and_left(self) -> tuple[list[int], list[int]]:
-        count, seed = self.recipe.data.server_rows, derive(self.seed, "server-rows")
+        count = 0 if self.own is not None else self.recipe.data.server_rows
+        seed = derive(self.seed, "server-rows")
         return set_aside(self.split.train, count, seed=seed)
 
     @property
@@ -104,19 +115,23 @@ class Worker:
         return self._kept_and_left[0]
 
     @cached_property
-    def parts(self) -> list[Split]:
-        """Each client's rows, with its own held out."""
+    def parts(self) -> dict[int, Split]:
+        """Each client's rows, with its own held out, by client."""
         data, clients = self.recipe.data, self.recipe.federation.num_clients
         left = self._kept_and_left[1]
-        dealt = deal(self.rows.select(left), data.partition, clients, seed=self.seed)
-        return [
-            hold_out(
+        if self.own is not None:
+            dealt = {self.own: list(range(len(left)))}
+        else:
+            rows = self.rows.select(left)
+            dealt = dict(enumerate(deal(rows, data.partition, clients, seed=self.seed)))
+        return {
+            client: hold_out(
                 [left[i] for i in part],
                 data.test_fraction,
                 seed=derive(self.seed, "held-out", self._order(client)),
             )
-            for client, part in enumerate(dealt)
-        ]
+            for client, part in dealt.items()
+        }
 
     def layout_of(self, client: int | None) -> Layout:
         """The layout of a client's own adapter, perhaps of a lower rank; None: the server's."""

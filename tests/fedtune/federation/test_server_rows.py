@@ -69,7 +69,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tiny_recipe, run, forked, section
 def test_no_client_sees_what_the_server_keeps(tiny_recipe):
     worker = Worker(with_server_rows(tiny_recipe))
     kept = set(worker.server_rows)
-    dealt = [set(part.train) | set(part.test) for part in worker.parts]
+    dealt = [set(part.train) | set(part.test) for part in worker.parts.values()]
     assert len(kept) == 8
     assert kept.isdisjoint(set().union(*dealt, worker.split.test))
     assert kept.union(*dealt) == set(worker.split.train)

@@ -55,10 +55,10 @@ def test_nobody_trains_on_what_is_held_out(worker):
     train = set(worker.split.train)
     assert train.isdisjoint(worker.split.test)
     assert train | set(worker.split.test) == set(range(64))
-    dealt = [set(part.train) | set(part.test) for part in worker.parts]
+    dealt = [set(part.train) | set(part.test) for part in worker.parts.values()]
     assert dealt[0].isdisjoint(dealt[1])
     assert dealt[0] | dealt[1] == train
-    assert all(set(part.train).isdisjoint(part.test) for part in worker.parts)
+    assert all(set(part.train).isdisjoint(part.test) for part in worker.parts.values())
 
 
 def test_a_liar_changes_its_rows_and_no_one_elses(make_worker):

@@ -1,0 +1,150 @@
+"""Flower's grid of a real network, handled with care: one reply at a time, weighed as it comes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from flwr.app import Error, Message, Metadata, RecordDict
+from flwr.supercore.constant import SYSTEM_MESSAGE_TYPE
+from flwr.app.message import make_message
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+
+SWEEP_S = 0.25  # between two looks at all that is open
+UNREADABLE = 3  # Flower's code of a message that is not to be had
+_ENVELOPE_BYTES = 2**16
+
+
+class TooLargeError(ValueError):
+    """A reply weighs more than its client may send."""
+
+
+class CarefulGrid(Grid):
+    """Hands over at most one reply a call, so that no two are in memory at once.
+
+    What cannot be read, or weighs more than `bound` allows, becomes an error reply of that client
+    alone: on Flower's own grid it would raise in the server.
+    """
+
+    def __init__(self, grid: Any) -> None:  # noqa: ANN401
+        self._grid = grid
+        self._bounds: dict[str, int] = {}
+        self._budget = _Budget()
+        self._swept = 0.0
+        client = grid._runtime_client
+        client.PullObject = self._budget.counting(client.PullObject)
+
+    def bound(self, message_id: str, max_bytes: int) -> None:
+        """Say what the reply to a message may weigh at most."""
+        self._bounds[message_id] = max_bytes + _ENVELOPE_BYTES
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Nodes that are connected."""
+        return list(self._grid.get_node_ids())
+
+    def public_keys(self) -> dict[bytes, int]:
+        """The node of each authenticated key; a node without one is left out."""
+        return {
+            bytes(node.public_key): node.node_id
+            for node in self._grid.get_nodes()
+            if node.public_key
+        }
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Send messages."""
+        return list(self._grid.push_messages(list(messages)))
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """The next reply that is there, or none."""
+        wait = self._swept + SWEEP_S - time.monotonic()
+        if wait > 0:
+            time.sleep(wait)
+        for message_id in message_ids:
+            if arrived := self._pull(message_id):
+                return arrived
+        self._swept = time.monotonic()
+        return []
+
+    def _pull(self, message_id: str) -> list[Message]:
+        self._budget.left = self._bounds.get(message_id)
+        try:
+            return list(self._grid.pull_messages([message_id]))
+        except TooLargeError as error:
+            reason = str(error)
+        except (ConnectionError, TimeoutError):
+            raise
+        except Exception as error:  # whatever a hostile reply manages to raise
+            if type(error).__module__.startswith("httpx"):
+                raise
+            reason = f"unreadable: {type(error).__name__}: {error}"
+        self._bounds.pop(message_id, None)
+        return [_error(message_id, reason)]
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Flower's own loop: not for hostile replies, and not used here."""
+        raise NotImplementedError("use fedtune.federation.gather.stream")
+
+    def set_run(self, run: Run) -> None:
+        """Flower has set it on the grid underneath."""
+        self._grid.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        """The run that the SuperLink started."""
+        found: Run = self._grid.run
+        return found
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Flower's old way of making a message."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+
+class _Budget:
+    """Counts the bytes of the objects of one reply, which Flower pulls in several threads."""
+
+    def __init__(self) -> None:
+        self.left: int | None = None
+        self._lock = threading.Lock()
+
+    def counting(self, pull: Any) -> Any:  # noqa: ANN401
+        def counted(request: Any) -> Any:  # noqa: ANN401
+            with self._lock:
+                if self.left is not None and self.left < 0:
+                    raise TooLargeError("its reply weighs more than the adapter can")
+            answer = pull(request)
+            with self._lock:
+                if self.left is not None:
+                    self.left -= len(answer.object_content)
+                    if self.left < 0:
+                        raise TooLargeError("its reply weighs more than the adapter can")
+            return answer
+
+        return counted
+
+
+def _error(message_id: str, reason: str) -> Message:
+    """An error reply to a message, as Flower makes them where a node is gone."""
+    metadata = Metadata(
+        run_id=0,
+        message_id="",
+        src_node_id=0,
+        dst_node_id=0,
+        message_type=SYSTEM_MESSAGE_TYPE,
+        group_id="",
+        ttl=0,
+        reply_to_message_id=message_id,
+        created_at=time.time(),
+    )
+    return make_message(metadata=metadata, error=Error(UNREADABLE, reason))

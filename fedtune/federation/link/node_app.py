@@ -1,0 +1,80 @@
+"""The thin ClientApp of a node: it hands each message to the node's worker, and the answer back.
+
+Flower starts a process for each message. This one loads neither torch nor a model: the worker
+beside it holds them from round to round.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from pathlib import Path
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
+from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
+
+from fedtune.federation.link import frames
+
+SOCKET = "FEDTUNE_NODE_SOCKET"
+MAX_BYTES = 2**33
+_START_S = 120.0  # a worker that was just started loads torch before it listens
+
+app = ClientApp()
+
+
+class WorkerFailedError(RuntimeError):
+    """What the worker raised: its last line, for the server to read."""
+
+
+@app.query()
+def introduce(message: Message, context: Context) -> Message:
+    """Say who this is and which base and tokenizer it holds."""
+    return _ask("query", message, context)
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    """Run the local steps from the anchor, and send the delta."""
+    return _ask("train", message, context)
+
+
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    """Measure the adapter on this node's own held-out rows."""
+    return _ask("evaluate", message, context)
+
+
+def _ask(kind: str, message: Message, context: Context) -> Message:
+    words = {
+        "kind": kind,
+        "run_id": context.run_id,
+        "node_id": context.node_id,
+        "client": context.node_config.get("partition-id"),
+    }
+    content = recorddict_to_proto(message.content).SerializeToString()
+    with _connect(Path(os.environ[SOCKET])) as connection:
+        frames.send(connection, words, content)
+        said, body = frames.receive(connection, max_bytes=MAX_BYTES)
+    if error := said.get("error"):
+        raise WorkerFailedError(str(error))
+    answer = recorddict_from_proto(RecordDictProto.FromString(body))
+    return Message(answer, reply_to=message)
+
+
+def _connect(path: Path) -> socket.socket:
+    """The worker's socket, waited for: a worker that died is started again."""
+    deadline = time.monotonic() + _START_S
+    while True:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.connect(str(path))
+        except OSError as error:
+            connection.close()
+            if time.monotonic() > deadline:
+                raise WorkerFailedError(f"no worker listens: {error}") from error
+            time.sleep(0.1)
+        else:
+            return connection

@@ -1,0 +1,73 @@
+"""The engine `superlink`: hand a run to a SuperLink, and follow what its server tells."""
+
+from __future__ import annotations
+
+import time
+
+import httpx
+
+from fedtune.federation.events import Observer, RunStoppedError
+from fedtune.federation.folder import RunFolder
+from fedtune.federation.link.bundle import make_bundle
+from fedtune.federation.link.control import FINISHED, Control, State
+from fedtune.federation.link.event_log import Follower
+from fedtune.recipe import Recipe
+
+_LOOK_S = 0.2
+_ASK_S = 2.0  # the SuperLink itself is asked more rarely than the file is read
+_GRACE_S = 10.0  # until a server that was told to stop is taken for gone
+
+
+def run_on_superlink(
+    control: Control, recipe: Recipe, folder: RunFolder, observer: Observer
+) -> None:
+    """Run a recipe on a SuperLink from the folder's newest checkpoint.
+
+    Raises:
+        RunStoppedError: If the run could not go on, or its server died.
+        KeyboardInterrupt: If it was interrupted; the server was stopped.
+    """
+    follower = Follower(folder.path)
+    follower.skip_old()
+    run_id = control.start_run(make_bundle(), {"folder": str(folder.path)})
+    try:
+        _follow(control, run_id, follower, observer)
+    except KeyboardInterrupt:
+        control.stop_run(run_id)
+        _wait_for_the_end(control, run_id)
+        raise
+
+
+def _follow(control: Control, run_id: int, follower: Follower, observer: Observer) -> None:
+    asked = time.monotonic()
+    while True:
+        for event in follower.fresh():
+            observer(event)
+        if follower.done:
+            _wait_for_the_end(control, run_id)
+            return
+        if time.monotonic() - asked > _ASK_S:
+            asked = time.monotonic()
+            if (state := _state(control, run_id)) is not None and state.status == FINISHED:
+                for event in follower.fresh():  # what came between the two looks
+                    observer(event)
+                if not follower.done:
+                    raise RunStoppedError(f"the server's process ended: {state.details}")
+        time.sleep(_LOOK_S)
+
+
+def _state(control: Control, run_id: int) -> State | None:
+    """None while the SuperLink is away: it may be starting again."""
+    try:
+        return control.state_of(run_id)
+    except httpx.HTTPError:
+        return None
+
+
+def _wait_for_the_end(control: Control, run_id: int) -> None:
+    deadline = time.monotonic() + _GRACE_S
+    while time.monotonic() < deadline:
+        state = _state(control, run_id)
+        if state is None or state.status == FINISHED:
+            return
+        time.sleep(_LOOK_S)
