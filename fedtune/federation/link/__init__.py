@@ -1,1 +1,1 @@
-"""A run over a real network: Flower's SuperLink and SuperNodes, and what fedtune puts around them."""
+"""A run over a real network: Flower's SuperLink and SuperNodes, and what stands around them."""

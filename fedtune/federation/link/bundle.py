@@ -7,6 +7,7 @@ hash, which a node's owner pins, is the same for every recipe.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from importlib.metadata import version
 
 from flwr.cli.build import build_fab_from_files
@@ -44,5 +45,7 @@ def make_bundle() -> Fab:
     """The bundle of this version of fedtune; the same bytes each time."""
     text = _PYPROJECT.format(version=version("fedtune"), server=SERVER_APP, client=CLIENT_APP)
     files = {"pyproject.toml": text.encode(), "README.md": b"No code of its own.\n"}
-    content, _ = build_fab_from_files(files)
+    with warnings.catch_warnings():  # of what Flower asks of another package
+        warnings.simplefilter("ignore", DeprecationWarning)
+        content, _ = build_fab_from_files(files)
     return Fab(hashlib.sha256(content).hexdigest(), content, {})

@@ -5,6 +5,7 @@ The arguments are those of `flower-superlink`.
 
 from __future__ import annotations
 
+import logging
 import sys
 from types import ModuleType
 
@@ -30,8 +31,15 @@ def main() -> None:
 
     if gate not in extensions.get_middleware():
         raise RuntimeError("fedtune's gate needs flwr 1.41: this one lets nothing before its API")
+    logging.getLogger("uvicorn.access").addFilter(_went_wrong)
     sys.argv[0] = "flower-superlink"
     flower_superlink()
+
+
+def _went_wrong(record: logging.LogRecord) -> bool:
+    """A line for each poll of each node would be 100 MB a day; keep those that were refused."""
+    status = record.args[-1] if isinstance(record.args, tuple) and record.args else None
+    return not isinstance(status, int) or status >= 400
 
 
 if __name__ == "__main__":

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from flwr.app import Error, Message, Metadata, RecordDict
-from flwr.supercore.constant import SYSTEM_MESSAGE_TYPE
 from flwr.app.message import make_message
 from flwr.serverapp import Grid
+from flwr.supercore.constant import SYSTEM_MESSAGE_TYPE
 from flwr.supercore.run import Run
 
 SWEEP_S = 0.25  # between two looks at all that is open

@@ -1,8 +1,8 @@
 """Flower's two app processes, which run the installed fedtune and never a bundle's own code.
 
 Flower ships a bundle to every node and to the server, unpacks it and imports it. Found on the path
-under the names `flwr-clientapp` and `flwr-serverapp`, this stands in their place: the bundle must be
-the one that was pinned, it is not unpacked, and the app that runs is fedtune's own.
+under the names `flwr-clientapp` and `flwr-serverapp`, this stands in their place: the bundle must
+be the one that was pinned, a node does not unpack it, and the app that runs is fedtune's own.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ def write_wrappers(folder: Path, python: Path | None = None) -> None:
 def run_client() -> None:
     """`flwr-clientapp`, with the installed thin app in place of the bundle's."""
     from flwr.supernode.cli import flwr_clientapp
+
     from fedtune.federation.link import node_app
 
     process: Any = import_module("flwr.supernode.runtime.run_clientapp")

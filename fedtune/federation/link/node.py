@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+from fedtune.deployment.node import load_node_config
 from fedtune.federation.link.guard import PIN, write_wrappers
 from fedtune.federation.link.node_app import SOCKET
 
@@ -88,7 +89,8 @@ def run_node(
     with ExitStack() as stack:
         state = folder / "run"
         state.mkdir(mode=0o700, exist_ok=True)
-        environment = _environment(state, _socket_in(state, stack), bundle)
+        socket, device = _socket_in(state, stack), load_node_config(folder).device
+        environment = _environment(state, socket, bundle, device)
         worker = Child("worker", _worker(environment, folder), environment, state / "worker.log")
         node = Child("supernode", supernode, environment, state / "supernode.log")
         for child in (worker, node):
@@ -131,12 +133,15 @@ def _socket_in(state: Path, stack: ExitStack) -> Path:
     return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fedtune-"))) / "worker.sock"
 
 
-def _environment(state: Path, socket: Path, bundle: str) -> dict[str, str]:
+def _environment(state: Path, socket: Path, bundle: str, device: str) -> dict[str, str]:
     commands = state / "bin"
+    kind, _, number = device.partition(":")
+    one_of_many = {"CUDA_VISIBLE_DEVICES": number} if kind == "cuda" and number else {}
     write_wrappers(commands)
     found = Path(sys.executable).parent  # where Flower's own commands are
     return {
         **os.environ,
+        **one_of_many,
         "PATH": os.pathsep.join([str(commands), str(found), os.environ.get("PATH", "")]),
         "FLWR_HOME": str(state / "flwr"),
         "FLWR_TELEMETRY_ENABLED": "0",

@@ -43,7 +43,7 @@ def adapt(recipe_json: str, config: NodeConfig, folder: Path) -> str:
     if problems := list(refusals(recipe, config)):
         raise NotAllowedError(f"this node's owner does not allow it: {'; '.join(problems)}")
     changes: dict[str, Any] = {
-        "model": {**raw["model"], "device": config.device},
+        "model": {**raw["model"], "device": config.device.partition(":")[0]},
         "federation": {**raw["federation"], "threads_per_client": config.threads},
         "output_dir": str(folder / "run"),
         "report_to": [],

@@ -1,0 +1,63 @@
+"""A node runs one bundle, and of that the installed apps alone."""
+
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+
+import pytest
+
+from fedtune.federation.link.bundle import CLIENT_APP, SERVER_APP, make_bundle
+from fedtune.federation.link.guard import BundleRefusedError, check_bundle, write_wrappers
+
+
+def test_the_bundle_is_the_same_bytes_whenever_it_is_made():
+    first = make_bundle()
+    time.sleep(2.1)  # a zip holds times to two seconds
+    assert make_bundle() == first
+    assert len(first.content) < 4096
+
+
+def test_the_bundle_holds_no_code():
+    from io import BytesIO
+    from zipfile import ZipFile
+
+    with ZipFile(BytesIO(make_bundle().content)) as archive:
+        names = archive.namelist()
+        text = archive.read("pyproject.toml").decode()
+    assert not [name for name in names if name.endswith(".py")]
+    assert CLIENT_APP in text
+    assert SERVER_APP in text
+    assert version("fedtune") in text
+
+
+def test_any_other_bundle_is_refused_by_both_hashes():
+    bundle = make_bundle()
+    check_bundle(bundle.content, bundle.hash_str)
+    with pytest.raises(BundleRefusedError, match=bundle.hash_str[:12]):
+        check_bundle(bundle.content + b"\0", bundle.hash_str)
+
+
+@pytest.mark.parametrize("name", ["flwr-clientapp", "flwr-serverapp"])
+def test_the_commands_are_flowers_own_but_for_the_bundle(tmp_path, name):
+    write_wrappers(tmp_path)
+    done = subprocess.run(
+        [tmp_path / name, "--help"],
+        env={"FEDTUNE_BUNDLE": "0" * 64, "PATH": "", "PYTHONPATH": ":".join(sys.path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--runtime-api-address" in done.stdout
+
+
+def test_without_a_pin_nothing_runs(tmp_path):
+    write_wrappers(tmp_path)
+    done = subprocess.run(
+        [tmp_path / "flwr-clientapp"],
+        env={"PATH": "", "PYTHONPATH": ":".join(sys.path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0
+    assert "FEDTUNE_BUNDLE" in done.stderr

@@ -1,0 +1,109 @@
+"""What a node's owner allows: all else in a recipe that came over the network is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fedtune.deployment.node import NodeConfig, load_node_config
+from fedtune.federation.link.owner import NotAllowedError, adapt, adapter_of
+from fedtune.nano import model_folder
+from fedtune.recipe import RecipeError, parse_recipe
+from fedtune.training.base import hash_weights
+
+FEW = {
+    "federation": {"num_clients": 3, "num_rounds": 2, "local_steps": 4},
+    "aggregator": {"name": "mean"},
+}
+
+
+def recipe(**sections):
+    return parse_recipe({**FEW, **sections}).model_dump_json()
+
+
+def refused(said, config=None, **sections):
+    with pytest.raises(NotAllowedError, match=said):
+        adapt(recipe(**sections), config or NodeConfig(), Path("/nowhere"))
+
+
+def test_device_threads_rows_and_folders_are_the_owners(tmp_path):
+    config = NodeConfig(data="/mine/rows.jsonl", device="cpu", threads=2)
+    sent = recipe(output_dir="/etc/of-the-server", report_to=["tensorboard"])
+    run = parse_recipe(adapt(sent, config, tmp_path))
+    assert (run.model.device, run.federation.threads_per_client) == ("cpu", 2)
+    assert run.data.source == "/mine/rows.jsonl"
+    assert run.output_dir == tmp_path / "run"
+    assert run.report_to == []
+    unchanged = {"model", "federation", "data", "output_dir", "report_to"}
+    assert run.model_dump(exclude=unchanged) == parse_recipe(sent).model_dump(exclude=unchanged)
+
+
+def test_limits_are_kept_to_the_last_step():
+    config = NodeConfig(max_local_steps=4, max_rounds=2)
+    adapt(recipe(), config, Path("/nowhere"))
+    refused("local_steps: 4 of at most 3", NodeConfig(max_local_steps=3))
+    refused("num_rounds: 2 of at most 1", NodeConfig(max_rounds=1))
+
+
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        ({"data": {"source": "/etc/passwd"}}, "data.source"),
+        ({"data": {"source": "someone/data"}}, "data.source"),
+        ({"initial_adapter": "/home/me/adapter"}, "initial_adapter"),
+        (
+            {"task": "dpo", "initial_adapter": "/a", "reference": "initial_adapter"},
+            "reference: base alone",
+        ),
+        ({"task": "dpo", "reference": "/home/me/adapter"}, "reference: base alone"),
+        (
+            {"task": "grpo", "rewards": [{"name": "entry_point", "entry": "mine"}]},
+            "rewards: entry_point",
+        ),
+        (
+            {"task": "grpo", "rewards": [{"name": "reward_model", "adapter": "/a"}]},
+            "rewards: reward_model",
+        ),
+        ({"attack": {"name": "sign_flip", "num_attackers": 1}}, "attack: this is no simulation"),
+        ({"model": {"name_or_path": "someone/model"}}, "allowed_models"),
+        ({"model": {"name_or_path": "/root/model"}}, "allowed_models"),
+        ({"model": {"name_or_path": "../model"}}, "allowed_models"),
+    ],
+)
+def test_nothing_reaches_a_file_or_a_function_of_the_node(sections, said):
+    refused(said, **sections)
+
+
+def test_all_that_is_not_allowed_is_said_at_once():
+    refused(
+        "num_rounds.*attack", NodeConfig(max_rounds=1), attack={"name": "zero", "num_attackers": 1}
+    )
+
+
+def test_a_model_is_allowed_by_the_hash_of_its_weights():
+    by_hash = NodeConfig(allowed_models=[f"sha256:{hash_weights(model_folder())}"])
+    adapt(recipe(), by_hash, Path("/nowhere"))
+    refused("nor are its weights", NodeConfig(allowed_models=["sha256:" + "0" * 64]))
+    refused("not in allowed_models", by_hash, model={"name_or_path": str(model_folder())})
+
+
+@pytest.mark.parametrize("sent", ["{", "[]", '{"fedration": {}}'])
+def test_what_is_no_recipe_is_refused(sent):
+    with pytest.raises((RecipeError, ValueError)):
+        adapt(sent, NodeConfig(), Path("/nowhere"))
+    with pytest.raises(NotAllowedError, match="at most"):
+        adapt(json.dumps("x" * 2**19), NodeConfig(), Path("/nowhere"))
+
+
+def test_the_owners_file_is_read_anew(tmp_path):
+    (tmp_path / "node.yaml").write_text("max_rounds: 2\n")
+    adapted = adapter_of(tmp_path)
+    assert adapted(recipe())[1] is False
+    (tmp_path / "node.yaml").write_text("max_rounds: 1\n")
+    with pytest.raises(NotAllowedError):
+        adapted(recipe())
+    (tmp_path / "node.yaml").write_text("data: rows.jsonl\n")
+    text, own = adapted(recipe())
+    assert own is True
+    assert json.loads(text)["data"]["source"] == str(tmp_path / "rows.jsonl")
+    assert load_node_config(tmp_path).data == tmp_path / "rows.jsonl"
