@@ -1,0 +1,110 @@
+"""A node's worker: the answers of the whole ClientApp, by way of a socket that is its owner's."""
+
+import stat
+import threading
+import time
+
+import pytest
+import torch
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+
+from fedtune.federation import client, wire
+from fedtune.federation.link import node_app, node_worker
+from fedtune.training.process import get_worker
+
+CONFIG = {"partition-id": 1}
+
+
+@pytest.fixture
+def node(tmp_path, monkeypatch):
+    """Return a function: adapt -> the socket of a worker that listens."""
+
+    def start(adapt=lambda recipe: (recipe, False)):
+        path = tmp_path / "w.sock"
+        served = threading.Thread(
+            target=node_worker.serve, args=(path, client.app, adapt), daemon=True
+        )
+        served.start()
+        while not path.exists():
+            time.sleep(0.01)
+        monkeypatch.setenv(node_app.SOCKET, str(path))
+        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 5, 7, 1
+        return path
+
+    return start
+
+
+def message(kind, content):
+    made = Message(content, 7, kind)
+    made.metadata.__dict__["_message_id"] = "asked"
+    return made
+
+
+def context():
+    return Context(5, 7, CONFIG, RecordDict(), {})
+
+
+def order(recipe):
+    """What a server sends for the first round."""
+    text = recipe.model_dump_json()
+    worker = get_worker(text)
+    hashes = (worker.base_hash, worker.base.tokenizer_hash)
+    agreement = wire.Agreement(*hashes, wire.hash_row(worker.initial, worker.layout))
+    return wire.train_order(
+        worker.initial, worker.layout, recipe_json=text, round_=1, agreement=agreement
+    )
+
+
+def test_the_thin_app_answers_as_the_whole_one_does(node, tiny_recipe):
+    path = node()
+    recipe = tiny_recipe()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    direct = client.app(message("train", order(recipe)), context())
+    thin = node_app.app(message("train", order(recipe)), context())
+    assert thin.metadata.reply_to_message_id == "asked"
+    assert set(thin.content) == set(direct.content)
+    for name, array in direct.content.array_records[wire.DELTA].items():
+        there = thin.content.array_records[wire.DELTA][name]
+        assert there.data == array.data
+    layout = get_worker(recipe.model_dump_json()).layout
+    moved = wire.from_arrays(thin.content.array_records[wire.DELTA], layout)
+    assert torch.count_nonzero(moved) > 0
+    words = RecordDict({wire.ORDER: ConfigRecord({"recipe": recipe.model_dump_json()})})
+    said = node_app.app(message("query", words), context())
+    assert said.content.config_records[wire.ABOUT]["client"] == 1
+
+
+def test_what_fails_is_told_in_a_line_and_the_worker_goes_on(node, tiny_recipe):
+    def adapt(recipe):
+        if asked.pop() == "no":
+            raise ValueError("the owner says no\nand more")
+        return recipe, False
+
+    asked = ["yes", "no"]
+    node(adapt)
+    words = {"recipe": tiny_recipe().model_dump_json()}
+    content = RecordDict({wire.ORDER: ConfigRecord(words)})
+    with pytest.raises(node_app.WorkerFailedError, match="and more") as failed:
+        node_app.app(message("query", content), context())
+    assert "\n" not in str(failed.value)
+    content = RecordDict({wire.ORDER: ConfigRecord(words)})
+    assert node_app.app(message("query", content), context()).has_content()
+
+
+def test_a_node_with_rows_of_its_own_trains_on_all_of_them(node, tiny_recipe, small_data):
+    recipe = tiny_recipe(data={"test_fraction": 0.25})
+    dealt = node_app  # the same app, told of other rows
+    node(lambda text: (text, True))
+    words = RecordDict({wire.ORDER: ConfigRecord({"recipe": recipe.model_dump_json()})})
+    said = dealt.app(message("query", words), context()).content.config_records[wire.ABOUT]
+    assert said["rows"] == 48  # of 64, less a quarter that it holds out for itself
+    assert said["client"] == 1
+
+
+def test_a_worker_that_is_not_there_is_waited_for_and_then_named(node, tmp_path, monkeypatch):
+    monkeypatch.setenv(node_app.SOCKET, str(tmp_path / "none.sock"))
+    monkeypatch.setattr(node_app, "_START_S", 0.3)
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 5, 7, 1
+    with pytest.raises(node_app.WorkerFailedError, match="no worker listens"):
+        node_app.app(message("query", RecordDict()), context())
