@@ -52,7 +52,7 @@ def _is_of_this_machine(scope: Scope) -> bool:
 def _address(peer: Any) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:  # noqa: ANN401
     try:
         address = ipaddress.ip_address(peer[0])
-    except (TypeError, ValueError):  # a unix socket, or none
+    except (TypeError, ValueError, IndexError):  # a unix socket, or none
         return None
     return getattr(address, "ipv4_mapped", None) or address
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from fedtune.recipe.errors import explain
+from fedtune.recipe.errors import RecipeError, explain
 from fedtune.recipe.section import Section
 from fedtune.recipe.source import read_mapping
 
@@ -38,9 +38,9 @@ class NodeConfig(Section):
         None, description="rows of your own, a file or a folder; null: what the recipe itself names"
     )
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d{1,2})?)$")
-    threads: int = Field(1, ge=1, le=512, description="CPU threads of torch")
-    max_local_steps: int = Field(1000, ge=1, le=1_000_000, description="in one round")
-    max_rounds: int = Field(1000, ge=1, le=100_000, description="in one run")
+    threads: int = Field(1, ge=1, le=512, strict=True, description="CPU threads of torch")
+    max_local_steps: int = Field(1000, ge=1, le=1_000_000, strict=True, description="in one round")
+    max_rounds: int = Field(1000, ge=1, le=100_000, strict=True, description="in one run")
     allowed_models: list[AllowedModel] = Field(
         default=["nano"], max_length=1000, description="by name, or by sha256: of the weights"
     )
@@ -67,8 +67,13 @@ def load_node_config(path: Path) -> NodeConfig:
     try:
         config = NodeConfig.model_validate(read_mapping(path))
     except ValidationError as error:
-        raise explain(error, NodeConfig) from error
+        told = explain(error, NodeConfig)
+        raise RecipeError(f"{path}: {problem}" for problem in told.problems) from error
     if config.data is None:
         return config
     data = path.parent / config.data.expanduser()
+    if data.resolve() == path.parent.resolve():
+        raise RecipeError(
+            [f"{path}: data: needs rows of your own: got the folder that holds node.key; mend it"]
+        )
     return config.model_copy(update={"data": data})

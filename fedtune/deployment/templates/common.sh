@@ -12,7 +12,7 @@ scripts=$("$python" -P -c "$look") ||
     refuse "need a Python that holds fedtune: got $python; activate its environment, or set FEDTUNE_PYTHON"
 export PATH="$scripts:$PATH" # Flower starts its helpers by name
 export FLWR_HOME="$here/flwr" FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1
-export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1 FLWR_SUPEREXEC_TASK_POLL_INTERVAL=0.05
+export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1 FLWR_SUPEREXEC_TASK_POLL_INTERVAL=@POLL_S@
 umask 077
 
 key=$here/@KEY@
