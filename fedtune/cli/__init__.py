@@ -11,11 +11,13 @@ import typer
 import fedtune
 from fedtune.cli.bench import bench
 from fedtune.cli.console import out
+from fedtune.cli.dash import dash
 from fedtune.cli.deploy import deploy_app
 from fedtune.cli.look import evaluate, list_, merge
 from fedtune.cli.nano import nano_app
 from fedtune.cli.report import report
 from fedtune.cli.run import check, run
+from fedtune.cli.status import status
 
 __all__ = ["app", "main"]
 
@@ -52,6 +54,8 @@ app.command("list")(list_)
 app.command()(bench)
 app.command()(evaluate)
 app.command()(report)
+app.command()(status)
+app.command()(dash)
 app.command()(merge)
 app.add_typer(nano_app, name="nano")
 app.add_typer(deploy_app, name="deploy")

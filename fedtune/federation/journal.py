@@ -137,6 +137,9 @@ def _told(error: BaseException) -> dict[str, Any]:
     }
 
 
+RoundEvent = RoundStarted | Replied | Refused | Ignored
+
+
 @dataclass(frozen=True)
 class Told:
     """What a journal tells.
@@ -152,7 +155,7 @@ class Told:
 
     began_at: float | None = None
     begun: bool = False
-    events: Sequence[tuple[float, Event]] = field(default_factory=list)
+    events: Sequence[tuple[float, RoundEvent]] = field(default_factory=list)
     stopped: str | None = None
     resumable: bool = True
 
@@ -168,7 +171,7 @@ def read_journal(folder: Path) -> Told:
     except OSError:
         return Told()
     began_at, begun, stopped, resumable = None, False, None, True
-    events: list[tuple[float, Event]] = []
+    events: list[tuple[float, RoundEvent]] = []
     for line in lines:
         at, kind, of = _parsed(line)
         if kind == BEGAN:
@@ -195,7 +198,7 @@ def _parsed(line: bytes) -> tuple[float, str, dict[str, Any]]:
         return nothing
 
 
-def _event(kind: str, of: dict[str, Any]) -> Event | None:
+def _event(kind: str, of: dict[str, Any]) -> RoundEvent | None:
     """One event, or None if it is not one that a journal writes."""
     try:
         round_ = _count(of["round"])

@@ -59,7 +59,7 @@ class LiveView:
         if self._animate:
             self._live.start(refresh=True)
         else:
-            self._console.print(Text(f"{self._headline()}: {self._phase()}"), soft_wrap=True)
+            self._console.print(Text(f"{self._headline()}: {self._progress.phase}"), soft_wrap=True)
         return self
 
     def __exit__(
@@ -103,18 +103,8 @@ class LiveView:
         progress = self._progress
         line = Table.grid(padding=(0, 2))
         bar = ProgressBar(total=progress.num_rounds, completed=progress.done, width=30)
-        line.add_row(f"{progress.round} of {progress.num_rounds}", bar, Text(self._phase()))
+        line.add_row(f"{progress.round} of {progress.num_rounds}", bar, Text(progress.phase))
         return line
-
-    def _phase(self) -> str:
-        progress = self._progress
-        if not progress.begun:
-            return "loading, measuring the base"
-        if progress.done >= progress.num_rounds:
-            return "all rounds done"
-        if progress.clients and not progress.count("waiting"):
-            return "aggregating, measuring"
-        return f"training, try {progress.attempt + 1}" if progress.attempt else "training"
 
     def _clients(self) -> Text:
         progress, marks = self._progress, self._marks

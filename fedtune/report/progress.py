@@ -80,6 +80,17 @@ class Progress:
         sections = [record.get("eval") for record in self.records]
         return [section.get("loss") for section in sections if isinstance(section, dict)]
 
+    @property
+    def phase(self) -> str:
+        """What the run does now, in a few words."""
+        if not self.begun:
+            return "loading, measuring the base"
+        if self.done >= self.num_rounds:
+            return "all rounds done"
+        if self.clients and not self.count("waiting"):
+            return "aggregating, measuring"
+        return f"training, try {self.attempt + 1}" if self.attempt else "training"
+
     def count(self, mark: Mark) -> int:
         """Clients of the round that stand so."""
         return sum(own == mark for own in self.clients.values())

@@ -31,12 +31,12 @@ function drawCurve(curves, level) {
     svg.append(element("line", { class: name, x1: left, x2: width - right, y1: y(loss), y2: y(loss) }));
     svg.append(element("text", { x: width - right, y: y(loss) - 5, "text-anchor": "end" }, words));
   }
-  for (const { seed, points } of curves) drawRun(svg, seed, points, x, y);
+  for (const { seed, label, points } of curves) drawRun(svg, label ?? `seed ${seed}`, points, x, y);
   return svg;
 }
 
 // A loss that is not finite leaves a gap: the line is not drawn across it.
-function drawRun(svg, seed, points, x, y) {
+function drawRun(svg, label, points, x, y) {
   let path = "", pen = "M";
   for (const [round, loss] of points) {
     if (loss === null) { pen = "M"; continue; }
@@ -45,11 +45,11 @@ function drawRun(svg, seed, points, x, y) {
   }
   if (!path) return;
   const line = element("path", { class: "run", d: path });
-  line.append(element("title", {}, `seed ${seed}`));
+  line.append(element("title", {}, label));
   svg.append(line);
   const [round, loss] = points.filter((point) => point[1] !== null).pop();
   const dot = element("circle", { class: "run", cx: x(round), cy: y(loss), r: 3 });
-  dot.append(element("title", {}, `seed ${seed}: ${short(loss)} after round ${round}`));
+  dot.append(element("title", {}, `${label}: ${short(loss)} after round ${round}`));
   svg.append(dot);
 }
 

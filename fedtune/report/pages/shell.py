@@ -11,7 +11,13 @@ from fedtune.report.pages.markup import Child, Html, join, line, script_json, ta
 
 
 def document(
-    title: str, body: Child, *, styles: Sequence[str], scripts: Sequence[str], data: object = None
+    title: str,
+    body: Child,
+    *,
+    styles: Sequence[str],
+    scripts: Sequence[str],
+    data: object = None,
+    asks_server: bool = False,
 ) -> str:
     """Write one self-contained page.
 
@@ -24,15 +30,13 @@ def document(
         styles: Files of this package, laid end to end.
         scripts: Files of this package, laid end to end.
         data: For the script, as JSON in the element ``data``; finite numbers only.
+        asks_server: Whether the script may ask the server that the page came from, and no other.
 
     Returns:
         The whole HTML document, ending in a newline.
     """
     style, script = (Html("".join(_read(name) for name in names)) for names in (styles, scripts))
-    policy = (
-        f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; "
-        "base-uri 'none'; form-action 'none'"
-    )
+    policy = policy_of(styles, scripts, asks_server=asks_server)
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -49,6 +53,16 @@ def document(
         tag("script", script),
     )
     return f"<!doctype html>\n{tag('html', head, content, lang='en')}\n"
+
+
+def policy_of(styles: Sequence[str], scripts: Sequence[str], *, asks_server: bool = False) -> str:
+    """The policy of a page of `document`, for who sends it in a header too."""
+    style, script = ("".join(_read(name) for name in names) for names in (styles, scripts))
+    connect = "connect-src 'self'; " * asks_server
+    return (
+        f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; {connect}"
+        "base-uri 'none'; form-action 'none'"
+    )
 
 
 def command_box(command: str) -> Html:

@@ -1,0 +1,106 @@
+"""Where a run stands, as JSON for machines: plain numbers, and strangers' words made clean."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fedtune.report.status import RunStatus
+from fedtune.report.status_clients import Standing, by_mark, standings
+from fedtune.report.status_stages import StagesStatus
+from fedtune.report.status_words import MAX_WHY, View, view_of
+from fedtune.report.summary import Record
+from fedtune.report.text import clean, number
+
+MAX_REFUSALS = 1000
+
+
+def facts_of(status: RunStatus | StagesStatus) -> dict[str, Any]:
+    """Everything that `fedtune status` knows, for `json.dumps` with finite numbers only.
+
+    Of a folder of stages: ``stages``, each with its own facts under ``run``.
+    """
+    view = view_of(status)
+    if isinstance(status, RunStatus):
+        return _head(status, view) | _of_run(status)
+    stages = [
+        {
+            "name": clean(each.name),
+            "task": clean(each.task),
+            "state": each.state,
+            "run": None if each.run is None else facts_of(each.run),
+        }
+        for each in status.stages
+    ]
+    return _head(status, view) | {"stages": stages}
+
+
+def _head(status: RunStatus | StagesStatus, view: View) -> dict[str, Any]:
+    return {
+        "run": clean(status.path, limit=4096),
+        "state": status.state,
+        "say": view.say,
+        "why": view.why,
+        "next": list(view.commands),
+    }
+
+
+def _of_run(status: RunStatus) -> dict[str, Any]:
+    recipe, recorded, progress = status.recipe, status.recorded, status.progress
+    clients = standings(status)
+    told = status.told.stopped
+    return {
+        "stopped_by": None if told is None else clean(told, limit=MAX_WHY),
+        "resumable": status.told.resumable,
+        "recipe": {
+            "task": clean(recipe.task),
+            "model": clean(recipe.model),
+            "engine": clean(recipe.engine),
+            "rule": clean(recipe.rule),
+            "num_clients": recipe.num_clients,
+            "num_rounds": recipe.num_rounds,
+        },
+        "rounds_done": progress.done,
+        "round": {
+            "number": progress.round,
+            "attempt": progress.attempt,
+            "phase": progress.phase if status.state == "running" else None,
+            **{mark: by_mark(clients, mark) for mark in ("waiting", "replied", "refused")},
+        },
+        "eval": {"base": _finite(recorded.facts.base), "now": _finite(recorded.facts.final)},
+        "losses": [[at, number(loss)] for at, loss in recorded.facts.curve],
+        "round_s": recorded.round_s,
+        "left_s": status.left_s,
+        "elapsed_s": status.elapsed_s,
+        "quiet_s": status.quiet_s,
+        "upload_bytes": progress.upload_bytes,
+        "download_bytes": progress.download_bytes,
+        "retried_rounds": recorded.retried_rounds,
+        "second_replies": recorded.second_replies,
+        "clients": [_client(one) for one in clients],
+        "refusals": [
+            {
+                "client": each.client,
+                "reason": clean(each.reason, limit=400),
+                "times": each.times,
+                "last_round": each.last_round,
+            }
+            for each in status.refusals[:MAX_REFUSALS]
+        ],
+    }
+
+
+def _client(one: Standing) -> dict[str, Any]:
+    return {
+        "client": one.client,
+        "rows": one.rows,
+        "asked_rounds": one.asked,
+        "dropped_rounds": one.dropped,
+        "refused": one.refused,
+        "weight": number(one.weight),
+        "train_loss": number(one.train_loss),
+        "mark": one.mark or None,
+    }
+
+
+def _finite(figures: Record) -> dict[str, float | None]:
+    return {clean(key, limit=80): number(value) for key, value in figures.items()}
