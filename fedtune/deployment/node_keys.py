@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -34,6 +36,7 @@ def new_node_key(comment: str) -> tuple[bytes, str]:
     return private, f"{public.decode('ascii')} {comment}"
 
 
+@lru_cache(maxsize=4096)
 def public_key_pem(line: str) -> bytes:
     """A node's public key as the SuperLink stores it and lists it with the node.
 
