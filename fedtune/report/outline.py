@@ -113,7 +113,5 @@ def _section(raw: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 def _count(section: Mapping[str, Any], key: str, path: Path) -> int:
     value = section.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < MAX_COUNT:
-        raise ValueError(
-            f"{path} is damaged: federation.{key} needs a count; got {str(value)[:40]!r}"
-        )
+        raise ValueError(f"{path} is damaged: federation.{key} needs a count; got {_word(value)}")
     return value
