@@ -40,13 +40,14 @@ class Gathered:
     Attributes:
         asked: Client by message.
         replies: What came back, where it is kept.
-        oversized: The bytes of what was too much to keep, by client.
+        refused: Why a reply was not kept at all, by client: too much, or no message that can be
+            weighed.
         repeated: How many further replies to its one message a client sent; none was looked at.
     """
 
     asked: dict[str, int] = field(default_factory=dict)
     replies: list[Message] = field(default_factory=list)
-    oversized: dict[int, int] = field(default_factory=dict)
+    refused: dict[int, str] = field(default_factory=dict)
     repeated: dict[int, int] = field(default_factory=dict)
 
     def sender(self, reply: Message) -> int:
@@ -58,6 +59,20 @@ class Gathered:
         client = self.asked.get(reply.metadata.reply_to_message_id)
         if client is not None:
             self.repeated[client] = self.repeated.get(client, 0) + 1
+
+    def keeps(self, reply: Message, max_bytes: int) -> bool:
+        """Whether a reply is a message that weighs no more; if not, `refused` says why."""
+        reason = None
+        try:
+            if not (reply.has_error() or reply.has_content()):
+                reason = "its reply holds neither an answer nor an error"
+            elif (size := wire.count_bytes(reply)) > max_bytes:
+                reason = f"its reply of {size} bytes is more than any good one"
+        except Exception as error:  # whatever a hostile reply manages to raise
+            reason = f"its reply cannot be weighed: {type(error).__name__}"
+        if reason is not None:
+            self.refused[self.sender(reply)] = reason
+        return reason is None
 
     def by_client(self) -> dict[int, Message]:
         """The replies in ascending order of clients: they come in order of completion."""
@@ -119,7 +134,7 @@ def stream(
     Args:
         grid: Flower's, of any engine.
         messages: By client.
-        gathered: Filled in as it goes: who was asked, whose reply was too much to keep, and who
+        gathered: Filled in as it goes: who was asked, whose reply was not kept and why, and who
             replied again.
         limits: On time and size.
         stop: Set from outside to leave early.
@@ -156,11 +171,8 @@ def stream(
             if limits.workers_die:
                 _refuse_dead_worker(reply)
             open_ids.remove(reply.metadata.reply_to_message_id)
-            sender = gathered.sender(reply)
-            if (size := wire.count_bytes(reply)) > limits.max_bytes_of(sender):
-                gathered.oversized[sender] = size
-                continue
-            yield reply
+            if gathered.keeps(reply, limits.max_bytes_of(gathered.sender(reply))):
+                yield reply
 
 
 def _refuse_dead_worker(reply: Message) -> None:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
@@ -14,7 +15,7 @@ from flwr.serverapp import Grid
 from fedtune.federation import wire
 from fedtune.federation.events import Event, Observer, Refused, RunStoppedError
 from fedtune.federation.gather import Limits, gather
-from fedtune.federation.screening.screen import MAX_REASON, last_line
+from fedtune.federation.screening.screen import last_line, printable
 from fedtune.recipe import Recipe
 from fedtune.seeds import derive
 
@@ -59,7 +60,8 @@ def call_the_roll(
     }
     limits = Limits.of(recipe, wire.MAX_WORDS_BYTES)
     answers = gather(grid, messages, limits=limits, stop=stop)
-    roster = _read(answers.by_client(), clients, agreement, known=_known_nodes(grid, recipe))
+    known = _known_nodes(grid, recipe)
+    roster = _read(answers.by_client(), clients, agreement, known=known, unread=answers.refused)
     for client, reason in roster.absent.items():
         event: Event = Refused(0, client, reason)
         observer(event)
@@ -110,6 +112,7 @@ def _read(
     agreement: wire.Agreement,
     *,
     known: Mapping[int, int] | None = None,
+    unread: Mapping[int, str] = MappingProxyType({}),
 ) -> Roster:
     """The roster by what the nodes say.
 
@@ -118,25 +121,41 @@ def _read(
         clients: How many there are.
         agreement: What they must agree with.
         known: Client by node, where nodes are known by their keys: then no word of theirs counts.
+        unread: Why a reply was not kept, by node.
     """
     nodes: dict[int, int] = {}
     absent: dict[int, str] = {}
     anonymous: list[str] = []
-    for node_id in sorted(replies):
+    failed = {
+        node_id: f"it failed to start: {last_line(reply.error.reason or '')}"
+        for node_id, reply in replies.items()
+        if reply.has_error()
+    }
+    for node_id, reason in sorted({**failed, **unread}.items()):
+        if known is not None and node_id in known:
+            absent[known[node_id]] = printable(reason)
+        else:
+            anonymous.append(reason)
+    for node_id in sorted(set(replies) - set(failed)):
         reply = replies[node_id]
-        if reply.has_error():
-            anonymous.append(f"it failed to start: {last_line(reply.error.reason or '')}")
-            continue
         words = reply.content.config_records.get(wire.ABOUT, ConfigRecord())
         client = words.get("client") if known is None else known.get(node_id)
-        if not isinstance(client, int) or not 0 <= client < clients or client in nodes:
-            anonymous.append(f"it says that it is client {str(client)[:32]!r}")
+        if type(client) is not int or not 0 <= client < clients or client in nodes:
+            anonymous.append(f"it says that it is client {_quoted(client)}")
         elif difference := agreement.difference(wire.read_agreement(words)):
             absent[client] = difference
         else:
             nodes[client] = node_id
+    # Who is there stays there, whoever else claims its number and disagrees.
+    absent = {client: reason for client, reason in absent.items() if client not in nodes}
     missing = [client for client in range(clients) if client not in nodes and client not in absent]
     # Who failed before it said who it was is one of those missing; which one, no one knows.
     heard = f"; one of the missing: {anonymous[0]}" if anonymous else ""
-    absent.update(dict.fromkeys(missing, f"it did not introduce itself{heard}"[:MAX_REASON]))
+    absent.update(dict.fromkeys(missing, printable(f"it did not introduce itself{heard}")))
     return Roster(dict(sorted(nodes.items())), absent)
+
+
+def _quoted(word: object) -> str:
+    """A stranger's word; a huge number has no text, and a container may hold anything."""
+    is_plain = isinstance(word, str) or (isinstance(word, int) and abs(word) < 2**64)
+    return repr(str(word)[:32]) if is_plain or word is None else f"{type(word)}"

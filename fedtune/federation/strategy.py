@@ -174,6 +174,7 @@ class RobustStrategy(Strategy):
     ) -> MetricRecord | None:
         """Keep each client's own figures, as its word; their plain mean is for display."""
         figures, refused = read_evaluations({self._gathered.sender(each): each for each in replies})
+        refused |= self._gathered.refused
         for client, reason in refused.items():
             self._observer(Refused(server_round, client, f"evaluation: {reason}"))
             self.record.setdefault("evaluation_refused", {})[str(client)] = reason
@@ -248,8 +249,7 @@ class RobustStrategy(Strategy):
             except RefusedError as refusal:
                 bad[client] = str(refusal)
         bad |= self.intake.settle(sorted(said), self._known(round_))
-        for client, size in self._gathered.oversized.items():
-            bad[client] = f"its reply of {size} bytes is more than any good one"
+        bad |= self._gathered.refused
         for client in sorted(self._gathered.asked.values()):
             if client in bad or client not in said:
                 self._refuse(round_, client, bad.get(client, "it sent no reply"))

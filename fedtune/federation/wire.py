@@ -85,27 +85,25 @@ def train_reply(
 
 
 def read_agreement(words: ConfigRecord) -> Agreement:
-    """The hashes in a message; a missing one reads as empty, and so agrees with none."""
-    return Agreement(
-        *(str(words.get(name, "")) for name in ("base_hash", "tokenizer_hash", "anchor_hash"))
-    )
+    """The hashes in a message; one that is missing, or is no text, agrees with none."""
+    found = [words.get(name, "") for name in ("base_hash", "tokenizer_hash", "anchor_hash")]
+    return Agreement(*(word if type(word) is str else f"({type(word).__name__})" for word in found))
 
 
 def count_bytes(message: Message) -> int:
-    """Bytes of names and values in a message, array headers included; 0 for an error."""
+    """Bytes of everything in a message that its sender chose: names, values, an error's reason."""
     if message.has_error():
-        return 0
+        return len(message.error.reason or "")
     return sum(
-        len(key) + count_value(value)
-        for record in message.content.values()
-        for key, value in record.items()
+        len(name) + sum(len(key) + count_value(value) for key, value in record.items())
+        for name, record in message.content.items()
     )
 
 
 def count_value(value: object) -> int:
     """Bytes of one value of a record: Flower's own count raises on an empty string."""
     if isinstance(value, Array):
-        return len(value.data)
+        return len(value.data) + len(value.dtype) + len(value.stype) + 8 * len(value.shape)
     if isinstance(value, list):
         return sum(8 + count_value(item) for item in value)
     return len(value) if isinstance(value, str | bytes) else 8

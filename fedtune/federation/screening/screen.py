@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping
 
@@ -14,12 +13,16 @@ from torch import Tensor
 from fedtune.adapters.layout import Layout, check_same_names
 from fedtune.federation import wire
 
+NPY_MAGIC = b"\x93NUMPY\x01\x00"  # and version 1.0
 NPY_HEADER_BYTES = 1024
 FLOAT32 = np.dtype("<f4")
 MAX_WORDS = 32
 MAX_WORD_BYTES = 4096
 MAX_METRICS = 64
 MAX_REASON = 300  # a reason is kept each round, and a client has chosen what it quotes
+MAX_METRIC_NAME = 64
+MAX_TRACEBACK = 4096  # of an error's words, the last ones, are looked at
+WORDS = (bool, int, float, str, bytes)  # what Flower's ConfigRecord carries, and lists of these
 RECORDS: dict[str, type] = {
     wire.DELTA: ArrayRecord,
     wire.ABOUT: ConfigRecord,
@@ -31,7 +34,12 @@ class RefusedError(Exception):
     """Why a reply does not count. The text goes into the log beside the client's number."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(reason[:MAX_REASON])
+        super().__init__(printable(reason))
+
+
+def printable(text: str) -> str:
+    """The beginning of a stranger's text as one short line; what does not print becomes "?"."""
+    return "".join(sign if sign.isprintable() else "?" for sign in text[:MAX_REASON])
 
 
 def screen(
@@ -52,10 +60,7 @@ def screen(
     Raises:
         RefusedError: With the first reason found.
     """
-    if reply.has_error():
-        reason = (reply.error.reason or "no reason given").strip()
-        raise RefusedError(f"the client failed: {last_line(reason)}")
-    return screen_content(reply.content, layout, round_=round_, agreement=agreement)
+    return screen_content(_content(reply), layout, round_=round_, agreement=agreement)
 
 
 def screen_content(
@@ -65,8 +70,8 @@ def screen_content(
     try:
         delta, about, metrics = _records(content)
         _check_words(about)
-        if about.get("round") != round_:
-            raise RefusedError(f"it answers round {about.get('round')!r}; need round {round_}")
+        if not _is_exactly(round_, answered := about.get("round")):
+            raise RefusedError(f"it answers round {answered!r}; need round {round_}")
         if difference := agreement.difference(wire.read_agreement(about)):
             raise RefusedError(difference)
         return _read_row(delta, layout), read_metrics(metrics)
@@ -74,6 +79,19 @@ def screen_content(
         raise
     except Exception as error:  # whatever a hostile reply manages to raise, it refuses itself
         raise RefusedError(f"unreadable: {type(error).__name__}: {error}") from error
+
+
+def _content(reply: Message) -> RecordDict:
+    if reply.has_error():
+        raise RefusedError(f"the client failed: {last_line(reply.error.reason or '')}")
+    if not reply.has_content():
+        raise RefusedError("it holds neither an answer nor an error")
+    return reply.content
+
+
+def _is_exactly(need: object, got: object) -> bool:
+    """Equal and of one type: True and 1.0 are no round 1."""
+    return type(got) is type(need) and got == need
 
 
 def _records(content: RecordDict) -> tuple[ArrayRecord, ConfigRecord, MetricRecord]:
@@ -93,8 +111,19 @@ def _check_words(about: ConfigRecord) -> None:
     if len(about) > MAX_WORDS:
         raise RefusedError(f"needs at most {MAX_WORDS} words about itself; got {len(about)}")
     for key, value in about.items():
+        if not _holds(key, value, WORDS):
+            raise RefusedError(f"word {key!r} needs text or a number; got {type(value)}")
         if len(key) + wire.count_value(value) > MAX_WORD_BYTES:
             raise RefusedError(f"word {key[:32]!r} needs at most {MAX_WORD_BYTES} bytes")
+
+
+def _holds(key: object, value: object, kinds: tuple[type, ...]) -> bool:
+    """Whether Flower's own record would take this: a name, and one plain value or a list of them.
+
+    It checks so when a record is built; a reply may have been built past the check.
+    """
+    items = value if type(value) is list else [value]
+    return type(key) is str and all(type(item) in kinds for item in items)
 
 
 def _read_row(record: ArrayRecord, layout: Layout) -> Tensor:
@@ -124,16 +153,11 @@ def read_array(
         raise RefusedError(f"{name} needs at most {body_bytes} bytes; got {len(array.data)}")
     if array.stype != "numpy.ndarray":
         raise RefusedError(f"{name} needs numpy's format; got {array.stype[:32]!r}")
-    stream = io.BytesIO(array.data)
-    version = np.lib.format.read_magic(stream)
-    if version != (1, 0):
-        raise RefusedError(f"{name} needs npy version (1, 0); got {version}")
-    got_shape, fortran, got_dtype = np.lib.format.read_array_header_1_0(stream)
-    if got_dtype != dtype or fortran:
-        raise RefusedError(f"{name} needs {dtype} in C order; got {got_dtype}")
-    if got_shape != shape or tuple(array.shape) != shape:
-        raise RefusedError(f"{name} needs shape {shape}; got {got_shape}")
-    body = memoryview(array.data)[stream.tell() :]
+    if array.dtype != str(dtype):
+        raise RefusedError(f"{name} needs {dtype}; got {array.dtype[:32]!r}")
+    if repr(array.shape) != repr(shape):  # 2.0 and True are no axes
+        raise RefusedError(f"{name} needs shape {shape}; got {array.shape}")
+    body = _npy_body(name, array.data, shape, dtype)
     if len(body) != body_bytes:
         raise RefusedError(f"{name} needs {body_bytes} bytes of values; got {len(body)}")
     values = np.frombuffer(body, dtype=dtype).reshape(shape)
@@ -142,18 +166,40 @@ def read_array(
     return values.copy()  # torch wants memory that it may write
 
 
+def _npy_body(name: str, data: bytes, shape: tuple[int, ...], dtype: np.dtype) -> memoryview:
+    """What follows an npy header that is, to the letter, the one that numpy writes.
+
+    numpy's own reader hands a header to Python's parser; a client's is compared, and never parsed.
+    """
+    descr = np.lib.format.dtype_to_descr(dtype)
+    need = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': {shape!r}, }}"
+    start = 10 + int.from_bytes(data[8:10], "little")
+    if data[:8] != NPY_MAGIC or data[start - 1 : start] != b"\n":
+        raise RefusedError(f"{name} needs an npy header of version 1.0; got {data[:16]!r}")
+    if (got := data[10 : start - 1].rstrip(b" ")) != need.encode():
+        raise RefusedError(f"{name} needs the npy header {need}; got {got[:96]!r}")
+    return memoryview(data)[start:]
+
+
 def read_metrics(record: MetricRecord) -> dict[str, float]:
     """A client's own figures: a bounded number of finite numbers, for display alone.
 
     What is no finite number is left out: metrics.jsonl is JSON, which knows none.
 
     Raises:
-        RefusedError: If there are too many.
+        RefusedError: If there are too many, or one is no number at all.
     """
     if len(record) > MAX_METRICS:
         raise RefusedError(f"needs at most {MAX_METRICS} metrics; got {len(record)}")
-    plain = {key[:64]: value for key, value in record.items() if isinstance(value, int | float)}
-    return {key: float(value) for key, value in plain.items() if math.isfinite(value)}
+    for key, value in record.items():
+        if not _holds(key, value, (int, float)):
+            raise RefusedError(f"metric {key!r} needs a number; got {type(value)}")
+    plain = {key: value for key, value in record.items() if isinstance(value, int | float)}
+    return {
+        printable(key)[:MAX_METRIC_NAME]: float(value)
+        for key, value in plain.items()
+        if math.isfinite(value)
+    }
 
 
 def read_evaluation(reply: Message) -> dict[str, float]:
@@ -162,11 +208,14 @@ def read_evaluation(reply: Message) -> dict[str, float]:
     Raises:
         RefusedError: If it failed, or gives no finite loss.
     """
-    if reply.has_error():
-        raise RefusedError(f"the client failed: {last_line(reply.error.reason or '')}")
+    content = _content(reply)
     try:
-        figures = read_metrics(reply.content.metric_records[wire.METRICS])
-    except (KeyError, OverflowError) as error:
+        if set(content) != {wire.METRICS}:
+            raise RefusedError(f"needs the record {wire.METRICS!r}; got {sorted(content)[:8]}")
+        figures = read_metrics(content.metric_records[wire.METRICS])
+    except RefusedError:
+        raise
+    except Exception as error:  # as for any hostile reply
         raise RefusedError(f"unreadable: {type(error).__name__}: {error}") from error
     if "loss" not in figures:
         raise RefusedError("it gives no finite loss")
@@ -188,5 +237,5 @@ def read_evaluations(
 
 def last_line(reason: str) -> str:
     """The last line of a traceback says what was raised; the rest is for the client's own log."""
-    lines = [line.strip() for line in reason.splitlines() if line.strip()]
-    return lines[-1][:MAX_REASON] if lines else "no reason given"
+    lines = [line.strip() for line in reason[-MAX_TRACEBACK:].splitlines() if line.strip()]
+    return printable(lines[-1]) if lines else "no reason given"

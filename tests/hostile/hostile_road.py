@@ -1,0 +1,104 @@
+"""The real road of a reply, from the server's order to a row on disk or a refusal.
+
+The grid hands over what a test made; everything else is the server's own code. The last client's
+app always fails and the rule needs all, so that nothing is ever combined and every round ends
+with its spool as it was filled.
+"""
+
+import threading
+from uuid import uuid4
+
+import torch
+from flwr.app import Error, Message
+from flwr.clientapp import ClientApp
+from good_replies import BASE, LAYOUT, TOKENIZER, as_message, good_reply
+
+from fedtune.federation.local import LocalGrid
+from fedtune.federation.roster import Roster
+from fedtune.federation.strategy import RobustStrategy
+from fedtune.recipe import parse_recipe
+
+HOSTILE = 16
+ANCHOR = torch.linspace(-1, 1, LAYOUT.size)
+ROUND = 1  # which True and 1.0 are equal to
+
+
+class HandingGrid(LocalGrid):
+    """Hands over made messages: ``answers[client]`` is a function of the order, to a list."""
+
+    def __init__(self, answers):
+        super().__init__(ClientApp(), len(answers))
+        self.answers, self.orders = answers, {}
+
+    def push_messages(self, messages):
+        ids = []
+        for message in messages:
+            message.metadata.__dict__["_message_id"] = message_id = str(uuid4())
+            self.orders[message_id] = message
+            ids.append(message_id)
+        return ids
+
+    def pull_messages(self, message_ids):
+        for message_id in message_ids:
+            if message_id in self.orders:
+                order = self.orders.pop(message_id)
+                return self.answers[order.metadata.dst_node_id - 2](order)
+        return []
+
+
+def words_of(order):
+    return order.content["order"]
+
+
+def numbers_of(client):
+    draw = torch.Generator().manual_seed(client)
+    return torch.randn(LAYOUT.size, generator=draw).numpy()
+
+
+def honest(client):
+    return lambda order: [as_message(good_reply(words_of(order), numbers_of(client)), order)]
+
+
+def failing(order):
+    return [Message(Error(2, "Traceback\nRuntimeError: the last one fails"), reply_to=order)]
+
+
+def hostile_recipe(**sections):
+    clients = HOSTILE + 1
+    federation = {"num_clients": clients, "num_rounds": 8, "max_retries": 0}
+    aggregator = {"name": "median", "f": (clients - 1) // 2, "geometry": "factors"}
+    return parse_recipe({"federation": federation, "aggregator": aggregator, **sections})
+
+
+class Road:
+    """One strategy whose rounds are played again and again."""
+
+    def __init__(self, folder, recipe=None):
+        self.recipe = recipe or hostile_recipe()
+        self.events = []
+        self.strategy = RobustStrategy(
+            self.recipe,
+            LAYOUT,
+            ANCHOR,
+            recipe_json=self.recipe.model_dump_json(),
+            base_hash=BASE,
+            tokenizer_hash=TOKENIZER,
+            spool=folder / "replies",
+            observer=self.events.append,
+            stop=threading.Event(),
+        )
+        nodes = {client: client + 2 for client in range(self.recipe.federation.num_clients)}
+        self.strategy.roster = Roster(nodes, {})
+
+    def play(self, answers):
+        """One round in which client k answers ``answers[k](order)``; its record."""
+        self.events.clear()
+        assert not self.strategy.run_round(HandingGrid([*answers, failing]), ROUND)
+        return self.strategy.record
+
+    def row(self, client):
+        return self.strategy.intake.spool.row(client)
+
+    @property
+    def accepted(self):
+        return set(self.strategy.intake.spool.clients)
