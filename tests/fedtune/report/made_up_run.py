@@ -7,7 +7,7 @@ and the rule gives client 3 nothing.
 import json
 
 from fedtune.federation.folder import RunFolder
-from fedtune.recipe import parse_recipe, to_yaml
+from fedtune.recipe import parse_recipe
 
 RECORDS = [
     {"round": 0, "eval": {"loss": 6.0, "perplexity": 403.4, "token_accuracy": 0.05}},
