@@ -88,6 +88,42 @@ def register(
             err.print(f"[yellow]let out[/yellow] node {number}: its key is not on the list")
 
 
+@deploy_app.command()
+def up(
+    folder: Folder,
+    patience: Annotated[float, typer.Option(help="Seconds until all nodes must be online.")] = 120,
+) -> None:
+    """Start all of a deployment on this machine, for a rehearsal; Ctrl-C ends it.
+
+    fedtune deploy up fed
+
+    Then, in another terminal: fedtune run three_nodes federation.deployment=fed
+    """
+    with one_screen_errors():
+        from fedtune.deployment.folder import DeploymentFolder
+        from fedtune.federation.link.rehearsal import (
+            RehearsalError,
+            ended_by_signals,
+            rehearse,
+            watch,
+        )
+
+        made = DeploymentFolder.open(folder)
+        try:
+            with ended_by_signals(), rehearse(made, say=_say, patience_s=patience) as processes:
+                _say(f"run: fedtune run RECIPE federation.deployment={short(made.path)}")
+                watch(processes, made.path / "logs")
+        except KeyboardInterrupt:
+            _say("all of it ended")
+        except RehearsalError as error:
+            err.print(f"[red]error[/red] {escape(str(error))}", soft_wrap=True)
+            raise typer.Exit(1) from None
+
+
+def _say(line: str) -> None:
+    err.print(escape(line), soft_wrap=True, highlight=False)
+
+
 def _tell(made: DeploymentFolder, name: str) -> None:
     lines = [
         f"{name}: {len(made.names)} nodes, the SuperLink at {made.address}",

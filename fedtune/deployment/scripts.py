@@ -59,6 +59,7 @@ def node_files(description: Description, number: int) -> dict[str, str]:
         "POLL_S": _POLL_S["node"],
         "FOLDER_KEY": FOLDER_KEY,
         "TRIES": str(TRIES),
+        "CLIENT": str(number),
     }
     return {
         "start.sh": _fill("supernode.sh", words),

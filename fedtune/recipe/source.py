@@ -138,7 +138,11 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
         source: str | Source = _with_absolute_files(data.source)
     else:
         source = _absolute(data.source) if _is_path(data.source) else data.source
-    recipe = recipe.model_copy(update={"data": data.model_copy(update={"source": source})})
+    changes: dict[str, Any] = {"data": data.model_copy(update={"source": source})}
+    if recipe.federation.deployment is not None:
+        there = {"deployment": recipe.federation.deployment.expanduser().absolute()}
+        changes["federation"] = recipe.federation.model_copy(update=there)
+    recipe = recipe.model_copy(update=changes)
     return with_folders(recipe, lambda path: _absolute(path) if _is_folder(path) else path)
 
 

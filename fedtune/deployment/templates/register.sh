@@ -2,4 +2,4 @@
 # Brings the running SuperLink's list of nodes in line with deployment.json: start.sh does it, and
 # after a change of that file you do.
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P) || exit 1
-exec "${FEDTUNE_PYTHON:-python3}" -P -m fedtune.cli deploy register "$here/.."
+exec "${FEDTUNE_PYTHON:-python3}" -P -m fedtune.cli deploy register "$(dirname -- "$here")" "$@"

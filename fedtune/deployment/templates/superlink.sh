@@ -17,7 +17,7 @@ unset FORWARDED_ALLOW_IPS # no header makes a stranger local
 
 ${bound[@]+"${bound[@]}"} "${command[@]}" &
 child=$!
-"$here/register.sh" &
+"$here/register.sh" --patience 600 & # as long as a slow machine may take: the SuperLink is watched
 register=$!
 stop_both() {
     kill -TERM -- "-$register" 2>/dev/null

@@ -11,12 +11,13 @@ port=${FEDTUNE_NODE_PORT:-@PORT@}
 case $here in
 *[\"\\]* | *$'\n'*) refuse "need a path without quotes, backslashes and line ends: got $here; move the folder" ;;
 esac
+# The node keeps its model and rows in a worker beside Flower's SuperNode, and runs no code of a bundle.
 command=(
-    flower-supernode
+    "$python" -P -m fedtune.federation.link.node "$here" flower-supernode
     --superlink "$superlink" --root-certificates "$here/ca.pem"
     --auth-supernode-private-key "$here/node.key"
     --host 127.0.0.1 --port "$port"
-    --node-config "@FOLDER_KEY@=\"$here\""
+    --node-config "partition-id=@CLIENT@ @FOLDER_KEY@=\"$here\""
 )
 
 # The SuperLink takes a killed node for alive for another 60 s, and refuses its key that long: try
@@ -39,7 +40,8 @@ while true; do
         refuse "@NAME@ ended $tries times in a row: is its key in the launcher's deployment.json, and does no other process run with it?"
     fi
     echo "@NAME@ ended (status $status); try $((tries + 1)) of @TRIES@ in $pause s: after a kill its key is refused for up to 60 s" >&2
-    sleep "$pause" &
-    wait $! # unlike sleep alone, a signal ends this at once
+    sleep "$pause" & # unlike sleep alone, a signal ends this at once
+    child=$!
+    wait "$child"
     pause=$((pause * 2 > 15 ? 15 : pause * 2))
 done

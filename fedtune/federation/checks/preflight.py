@@ -12,6 +12,7 @@ import torch
 
 import attacks
 from fedtune.adapters.folder import adapter_folder
+from fedtune.deployment.folder import DeploymentFolder
 from fedtune.federation.liars.rehearsal import rehearse
 from fedtune.recipe import Attack, Recipe
 from fedtune.recipe.errors import nearest
@@ -36,9 +37,27 @@ def find_problems(recipe: Recipe, *, promised: Collection[str] = ()) -> list[str
         recipe: The run's.
         promised: Folders of runs that will be done before: none of their adapters is missed.
     """
-    checks = (_train, _device, _model, _lora, _ranks, _data, _attack, _output, _trackers)
+    checks = (_train, _device, _model, _lora, _ranks, _data, _attack, _output, _trackers, _network)
     problems = [problem for check in checks for problem in check(recipe)]
     return problems + _adapters(recipe, promised)
+
+
+def _network(recipe: Recipe) -> list[str]:
+    federation = recipe.federation
+    if federation.engine != "superlink":
+        return []
+    if recipe.attack is not None:
+        return ["attack: liars are simulated on the engines local and ray; write attack=null"]
+    if federation.deployment is None:
+        return ["federation.deployment: superlink needs a folder of fedtune deploy init; name it"]
+    try:
+        nodes = len(DeploymentFolder.open(federation.deployment).names)
+    except (OSError, ValueError) as error:
+        return [f"federation.deployment: {error}"]
+    if federation.num_clients != nodes:
+        return [f"federation.num_clients: needs {nodes}, the nodes of {federation.deployment}: got "
+                f"{federation.num_clients}"]  # fmt: skip
+    return []
 
 
 def _train(recipe: Recipe) -> list[str]:

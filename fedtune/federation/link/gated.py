@@ -6,18 +6,33 @@ The arguments are those of `flower-superlink`.
 from __future__ import annotations
 
 import logging
+import os
 import sys
+from pathlib import Path
 from types import ModuleType
 
 from starlette.middleware import Middleware
 
 from fedtune.deployment.gate import Gate
+from fedtune.federation.link.bundle import make_bundle
+from fedtune.federation.link.guard import PIN, write_wrappers
 
 _HOOK = "flwr.ee.superlink.extensions"  # where Flower looks for middleware, outermost first
 
 
 def main() -> None:
-    """Start the SuperLink, with nothing before the gate.
+    """Start the SuperLink behind the gate."""
+    put_gate_first()
+    _run_own_apps_alone(Path(os.environ["FLWR_HOME"]) / "bin")
+    from flwr.superlink.cli.flower_superlink import flower_superlink
+
+    logging.getLogger("uvicorn.access").addFilter(_went_wrong)
+    sys.argv[0] = "flower-superlink"
+    flower_superlink()
+
+
+def put_gate_first() -> None:
+    """Have every SuperLink of this process stand behind the gate.
 
     Raises:
         RuntimeError: If this Flower takes no middleware from there: no gate, no SuperLink.
@@ -27,13 +42,16 @@ def main() -> None:
     vars(hook)["get_middleware"] = lambda: (gate,)
     sys.modules[_HOOK] = hook
     from flwr.superlink import extensions
-    from flwr.superlink.cli.flower_superlink import flower_superlink
 
     if gate not in extensions.get_middleware():
         raise RuntimeError("fedtune's gate needs flwr 1.41: this one lets nothing before its API")
-    logging.getLogger("uvicorn.access").addFilter(_went_wrong)
-    sys.argv[0] = "flower-superlink"
-    flower_superlink()
+
+
+def _run_own_apps_alone(commands: Path) -> None:
+    """Have what Flower starts by name found here first: it runs fedtune's bundle and no other."""
+    write_wrappers(commands)
+    os.environ["PATH"] = os.pathsep.join([str(commands), os.environ.get("PATH", "")])
+    os.environ.setdefault(PIN, make_bundle().hash_str)
 
 
 def _went_wrong(record: logging.LogRecord) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -13,13 +12,12 @@ from flwr.serverapp import Grid
 from flwr.supercore.constant import SYSTEM_MESSAGE_TYPE
 from flwr.supercore.run import Run
 
+from fedtune.federation.link.pulling import BadReplyError, Puller
+
 SWEEP_S = 0.25  # between two looks at all that is open
 UNREADABLE = 3  # Flower's code of a message that is not to be had
 _ENVELOPE_BYTES = 2**16
-
-
-class TooLargeError(ValueError):
-    """A reply weighs more than its client may send."""
+MAX_BYTES = 2**33  # of a reply for which no bound was set
 
 
 class CarefulGrid(Grid):
@@ -32,10 +30,8 @@ class CarefulGrid(Grid):
     def __init__(self, grid: Any) -> None:  # noqa: ANN401
         self._grid = grid
         self._bounds: dict[str, int] = {}
-        self._budget = _Budget()
+        self._puller = Puller(grid)
         self._swept = 0.0
-        client = grid._runtime_client
-        client.PullObject = self._budget.counting(client.PullObject)
 
     def bound(self, message_id: str, max_bytes: int) -> None:
         """Say what the reply to a message may weigh at most."""
@@ -62,26 +58,21 @@ class CarefulGrid(Grid):
         wait = self._swept + SWEEP_S - time.monotonic()
         if wait > 0:
             time.sleep(wait)
-        for message_id in message_ids:
+        asked = list(message_ids)
+        self._puller.forget_all_but(asked)
+        self._bounds = {each: self._bounds[each] for each in asked if each in self._bounds}
+        for message_id in asked:
             if arrived := self._pull(message_id):
                 return arrived
         self._swept = time.monotonic()
         return []
 
     def _pull(self, message_id: str) -> list[Message]:
-        self._budget.left = self._bounds.get(message_id)
         try:
-            return list(self._grid.pull_messages([message_id]))
-        except TooLargeError as error:
-            reason = str(error)
-        except (ConnectionError, TimeoutError):
-            raise
-        except Exception as error:  # whatever a hostile reply manages to raise
-            if type(error).__module__.startswith("httpx"):
-                raise
-            reason = f"unreadable: {type(error).__name__}: {error}"
-        self._bounds.pop(message_id, None)
-        return [_error(message_id, reason)]
+            reply = self._puller.pull(message_id, self._bounds.get(message_id, MAX_BYTES))
+        except BadReplyError as error:
+            return [_error(message_id, str(error))]
+        return [] if reply is None else [reply]
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -109,29 +100,6 @@ class CarefulGrid(Grid):
     ) -> Message:
         """Flower's old way of making a message."""
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
-
-
-class _Budget:
-    """Counts the bytes of the objects of one reply, which Flower pulls in several threads."""
-
-    def __init__(self) -> None:
-        self.left: int | None = None
-        self._lock = threading.Lock()
-
-    def counting(self, pull: Any) -> Any:  # noqa: ANN401
-        def counted(request: Any) -> Any:  # noqa: ANN401
-            with self._lock:
-                if self.left is not None and self.left < 0:
-                    raise TooLargeError("its reply weighs more than the adapter can")
-            answer = pull(request)
-            with self._lock:
-                if self.left is not None:
-                    self.left -= len(answer.object_content)
-                    if self.left < 0:
-                        raise TooLargeError("its reply weighs more than the adapter can")
-            return answer
-
-        return counted
 
 
 def _error(message_id: str, reason: str) -> Message:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 PIN = "FEDTUNE_BUNDLE"  # the SHA-256 of the one bundle that may run
-WRAPPER = '#!/bin/sh\nexec "{python}" -m fedtune.federation.link.guard {role} "$@"\n'
+WRAPPER = '#!/bin/sh\nexec "{python}" -P -m fedtune.federation.link.guard {role} "$@"\n'
 COMMANDS = {"client": "flwr-clientapp", "server": "flwr-serverapp"}
 
 

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -16,31 +15,31 @@ from pathlib import Path
 from types import FrameType
 
 from fedtune.deployment.node import load_node_config
+from fedtune.federation.link.bundle import make_bundle
 from fedtune.federation.link.guard import PIN, write_wrappers
 from fedtune.federation.link.node_app import SOCKET
 
 Say = Callable[[str], None]
-STILL_ACTIVE = 305 % 256  # Flower's exit where the key's last process is not yet taken for dead
-_PATIENCE_S = 120.0  # Flower gives a dead node up after 60
-_AGAIN_S = 5.0
 _LONGEST_SOCKET = 100  # bytes of a path that every kernel takes
 _WATCH_S = 0.2
+_AGAIN_S = 1.0
 _END_S = 10.0
+_HERE = "fedtune.federation.link"
 
 
 @dataclass
 class Child:
     """One process of a node."""
 
-    name: str
     command: Sequence[str]
     environment: Mapping[str, str]
-    log: Path
+    log: Path | None
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     def start(self) -> None:
-        """Start it; what it prints goes to the end of its log."""
-        with self.log.open("ab") as log:
+        """Start it; what it prints goes to the end of its log, or where ours goes."""
+        with ExitStack() as stack:
+            log = None if self.log is None else stack.enter_context(self.log.open("ab"))
             self.process = subprocess.Popen(
                 self.command, env=dict(self.environment), stdout=log, stderr=log
             )
@@ -61,68 +60,52 @@ class Child:
             self.process.wait()
 
 
-class NodeFailedError(RuntimeError):
-    """The SuperNode ended by itself; the text says where to look."""
-
-
 def run_node(
-    folder: Path,
-    supernode: Sequence[str],
-    *,
-    bundle: str,
-    say: Say,
-    stop: threading.Event | None = None,
-) -> None:
-    """Run a node until it is told to stop.
+    folder: Path, supernode: Sequence[str], *, say: Say, stop: threading.Event | None = None
+) -> int:
+    """Run a node until its SuperNode ends, or it is told to stop.
 
     Args:
         folder: The node's; logs and state lie under its ``run``.
         supernode: The command that starts Flower's SuperNode.
-        bundle: The SHA-256 of the app bundle that may run here.
         say: Told what happens, a line each.
         stop: Set from outside to stop it; SIGTERM and SIGINT do as well.
 
-    Raises:
-        NodeFailedError: If the SuperNode ends by itself.
+    Returns:
+        The SuperNode's exit status; 0 if it was told to stop.
     """
     stop = stop or threading.Event()
     with ExitStack() as stack:
         state = folder / "run"
         state.mkdir(mode=0o700, exist_ok=True)
         socket, device = _socket_in(state, stack), load_node_config(folder).device
-        environment = _environment(state, socket, bundle, device)
-        worker = Child("worker", _worker(environment, folder), environment, state / "worker.log")
-        node = Child("supernode", supernode, environment, state / "supernode.log")
+        environment = _environment(state, socket, device)
+        worker = Child(_worker(socket, folder), environment, state / "worker.log")
+        node = Child(supernode, environment, None)
+        stack.enter_context(_stopped_by_signals(stop))
         for child in (worker, node):
             stack.callback(child.end)
             child.start()
-        stack.enter_context(_stopped_by_signals(stop))
-        _watch(worker, node, say, stop)
+        return _watch(worker, node, say, stop)
 
 
-def _watch(worker: Child, node: Child, say: Say, stop: threading.Event) -> None:
-    since = time.monotonic()
+def _watch(worker: Child, node: Child, say: Say, stop: threading.Event) -> int:
     while not stop.wait(_WATCH_S):
+        if (code := node.code()) is not None:
+            return code
         if (code := worker.code()) is not None:
             say(f"the worker ended ({_why(code)}) and is started again; see {worker.log}")
-            stop.wait(1.0)
+            stop.wait(_AGAIN_S)
             worker.start()
-        if (code := node.code()) is None:
-            continue
-        if code != STILL_ACTIVE or time.monotonic() - since > _PATIENCE_S:
-            raise NodeFailedError(f"the SuperNode ended ({_why(code)}); see {node.log}")
-        say("the server does not take this key yet: its last process is given up within a minute")
-        stop.wait(_AGAIN_S)
-        node.start()
+    return 0
 
 
 def _why(code: int) -> str:
     return f"signal {-code}" if code < 0 else f"exit {code}"
 
 
-def _worker(environment: Mapping[str, str], folder: Path) -> list[str]:
-    module = "fedtune.federation.link.node_worker"
-    return [sys.executable, "-m", module, environment[SOCKET], str(folder)]
+def _worker(socket: Path, folder: Path) -> list[str]:
+    return [sys.executable, "-P", "-m", f"{_HERE}.node_worker", str(socket), str(folder)]
 
 
 def _socket_in(state: Path, stack: ExitStack) -> Path:
@@ -133,7 +116,7 @@ def _socket_in(state: Path, stack: ExitStack) -> Path:
     return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fedtune-"))) / "worker.sock"
 
 
-def _environment(state: Path, socket: Path, bundle: str, device: str) -> dict[str, str]:
+def _environment(state: Path, socket: Path, device: str) -> dict[str, str]:
     commands = state / "bin"
     kind, _, number = device.partition(":")
     one_of_many = {"CUDA_VISIBLE_DEVICES": number} if kind == "cuda" and number else {}
@@ -148,7 +131,7 @@ def _environment(state: Path, socket: Path, bundle: str, device: str) -> dict[st
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.05",
-        PIN: bundle,
+        PIN: make_bundle().hash_str,  # that of the fedtune that is installed here
         SOCKET: str(socket),
     }
 
@@ -171,3 +154,16 @@ class _stopped_by_signals:  # noqa: N801  a context manager
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._stop.set()
+
+
+def main() -> None:
+    """`python -m fedtune.federation.link.node FOLDER COMMAND...`."""
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    sys.exit(run_node(Path(sys.argv[1]), sys.argv[2:], say=say))
+
+
+if __name__ == "__main__":
+    main()

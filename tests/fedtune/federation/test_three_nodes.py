@@ -1,0 +1,131 @@
+"""Three nodes over TLS, each with its key: real processes on loopback, and the bits of `local`.
+
+Not proven here: several machines, a line that loses packets, a SuperLink under load.
+"""
+
+import json
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+from left_by_a_run import adapter_bytes
+
+from fedtune.deployment.folder import DeploymentFolder
+from fedtune.federation.engines import execute
+from fedtune.federation.events import Refused, Replied, RoundFinished
+from fedtune.federation.folder import RunFolder
+from fedtune.federation.link.rehearsal import rehearse
+from fedtune.recipe import load_recipe
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+SMALL = (
+    "federation.num_rounds=3",
+    "federation.local_steps=2",
+    "evaluation.samples=0",
+    "evaluation.max_rows=16",
+    "evaluation.per_client=false",
+)
+
+
+def free_port():
+    with socket.socket() as asked:
+        asked.bind(("127.0.0.1", 0))
+        return asked.getsockname()[1]
+
+
+@pytest.fixture
+def deployment(tmp_path):
+    folder = DeploymentFolder.create(tmp_path / "fed", 3, "127.0.0.1", free_port())
+    with rehearse(folder, say=print) as processes:
+        yield folder, processes
+
+
+def start(deployment, path, observer=print, *more):
+    keys = [*SMALL, f"federation.deployment={deployment.path}", f"output_dir={path}", *more]
+    folder, recipe = RunFolder.create(load_recipe("three_nodes", keys))
+    execute(recipe, folder, observer)
+    return folder
+
+
+def locally(path, *more):
+    keys = [*SMALL, "federation.engine=local", f"output_dir={path}", *more]
+    folder, recipe = RunFolder.create(load_recipe("three_nodes", keys))
+    execute(recipe, folder)
+    return folder
+
+
+def workers(deployment):
+    """The process of each node's worker, by its command line."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"fedtune.federation.link.node_worker" in words:
+                found[Path(os.fsdecode(words[-2])).name] = int(entry.name)
+    return {name: pid for name, pid in found.items() if (deployment.path / "nodes" / name).is_dir()}
+
+
+def test_a_run_over_the_network_has_the_bits_of_local(deployment, tmp_path):
+    folder, _ = deployment
+    seen, began = [], time.monotonic()
+    first = []
+
+    def observe(event):
+        seen.append(event)
+        if isinstance(event, Replied) and not first:
+            first.append(time.monotonic() - began)
+
+    ran = start(folder, tmp_path / "net", observe)
+    print(f"first reply after {first[0]:.1f} s")
+    assert sum(isinstance(event, RoundFinished) for event in seen) == 3
+    assert not [event for event in seen if isinstance(event, Refused)]
+    beside = locally(tmp_path / "local")
+    assert adapter_bytes(ran) == adapter_bytes(beside)
+    there, here = (RunFolder(f.path).read_metrics()[-1] for f in (ran, beside))
+    assert there["eval"] == here["eval"]
+    assert there["revision"] == here["revision"]
+
+
+def test_a_worker_that_is_killed_is_started_again_and_costs_one_reply(deployment, tmp_path):
+    folder, _ = deployment
+    killed = []
+
+    def kill(event):
+        if isinstance(event, RoundFinished) and not killed:
+            killed.append(workers(folder)["node-01"])
+            os.kill(killed[0], signal.SIGKILL)
+
+    ran = start(folder, tmp_path / "net", kill)
+    assert killed
+    assert workers(folder)["node-01"] != killed[0]
+    assert adapter_bytes(ran) == adapter_bytes(locally(tmp_path / "local"))
+
+
+def test_nothing_of_a_node_outlives_it(deployment):
+    folder, processes = deployment
+    there = workers(folder)
+    assert len(there) == 3
+    os.kill(processes["node-02"].pid, signal.SIGTERM)
+    processes["node-02"].wait(30)
+    deadline = time.monotonic() + 10
+    while "node-02" in workers(folder) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert set(workers(folder)) == {"node-00", "node-01"}
+
+
+def test_what_the_owner_forbids_is_refused_with_the_reason(deployment, tmp_path):
+    folder, _ = deployment
+    (folder.path / "nodes" / "node-01" / "node.yaml").write_text("max_local_steps: 1\n")
+    seen = []
+    ran = start(folder, tmp_path / "net", seen.append, "aggregator={name: median, f: 0}")
+    (refused,) = {(event.client, event.reason) for event in seen if isinstance(event, Refused)}
+    assert refused[0] == 1
+    assert "local_steps: 2 of at most 1" in refused[1]
+    lines = ran.metrics.read_text().splitlines()
+    assert json.loads(lines[-1])["round"] == 3
