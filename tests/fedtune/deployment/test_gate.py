@@ -1,4 +1,4 @@
-"""The gate as an ASGI app; test_superlink_from_afar.py puts it before the real SuperLink."""
+"""The gate as an ASGI app; test_gated_superlink.py puts it before Flower's SuperLink."""
 
 import asyncio
 
