@@ -35,7 +35,7 @@ MAX_TABLE_BYTES = 2**23  # of names and references in a reply: JSON grows tenfol
 MAX_WORDS_BYTES = 2**20  # of words and metrics: these grow a hundredfold
 PULL_S, BYTES_PER_S = 20.0, 5e6  # a reply may take so long, and so much longer by its bound
 AT_ONCE = 4  # objects that are asked for at a time
-RETRY_S = 0.5, 10.0  # the first and the longest wait for a piece that is not there
+FIRST_RETRY_S, LAST_RETRY_S = 0.5, 10.0  # until a piece that is not there is asked for again
 
 
 class BadReplyError(ValueError):
@@ -56,11 +56,11 @@ class _Announced:
     metadata: Metadata
     object_ids: list[str]
     due: float = 0.0
-    wait_s: float = RETRY_S[0]
+    wait_s: float = FIRST_RETRY_S
 
     def put_off(self) -> None:
         self.due = time.monotonic() + self.wait_s
-        self.wait_s = min(2 * self.wait_s, RETRY_S[1])
+        self.wait_s = min(2 * self.wait_s, LAST_RETRY_S)
 
 
 class Puller:
