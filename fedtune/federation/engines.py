@@ -54,7 +54,7 @@ def _on_superlink(recipe: Recipe, folder: RunFolder, observer: Observer) -> None
     if recipe.federation.deployment is None:
         raise RunStoppedError("federation.deployment: the engine superlink needs it")
     there = DeploymentFolder.open(recipe.federation.deployment)
-    with Control(there.address, there.ca) as control:
+    with Control(there.local_address, there.ca) as control:
         run_on_superlink(control, recipe, folder, observer)
 
 
