@@ -15,18 +15,11 @@ from fedtune.deployment.description import Description
 from fedtune.deployment.node import FOLDER_KEY
 
 TRIES = 12  # of a node in a row: three minutes; the SuperLink frees a killed node's key in one
-_FIRST_NODE_PORT = 9100  # on each node's own loopback; they differ so that many fit one machine
 # How often Flower's SuperExec asks for work. A node gets some each round; the SuperLink once a run,
 # and at 20 questions a second over TLS it takes a fifth of a core when idle.
 _POLL_S = {"server": "0.5", "node": "0.05"}
 _BLANK = re.compile(r"@([A-Z_]+)@")
 _IMAGE = "${FEDTUNE_IMAGE:?needs the name of an image in which fedtune is installed}"
-
-
-def node_port(number: int, superlink_port: int) -> int:
-    """The loopback port of a node's own processes: 9100 and up, past the SuperLink's."""
-    port = _FIRST_NODE_PORT + number
-    return port + 1 if _FIRST_NODE_PORT <= superlink_port <= port else port
 
 
 def join_address(host: str, port: int) -> str:
@@ -54,7 +47,6 @@ def node_files(description: Description, number: int) -> dict[str, str]:
     words = {
         "NAME": description.nodes[number].name,
         "ADDRESS": join_address(description.host, description.port),
-        "PORT": str(node_port(number, description.port)),
         "KEY": "node.key",
         "POLL_S": _POLL_S["node"],
         "FOLDER_KEY": FOLDER_KEY,

@@ -3,11 +3,10 @@
 #
 #   FEDTUNE_PYTHON     the Python that holds fedtune; python3 of the PATH unless set
 #   FEDTUNE_SUPERLINK  the SuperLink's host:port; @ADDRESS@ unless set
-#   FEDTUNE_NODE_PORT  a port of this machine's loopback, for the node's own processes; @PORT@ unless set
+#   FEDTUNE_NODE_PORT  a port of this machine's loopback, for the node's own processes; a free one unless set
 
 @COMMON@
 superlink=${FEDTUNE_SUPERLINK:-@ADDRESS@}
-port=${FEDTUNE_NODE_PORT:-@PORT@}
 case $here in
 *[\"\\]* | *$'\n'*) refuse "need a path without quotes, backslashes and line ends: got $here; move the folder" ;;
 esac
@@ -16,22 +15,24 @@ command=(
     "$python" -P -m fedtune.federation.link.node "$here" flower-supernode
     --superlink "$superlink" --root-certificates "$here/ca.pem"
     --auth-supernode-private-key "$here/node.key"
-    --host 127.0.0.1 --port "$port"
+    --host 127.0.0.1
     --node-config "partition-id=@CLIENT@ @FOLDER_KEY@=\"$here\""
 )
+free='import socket; print(socket.create_server(("127.0.0.1", 0)).getsockname()[1])'
 
 # The SuperLink takes a killed node for alive for another 60 s, and refuses its key that long: try
-# for three minutes, ever more slowly, and begin anew after a minute of good service.
+# for three minutes, ever more slowly, and begin anew after as long of good service.
 pause=3
 tries=0
 while true; do
     began=$SECONDS
-    ${bound[@]+"${bound[@]}"} "${command[@]}" &
+    port=${FEDTUNE_NODE_PORT:-$("$python" -P -c "$free")}
+    ${bound[@]+"${bound[@]}"} "${command[@]}" --port "$port" &
     child=$!
     wait "$child"
     status=$?
     stop_child # what it left behind
-    if [ $((SECONDS - began)) -gt 60 ]; then
+    if [ $((SECONDS - began)) -gt 180 ]; then
         pause=3
         tries=0
     fi

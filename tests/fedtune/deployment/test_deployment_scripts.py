@@ -16,7 +16,7 @@ from flwr.common.config import parse_config_args
 from fedtune.deployment.description import Description, Member
 from fedtune.deployment.node import FOLDER_KEY
 from fedtune.deployment.node_keys import new_node_key
-from fedtune.deployment.scripts import deployment_files, node_files, node_port, server_files
+from fedtune.deployment.scripts import deployment_files, node_files, server_files
 
 
 def scripts_of(folder):
@@ -120,13 +120,6 @@ def test_a_rehearsal_listens_on_loopback_alone(one_node, host, bind):
 def test_an_ipv6_address_stands_in_brackets(one_node):
     nodes = node_files(one_node.model_copy(update={"host": "2001:db8::1"}), 0)
     assert "superlink=${FEDTUNE_SUPERLINK:-[2001:db8::1]:9443}" in nodes["start.sh"]
-
-
-def test_the_ports_of_nodes_on_one_machine_differ_from_each_other_and_the_superlinks():
-    for port in (9099, 9100, 9150, 9999, 10_099, 10_100, 443):
-        ports = [node_port(number, port) for number in range(1000)]
-        assert len({*ports, port}) == 1001
-    assert [node_port(number, 9101) for number in range(3)] == [9100, 9102, 9103]
 
 
 @pytest.mark.parametrize("path", ["/srv/node-00", "/a b/it's = here; $(no)", "/ü/{x}", "/a#b"])

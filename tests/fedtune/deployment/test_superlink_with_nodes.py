@@ -82,14 +82,13 @@ def test_nodes_join_by_their_keys_and_strangers_do_not(start, tmp_path):
     assert list(known.nodes) == ["node-00", "node-01"]
     assert not known.new
 
-    ports = [free_port(), free_port()]
-    node = start(folder.node_folders[1] / "start.sh", FEDTUNE_NODE_PORT=str(ports[0]))
+    node = start(folder.node_folders[1] / "start.sh")
     node.wait_for(f"SuperNode ID: {known.nodes['node-01']}")
 
     stranger = tmp_path / "stranger"
     shutil.copytree(folder.node_folders[0], stranger)
     (stranger / "node.key").write_bytes(new_node_key("stranger")[0])
-    outside = start(stranger / "start.sh", FEDTUNE_NODE_PORT=str(ports[1]))
+    outside = start(stranger / "start.sh")
     outside.wait_for("Exit Code: 305")
     outside.wait_for("node-00 ended (status 1); try 2 of 12")
     assert "SuperNode ID" not in outside.log.read_text()
