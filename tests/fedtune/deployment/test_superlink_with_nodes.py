@@ -130,6 +130,7 @@ def test_a_superlink_that_is_not_there_is_told(tmp_path):
         admit(folder, patience_s=0.3)
 
 
+@pytest.mark.slow
 def test_a_superlink_of_another_deployment_is_not_commanded(start, tmp_path):
     port = free_port()
     mine = DeploymentFolder.create(tmp_path / "mine", 1, "127.0.0.1", port)
