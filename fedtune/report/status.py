@@ -115,18 +115,12 @@ class Watch:
         told = read_journal(self.path)
         recorded = self._add_up()
         rounds = recipe.num_rounds
-        finished = recorded.facts.rounds >= rounds and self._folder.adapter.is_dir()
-        state: State = "stopped"
-        if at_work:
-            state = "running"
-        elif finished:
-            state = "finished"
-        elif at_work is None:
-            state = "unknown"
+        whole = recorded.facts.rounds >= rounds and self._folder.adapter.is_dir()
+        state = _state(at_work, whole=whole)
         running = state in {"running", "unknown"}
         progress = replay(recorded.records, told, rounds, now=now if running else None)
-        usual, left = recorded.round_s, rounds - recorded.facts.rounds
-        later = None if usual is None else usual * left
+        usual = recorded.round_s
+        later = None if usual is None else usual * max(0, rounds - recorded.facts.rounds)
         began = told.began_at if state == "running" else None
         return RunStatus(
             path=self.path,
@@ -148,6 +142,14 @@ class Watch:
         if self._recorded is None or self._recorded.records is not records:
             self._recorded = add_up(records)
         return self._recorded
+
+
+def _state(at_work: bool | None, *, whole: bool) -> State:
+    if at_work:
+        return "running"
+    if whole:
+        return "finished"
+    return "unknown" if at_work is None else "stopped"
 
 
 def add_up(records: Sequence[Record]) -> Recorded:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fedtune.report.outline import Outline
 from fedtune.report.status import RunStatus
 from fedtune.report.status_clients import Standing, by_mark, standings
 from fedtune.report.status_stages import StagesStatus
@@ -45,20 +46,13 @@ def _head(status: RunStatus | StagesStatus, view: View) -> dict[str, Any]:
 
 
 def _of_run(status: RunStatus) -> dict[str, Any]:
-    recipe, recorded, progress = status.recipe, status.recorded, status.progress
+    recorded, progress = status.recorded, status.progress
     clients = standings(status)
     told = status.told.stopped
     return {
         "stopped_by": None if told is None else clean(told, limit=MAX_WHY),
         "resumable": status.told.resumable,
-        "recipe": {
-            "task": clean(recipe.task),
-            "model": clean(recipe.model),
-            "engine": clean(recipe.engine),
-            "rule": clean(recipe.rule),
-            "num_clients": recipe.num_clients,
-            "num_rounds": recipe.num_rounds,
-        },
+        "recipe": _recipe(status.recipe),
         "rounds_done": progress.done,
         "round": {
             "number": progress.round,
@@ -86,6 +80,17 @@ def _of_run(status: RunStatus) -> dict[str, Any]:
             }
             for each in status.refusals[:MAX_REFUSALS]
         ],
+    }
+
+
+def _recipe(recipe: Outline) -> dict[str, Any]:
+    return {
+        "task": clean(recipe.task),
+        "model": clean(recipe.model),
+        "engine": clean(recipe.engine),
+        "rule": clean(recipe.rule),
+        "num_clients": recipe.num_clients,
+        "num_rounds": recipe.num_rounds,
     }
 
 

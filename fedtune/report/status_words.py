@@ -21,6 +21,7 @@ MAX_WHY = 1000
 KILLED = "The last process left no word: it was killed, or the machine went down."
 NOT_AT_WORK = "No process works in the folder."
 NOT_BEGUN = f"{NOT_AT_WORK} If it was started a moment ago, look again."
+STAGE_LABELS = {"Time left": "Time left, this stage", "Traffic": "Traffic, this stage"}
 CANNOT_TELL = "This system does not tell whether a process works in the folder."
 
 
@@ -107,7 +108,7 @@ def _of_stages(status: StagesStatus) -> View:
     if current.run is not None:
         inner = _of_run(current.run)
         if status.state != "finished":
-            say += f" {clean(current.name, limit=80)}: {inner.say}"
+            say += f" Stage {clean(current.name, limit=80)}: {inner.say}"
     commands = inner.commands
     if status.state == "stopped":
         resumable = current.run is None or current.run.told.resumable
@@ -118,6 +119,7 @@ def _of_stages(status: StagesStatus) -> View:
         state=status.state,
         say=say,
         share=(done + (inner.share if current.state != "done" else 0.0)) / len(status.stages),
+        facts=[(STAGE_LABELS.get(label, label), text) for label, text in inner.facts],
         stages=[_stage(each) for each in status.stages],
         commands=commands,
     )

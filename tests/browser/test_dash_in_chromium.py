@@ -9,7 +9,7 @@ import shutil
 import threading
 
 import pytest
-from made_up_run import LAST, RECORDS, append, make_run
+from made_up_run import LAST, RECORDS, append, make_run, make_stages
 
 from fedtune.federation.events import Refused, Replied, RoundStarted, RunStarted
 from fedtune.federation.journal import Journal
@@ -237,6 +237,25 @@ def test_a_crowd_of_clients_and_long_rounds_fit(visit, tmp_path):
         assert facts(page)["A round"] == "1:00:00"
         assert facts(page)["Time left"] == "271:00:00, once it goes on"
         assert fits(page)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_stages_have_a_row_each(visit, tmp_path, size):
+    folder = make_stages(tmp_path / "all", ["sft"])
+    page, _ = visit(folder.path, size)
+    assert table(page, "stages") == [
+        ["sft", "sft", "done", "3 of 3", "loss 6.000 to 4.125"],
+        ["reward", "reward", "stopped", "2 of 3", "loss 6.000 to 5.250"],
+        ["dpo", "dpo", "to do", "-", "-"],
+    ]
+    assert page.locator("#commands code").inner_text() == f"fedtune run --resume {folder.path}"
+    assert fits(page)
+    with folder.locked():
+        until(page, "#stages", "running")
+    stages = {"stages": dict.fromkeys(("sft", "reward", "dpo"), "done")}
+    (folder.path / "stages.json").write_text(json.dumps(stages))
+    until(page, "#say", "3 of 3 stages are done.")
+    assert page.title() == "finished: all"
 
 
 def test_a_selection_stays_while_nothing_changes(visit, folder):

@@ -5,6 +5,9 @@ and the rule gives client 3 nothing.
 """
 
 import json
+import shutil
+
+import yaml
 
 from fedtune.federation.folder import RunFolder
 from fedtune.recipe import parse_recipe
@@ -87,3 +90,19 @@ def append(folder, *records):
     """Add records as a run does."""
     for record in records:
         folder.append_metrics(record)
+
+
+def make_stages(path, done):
+    """Write a folder of three stages, the last of which has not begun."""
+    recipes = []
+    for name in ("sft", "reward", "dpo"):
+        folder = make_run(path / name, task=name)
+        recipes.append({"name": name, **yaml.safe_load(folder.recipe.read_text())})
+        if name in done:
+            append(folder, LAST)
+            folder.adapter.mkdir()
+    shutil.rmtree(path / "dpo")
+    stages = {name: "done" if name in done else "to do" for name in ("sft", "reward", "dpo")}
+    (path / "recipe.yaml").write_text(yaml.safe_dump({"stages": recipes}))
+    (path / "stages.json").write_text(json.dumps({"stages": stages}))
+    return RunFolder(path)

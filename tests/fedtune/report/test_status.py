@@ -15,10 +15,9 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_up_run import LAST, RECORDS, append, make_run
+from made_up_run import LAST, RECORDS, append, make_run, make_stages
 
 from fedtune.federation.events import Refused, Replied, RoundStarted, RunStarted, RunStoppedError
-from fedtune.federation.folder import RunFolder
 from fedtune.federation.journal import JOURNAL, Journal
 from fedtune.report.status import Watch
 from fedtune.report.status_clients import HEADS, client_rows, standings
@@ -259,12 +258,12 @@ def test_no_run_is_no_status(tmp_path):
 
 def test_a_yaml_of_terabytes_is_not_written_out(folder):
     bomb = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
-    bomb += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)]
-    bomb += ["federation: {num_clients: 4, num_rounds: 3}", "task: *a11"]
-    bomb += ["aggregator: {name: *a11, mixing: *a11, f: *a11}"]
+    bomb += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 6)]
+    bomb += ["federation: {num_clients: 4, num_rounds: 3}", "task: *a5"]
+    bomb += ["aggregator: {name: *a5, mixing: *a5, f: *a5}"]
     folder.recipe.write_text("\n".join(bomb))
     assert view_of(Watch(folder.path).look()).rule.startswith("- of")
-    folder.recipe.write_text("\n".join(bomb).replace("num_rounds: 3", "num_rounds: *a11"))
+    folder.recipe.write_text("\n".join(bomb).replace("num_rounds: 3", "num_rounds: *a5"))
     with pytest.raises(ValueError, match="num_rounds needs a count; got -"):
         Watch(folder.path).look()
 
@@ -353,26 +352,6 @@ def test_a_folder_damaged_by_chance_is_told_of_or_refused(tmp_path_factory, seed
     json.dumps(facts_of(status), allow_nan=False)
 
 
-def make_stages(path, done):
-    """Three stages; two of them have a folder."""
-    path.mkdir()
-    names = ("sft", "reward", "dpo")
-    recipes = []
-    for name in names:
-        folder = make_run(path / name, task=name)
-        if name in done:
-            append(folder, LAST)
-            folder.adapter.mkdir()
-        recipes.append({"name": name, **yaml.safe_load(folder.recipe.read_text())})
-    for each in (path / "dpo").iterdir():
-        each.unlink()
-    (path / "dpo").rmdir()
-    (path / "recipe.yaml").write_text(yaml.safe_dump({"stages": recipes}))
-    stages = {name: "done" if name in done else "to do" for name in names}
-    (path / "stages.json").write_text(json.dumps({"stages": stages}))
-    return RunFolder(path)
-
-
 def test_stages_are_told_one_by_one(tmp_path):
     folder = make_stages(tmp_path / "all", ["sft"])
     watch = watch_folder(folder.path)
@@ -380,7 +359,7 @@ def test_stages_are_told_one_by_one(tmp_path):
     assert status.state == "stopped"
     assert [stage.state for stage in status.stages] == ["done", "stopped", "to do"]
     view = view_of(status)
-    assert view.say == "1 of 3 stages are done. reward: 2 of 3 rounds are done."
+    assert view.say == "1 of 3 stages are done. Stage reward: 2 of 3 rounds are done."
     assert view.share == pytest.approx((1 + 2 / 3) / 3)
     assert tuple(view.commands) == (f"fedtune run --resume {folder.path}",)
     assert view.stages[0] == ("sft", "sft", "done", "3 of 3", "loss 6.000 to 4.125")
