@@ -63,8 +63,9 @@ def failing(order):
     return [Message(Error(2, "Traceback\nRuntimeError: the last one fails"), reply_to=order)]
 
 
-def hostile_recipe(**sections):
-    clients = HOSTILE + 1
+def hostile_recipe(hostile=HOSTILE, **sections):
+    """That many clients that a test speaks for, an even number, and one that always fails."""
+    clients = hostile + 1
     federation = {"num_clients": clients, "num_rounds": 8, "max_retries": 0}
     aggregator = {"name": "median", "f": (clients - 1) // 2, "geometry": "factors"}
     return parse_recipe({"federation": federation, "aggregator": aggregator, **sections})
@@ -73,8 +74,8 @@ def hostile_recipe(**sections):
 class Road:
     """One strategy whose rounds are played again and again."""
 
-    def __init__(self, folder, recipe=None):
-        self.recipe = recipe or hostile_recipe()
+    def __init__(self, folder, recipe=None, *, hostile=HOSTILE):
+        self.recipe = recipe or hostile_recipe(hostile)
         self.events = []
         self.strategy = RobustStrategy(
             self.recipe,

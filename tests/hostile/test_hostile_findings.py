@@ -9,7 +9,7 @@ import warnings
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from good_replies import BASE, LAYOUT, SHAPES, TOKENIZER, as_message, forced, good_reply, npy_header
-from hostile_road import HOSTILE, Road, failing, honest, numbers_of, words_of
+from hostile_road import Road, failing, honest, numbers_of, words_of
 
 from fedtune.federation import wire
 from fedtune.federation.local import LocalGrid
@@ -22,7 +22,7 @@ NAME = sorted(SHAPES)[0]
 @pytest.fixture
 def refusal(tmp_path):
     """Return a function: how a good reply is spoilt -> why the round refuses it, alone of all."""
-    road = Road(tmp_path)
+    road = Road(tmp_path, hostile=2)
 
     def play(spoil):
         def answer(order):
@@ -30,8 +30,8 @@ def refusal(tmp_path):
             changed = spoil(reply)
             return [as_message(reply, order) if changed is None else changed(order)]
 
-        record = road.play([answer, *(honest(client) for client in range(1, HOSTILE))])
-        assert road.accepted >= set(range(1, HOSTILE))
+        record = road.play([answer, honest(1)])
+        assert 1 in road.accepted
         assert (0 in road.accepted) == ("0" not in record["refused"])
         return record["refused"].get("0")
 

@@ -1,0 +1,207 @@
+"""Damage to the bytes of a good reply as they lie on the SuperLink, piece by piece.
+
+Each damaged piece is entered again under its own hash, and so are those above it: else the
+SuperLink itself takes none of it. The oracle reads what Flower's own deserializer makes of them.
+"""
+
+import json
+import logging
+
+import numpy as np
+import pytest
+from flwr.app.message import make_message
+from flwr.proto.message_pb2 import ObjectTree
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from good_replies import BASE, SHAPES, TOKENIZER, as_content, good_reply
+from hostile_road import HOSTILE, ROUND, Road, hostile_recipe, numbers_of
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from oracle import good_row
+from superlink_in_memory import SuperLink, head_of, id_of, piece
+
+from fedtune.federation.link import grid as grids
+from fedtune.federation.roster import Roster
+from fedtune.federation.wire import hash_row
+
+KINDS = {"ArrayChunk": 4, "Array": 4, "ArrayRecord": 1, "ConfigRecord": 1, "MetricRecord": 1,
+         "RecordDict": 1, "Message": 1}  # fmt: skip
+EXCHANGES = (
+    (b'"float32"', b'"float64"'), (b"[0]}", b"[0, 0]}"), (b"[0]}", b"[]}"), (b"[0]}", b"[-1]}"),
+    (b"[0]}", b"[1]}"), (b"[2, 32]", b"[2, 1e400]"), (b"[2, 32]", b"[true, 32]"),
+    (b"[2, 32]", b'"ab"'), (b"[2, 32]", b"[" * 300), (b"[2, 32]", b"[2, 3" + b"2" * 5000 + b"]"),
+    (b"numpy.ndarray", b"torch.Tensor"), (b"lora_A", b"lora_B"), (b"{", b'{"delta": null, '),
+    (b'"about"', b'"delta"'), (b'"delta"', b'"Delta"'), (b"q_proj", b"v_proj"), (b"{", b'{"": 1,'),
+    (b"base_hash", b"base_hasj"), (b"round", b"roun\xff"), (b"\x10\x02", b"\x10\x04"),
+    (b"NUMPY", b"NUMPZ"), (b"<f4", b">f4"), (b"False", b"True "), (b"(2, 32)", b"(32, 2)"),
+    (b"train_loss", b"\x1b[2J\xe2\x80\xae"), (b"}", b'}\n"more"'), (b'"stype"', b'"dtype"'),
+)  # fmt: skip
+
+
+HOW = ("nothing", "flip", "cut", "grow", "replace", "exchange", "exchange")
+
+
+@st.composite
+def damages(draw):
+    """Which kind of piece is damaged, which one of that kind, and a function on its body."""
+    how = draw(st.sampled_from(HOW))
+    at, some = draw(st.integers(0, 400)), draw(st.binary(min_size=1, max_size=6))
+    old, new = draw(st.sampled_from(EXCHANGES))
+
+    def change(body):
+        here = at % (len(body) or 1)
+        return {
+            "flip": body[:here] + some + body[here + len(some) :],
+            "cut": body[:here],
+            "grow": body[:here] + some + body[here:],
+            "replace": some,
+            "exchange": body.replace(old, new, 1),
+            "nothing": body,
+        }[how]
+
+    return draw(st.sampled_from([*KINDS])), draw(st.integers(0, 3)), change
+
+
+def pieces_of(reply, metadata, damaged):
+    """The pieces of a reply by id, and their tree; some are damaged on the way up."""
+    content, pieces, counts = as_content(reply), {}, dict.fromkeys(KINDS, 0)
+
+    def enter(kind, children, body):
+        for which, number, change in damaged:
+            if which == kind and number % KINDS[kind] == counts[kind]:
+                body = change(body)
+        counts[kind] += 1
+        children = list({child.object_id: child for child in children}.values())
+        made = piece(kind, [pieces[child.object_id] for child in children], body)
+        pieces[id_of(made)] = made
+        return ObjectTree(object_id=id_of(made), children=children)
+
+    arrays = {}
+    for name, array in content["delta"].items():
+        chunk = enter("ArrayChunk", [], array.data)
+        arrays[name] = enter("Array", [chunk], body_of(array))
+    records = {
+        "delta": enter("ArrayRecord", arrays.values(), table(arrays)),
+        "about": enter("ConfigRecord", [], body_of(content["about"])),
+        "metrics": enter("MetricRecord", [], body_of(content["metrics"])),
+    }
+    top = enter("RecordDict", records.values(), table(records))
+    return pieces, enter("Message", [top], head_of(metadata))
+
+
+def body_of(obj):
+    return obj.deflate().split(b"\0", 1)[1]
+
+
+def table(trees):
+    return json.dumps({name: tree.object_id for name, tree in trees.items()}).encode()
+
+
+class AnsweringGrid(grids.CarefulGrid):
+    """fedtune's grid, whose nodes answer the moment they are asked."""
+
+    def __init__(self, link, answers):
+        super().__init__(link.http)
+        self.link, self.answers = link, answers
+
+    def push_messages(self, messages):
+        ids = super().push_messages(messages)
+        for message in messages:
+            node = message.metadata.dst_node_id
+            metadata = self.link.metadata(self.link.order_of(node), node)
+            pieces, tree = self.answers[self.link.nodes.index(node)](metadata)
+            self.link.send(node, metadata, pieces, tree)
+        return ids
+
+
+class WireCampaign:
+    """Rounds in which every node's reply is damaged, and what the oracle says of each."""
+
+    def __init__(self, folder):
+        federation = {"engine": "superlink", "round_timeout_s": 60, "max_retries": 0}
+        federation["num_clients"] = HOSTILE + 1
+        self.road = Road(folder, hostile_recipe(federation=federation))
+        self.link = SuperLink(HOSTILE + 1)
+        strategy = self.road.strategy
+        strategy.roster = Roster(dict(enumerate(self.link.nodes)), {})
+        anchor_hash = hash_row(strategy.outer.anchor, strategy.layout)
+        self.hashes = {"base_hash": BASE, "tokenizer_hash": TOKENIZER, "anchor_hash": anchor_hash}
+        self.words = {"round": ROUND, **self.hashes}
+        self.good = self.bad = self.unread = 0
+
+    def play(self, chosen):
+        sent = {}
+
+        def answer(client, damaged):
+            def make(metadata):
+                reply = good_reply(self.words, numbers_of(client))
+                sent[client] = (pieces_of(reply, metadata, damaged), metadata)
+                return sent[client][0]
+
+            return make
+
+        # The last one's values are cut off, so that nothing is ever combined.
+        chosen = [*chosen, [("ArrayChunk", 0, lambda body: body[:-4])]]
+        grid = AnsweringGrid(self.link, [answer(*pair) for pair in enumerate(chosen)])
+        strategy = self.road.strategy
+        assert not strategy.run_round(grid, ROUND)
+        for client in range(len(chosen)):
+            self.judge(client, *sent[client], strategy.record["refused"].get(str(client)))
+
+    def judge(self, client, pieces, metadata, reason):
+        message = self.read(*pieces, metadata)
+        row = None
+        if message is not None:
+            row = good_row(message, shapes=SHAPES, round_=ROUND, hashes=self.hashes)
+        if row is None:
+            assert client not in self.road.accepted
+            assert 0 < len(reason) <= 300
+            assert reason.isprintable()
+            assert reason != "it sent no reply"
+            self.bad += 1
+        else:
+            assert reason is None, f"a good reply was refused: {reason}"
+            found = self.road.row(client).numpy().tobytes()
+            assert found == np.array(row, "<f4").tobytes()
+            self.good += 1
+
+    def read(self, pieces, tree, metadata):
+        """The message as Flower reads it, under the envelope that the SuperLink has checked."""
+        try:
+            found = inflate_object_from_contents(tree.object_id, dict(pieces))
+            return make_message(metadata, found.content) if found.has_content() else None
+        except Exception:  # whatever Flower raises here, no message comes of it
+            self.unread += 1
+            return None
+
+
+def fuzz(folder, rounds, monkeypatch):
+    monkeypatch.setattr(grids, "SWEEP_S", 0.0)
+    logging.getLogger("flwr").setLevel(logging.CRITICAL)
+    campaign = WireCampaign(folder)
+    some = st.lists(damages(), min_size=1, max_size=3)
+
+    @settings(
+        max_examples=rounds,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.lists(some, min_size=HOSTILE, max_size=HOSTILE))
+    def check(chosen):
+        campaign.play(chosen)
+
+    check()
+    print(f"{campaign.bad} bad, of them {campaign.unread} unreadable, {campaign.good} good")
+    assert campaign.good > rounds
+    assert campaign.unread > rounds
+    assert campaign.bad > 5 * rounds
+
+
+def test_300_replies_of_damaged_bytes(tmp_path, monkeypatch):
+    fuzz(tmp_path, 20, monkeypatch)
+
+
+@pytest.mark.slow
+def test_10000_replies_of_damaged_bytes(tmp_path, monkeypatch):
+    fuzz(tmp_path, 600, monkeypatch)
