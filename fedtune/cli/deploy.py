@@ -81,11 +81,7 @@ def register(
         from fedtune.deployment.folder import DeploymentFolder
         from fedtune.federation.link.admit import admit
 
-        done = admit(DeploymentFolder.open(folder), patience_s=patience)
-        known = len(done.nodes) - len(done.new)
-        out.print(f"nodes that may join: {len(done.nodes)}; {len(done.new)} new, {known} known")
-        for number in done.let_out:
-            err.print(f"[yellow]let out[/yellow] node {number}: its key is not on the list")
+        out.print(admit(DeploymentFolder.open(folder), patience_s=patience).told, soft_wrap=True)
 
 
 @deploy_app.command()

@@ -9,18 +9,21 @@ import sys
 
 import httpx
 import pytest
+from flwr.common.constant import NOOP_FLWR_AID
 from flwr.superlink import extensions
 from flwr.superlink.main import create_app
 
+from fedtune.deployment.folder import DeploymentFolder
 from fedtune.deployment.gate import Gate
 from fedtune.federation.link import gated
+from fedtune.federation.link.admit import bring_in_line
 
 
 @pytest.fixture
-def superlink(monkeypatch):
+def superlink(monkeypatch, three_nodes):
     """Flower's app, made as `flower-superlink` makes it."""
     monkeypatch.delitem(sys.modules, gated._HOOK, raising=False)
-    gated.put_gate_first()
+    gated.put_gate_first(three_nodes)
     yield create_app()
     sys.modules.pop(gated._HOOK, None)
 
@@ -43,17 +46,46 @@ def test_the_gate_is_outermost(superlink):
     assert ask(superlink, "/v1/fleet/pull-messages", "198.51.100.7") == 415
 
 
+def test_the_nodes_are_let_in_before_anyone_is_heard(superlink, three_nodes, capsys):
+    async def started():
+        async with superlink.router.lifespan_context(superlink):
+            return superlink.state.linkstate_factory.state()
+
+    state = asyncio.run(started())
+    assert capsys.readouterr().out == "nodes that may join: 3; 3 new, 0 known\n"
+    listed = state.get_node_info(owner_aids=[NOOP_FLWR_AID])
+    assert {node.name: bytes(node.public_key) for node in listed} == dict(
+        zip(three_nodes.names, three_nodes.public_keys, strict=True)
+    )
+    asyncio.run(started())  # a second start of the same database
+    assert capsys.readouterr().out == "nodes that may join: 3; 0 new, 3 known\n"
+
+
+def test_who_is_not_on_the_list_is_let_out_for_good(superlink, three_nodes, one_node, tmp_path):
+    book = gated._LinkStateBook(superlink.state.linkstate_factory.state())
+    before = bring_in_line(book, three_nodes)
+    alone = DeploymentFolder(tmp_path, one_node)
+    done = bring_in_line(book, alone)
+    assert done.new == ["node-00"]  # of that name, by another key
+    assert sorted(done.let_out) == sorted(before.nodes.values())
+    assert done.told.startswith("nodes that may join: 1; 1 new, 0 known; let out, their keys")
+    assert bring_in_line(book, alone).told == "nodes that may join: 1; 0 new, 1 known"
+    with pytest.raises(ValueError, match=r"node-00: needs a key that was never let out"):
+        bring_in_line(book, three_nodes)
+
+
 def test_without_the_gate_anyone_is_heard():
     """Why there is one; should this fail, Flower has closed its door, and the gate may go."""
     assert not extensions.get_middleware()
     assert ask(create_app(), "/v1/control/register-node", "198.51.100.7") == 415
 
 
-def test_a_flower_that_takes_no_gate_starts_no_superlink(monkeypatch):
-    monkeypatch.setattr(extensions, "get_middleware", tuple)
+@pytest.mark.parametrize("hook", ["get_middleware", "get_lifespan_contexts"])
+def test_a_flower_that_takes_no_gate_starts_no_superlink(monkeypatch, three_nodes, hook):
+    monkeypatch.setattr(extensions, hook, tuple)
     monkeypatch.setitem(sys.modules, gated._HOOK, None)
     with pytest.raises(RuntimeError, match=r"needs flwr 1\.41"):
-        gated.put_gate_first()
+        gated.put_gate_first(three_nodes)
 
 
 def test_only_what_went_wrong_is_logged():
