@@ -44,7 +44,7 @@ class Served:
         self.server = DashServer(Source(path), "127.0.0.1", 0)
         self.url = self.server.url
         self._thread = threading.Thread(
-            target=self.server.serve_forever, kwargs={"poll_interval": 0.02}
+            target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
         )
         self._thread.start()
 
