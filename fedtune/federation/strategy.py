@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -234,7 +235,8 @@ class RobustStrategy(Strategy):
             return
         loss = reply.content.metric_records.get(wire.METRICS, MetricRecord()).get("train_loss")
         size = wire.count_bytes(reply)
-        self._observer(Replied(round_, client, size, loss if isinstance(loss, float) else None))
+        told = loss if isinstance(loss, float) and math.isfinite(loss) else None
+        self._observer(Replied(round_, client, size, told))
 
     def _take(self, round_: int, replies: Iterable[Message]) -> None:
         """Screen and spool the replies; refuse, in the order of clients, who sent no good one."""
