@@ -113,7 +113,7 @@ def _refuse_ended(processes: Mapping[str, subprocess.Popen[bytes]], logs: Path) 
 
 def _end(processes: Mapping[str, subprocess.Popen[bytes]]) -> None:
     """Nodes first: a SuperLink that is gone would leave them dialling."""
-    for process in reversed(processes.values()):
+    for process in reversed(list(processes.values())):
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
     deadline = time.monotonic() + _END_S
