@@ -86,7 +86,7 @@ def train_reply(
 
 def read_agreement(words: ConfigRecord) -> Agreement:
     """The hashes in a message; one that is missing, or is no text, agrees with none."""
-    found = [words.get(name, "") for name in ("base_hash", "tokenizer_hash", "anchor_hash")]
+    found = [words.get(name) for name in ("base_hash", "tokenizer_hash", "anchor_hash")]
     return Agreement(*(word if type(word) is str else f"({type(word).__name__})" for word in found))
 
 
