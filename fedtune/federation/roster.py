@@ -143,7 +143,7 @@ def _read(
         if type(client) is not int or not 0 <= client < clients or client in nodes:
             anonymous.append(f"it says that it is client {_quoted(client)}")
         elif difference := agreement.difference(wire.read_agreement(words)):
-            absent[client] = difference
+            absent[client] = printable(difference)
         else:
             nodes[client] = node_id
     # Who is there stays there, whoever else claims its number and disagrees.

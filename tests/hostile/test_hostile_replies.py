@@ -109,7 +109,7 @@ def test_3000_broken_replies(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_100000_broken_replies(tmp_path):
     campaign = fuzz(tmp_path, 6250, derandomize=True)
     told(campaign)
