@@ -11,11 +11,14 @@ import time
 
 import numpy as np
 import pytest
+from fastapi import HTTPException
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.superlink.servicer.fleet import fleet_handlers
 from superlink_in_memory import SuperLink, head_of, piece, taken_apart, tree_of
 
 from fedtune.federation.link import grid as grids
 from fedtune.federation.link import pulling
+from fedtune.federation.link.replies_alone import replies_alone
 
 BOUND = 300_000
 
@@ -159,6 +162,25 @@ def test_no_one_is_blamed_for_what_another_slips_in_between(link):
     metadata = link.metadata(None, 1)
     message = piece("Message", [record := piece("RecordDict", [], b"[x")], head_of(metadata))
     link.send(link.nodes[0], metadata, *tree_of(record, message))
+    for number in (0, 1, 2):
+        answer_honestly(link, orders[number], number)
+    assert pulled(link, ids) == {0: 0.0, 1: 1.0, 2: 2.0}
+
+
+def test_a_node_gives_no_orders_and_speaks_for_no_one_else(link, monkeypatch):
+    # With the number of its neighbour a node could else have it train on an order of its own.
+    checked = replies_alone(fleet_handlers.push_messages)
+    monkeypatch.setattr(fleet_handlers, "push_messages", checked)
+    ids, orders = ordered(link)
+    content = RecordDict({"order": ConfigRecord({"recipe": "mine"})})
+    for metadata in (
+        link.metadata(None, 1, dst_node_id=link.nodes[1]),  # an order "from the SuperLink"
+        link.metadata(None, 1),  # a message to the server that answers nothing
+        link.metadata(orders[1], link.nodes[1]),  # another's reply
+    ):
+        with pytest.raises(HTTPException, match="403"):
+            link.send(link.nodes[0], metadata, *taken_apart(metadata, content))
+    assert link.state.get_message_ins(node_id=link.nodes[1], limit=1) == []
     for number in (0, 1, 2):
         answer_honestly(link, orders[number], number)
     assert pulled(link, ids) == {0: 0.0, 1: 1.0, 2: 2.0}

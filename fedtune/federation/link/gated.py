@@ -24,6 +24,7 @@ from fedtune.deployment.gate import Gate
 from fedtune.federation.link.admit import bring_in_line
 from fedtune.federation.link.bundle import make_bundle
 from fedtune.federation.link.guard import PIN, write_wrappers
+from fedtune.federation.link.replies_alone import replies_alone
 
 _HOOK = "flwr.ee.superlink.extensions"  # where Flower looks for middleware, outermost first
 
@@ -37,7 +38,9 @@ def main() -> None:
     put_gate_first(folder)
     _run_own_apps_alone(Path(os.environ["FLWR_HOME"]) / "bin")
     from flwr.superlink.cli.flower_superlink import flower_superlink
+    from flwr.superlink.servicer.fleet import fleet_handlers
 
+    vars(fleet_handlers)["push_messages"] = replies_alone(fleet_handlers.push_messages)
     logging.getLogger("uvicorn.access").addFilter(_went_wrong)
     sys.argv = ["flower-superlink", *sys.argv[2:]]
     flower_superlink()
