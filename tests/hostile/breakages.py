@@ -146,6 +146,7 @@ def spoil_header(draw, reply, _):
     made = [
         npy_header(text, version=draw(st.sampled_from([(1, 0), (2, 0), (3, 0), (0, 0), (1, 1)]))),
         npy_header(text, pad=False),
+        npy_header(draw(st.sampled_from([" " + text, "\n" + text, text + "\t", text + "\n"]))),
         npy_header(text + spaces + "\n", pad=False),
         npy_header(npy_text(values.words["shape"], fortran=True)),
         npy_header(text.replace("'shape'", "'evil': 1, 'shape'")),

@@ -7,7 +7,8 @@ of its reply. `send` is what a SuperNode does; what it sends is the caller's.
 import hashlib
 import time
 
-from flwr.app import Metadata, RecordDict
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, Metadata, RecordDict
 from flwr.app.message import make_message
 from flwr.app.message.message import remove_content_from_message
 from flwr.common.serde import message_to_proto
@@ -27,6 +28,7 @@ from flwr.superlink.servicer.runtime import runtime_handlers as runtime
 from fedtune.federation.link.grid import CarefulGrid
 
 SUPERLINK = 1
+BOUND = 300_000  # bytes of a reply to an order of `ordered`
 
 
 class SuperLink:
@@ -150,3 +152,46 @@ def tree_of(*chain):
     for content in chain:
         tree = ObjectTree(object_id=id_of(content), children=[tree] if tree else [])
     return {id_of(content): content for content in chain}, tree
+
+
+def ordered(link, *, ttl=60):
+    """One order to each node; their ids and what the nodes see of them."""
+    ids, orders = [], []
+    for number, node in enumerate(link.nodes):
+        message = Message(
+            RecordDict({"order": ConfigRecord({"n": number})}), node, "train", ttl=ttl
+        )
+        (message_id,) = link.grid.push_messages([message])
+        link.grid.bound(message_id, BOUND)
+        ids.append(message_id)
+        orders.append(link.order_of(node))
+    return ids, orders
+
+
+def content_of(number):
+    values = np.full((2, 3), number, np.float32)
+    return RecordDict({"delta": ArrayRecord({"a": Array(values)})})
+
+
+def answer_honestly(link, order, number):
+    metadata = link.metadata(order, link.nodes[number])
+    link.send(link.nodes[number], metadata, *taken_apart(metadata, content_of(number)))
+
+
+def number_in(content):
+    """What `content_of` put there; None if there is nothing of the kind."""
+    return float(content["delta"]["a"].numpy()[0, 0]) if "delta" in content else None
+
+
+def pulled(link, ids, *, sweeps=3):
+    """What comes, by the order that it answers: a number, or an error's reason."""
+    found, left = {}, list(ids)
+    for _ in range(sweeps * len(ids)):
+        for reply in link.grid.pull_messages(left):
+            message_id = reply.metadata.reply_to_message_id
+            left.remove(message_id)
+            if reply.has_error():
+                found[ids.index(message_id)] = reply.error.reason
+            else:
+                found[ids.index(message_id)] = number_in(reply.content)
+    return found

@@ -155,11 +155,11 @@ def check_evaluations(count):
 
 
 def test_introductions_let_in_who_is_right():
-    check_introductions(300)
+    check_introductions(200)
 
 
 def test_evaluations_tell_finite_figures():
-    check_evaluations(300)
+    check_evaluations(200)
 
 
 @pytest.mark.slow

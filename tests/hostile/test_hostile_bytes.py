@@ -5,7 +5,6 @@ SuperLink itself takes none of it. The oracle reads what Flower's own deserializ
 """
 
 import json
-import logging
 
 import numpy as np
 import pytest
@@ -174,9 +173,7 @@ class WireCampaign:
             return None
 
 
-def fuzz(folder, rounds, monkeypatch):
-    monkeypatch.setattr(grids, "SWEEP_S", 0.0)
-    logging.getLogger("flwr").setLevel(logging.CRITICAL)
+def fuzz(folder, rounds):
     campaign = WireCampaign(folder)
     some = st.lists(damages(), min_size=1, max_size=3)
 
@@ -198,10 +195,10 @@ def fuzz(folder, rounds, monkeypatch):
     assert campaign.bad > 5 * rounds
 
 
-def test_300_replies_of_damaged_bytes(tmp_path, monkeypatch):
-    fuzz(tmp_path, 20, monkeypatch)
+def test_300_replies_of_damaged_bytes(tmp_path, at_once):
+    fuzz(tmp_path, 20)
 
 
 @pytest.mark.slow
-def test_10000_replies_of_damaged_bytes(tmp_path, monkeypatch):
-    fuzz(tmp_path, 600, monkeypatch)
+def test_10000_replies_of_damaged_bytes(tmp_path, at_once):
+    fuzz(tmp_path, 600)

@@ -134,7 +134,7 @@ def flat(folder, rounds, drawn):
 
 
 def test_memory_is_flat_over_hundreds_of_broken_replies(tmp_path):
-    flat(tmp_path, 20, drawn=5)
+    flat(tmp_path, 12, drawn=3)
 
 
 @pytest.mark.slow

@@ -103,17 +103,17 @@ def fuzz(folder, rounds, *, derandomize):
 
 
 def test_3000_broken_replies(tmp_path):
-    campaign = fuzz(tmp_path, 190, derandomize=True)
+    campaign = fuzz(tmp_path, 215, derandomize=True)
     told(campaign)
-    assert campaign.good + campaign.bad >= 3000
+    assert campaign.bad >= 3000
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_100000_broken_replies(tmp_path):
-    campaign = fuzz(tmp_path, 6250, derandomize=True)
+    campaign = fuzz(tmp_path, 7100, derandomize=True)  # one in ten is good after all
     told(campaign)
-    assert campaign.good + campaign.bad >= 100_000
+    assert campaign.bad >= 100_000
 
 
 def told(campaign):

@@ -113,11 +113,11 @@ def rounds_by_default(examples):
 
 
 def test_extreme_rows_have_a_gauge_or_are_refused(tmp_path):
-    in_the_anchors_gauge(tmp_path, 15)
+    in_the_anchors_gauge(tmp_path, 10)
 
 
 def test_two_extreme_rows_of_seven_move_the_default_no_further_than_honest_ones():
-    rounds_by_default(40)
+    rounds_by_default(25)
 
 
 @pytest.mark.slow

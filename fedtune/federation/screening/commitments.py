@@ -1,0 +1,163 @@
+"""Commit, then reveal: each client is bound to its reply before anyone's reply is shown.
+
+In a first step a client sends the hash of its reply, in a second the reply and the salt. Whoever
+waits to see others first, to copy one or to answer to it, must by then have committed to something
+else. The server must have closed the first step before it opens the second; that is the caller's.
+Nothing here knows a network, a round's loop, or whether a reply is any good: that is `screen`'s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from flwr.app import Array, RecordDict
+
+from fedtune.federation.screening.screen import RefusedError
+
+SALT_BYTES = 32
+_DOMAIN = b"fedtune: a reply to one round, version 1"
+_HEX = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Occasion:
+    """What a commitment is for; it opens on no other.
+
+    Attributes:
+        run: The run's own name, the same for all of its clients and for no other run.
+        round: Counted from 1.
+        client: The client's number, as the server knows it and not as the client says.
+    """
+
+    run: str
+    round: int
+    client: int
+
+
+def commit(reply: RecordDict, salt: bytes, occasion: Occasion) -> str:
+    """SHA-256 over occasion, salt and the canonical bytes of a reply, in hex.
+
+    Args:
+        reply: All records of the reply. Neither their order nor that of names within them counts;
+            every bit of every array, word and metric does.
+        salt: 32 bytes of chance, a client's own and new for each round: who could guess the reply
+            could else confirm it by its hash.
+        occasion: What it is for.
+
+    Raises:
+        ValueError: If the salt has another length.
+        TypeError: If a record holds what Flower's would not.
+
+    Source:
+        Halevi and Micali 1996, https://doi.org/10.1007/3-540-68697-5_16. They hash the message and
+        hide it behind a universal hash; here salt and message are hashed together, which binds by
+        the same assumption, no collisions, and hides if SHA-256 is taken for a random oracle.
+    """
+    if type(salt) is not bytes or len(salt) != SALT_BYTES:
+        raise ValueError(f"a commitment needs a salt of {SALT_BYTES} bytes")
+    digest = hashlib.sha256()
+    named = (_DOMAIN, occasion.run.encode(), b"%d" % occasion.round, b"%d" % occasion.client, salt)
+    for part in (*named, *_canonical(reply)):
+        # A length before each part: else two replies that are cut elsewhere would hash alike.
+        digest.update(struct.pack("<Q", len(part)))
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def collect(
+    sent: Iterable[tuple[int, object]], clients: Iterable[int]
+) -> tuple[dict[int, str], dict[int, str]]:
+    """What each client has committed to, once the first step is closed.
+
+    Two clients with one and the same commitment both pass here: the server cannot know who copied
+    whom. The copy does not open, for the client's number is in it.
+
+    Args:
+        sent: Client and what it sent, in any order, as often as it sent.
+        clients: Who was asked.
+
+    Returns:
+        The commitments by client, and why the others are refused: who sent none, or more than one,
+        even the same, or what is no hash.
+    """
+    by_client: dict[int, list[object]] = {client: [] for client in clients}
+    for client, commitment in sent:
+        if client in by_client:
+            by_client[client].append(commitment)
+    taken: dict[int, str] = {}
+    refused: dict[int, str] = {}
+    for client, found in sorted(by_client.items()):
+        if len(found) != 1:
+            refused[client] = f"it committed {len(found)} times; need one commitment"
+        elif not isinstance(found[0], str) or not _HEX.fullmatch(found[0]):
+            refused[client] = "its commitment is no SHA-256 in hex"
+        else:
+            taken[client] = found[0]
+    return taken, refused
+
+
+def check(commitment: str | None, reply: RecordDict, salt: object, occasion: Occasion) -> None:
+    """Hold a reply against what its client committed to.
+
+    Args:
+        commitment: The client's own, of this round; None if `collect` has none of it.
+        reply: As it came, hostile until shown otherwise.
+        salt: What came with it.
+        occasion: The server's own words for run, round and client.
+
+    Raises:
+        RefusedError: If there is no commitment, the salt is none, or it does not open to this reply
+            on this occasion: the reply was changed, or the commitment is another client's, another
+            round's or another run's.
+    """
+    if commitment is None:
+        raise RefusedError("it sent a reply without a commitment")
+    if type(salt) is not bytes or len(salt) != SALT_BYTES:
+        raise RefusedError(f"it opens its commitment with no salt of {SALT_BYTES} bytes")
+    try:
+        opened = commit(reply, salt, occasion)
+    except Exception as error:  # whatever a hostile reply manages to raise
+        raise RefusedError(f"unreadable: {type(error).__name__}: {error}") from error
+    if opened != commitment:
+        raise RefusedError(
+            f"its reply is not what it committed to in round {occasion.round}: "
+            f"need {commitment[:12]}, got {opened[:12]}"
+        )
+
+
+def _canonical(reply: RecordDict) -> Iterator[bytes]:
+    """A reply as parts, each told apart by its length: the same whatever the order of names."""
+    yield b"%d" % len(reply)
+    for name in sorted(reply):
+        record = reply[name]
+        yield from (name.encode(), type(record).__name__.encode(), b"%d" % len(record))
+        for key in sorted(record):
+            yield key.encode()
+            yield from _value(record[key])
+
+
+def _value(value: object) -> Iterator[bytes]:
+    """One value with its kind: 1, True, 1.0 and "1" are four."""
+    yield type(value).__name__.encode()
+    if isinstance(value, Array):
+        yield from (value.dtype.encode(), value.stype.encode(), b"%d" % len(value.shape))
+        yield from (repr(axis).encode() for axis in value.shape)
+        yield value.data
+    elif isinstance(value, list):
+        yield b"%d" % len(value)
+        for item in value:
+            yield from _value(item)
+    elif isinstance(value, bool | int):
+        yield b"%x" % value
+    elif isinstance(value, float):
+        yield struct.pack("<d", value)  # every bit: -0.0 is not 0.0, and one NaN not another
+    elif isinstance(value, str):
+        yield value.encode()
+    elif isinstance(value, bytes):
+        yield value
+    else:
+        raise TypeError(f"a reply holds no {type(value).__name__}")
