@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from breakages import broken_replies
+from campaign import Campaign
 from flwr.app import Error, Message
 from good_replies import LAYOUT, Values, as_message, good_reply, npy_header, npy_text
 from hostile_road import HOSTILE, Road, honest, numbers_of, words_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_hostile_replies import Campaign
 
 NAME = LAYOUT.shapes[0][0]
 CLAIMS = ["(1099511627776,)", "(1048576, 1048576)", "(2, 549755813888)", "(9223372036854775808,)"]
