@@ -50,7 +50,7 @@ HELD_OUT = {
     "dpo": [*PAIRS],
     "grpo": ["evaluation.max_rows=256"],
 }
-DEFAULT = "{name: caf, mixing: [agreement], f: %d}"
+DEFAULT = "{name: caf, mixing: [agreement], f: %d, geometry: product}"
 
 
 def runs(task: str, liars: list[int]) -> Iterator[tuple[str, list[str]]]:
