@@ -6,12 +6,11 @@
 
 Local only: each client trains alone on its own rows, as many steps; the mean over the clients.
 Pooled: one client holds all rows and takes the steps of all. Oracle: the honest clients alone under
-the mean, liars absent. Liars flip their pairs (reward, dpo), or train
-for another reward (grpo). Before training every margin of dpo is 0 up to rounding, and so its
-accuracy says nothing. Figures are of
-held-out rows: 2,048 pairs, or 256 prompts answered greedily. Runs are kept in --out: what
-is done is read, and the same command goes on. The gap to the oracle is paired by seed, with its
-95 % interval.
+the mean, liars absent. Liars flip their pairs (reward, dpo), or train for another reward (grpo).
+Before training every margin of dpo is 0 up to rounding, and so its accuracy says nothing. Figures
+are of held-out rows: 2,048 pairs, less the few that are too long, or 256 prompts answered greedily.
+Runs are kept in --out: what is done is read, and the same command goes on. The gap to the oracle is
+paired by seed, with its 95 % interval.
 """
 
 from __future__ import annotations
