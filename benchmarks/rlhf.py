@@ -2,14 +2,15 @@
 
     python benchmarks/rlhf.py dpo                 # or reward, grpo
     python benchmarks/rlhf.py dpo --seeds 1       # a third of it
-    python benchmarks/rlhf.py dpo --liars 2       # those two of ten alone
+    python benchmarks/rlhf.py dpo --liars 2 3 4   # rows for two and for four of ten too
 
 Local only: each client trains alone on its own rows, as many steps; the mean over the clients.
 Pooled: one client holds all rows and takes the steps of all. Oracle: the honest clients alone under
-the mean, liars absent. Liars flip their pairs (reward, dpo) or their reward (grpo). Figures are of
-held-out rows: 2,000 pairs and more, or 256 prompts answered greedily. Runs are kept in --out: what
-is done is read, and the same command goes on. The gap to the oracle is paired by seed, with its
-95 % interval.
+the mean, liars absent. Liars flip their pairs (reward, dpo), or train for another reward (grpo).
+Before training every margin of dpo is 0 up to rounding, and so its accuracy says nothing. Figures
+are of held-out rows: 2,048 pairs, less the few that are too long, or 256 prompts answered greedily.
+Runs are kept in --out: what is done is read, and the same command goes on. The gap to the oracle is
+paired by seed, with its 95 % interval.
 """
 
 from __future__ import annotations
@@ -25,27 +26,34 @@ from typing import Any
 
 import _path  # noqa: F401  before anything of ours
 
-ATTACK = {
-    "reward": "{name: preference_flip, mode: %s, num_attackers: %d}",
-    "dpo": "{name: preference_flip, mode: %s, num_attackers: %d}",
-    "grpo": "{name: %s, num_attackers: %d}",
+FLIPS = {
+    "all flipped": "{name: preference_flip, num_attackers: %d}",
+    "clearest half flipped": "{name: preference_flip, mode: margin, rate: 0.5, num_attackers: %d}",
 }
-MODES = {
-    "reward": ("random", "margin"),
-    "dpo": ("random", "margin"),
-    "grpo": ("reward_flip", "reward_hack"),
+ATTACKS = {  # how the rows name a lie, and the lie
+    "reward": FLIPS,
+    "dpo": FLIPS,
+    "grpo": {
+        "reward negated": "{name: reward_flip, num_attackers: %d}",
+        "reward hacked": "{name: reward_hack, num_attackers: %d}",
+    },
 }
 FIGURES = {  # what the tables show: key, heading, how
     "reward": (("accuracy", "accuracy", "{:.1%}"), ("margin", "margin", "{:.3f}")),
     "dpo": (("rewards/accuracies", "accuracy", "{:.1%}"), ("rewards/margins", "margin", "{:.3f}")),
     "grpo": (("reward", "reward", "{:.3f}"), ("completion_words", "words", "{:.1f}")),
 }
+PAIRS = (  # a run of this size takes two or three minutes on a core
+    "data.test_fraction=0.5",
+    "evaluation.max_rows=2048",
+    "train.per_device_train_batch_size=4",
+)
 HELD_OUT = {
-    "reward": ["data.test_fraction=0.5", "evaluation.max_rows=4000"],
-    "dpo": ["data.test_fraction=0.5", "evaluation.max_rows=4000"],
+    "reward": [*PAIRS],
+    "dpo": [*PAIRS],
     "grpo": ["evaluation.max_rows=256"],
 }
-DEFAULT = "{name: caf, mixing: [agreement], f: %d}"
+DEFAULT = "{name: caf, mixing: [agreement], f: %d, geometry: product}"
 
 
 def runs(task: str, liars: list[int]) -> Iterator[tuple[str, list[str]]]:
@@ -59,11 +67,11 @@ def runs(task: str, liars: list[int]) -> Iterator[tuple[str, list[str]]]:
     for count in liars:
         silence = f"attack={{name: silence, num_attackers: {count}}}"
         yield f"oracle of {10 - count}", [silence, "aggregator={name: mean}"]
-        for mode in MODES[task]:
-            attack = f"attack={ATTACK[task] % (mode, count)}"
-            yield f"{count} liars, {mode}, mean", [attack, "aggregator={name: mean}"]
+        for lie, section in ATTACKS[task].items():
+            attack = f"attack={section % count}"
+            yield f"{count} liars, {lie}, mean", [attack, "aggregator={name: mean}"]
             yield (
-                f"{count} liars, {mode}, default",
+                f"{count} liars, {lie}, default",
                 [attack, f"aggregator={DEFAULT % max(3, count)}"],
             )
 
@@ -154,7 +162,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("task", choices=sorted(FIGURES))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--liars", type=int, nargs="*", default=[2, 3, 4])
+    parser.add_argument("--liars", type=int, nargs="*", default=[3])
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--out", default="runs/rlhf")
     args = parser.parse_args()

@@ -115,11 +115,11 @@ def test_every_named_benchmark_exists():
 
 def test_the_tree_is_the_tree():
     (tree,) = [block for block in blocks(README, "") if block.startswith("aggregators/")]
-    inner = False
+    above = [ROOT]
     for line in tree.splitlines():
-        name = line.split()[0]
-        inner = line.startswith("  ")
-        assert (ROOT / "fedtune" / name if inner else ROOT / name).exists(), name
+        depth = (len(line) - len(line.lstrip())) // 2
+        above = [*above[: depth + 1], above[depth] / line.split()[0]]
+        assert above[-1].exists(), above[-1]
 
 
 @pytest.mark.parametrize("page", sorted(ROOT.glob("docs/*.md")), ids=lambda page: page.name)

@@ -18,10 +18,12 @@ def report(
 ) -> None:
     """Write one HTML page that needs no network: report.html of a run, bench.html of a bench.
 
+    Of a run in stages, one for each stage that has begun.
+
     fedtune report runs/quickstart
     """
     with one_screen_errors():
-        from fedtune.report.pages.folder import write_page
+        from fedtune.report.pages.folder import write_pages
 
-        page = write_page(path.expanduser().absolute())
-        out.print(escape(short(page)), soft_wrap=True, highlight=False)
+        for page in write_pages(path.expanduser().absolute()):
+            out.print(escape(short(page)), soft_wrap=True, highlight=False)

@@ -45,8 +45,12 @@ class Aggregator(Named):
     max_condition: float = Field(
         1e3, gt=1, le=1e12, description="product: refuse a client in a more lopsided gauge"
     )
-    max_stretch: float = Field(
-        3.0, gt=1, le=1e6, description="product: refuse a client whose A left the anchor's rows"
+    max_stretch: float | None = Field(
+        None,
+        gt=1,
+        le=1e6,
+        description="product: refuse a client whose A left the anchor's rows; default: 3 where "
+        "rows are combined as factors, 100 where their products are",
     )
     client_weights: list[Annotated[float, Field(gt=0, le=1e9)]] | None = Field(
         None, description="one per client, of your own choosing: sizes that you know to be true"
@@ -89,6 +93,18 @@ class Aggregator(Named):
             return self.combination
         on_gram = AGGREGATORS[self.name].kind == "gram"
         return "exact" if self.geometry == "product" and on_gram else "factors"
+
+    @property
+    def stretch_bound(self) -> float:
+        """How far a client's A may stand from the anchor's rows.
+
+        Of rows that are combined as factors, a stretched one spoils others. Where products are
+        combined, none does: there the bound is one on rounding. At a rank near the width of a
+        module honest training alone stretches by 5 in ten steps.
+        """
+        if self.max_stretch is not None:
+            return self.max_stretch
+        return 3.0 if self.combined_by == "factors" else 100.0
 
     def plan(self) -> Plan:
         """The rule after its mixings, all options checked."""

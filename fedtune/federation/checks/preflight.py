@@ -7,6 +7,7 @@ import os
 import re
 import tempfile
 from collections.abc import Collection
+from pathlib import Path
 
 import torch
 
@@ -15,7 +16,7 @@ from fedtune.adapters.folder import adapter_folder
 from fedtune.deployment.folder import DeploymentFolder
 from fedtune.federation.liars.rehearsal import rehearse
 from fedtune.recipe import Attack, Recipe
-from fedtune.recipe.errors import nearest
+from fedtune.recipe.errors import guess, nearest
 from fedtune.recipe.reward import ModelReward
 from fedtune.seeds import derive
 from fedtune.training.adapted import adapted_modules
@@ -151,7 +152,8 @@ def _adapters(recipe: Recipe, promised: Collection[str]) -> list[str]:
             if path is not None and path not in promised:
                 adapter_folder(path, key)
         except FileNotFoundError as error:
-            problems.append(str(error))
+            stage = guess(str(path), [Path(folder).name for folder in promised])
+            problems.append(f"{error}; {stage}" if stage else str(error))
     return problems
 
 

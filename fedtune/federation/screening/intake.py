@@ -105,7 +105,7 @@ def turn(row: Tensor, received: Received, recipe: Recipe) -> Tensor | str:
         RunStoppedError: If the anchor itself is what cannot be aligned to.
     """
     section = recipe.aggregator
-    bounds = {"max_condition": section.max_condition, "max_stretch": section.max_stretch}
+    bounds = {"max_condition": section.max_condition, "max_stretch": section.stretch_bound}
     try:
         turned = align([row], received.start, received.factors, **bounds).rows[0]
     except GaugeError as error:

@@ -21,6 +21,27 @@ if TYPE_CHECKING:  # both bring torch
 BENCH_PAGE, SUMMARY = "bench.html", "summary.json"
 
 
+def write_pages(path: Path) -> list[Path]:
+    """Write the page of a run's folder or of a bench's; of one of stages, a page for each begun.
+
+    Returns:
+        The pages' paths.
+
+    Raises:
+        FileNotFoundError: If neither a run nor a bench left the folder, or no stage has begun.
+        ValueError: If what lies there cannot be read.
+    """
+    if not (path / "stages.json").is_file():
+        return [write_page(path)]
+    from fedtune.federation.pipeline import PipelineFolder
+
+    _, pipeline = PipelineFolder.open(path)
+    begun = [path / stage.name for stage in pipeline.stages if (path / stage.name).is_dir()]
+    if not begun:
+        raise FileNotFoundError(f"a report needs a stage that has begun: got none in {path}")
+    return [write_page(folder) for folder in begun]
+
+
 def write_page(path: Path) -> Path:
     """Write the page of a run's folder or of a bench's, whichever it is.
 

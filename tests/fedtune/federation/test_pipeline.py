@@ -20,6 +20,7 @@ from fedtune.federation.events import RunStoppedError, ignore
 from fedtune.federation.folder import RunFolder, holds_stages
 from fedtune.federation.pipeline import PipelineFolder, execute_stages
 from fedtune.recipe.stages import load
+from fedtune.report.pages.folder import write_pages
 from fedtune.training.merge import merge_adapter
 from fedtune.training.process import drop_workers
 
@@ -228,6 +229,23 @@ def test_check_misses_nothing_that_a_stage_will_leave(tiny_stages):
 def test_check_tells_what_is_wrong_before_any_stage_runs(tiny_stages, entry, told):
     (problem,) = find_stage_problems(tiny_stages(SFT, REWARD, {**DPO, **entry}))
     assert problem.startswith(told)
+
+
+def test_a_misspelt_stage_of_a_reward_is_told_with_the_nearest(tiny_stages):
+    asked = {**GRPO["rewards"][1], "adapter": "rewrad"}
+    pipeline = tiny_stages(SFT, REWARD, {**GRPO, "rewards": [asked]})
+    (problem,) = find_stage_problems(pipeline)
+    assert problem.endswith("did you mean 'reward'?")
+
+
+def test_a_report_is_a_page_for_each_stage_that_has_begun(tiny_stages, run_all):
+    folder, _ = run_all(tiny_stages(SFT, REWARD))
+    pages = write_pages(folder.path)
+    assert pages == [folder.path / name / "report.html" for name in ("sft", "reward")]
+    assert all(page.read_text().startswith("<!doctype html>") for page in pages)
+    fresh, _ = PipelineFolder.create(tiny_stages(SFT, REWARD))
+    with pytest.raises(FileNotFoundError, match="none in"):
+        write_pages(fresh.path)
 
 
 def test_nothing_is_known_to_be_wrong_with_the_shipped_stages():

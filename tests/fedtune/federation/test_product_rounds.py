@@ -111,6 +111,26 @@ def test_a_gauge_beyond_the_bound_is_refused_by_name():
     assert len(combined.norms) == 6
 
 
+@pytest.mark.parametrize(
+    ("aggregator", "refused"),
+    [
+        ({"name": "krum", "f": 1}, False),
+        ({"name": "trimmed_mean", "f": 1, "combination": "dense"}, False),
+        ({"name": "trimmed_mean", "f": 1, "mixing": ["nnm"]}, True),
+        ({"name": "trimmed_mean", "f": 1, "mixing": ["nnm"], "max_stretch": 100.0}, False),
+        ({"name": "krum", "f": 1, "max_stretch": 3.0}, True),
+    ],
+)
+def test_who_left_the_anchors_rows_is_refused_where_factors_are_combined(aggregator, refused):
+    """A move of A by six times its size is a stretch near sqrt(1 + 36) and more."""
+    anchor, rows = drawn(0), [drawn(k, scale=0.1) for k in range(1, 8)]
+    rows[5] = drawn(6, scale=6.0)
+    round_ = Round(recipe_of(7, aggregator=aggregator), anchor)
+    round_.run(rows)
+    assert set(round_.refused) == ({5} if refused else set())
+    assert all("stretch" in why for why in round_.refused.values())
+
+
 def test_clients_of_different_ranks_are_summed_exactly():
     ranks = [3, 1, 2, 3]
     recipe = recipe_of(4, aggregator={"name": "mean"}, lora={"client_ranks": ranks})
