@@ -15,6 +15,7 @@ from fedtune.cli.dash import dash
 from fedtune.cli.deploy import deploy_app
 from fedtune.cli.look import evaluate, list_, merge
 from fedtune.cli.nano import nano_app
+from fedtune.cli.node import node_app
 from fedtune.cli.report import report
 from fedtune.cli.run import check, run
 from fedtune.cli.status import status
@@ -59,6 +60,7 @@ app.command()(dash)
 app.command()(merge)
 app.add_typer(nano_app, name="nano")
 app.add_typer(deploy_app, name="deploy")
+app.add_typer(node_app, name="node")
 
 
 def main() -> None:
