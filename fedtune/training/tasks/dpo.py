@@ -11,6 +11,7 @@ from fedtune.training.generation import complete
 from fedtune.training.tasks.reward import PAIRS
 from fedtune.training.tasks.running import (
     EVERY_STEP,
+    by_length,
     make_config,
     measure_as_trained,
     rows_per_round,
@@ -66,15 +67,18 @@ def _ask_reference(trainer: DPOTrainer, rows: Dataset) -> Dataset:
     """
     model, size = trainer.model, trainer.args.per_device_train_batch_size
     training, device = model.training, next(model.parameters()).device
+    order = by_length(rows)
     found: dict[str, list[float]] = {name: [] for name in REFERENCE}
     model.eval()
-    for batch in DataLoader(rows, batch_size=size, collate_fn=trainer.data_collator):
+    for batch in DataLoader(rows.select(order), size, collate_fn=trainer.data_collator):
         moved = {name: each.to(device) for name, each in batch.items()}
         for name, each in zip(REFERENCE, trainer.compute_ref_log_probs(model, moved), strict=True):
             found[name] += each.tolist()
     model.train(training)
     for name, values in found.items():
-        rows = rows.add_column(name, values)
+        rows = rows.add_column(
+            name, [value for _, value in sorted(zip(order, values, strict=True))]
+        )
     return rows
 
 

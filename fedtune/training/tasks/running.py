@@ -127,7 +127,7 @@ def measure_as_trained(
     """A trainer's own loss and metrics over its rows, every row counted alike.
 
     TRL's `evaluate` takes the mean over batches of each metric, so that the rows of a short last
-    batch would count more.
+    batch would count more. Here batches go by length: else half of what is computed is padding.
 
     Args:
         trainer: Of TRL's, with the held-out rows as its rows.
@@ -135,6 +135,7 @@ def measure_as_trained(
         keys: Of the trainer's metrics, by the name that they get here.
     """
     model, rows = trainer.model, trainer.train_dataset
+    rows = rows.select(by_length(rows))
     training, device = model.training, next(model.parameters()).device
     sums = dict.fromkeys(("loss", *keys), 0.0)
     model.eval()
@@ -149,6 +150,13 @@ def measure_as_trained(
     trainer._metrics["eval"].clear()
     model.train(training)
     return {name: total / len(rows) for name, total in sums.items()}
+
+
+def by_length(rows: Dataset) -> list[int]:
+    """Numbers of prepared rows, the shortest first, rows of one length in their order."""
+    ids = [rows[name] for name in rows.column_names if name.endswith("ids")]
+    lengths = [sum(map(len, row)) for row in zip(*ids, strict=True)]
+    return sorted(range(len(rows)), key=lengths.__getitem__)
 
 
 def schedule(
