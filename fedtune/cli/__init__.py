@@ -19,6 +19,7 @@ from fedtune.cli.node import node_app
 from fedtune.cli.report import report
 from fedtune.cli.run import check, run
 from fedtune.cli.status import status
+from fedtune.cli.verify import verify
 
 __all__ = ["app", "main"]
 
@@ -58,6 +59,7 @@ app.command()(report)
 app.command()(status)
 app.command()(dash)
 app.command()(merge)
+app.command()(verify)
 app.add_typer(nano_app, name="nano")
 app.add_typer(deploy_app, name="deploy")
 app.add_typer(node_app, name="node")

@@ -14,8 +14,10 @@ from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedtune.federation import wire
+from fedtune.federation.kept_back import kept_back, shown
 from fedtune.federation.liars.adversary import trains_for_nothing
 from fedtune.federation.liars.poisoning import poison_of
+from fedtune.federation.screening.commitments import Occasion
 from fedtune.training.client_round import Trained
 from fedtune.training.process import get_worker, read_recipe
 from fedtune.training.worker import Worker
@@ -63,7 +65,16 @@ def train(message: Message, context: Context) -> Message:
         train_loss=trained.train_loss,
         figures=trained.figures,
     )
+    if recipe.federation.commit_then_reveal:
+        occasion = Occasion(agreement.anchor_hash, round_, client)
+        reply = kept_back(reply, context.state, occasion)
     return Message(reply, reply_to=message)
+
+
+@app.train("reveal")
+def reveal(message: Message, context: Context) -> Message:
+    """Show the reply that was committed to; what else is asked for was never kept."""
+    return Message(shown(context.state, _order(message)["round"]), reply_to=message)
 
 
 @app.evaluate()

@@ -127,12 +127,24 @@ class RunFolder:
         return f"another process is running in {self.path}; wait until it ends, or stop it"
 
     def append_metrics(self, record: dict[str, Any]) -> None:
-        """Add one line, on disk before this returns; JSON has null for what is not finite."""
+        """Add one line, on disk before this returns; JSON has null for what is not finite.
+
+        ``previous`` in it is the hash of the line before, of the first line that of the manifest:
+        no line can be changed, left out or slipped in without all that follow.
+        """
+        linked = {**_finite(record), "previous": self.head()}
         with self.metrics.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(_finite(record), allow_nan=False) + "\n")
+            stream.write(json.dumps(linked, allow_nan=False) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
         sync(self.path)  # the file itself may be new
+
+    def head(self) -> str:
+        """SHA-256 of the last line of the metrics, or of the manifest while there is none."""
+        last = _last_line(self.metrics) if self.metrics_bytes() else None
+        if last is None:
+            last = self.manifest.read_bytes() if self.manifest.is_file() else b""
+        return hashlib.sha256(last).hexdigest()
 
     def metrics_bytes(self) -> int:
         """Bytes of metrics so far: what a checkpoint remembers."""
@@ -189,6 +201,18 @@ def _try_lock(stream: IO[Any], kind: int) -> bool | None:
     except OSError:
         return None
     return True
+
+
+def _last_line(path: Path, block: int = 2**16) -> bytes:
+    """The last line of a file that ends with a line's end; no more is read than that takes."""
+    with path.open("rb") as stream:
+        start, found = stream.seek(0, os.SEEK_END), b""
+        while start > 0 and found.find(b"\n", 0, -1) < 0:
+            size = min(block, start)
+            start -= size
+            stream.seek(start)
+            found = stream.read(size) + found
+    return found[found.rfind(b"\n", 0, -1) + 1 :]
 
 
 def _finite(value: Any) -> Any:  # noqa: ANN401  as deep as a record goes

@@ -50,18 +50,15 @@ def call_the_roll(
         RunStoppedError: If the nodes do not come, or none of them is fit.
     """
     clients = recipe.federation.num_clients
-    node_ids = _wait_for_nodes(grid, clients, recipe.federation.round_timeout_s, stop)
-    content = {
-        node_id: RecordDict({wire.ORDER: ConfigRecord({"recipe": recipe_json})})
-        for node_id in node_ids
-    }
-    messages = {
-        node_id: Message(content[node_id], node_id, MessageType.QUERY) for node_id in node_ids
-    }
+    timeout_s = recipe.federation.round_timeout_s
+    node_ids = _wait_for_nodes(grid, recipe, stop)
+    messages = {node_id: introduction(node_id, recipe_json, timeout_s) for node_id in node_ids}
     limits = Limits.of(recipe, wire.MAX_WORDS_BYTES)
     answers = gather(grid, messages, limits=limits, stop=stop)
-    known = _known_nodes(grid, recipe)
-    roster = _read(answers.by_client(), clients, agreement, known=known, unread=answers.refused)
+    known = known_nodes(grid, recipe)
+    roster = read_roster(
+        answers.by_client(), clients, agreement, known=known, unread=answers.refused
+    )
     for client, reason in roster.absent.items():
         event: Event = Refused(0, client, reason)
         observer(event)
@@ -80,19 +77,32 @@ def sample_clients(recipe: Recipe, *, round_: int) -> list[int]:
     return sorted(int(client) for client in draw.permutation(clients)[:size])
 
 
-def _wait_for_nodes(grid: Grid, count: int, timeout_s: float, stop: threading.Event) -> list[int]:
-    # With fewer than all, the first round would sample the few that have registered so far.
+def introduction(node_id: int, recipe_json: str, timeout_s: float) -> Message:
+    """The message that asks a node who it is, and which base and tokenizer it holds."""
+    content = RecordDict({wire.ORDER: ConfigRecord({"recipe": recipe_json})})
+    return Message(content, node_id, MessageType.QUERY, ttl=timeout_s)
+
+
+def _wait_for_nodes(grid: Grid, recipe: Recipe, stop: threading.Event) -> list[int]:
+    """All nodes; on a real network, once the time is over, as many as the rule needs.
+
+    With fewer the first round would sample the few that have registered so far.
+    """
+    count, timeout_s = recipe.federation.num_clients, recipe.federation.round_timeout_s
     deadline = time.monotonic() + timeout_s
     while len(node_ids := sorted(grid.get_node_ids())) < count:
         if stop.is_set():
             raise RunStoppedError("interrupted")
         if time.monotonic() > deadline:
+            known = known_nodes(grid, recipe) or {}
+            if recipe.aggregator.is_defined(sorted(known[n] for n in node_ids if n in known)):
+                return node_ids
             raise RunStoppedError(f"needs {count} nodes; {len(node_ids)} came in {timeout_s:.0f} s")
         time.sleep(0.1)
     return node_ids[:count]
 
 
-def _known_nodes(grid: Grid, recipe: Recipe) -> dict[int, int] | None:
+def known_nodes(grid: Grid, recipe: Recipe) -> dict[int, int] | None:
     """Client by node, by the keys of the deployment; None where a node knows its own number."""
     if recipe.federation.deployment is None:
         return None
@@ -106,7 +116,7 @@ def _known_nodes(grid: Grid, recipe: Recipe) -> dict[int, int] | None:
     return {nodes[key]: client for client, key in enumerate(keys) if key in nodes}
 
 
-def _read(
+def read_roster(
     replies: dict[int, Message],
     clients: int,
     agreement: wire.Agreement,

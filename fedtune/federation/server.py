@@ -13,7 +13,9 @@ import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from fedtune.deployment.folder import DeploymentFolder
 from fedtune.federation import wire
+from fedtune.federation.attendance import Attendance
 from fedtune.federation.checkpoint import Checkpoint, load_latest
 from fedtune.federation.defence.standing import counts_of
 from fedtune.federation.events import (
@@ -27,6 +29,7 @@ from fedtune.federation.folder import RunFolder, hash_recipe, write_whole
 from fedtune.federation.journal import Journal
 from fedtune.federation.judging import judge
 from fedtune.federation.liars.adversary import byzantine_clients
+from fedtune.federation.record import sign
 from fedtune.federation.roster import call_the_roll
 from fedtune.federation.strategy import RobustStrategy
 from fedtune.federation.trackers import Trackers
@@ -74,14 +77,16 @@ class Run:
         strategy, done = self._restore(worker, recipe_json)
         if done == 0 and not self.folder.read_metrics():
             self._begin(worker, strategy)
+        agreement = wire.Agreement(worker.base_hash, worker.base.tokenizer_hash, "")
         strategy.roster = call_the_roll(
             grid,
             self.recipe,
             recipe_json=recipe_json,
-            agreement=wire.Agreement(worker.base_hash, worker.base.tokenizer_hash, ""),
+            agreement=agreement,
             stop=self.stop,
             observer=self.observer,
         )
+        attendance = Attendance(grid, self.recipe, recipe_json, agreement, strategy.roster)
         history = self.folder.read_metrics()
         self.observer(RunStarted(history))
         with Trackers(self.recipe) as trackers:
@@ -90,6 +95,7 @@ class Run:
             for server_round in range(done + 1, self.recipe.federation.num_rounds + 1):
                 if self.stop.is_set():
                     raise RunStoppedError("interrupted")
+                strategy.roster = attendance.look()
                 self._round(grid, worker, strategy, server_round)
                 trackers.log(strategy.record)
                 self.observer(RoundFinished(strategy.record))
@@ -213,8 +219,15 @@ class Run:
         }
         strategy.record["revision"] = Checkpoint(**parts, metrics_bytes=0).revision
         self.folder.append_metrics(strategy.record)
+        self._sign()
         checkpoint = Checkpoint(**parts, metrics_bytes=self.folder.metrics_bytes())
         checkpoint.save(self.folder.checkpoints, keep=self.recipe.checkpoint.keep)
+
+    def _sign(self) -> None:
+        """Sign the record so far, where the server has a key that the nodes know."""
+        if self.recipe.federation.deployment is not None:
+            there = DeploymentFolder.open(self.recipe.federation.deployment)
+            sign(self.folder, there.server_certificate, there.server_key)
 
     def _too_few(self, strategy: RobustStrategy, server_round: int) -> str:
         tries = self.recipe.federation.max_retries + 1

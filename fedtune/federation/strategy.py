@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +22,15 @@ from fedtune.federation.broadcast import Broadcast
 from fedtune.federation.defence.server_data import LossOf, OwnRows, TrainOwn
 from fedtune.federation.defence.standing import count_on, counts_of
 from fedtune.federation.events import (
-    Ignored,
     Observer,
     Refused,
-    Replied,
     RoundStarted,
     RunStoppedError,
     ignore,
 )
-from fedtune.federation.gather import Gathered, Limits, stream
 from fedtune.federation.liars.adversary import Known
-from fedtune.federation.liars.lying_grid import with_liars
 from fedtune.federation.liars.white_box import WhiteBox
+from fedtune.federation.post import Post
 from fedtune.federation.roster import Roster, sample_clients
 from fedtune.federation.screening.intake import Intake
 from fedtune.federation.screening.screen import MAX_REASON, RefusedError, read_evaluations
@@ -69,16 +65,23 @@ class RobustStrategy(Strategy):
         self.part = Part.of_round(layout, recipe.lora.train, 1)
         self.outer = make_outer(recipe, layout, anchor)
         self.combiner = Combiner(recipe)
-        self.roster = Roster({}, {})
         self.record: dict[str, Any] = {}
         self.counts = counts_of([])
         self.intake = Intake(recipe, Spool(spool), (base_hash, tokenizer_hash))
-        self._recipe_json = recipe_json
+        self.post = Post(recipe, recipe_json, observer, stop or threading.Event())
         self._own = OwnRows(recipe, train_own, loss_of)
         self._observer = observer
-        self._stop = stop or threading.Event()
-        self._gathered = Gathered()
+        self._hashes = (base_hash, tokenizer_hash)
         self._sent = Broadcast(recipe, layout, anchor, round_=1)
+
+    @property
+    def roster(self) -> Roster:
+        """Which node is which client, and who is not asked."""
+        return self.post.roster
+
+    @roster.setter
+    def roster(self, roster: Roster) -> None:
+        self.post.roster = roster
 
     def run_round(self, grid: Grid, server_round: int) -> bool:
         """Run one round; with too few good replies, ask the missing again, as often as allowed.
@@ -97,7 +100,7 @@ class RobustStrategy(Strategy):
             messages = self.configure_train(
                 server_round, wire.to_arrays(self.outer.anchor, self.layout), ConfigRecord(), grid
             )
-            replies = self._stream(grid, server_round, messages)
+            replies = self.post.exchange(grid, messages, self._sent, self.record)
             stepped, _ = self.aggregate_train(server_round, replies)
             if stepped is not None:
                 return True
@@ -130,7 +133,7 @@ class RobustStrategy(Strategy):
                 self._refuse(server_round, client, self.roster.absent[client])
         anchor = wire.from_arrays(arrays, self.layout)
         self._sent = Broadcast(self.recipe, self.layout, anchor, round_=server_round)
-        return self._address(asked, server_round, MessageType.TRAIN)
+        return self.post.orders(asked, self._sent, self._hashes, round_=server_round)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -168,14 +171,22 @@ class RobustStrategy(Strategy):
         """Ask every client that is there to measure the anchor on its own held-out rows."""
         anchor = wire.from_arrays(arrays, self.layout)
         self._sent = Broadcast(self.recipe, self.layout, anchor, round_=server_round)
-        return self._address(list(self.roster.nodes), server_round, MessageType.EVALUATE)
+        return self.post.orders(
+            list(self.roster.nodes),
+            self._sent,
+            self._hashes,
+            round_=server_round,
+            message_type=MessageType.EVALUATE,
+        )
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
         """Keep each client's own figures, as its word; their plain mean is for display."""
-        figures, refused = read_evaluations({self._gathered.sender(each): each for each in replies})
-        refused |= self._gathered.refused
+        figures, refused = read_evaluations(
+            {self.post.gathered.sender(each): each for each in replies}
+        )
+        refused |= self.post.gathered.refused
         for client, reason in refused.items():
             self._observer(Refused(server_round, client, f"evaluation: {reason}"))
             self.record.setdefault("evaluation_refused", {})[str(client)] = reason
@@ -187,77 +198,38 @@ class RobustStrategy(Strategy):
         """Run one evaluation by the clients; it moves nothing, and who is silent is left out."""
         arrays = wire.to_arrays(self.outer.anchor, self.layout)
         messages = self.configure_evaluate(server_round, arrays, ConfigRecord(), grid)
-        self.aggregate_evaluate(server_round, self._stream(grid, server_round, messages))
+        replies = self.post.exchange(grid, messages, self._sent, self.record)
+        self.aggregate_evaluate(server_round, replies)
 
     def summary(self) -> None:
         """Flower's hook for a summary; the run's own table says it all."""
-
-    def _address(self, clients: list[int], round_: int, message_type: str) -> list[Message]:
-        nodes = self.roster.nodes
-        return [
-            Message(
-                wire.train_order(
-                    received.anchor,
-                    received.part.whole,
-                    recipe_json=self._recipe_json,
-                    round_=round_,
-                    agreement=self.intake.agreement(received),
-                ),
-                nodes[client],
-                message_type,
-                ttl=self.recipe.federation.round_timeout_s,
-            )
-            for client in clients
-            if client in nodes
-            for received in [self._sent.to(client)]
-        ]
-
-    def _stream(self, grid: Grid, round_: int, messages: list[Message]) -> Iterator[Message]:
-        """The replies one at a time, each told to who watches."""
-        sent = sum(map(wire.count_bytes, messages))
-        self.record["download_bytes"] = self.record.get("download_bytes", 0) + sent
-        client_of = {node_id: client for client, node_id in self.roster.nodes.items()}
-        by_client = {client_of[message.metadata.dst_node_id]: message for message in messages}
-        most = {each: wire.max_reply_bytes(self._sent.to(each).part.layout) for each in by_client}
-        limits = Limits.of(self.recipe, most)
-        self._gathered = gathered = Gathered()
-        grid, lost = with_liars(grid, self.recipe, client_of, round_=round_)
-        for reply in stream(grid, by_client, gathered, limits=limits, stop=self._stop, lost=lost):
-            self._tell(round_, gathered.sender(reply), reply)
-            yield reply
-        for client, times in sorted(gathered.repeated.items()):
-            repeated = self.record.setdefault("repeated", {})
-            repeated[str(client)] = repeated.get(str(client), 0) + times
-            self._observer(Ignored(round_, client, "a second reply was ignored"))
-
-    def _tell(self, round_: int, client: int, reply: Message) -> None:
-        if reply.has_error() or reply.metadata.message_type != MessageType.TRAIN:
-            return
-        loss = reply.content.metric_records.get(wire.METRICS, MetricRecord()).get("train_loss")
-        size = wire.count_bytes(reply)
-        told = loss if isinstance(loss, float) and math.isfinite(loss) else None
-        self._observer(Replied(round_, client, size, told))
 
     def _take(self, round_: int, replies: Iterable[Message]) -> None:
         """Screen and spool the replies; refuse, in the order of clients, who sent no good one."""
         bad: dict[int, str] = {}
         said: dict[int, dict[str, float]] = {}
         for reply in replies:
-            client = self._gathered.sender(reply)
+            client = self.post.gathered.sender(reply)
             self.record["upload_bytes"] += wire.count_bytes(reply)
             try:
-                received = self._sent.to(client)
-                said[client] = self.intake.take(client, reply, received, round_=round_)
+                said[client] = self.intake.take(
+                    client,
+                    reply,
+                    self._sent.to(client),
+                    round_=round_,
+                    commitment=self.post.commitments.get(client),
+                )
             except RefusedError as refusal:
                 bad[client] = str(refusal)
         bad |= self.intake.settle(sorted(said), self._known(round_))
-        bad |= self._gathered.refused
-        for client in sorted(self._gathered.asked.values()):
+        bad |= self.post.gathered.refused
+        for client in sorted(self.post.gathered.asked.values()):
             if client in bad or client not in said:
                 self._refuse(round_, client, bad.get(client, "it sent no reply"))
             else:
                 loss = said[client].pop("train_loss", None)
-                self.record["clients"][str(client)] = {"train_loss": loss}
+                told = {"train_loss": loss, "reply": self.intake.hashes[client]}
+                self.record["clients"][str(client)] = told
                 if said[client]:
                     self.record["clients"][str(client)]["said"] = said[client]
 

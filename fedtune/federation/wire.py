@@ -9,12 +9,22 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Message,
+    MessageType,
+    MetricRecord,
+    RecordDict,
+)
 from torch import Tensor
 
 from fedtune.adapters.layout import Layout
+from fedtune.recipe import Recipe
 
 ANCHOR, ORDER, DELTA, ABOUT, METRICS = "anchor", "order", "delta", "about", "metrics"
+REVEAL = "train.reveal"  # Flower's type of the message that asks for what was committed to
 MAX_WORDS_BYTES = 2**18  # of names and words about itself in one reply
 
 
@@ -63,6 +73,16 @@ def train_order(
     """
     words: dict[str, Any] = {"recipe": recipe_json, "round": round_, **asdict(agreement)}
     return RecordDict({ANCHOR: to_arrays(anchor, layout), ORDER: ConfigRecord(words)})
+
+
+def reveal_order(*, recipe_json: str, round_: int) -> RecordDict:
+    """What the server sends once all commitments are in: show what you are bound to."""
+    return RecordDict({ORDER: ConfigRecord({"recipe": recipe_json, "round": round_})})
+
+
+def shown_by(recipe: Recipe) -> str:
+    """Flower's type of the message in which a recipe's clients show their delta."""
+    return REVEAL if recipe.federation.commit_then_reveal else MessageType.TRAIN
 
 
 def train_reply(

@@ -91,6 +91,9 @@ class Federation(Section):
     round_timeout_s: float = Field(
         3600.0, gt=0, le=86_400 * 7, description="ray, superlink; local takes turns"
     )
+    commit_then_reveal: bool = Field(
+        False, description="each client is bound to its reply before any is shown"
+    )
     max_retries: int = Field(
         2, ge=0, le=100, description="further tries of a round with too few replies"
     )

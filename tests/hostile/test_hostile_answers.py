@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from fedtune.federation import wire
 from fedtune.federation.local import LocalGrid
-from fedtune.federation.roster import _read
+from fedtune.federation.roster import read_roster
 from fedtune.federation.screening.screen import read_evaluations
 
 CLIENTS = 3
@@ -73,7 +73,7 @@ def check_introductions(count):
     @examples(count)
     @given(st.lists(introductions() | errors, min_size=CLIENTS, max_size=CLIENTS))
     def check(all_said):
-        roster = _read(
+        roster = read_roster(
             {node: answer("query", said) for node, said in enumerate(all_said)}, CLIENTS, AGREEMENT
         )
         first = {}

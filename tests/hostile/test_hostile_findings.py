@@ -13,7 +13,7 @@ from hostile_road import Road, failing, honest, numbers_of, words_of
 
 from fedtune.federation import wire
 from fedtune.federation.local import LocalGrid
-from fedtune.federation.roster import _read
+from fedtune.federation.roster import read_roster
 from fedtune.federation.screening.screen import RefusedError, read_evaluations, screen
 
 NAME = sorted(SHAPES)[0]
@@ -152,7 +152,7 @@ def introductions(*words):
     for node, said in enumerate(words):
         record = forced(ConfigRecord, hashes | said)
         replies[node] = Message(RecordDict({"about": record}), reply_to=order)
-    return _read(replies, len(words), wire.Agreement(BASE, TOKENIZER, ""))
+    return read_roster(replies, len(words), wire.Agreement(BASE, TOKENIZER, ""))
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,9 @@ def test_a_node_that_is_known_by_its_key_fails_under_its_own_number():
     order = Message(RecordDict(), 2, "query")
     replies = {7: Message(Error(2, "x\nOSError: no \x1bmodel"), reply_to=order)}
     agreement = wire.Agreement(BASE, TOKENIZER, "")
-    roster = _read(replies, 3, agreement, known={7: 2, 8: 0}, unread={8: "its reply is too much"})
+    roster = read_roster(
+        replies, 3, agreement, known={7: 2, 8: 0}, unread={8: "its reply is too much"}
+    )
     assert roster.absent == {
         0: "its reply is too much",
         1: "it did not introduce itself",

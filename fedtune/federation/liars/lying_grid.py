@@ -40,7 +40,14 @@ def with_liars(
         return grid, frozenset()
     liars = byzantine_clients(recipe)
     lying = {node_id: client for node_id, client in client_of.items() if client in liars}
-    made = LyingGrid(grid, recipe.attack, lying, seed=recipe.federation.seed, round_=round_)
+    made = LyingGrid(
+        grid,
+        recipe.attack,
+        lying,
+        seed=recipe.federation.seed,
+        round_=round_,
+        shown_by=wire.shown_by(recipe),
+    )
     return made, made.lost
 
 
@@ -58,6 +65,7 @@ class LyingGrid(Grid):
         seed: The recipe's. What a liar draws depends on it, the round and the liar, not on the
             order of replies; a retry is the same lie.
         round_: Counted from 1.
+        shown_by: Flower's type of the messages whose replies are exchanged.
 
     Attributes:
         lost: Messages whose replies will never come: no reply tells a server that its sender
@@ -65,11 +73,19 @@ class LyingGrid(Grid):
     """
 
     def __init__(
-        self, grid: Grid, attack: Attack, lying: Mapping[int, int], *, seed: int, round_: int
+        self,
+        grid: Grid,
+        attack: Attack,
+        lying: Mapping[int, int],
+        *,
+        seed: int,
+        round_: int,
+        shown_by: str = MessageType.TRAIN,
     ) -> None:
         self.lost: set[str] = set()
         self._grid, self._attack, self._lying = grid, attack, dict(lying)
         self._seed, self._round = seed, round_
+        self._shown_by = shown_by
         self._open: dict[str, int] = {}
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
@@ -78,7 +94,7 @@ class LyingGrid(Grid):
         for message in messages:
             pushed = list(self._grid.push_messages([message]))
             node_id = message.metadata.dst_node_id
-            if message.metadata.message_type == MessageType.TRAIN and node_id in self._lying:
+            if message.metadata.message_type == self._shown_by and node_id in self._lying:
                 self._open |= dict.fromkeys(pushed, self._lying[node_id])
             ids += pushed
         return ids

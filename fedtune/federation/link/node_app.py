@@ -41,6 +41,12 @@ def train(message: Message, context: Context) -> Message:
     return _ask("train", message, context)
 
 
+@app.train("reveal")
+def reveal(message: Message, context: Context) -> Message:
+    """Show the delta that was committed to."""
+    return _ask("train.reveal", message, context)
+
+
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Measure the adapter on this node's own held-out rows."""

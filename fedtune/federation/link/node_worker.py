@@ -22,17 +22,24 @@ from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedtune.federation import wire
+from fedtune.federation.canonical import hash_reply
 from fedtune.federation.client import OWN_ROWS
 from fedtune.federation.link import frames
 from fedtune.federation.link.node_app import MAX_BYTES
+from fedtune.federation.screening.commitments import without_salt
 from fedtune.federation.screening.screen import last_line
 
 Answer = Callable[[Message, Context], Message]
 Adapt = Callable[[str], tuple[str, bool]]
-KINDS = ("query", "train", "evaluate")
+Note = Callable[[object, str], None]
+KINDS = ("query", "train", wire.REVEAL, "evaluate")
 
 
-def serve(path: Path, answer: Answer, adapt: Adapt) -> None:
+def ignore(round_: object, reply_hash: str) -> None:
+    """Note nothing."""
+
+
+def serve(path: Path, answer: Answer, adapt: Adapt, note: Note = ignore) -> None:
     """Answer frames, one connection at a time, until the process ends.
 
     Args:
@@ -40,7 +47,9 @@ def serve(path: Path, answer: Answer, adapt: Adapt) -> None:
         answer: The whole ClientApp.
         adapt: The server's recipe to the one that is run here, and whether all its rows are this
             node's own; raises where the owner forbids it.
+        note: Told of each delta before it is sent: the round, and the hash of the reply.
     """
+    desk = Desk(answer, adapt, note)
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
@@ -54,7 +63,7 @@ def serve(path: Path, answer: Answer, adapt: Adapt) -> None:
         with connection:
             try:
                 words, body = frames.receive(connection, max_bytes=MAX_BYTES)
-                frames.send(connection, {}, reply_to(words, body, answer, adapt))
+                frames.send(connection, {}, desk.reply_to(words, body))
             except (ConnectionError, OSError):
                 continue  # who asked is gone; the server will hear of it from Flower
             except Exception as error:  # the server is told one line; the rest is for this log
@@ -62,22 +71,36 @@ def serve(path: Path, answer: Answer, adapt: Adapt) -> None:
                 _tell(connection, f"{type(error).__name__}: {error}")
 
 
-def reply_to(words: dict[str, Any], body: bytes, answer: Answer, adapt: Adapt) -> bytes:
-    """What the ClientApp answers to one message, as bytes."""
-    kind, client = words["kind"], words["client"]
-    if kind not in KINDS:
-        raise ValueError(f"a message needs a kind of {', '.join(KINDS)}; got {kind!r}")
-    TaskIdentity.run_id, TaskIdentity.node_id = int(words["run_id"]), int(words["node_id"])
-    TaskIdentity.task_id = 1
-    content = recorddict_from_proto(RecordDictProto.FromString(body))
-    order = content.config_records[wire.ORDER]
-    order["recipe"], own = adapt(str(order["recipe"]))
-    message = Message(content, TaskIdentity.node_id, kind)
-    message.metadata.__dict__["_message_id"] = "of-this-node"
-    config = {"partition-id": client, OWN_ROWS: own}
-    context = Context(TaskIdentity.run_id, TaskIdentity.node_id, config, RecordDict(), {})
-    answered: bytes = recorddict_to_proto(answer(message, context).content).SerializeToString()
-    return answered
+class Desk:
+    """Answers messages one after another; a run's state is kept from one to the next."""
+
+    def __init__(self, answer: Answer, adapt: Adapt, note: Note = ignore) -> None:
+        self._answer, self._adapt, self._note = answer, adapt, note
+        self._run_id, self._state = 0, RecordDict()
+
+    def reply_to(self, words: dict[str, Any], body: bytes) -> bytes:
+        """What the ClientApp answers to one message, as bytes."""
+        kind, client = words["kind"], words["client"]
+        if kind not in KINDS:
+            raise ValueError(f"a message needs a kind of {', '.join(KINDS)}; got {kind!r}")
+        TaskIdentity.run_id, TaskIdentity.node_id = int(words["run_id"]), int(words["node_id"])
+        TaskIdentity.task_id = 1
+        content = recorddict_from_proto(RecordDictProto.FromString(body))
+        order = content.config_records[wire.ORDER]
+        order["recipe"], own = self._adapt(str(order["recipe"]))
+        message = Message(content, TaskIdentity.node_id, kind)
+        message.metadata.__dict__["_message_id"] = "of-this-node"
+        answered = self._answer(message, self._context(client, own)).content
+        if wire.DELTA in answered:
+            self._note(order["round"], hash_reply(without_salt(answered)))
+        told: bytes = recorddict_to_proto(answered).SerializeToString()
+        return told
+
+    def _context(self, client: Any, own: bool) -> Context:  # noqa: ANN401
+        if TaskIdentity.run_id != self._run_id:
+            self._run_id, self._state = TaskIdentity.run_id, RecordDict()
+        config = {"partition-id": client, OWN_ROWS: own}
+        return Context(self._run_id, TaskIdentity.node_id, config, self._state, {})
 
 
 def _tell(connection: socket.socket, reason: str) -> None:
@@ -103,9 +126,10 @@ def main() -> None:
     end_with(os.getppid())
     from fedtune.federation import client
     from fedtune.federation.link.owner import adapter_of
+    from fedtune.federation.record import SentLog
 
     path, folder = Path(sys.argv[1]), Path(sys.argv[2])
-    serve(path, client.app, adapter_of(folder))
+    serve(path, client.app, adapter_of(folder), SentLog(folder).note)
 
 
 if __name__ == "__main__":

@@ -3,22 +3,23 @@
 In a first step a client sends the hash of its reply, in a second the reply and the salt. Whoever
 waits to see others first, to copy one or to answer to it, must by then have committed to something
 else. The server must have closed the first step before it opens the second; that is the caller's.
-Nothing here knows a network, a round's loop, or whether a reply is any good: that is `screen`'s.
+Nothing here knows a round's loop, or whether a reply is any good: that is `screen`'s.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
-import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from flwr.app import Array, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 
-from fedtune.federation.screening.screen import RefusedError
+from fedtune.federation.canonical import hash_parts, parts_of
+from fedtune.federation.screening.screen import RefusedError, content_of
+from fedtune.federation.wire import ABOUT
 
 SALT_BYTES = 32
+COMMITMENT, SALT = "commitment", "salt"
 _DOMAIN = b"fedtune: a reply to one round, version 1"
 _HEX = re.compile(r"[0-9a-f]{64}")
 
@@ -59,13 +60,8 @@ def commit(reply: RecordDict, salt: bytes, occasion: Occasion) -> str:
     """
     if type(salt) is not bytes or len(salt) != SALT_BYTES:
         raise ValueError(f"a commitment needs a salt of {SALT_BYTES} bytes")
-    digest = hashlib.sha256()
     named = (_DOMAIN, occasion.run.encode(), b"%d" % occasion.round, b"%d" % occasion.client, salt)
-    for part in (*named, *_canonical(reply)):
-        # A length before each part: else two replies that are cut elsewhere would hash alike.
-        digest.update(struct.pack("<Q", len(part)))
-        digest.update(part)
-    return digest.hexdigest()
+    return hash_parts((*named, *parts_of(reply)))
 
 
 def collect(
@@ -100,6 +96,52 @@ def collect(
     return taken, refused
 
 
+def commitment_reply(commitment: str) -> RecordDict:
+    """What a client sends in the first step."""
+    return RecordDict({ABOUT: ConfigRecord({COMMITMENT: commitment})})
+
+
+def read_commitment(reply: Message) -> object:
+    """What a client committed to, whatever it is: `collect` judges it.
+
+    Raises:
+        RefusedError: If the client failed, or sent something else.
+    """
+    content = content_of(reply)
+    try:
+        (words,) = content.values()
+        return words[COMMITMENT]
+    except Exception as error:  # whatever a hostile reply manages to raise
+        raise RefusedError(f"it committed to nothing: {type(error).__name__}: {error}") from error
+
+
+def with_salt(reply: RecordDict, salt: bytes) -> RecordDict:
+    """What a client sends in the second step."""
+    return RecordDict({**reply, SALT: ConfigRecord({SALT: salt})})
+
+
+def without_salt(reply: RecordDict) -> RecordDict:
+    """A reply of the second step as it was committed to."""
+    return RecordDict({name: record for name, record in reply.items() if name != SALT})
+
+
+def open_reply(content: RecordDict, commitment: str | None, occasion: Occasion) -> RecordDict:
+    """The reply of the second step without its salt, held against the commitment.
+
+    Raises:
+        RefusedError: As `check` does, or if there is no salt.
+    """
+    try:
+        words = dict(content[SALT]) if SALT in content else {}
+        reply = without_salt(content)
+    except Exception as error:  # as above
+        raise RefusedError(f"unreadable: {type(error).__name__}: {error}") from error
+    if set(words) != {SALT}:
+        raise RefusedError(f"needs the record {SALT!r} with its salt alone")
+    check(commitment, reply, words[SALT], occasion)
+    return reply
+
+
 def check(commitment: str | None, reply: RecordDict, salt: object, occasion: Occasion) -> None:
     """Hold a reply against what its client committed to.
 
@@ -127,37 +169,3 @@ def check(commitment: str | None, reply: RecordDict, salt: object, occasion: Occ
             f"its reply is not what it committed to in round {occasion.round}: "
             f"need {commitment[:12]}, got {opened[:12]}"
         )
-
-
-def _canonical(reply: RecordDict) -> Iterator[bytes]:
-    """A reply as parts, each told apart by its length: the same whatever the order of names."""
-    yield b"%d" % len(reply)
-    for name in sorted(reply):
-        record = reply[name]
-        yield from (name.encode(), type(record).__name__.encode(), b"%d" % len(record))
-        for key in sorted(record):
-            yield key.encode()
-            yield from _value(record[key])
-
-
-def _value(value: object) -> Iterator[bytes]:
-    """One value with its kind: 1, True, 1.0 and "1" are four."""
-    yield type(value).__name__.encode()
-    if isinstance(value, Array):
-        yield from (value.dtype.encode(), value.stype.encode(), b"%d" % len(value.shape))
-        yield from (repr(axis).encode() for axis in value.shape)
-        yield value.data
-    elif isinstance(value, list):
-        yield b"%d" % len(value)
-        for item in value:
-            yield from _value(item)
-    elif isinstance(value, bool | int):
-        yield b"%x" % value
-    elif isinstance(value, float):
-        yield struct.pack("<d", value)  # every bit: -0.0 is not 0.0, and one NaN not another
-    elif isinstance(value, str):
-        yield value.encode()
-    elif isinstance(value, bytes):
-        yield value
-    else:
-        raise TypeError(f"a reply holds no {type(value).__name__}")

@@ -11,9 +11,11 @@ from torch import Tensor
 from aggregators.geometry import GaugeError, align
 from fedtune.federation import wire
 from fedtune.federation.broadcast import Broadcast, Received
+from fedtune.federation.canonical import hash_reply
 from fedtune.federation.events import RunStoppedError
 from fedtune.federation.liars.adversary import Adversary, Known
-from fedtune.federation.screening.screen import RefusedError, screen, screen_content
+from fedtune.federation.screening.commitments import Occasion, open_reply
+from fedtune.federation.screening.screen import RefusedError, content_of, screen_content
 from fedtune.federation.screening.spool import Spool
 from fedtune.recipe import Recipe
 
@@ -25,10 +27,14 @@ class Intake:
         recipe: The run's.
         spool: Where the rows of the round lie.
         hashes: Of base and tokenizer, which every reply must carry.
+
+    Attributes:
+        hashes: Of the last good reply of each client, as it was sent.
     """
 
     def __init__(self, recipe: Recipe, spool: Spool, hashes: tuple[str, str]) -> None:
         self.spool = spool
+        self.hashes: dict[int, str] = {}
         self._recipe = recipe
         self._hashes = hashes
         self.adversary = Adversary(recipe)
@@ -38,9 +44,22 @@ class Intake:
         return wire.Agreement(*self._hashes, received.anchor_hash)
 
     def take(
-        self, client: int, reply: Message, received: Received, *, round_: int
+        self,
+        client: int,
+        reply: Message,
+        received: Received,
+        *,
+        round_: int,
+        commitment: str | None = None,
     ) -> dict[str, float]:
         """Screen a reply and write its row.
+
+        Args:
+            client: Whose it is.
+            reply: As it came.
+            received: What the client started from.
+            round_: Counted from 1.
+            commitment: What the client is bound to, where the recipe asks for it.
 
         Returns:
             The client's own metrics, for display.
@@ -48,9 +67,14 @@ class Intake:
         Raises:
             RefusedError: With the first thing that is wrong.
         """
-        row, metrics = screen(
-            reply, received.part.layout, round_=round_, agreement=self.agreement(received)
+        content = content_of(reply)
+        if self._recipe.federation.commit_then_reveal:
+            occasion = Occasion(received.anchor_hash, round_, client)
+            content = open_reply(content, commitment, occasion)
+        row, metrics = screen_content(
+            content, received.part.layout, round_=round_, agreement=self.agreement(received)
         )
+        self.hashes[client] = hash_reply(content)
         self.spool.put(client, row)
         return metrics
 

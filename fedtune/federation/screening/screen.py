@@ -60,7 +60,7 @@ def screen(
     Raises:
         RefusedError: With the first reason found.
     """
-    return screen_content(_content(reply), layout, round_=round_, agreement=agreement)
+    return screen_content(content_of(reply), layout, round_=round_, agreement=agreement)
 
 
 def screen_content(
@@ -81,7 +81,12 @@ def screen_content(
         raise RefusedError(f"unreadable: {type(error).__name__}: {error}") from error
 
 
-def _content(reply: Message) -> RecordDict:
+def content_of(reply: Message) -> RecordDict:
+    """What stands in a reply.
+
+    Raises:
+        RefusedError: If nothing does: it is an error, or neither.
+    """
     if reply.has_error():
         raise RefusedError(f"the client failed: {last_line(reply.error.reason or '')}")
     if not reply.has_content():
@@ -208,7 +213,7 @@ def read_evaluation(reply: Message) -> dict[str, float]:
     Raises:
         RefusedError: If it failed, or gives no finite loss.
     """
-    content = _content(reply)
+    content = content_of(reply)
     try:
         if set(content) != {wire.METRICS}:
             raise RefusedError(f"needs the record {wire.METRICS!r}; got {sorted(content)[:8]}")

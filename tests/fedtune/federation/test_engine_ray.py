@@ -41,7 +41,12 @@ def test_ray_gives_the_bits_of_local_with_liars_and_every_kind_of_state(tiny_rec
         tiny_recipe,
         forked,
         lora={"lora_dropout": 0.1},
-        federation={"num_clients": 5, "clients_per_round": 4, "inner_optimizer": "keep"},
+        federation={
+            "num_clients": 5,
+            "clients_per_round": 4,
+            "inner_optimizer": "keep",
+            "commit_then_reveal": True,
+        },
         aggregator={"name": "centered_clipping", "f": 1, "mixing": ["nnm"]},
         outer={"name": "nesterov"},
         attack={"name": "alie", "z": 1.0, "num_attackers": 1},

@@ -1,0 +1,144 @@
+"""What the server sends to whom in a round, and what comes back of it, one reply at a time."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from flwr.app import Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+
+from fedtune.federation import wire
+from fedtune.federation.broadcast import Broadcast, Received
+from fedtune.federation.events import Ignored, Observer, Refused, Replied
+from fedtune.federation.gather import Gathered, Limits, stream
+from fedtune.federation.liars.lying_grid import with_liars
+from fedtune.federation.roster import Roster
+from fedtune.federation.screening.commitments import collect, read_commitment
+from fedtune.federation.screening.screen import RefusedError
+from fedtune.recipe import Recipe
+
+
+class Post:
+    """Addresses orders by client, and hands the replies over as they come.
+
+    Attributes:
+        roster: Which node is which client.
+        gathered: Of the exchange that is running, or of the last one.
+        commitments: What each client is bound to in this round, where the recipe asks for it.
+    """
+
+    def __init__(
+        self, recipe: Recipe, recipe_json: str, observer: Observer, stop: threading.Event
+    ) -> None:
+        self.roster = Roster({}, {})
+        self.gathered = Gathered()
+        self.commitments: dict[int, str] = {}
+        self._recipe, self._recipe_json = recipe, recipe_json
+        self._observer, self._stop = observer, stop
+
+    def orders(
+        self,
+        clients: Sequence[int],
+        sent: Broadcast,
+        hashes: tuple[str, str],
+        *,
+        round_: int,
+        message_type: str = MessageType.TRAIN,
+    ) -> list[Message]:
+        """An order with the anchor for each client that is there; no record is shared."""
+        return [
+            self._message(client, self._order(sent.to(client), hashes, round_), message_type)
+            for client in clients
+            if client in self.roster.nodes
+        ]
+
+    def exchange(
+        self, grid: Grid, messages: list[Message], sent: Broadcast, record: dict[str, Any]
+    ) -> Iterator[Message]:
+        """The replies one at a time, each told to who watches; the bytes sent are recorded.
+
+        Where the recipe asks for commitments, all have been taken before the first reply is shown.
+        """
+        if self._recipe.federation.commit_then_reveal and _ask_for_training(messages):
+            messages = self._closed(grid, messages, sent, record)
+        yield from self._stream(grid, messages, sent, record)
+
+    def _closed(
+        self, grid: Grid, messages: list[Message], sent: Broadcast, record: dict[str, Any]
+    ) -> list[Message]:
+        """Take the commitments, and ask those who gave one for what they are bound to."""
+        committed: list[tuple[int, object]] = []
+        refused: dict[int, str] = {}
+        for reply in self._stream(grid, messages, sent, record, most=wire.MAX_WORDS_BYTES):
+            client = self.gathered.sender(reply)
+            try:
+                committed.append((client, read_commitment(reply)))
+            except RefusedError as refusal:
+                refused[client] = str(refusal)
+        self.commitments, unbound = collect(committed, self.gathered.asked.values())
+        round_ = record["round"]
+        for client, reason in sorted((unbound | refused | self.gathered.refused).items()):
+            record["refused"][str(client)] = reason
+            self._observer(Refused(round_, client, reason))
+        order = wire.reveal_order(recipe_json=self._recipe_json, round_=round_)
+        return [
+            self._message(client, RecordDict(dict(order)), wire.REVEAL)
+            for client in sorted(self.commitments)
+        ]
+
+    def _stream(
+        self,
+        grid: Grid,
+        messages: list[Message],
+        sent: Broadcast,
+        record: dict[str, Any],
+        *,
+        most: int | None = None,
+    ) -> Iterator[Message]:
+        weight = sum(map(wire.count_bytes, messages))
+        record["download_bytes"] = record.get("download_bytes", 0) + weight
+        client_of = {node_id: client for client, node_id in self.roster.nodes.items()}
+        by_client = {client_of[message.metadata.dst_node_id]: message for message in messages}
+        bounds = {
+            client: most or wire.max_reply_bytes(sent.to(client).part.layout)
+            for client in by_client
+        }
+        limits = Limits.of(self._recipe, bounds)
+        self.gathered = gathered = Gathered()
+        round_ = record["round"]
+        grid, lost = with_liars(grid, self._recipe, client_of, round_=round_)
+        for reply in stream(grid, by_client, gathered, limits=limits, stop=self._stop, lost=lost):
+            self._tell(round_, gathered.sender(reply), reply)
+            yield reply
+        for client, times in sorted(gathered.repeated.items()):
+            repeated = record.setdefault("repeated", {})
+            repeated[str(client)] = repeated.get(str(client), 0) + times
+            self._observer(Ignored(round_, client, "a second reply was ignored"))
+
+    def _message(self, client: int, content: RecordDict, message_type: str) -> Message:
+        seconds = self._recipe.federation.round_timeout_s
+        return Message(content, self.roster.nodes[client], message_type, ttl=seconds)
+
+    def _order(self, received: Received, hashes: tuple[str, str], round_: int) -> RecordDict:
+        return wire.train_order(
+            received.anchor,
+            received.part.whole,
+            recipe_json=self._recipe_json,
+            round_=round_,
+            agreement=wire.Agreement(*hashes, received.anchor_hash),
+        )
+
+    def _tell(self, round_: int, client: int, reply: Message) -> None:
+        shown = wire.shown_by(self._recipe)
+        if reply.has_error() or reply.metadata.message_type != shown:
+            return
+        loss = reply.content.metric_records.get(wire.METRICS, MetricRecord()).get("train_loss")
+        told = loss if isinstance(loss, float) and math.isfinite(loss) else None
+        self._observer(Replied(round_, client, wire.count_bytes(reply), told))
+
+
+def _ask_for_training(messages: Sequence[Message]) -> bool:
+    return any(message.metadata.message_type == MessageType.TRAIN for message in messages)

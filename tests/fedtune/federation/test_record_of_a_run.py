@@ -1,0 +1,123 @@
+"""The record of a run: chained, signed, and held by each node against what it sent."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from fedtune.cli import app
+from fedtune.deployment.folder import DeploymentFolder
+from fedtune.federation import client
+from fedtune.federation.canonical import hash_reply
+from fedtune.federation.folder import RunFolder
+from fedtune.federation.local import LocalGrid
+from fedtune.federation.record import SENT, SentLog, bad_signature, broken_links, sign, trace
+from fedtune.federation.server import Run
+
+
+@pytest.fixture
+def deployment(tmp_path):
+    return DeploymentFolder.create(tmp_path / "fed", 4, "127.0.0.1", 9443)
+
+
+@pytest.fixture
+def recorded(tiny_recipe, deployment):
+    """A run whose nodes have written down what they sent, signed by a deployment's server."""
+
+    class Noting(LocalGrid):
+        def pull_messages(self, message_ids):
+            replies = super().pull_messages(message_ids)
+            for reply in replies:
+                if reply.metadata.message_type == "train":
+                    node = deployment.node_folders[reply.metadata.src_node_id - 2]
+                    (node / "run").mkdir(exist_ok=True)
+                    round_ = reply.content["about"]["round"]
+                    SentLog(node).note(round_, hash_reply(reply.content))
+            return replies
+
+    folder, recipe = RunFolder.create(tiny_recipe(aggregator={"name": "mean"}))
+    Run(recipe, folder).serve(Noting(client.app, 4))
+    sign(folder, deployment.server_certificate, deployment.server_key)
+    return folder
+
+
+def verify(folder, *keys):
+    done = CliRunner().invoke(app, ["verify", str(folder.path), *keys])
+    return done.exit_code, " ".join(done.output.split())
+
+
+def rewrite(folder, number, change):
+    lines = folder.metrics.read_text().splitlines()
+    record = json.loads(lines[number])
+    change(record)
+    lines[number] = json.dumps(record)
+    folder.metrics.write_text("".join(line + "\n" for line in lines))
+
+
+def test_a_node_finds_each_of_its_deltas_counted(recorded, deployment):
+    node = deployment.node_folders[2]
+    code, said = verify(recorded, "--node", str(node))
+    assert code == 0, said
+    assert "4 lines" in said
+    assert "is client 2" in said
+    for number in (1, 2, 3):
+        assert f"round {number}: counted as sent, weight 25.0 %" in said
+    number, fates = trace(recorded, node)
+    assert (number, len(fates)) == (2, 3)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_line_that_was_changed_is_found_by_the_next(recorded, number):
+    rewrite(recorded, number, lambda record: record.update(note="never happened"))
+    code, said = verify(recorded)
+    assert code == 1
+    assert f"line {number + 2} of metrics.jsonl does not follow line {number + 1}" in said
+
+
+def test_a_changed_last_line_or_manifest_is_found(recorded, deployment):
+    rewrite(recorded, 3, lambda record: record.update(note="never happened"))
+    assert list(broken_links(recorded)) == []
+    assert "another end" in bad_signature(recorded, deployment.ca)
+    facts = json.loads(recorded.manifest.read_text())
+    recorded.manifest.write_text(json.dumps({**facts, "seed": 99}))
+    assert "line 1 of metrics.jsonl does not follow manifest.json" in verify(recorded)[1]
+
+
+def test_a_line_that_was_left_out_is_found(recorded):
+    lines = recorded.metrics.read_text().splitlines(keepends=True)
+    recorded.metrics.write_text("".join(lines[:2] + lines[3:]))
+    assert verify(recorded)[0] == 1
+
+
+def test_a_signature_of_another_authority_is_none(recorded, tmp_path):
+    other = DeploymentFolder.create(tmp_path / "other", 1, "127.0.0.1", 9443)
+    assert "was not made by the server" in bad_signature(recorded, other.ca)
+    sign(recorded, other.server_certificate, other.server_key)
+    assert bad_signature(recorded, other.ca) is None
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"certificate": 3}', '{"certificate": "x"}'])
+def test_what_is_no_signature_is_told(recorded, deployment, text):
+    (recorded.path / "signature.json").write_text(text)
+    assert "is no signature" in bad_signature(recorded, deployment.ca)
+    (recorded.path / "signature.json").unlink()
+    assert "not signed" in bad_signature(recorded, deployment.ca)
+
+
+def test_a_reply_that_a_node_has_not_sent_is_found(recorded, deployment):
+    node = deployment.node_folders[1]
+    lines = (node / SENT).read_text().splitlines(keepends=True)
+    (node / SENT).write_text("".join(lines[:2]))
+    code, said = verify(recorded, "--node", str(node))
+    assert code == 1
+    assert "round 3: the record counts a reply that this node has not sent" in said
+    (node / SENT).write_text(lines[0].replace('"reply": "', '"reply": "00'))
+    assert "counts nothing" in verify(recorded, "--node", str(node))[1]
+
+
+def test_a_node_that_sent_nothing_and_a_folder_that_is_no_run_are_errors(
+    recorded, deployment, tmp_path
+):
+    (deployment.node_folders[0] / SENT).unlink()
+    assert verify(recorded, "--node", str(deployment.node_folders[0]))[0] == 2
+    assert CliRunner().invoke(app, ["verify", str(tmp_path)]).exit_code == 2
