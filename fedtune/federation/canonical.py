@@ -38,9 +38,9 @@ def parts_of(reply: RecordDict) -> Iterator[bytes]:
     yield b"%d" % len(reply)
     for name in sorted(reply):
         record = reply[name]
-        yield from (name.encode(), type(record).__name__.encode(), b"%d" % len(record))
+        yield from (_bytes(name), type(record).__name__.encode(), b"%d" % len(record))
         for key in sorted(record):
-            yield key.encode()
+            yield _bytes(key)
             yield from _value(record[key])
 
 
@@ -60,8 +60,13 @@ def _value(value: object) -> Iterator[bytes]:
     elif isinstance(value, float):
         yield struct.pack("<d", value)  # every bit: -0.0 is not 0.0, and one NaN not another
     elif isinstance(value, str):
-        yield value.encode()
+        yield _bytes(value)
     elif isinstance(value, bytes):
         yield value
     else:
         raise TypeError(f"a reply holds no {type(value).__name__}")
+
+
+def _bytes(text: str) -> bytes:
+    """UTF-8; a lone surrogate, which a stranger may write, too."""
+    return text.encode("utf-8", "surrogatepass")

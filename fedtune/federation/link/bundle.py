@@ -8,44 +8,27 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from importlib.metadata import version
+from pathlib import Path
 
 from flwr.cli.build import build_fab_from_files
 from flwr.supercore.fab import Fab
 
-SERVER_APP = "fedtune.federation.link.server_app:app"
-CLIENT_APP = "fedtune.federation.link.node_app:app"
-_PYPROJECT = """\
-[build-system]
-requires = ["hatchling"]
-build-backend = "hatchling.build"
+import fedtune
+from fedtune.recipe.source import find_recipe
 
-[project]
-name = "fedtune-run"
-version = "{version}"
-description = "A fedtune run; both apps are those of the installed fedtune."
-license = "Apache-2.0"
-dependencies = []
-
-[tool.flwr.app]
-publisher = "fedtune"
-
-[tool.flwr.app.components]
-serverapp = "{server}"
-clientapp = "{client}"
-
-[tool.flwr.app.config]
-folder = ""
-recipe = ""
-overrides = ""
-"""
+_RECIPE = "recipes/three_nodes.yaml"  # `fab-include` of pyproject.toml: Flower wants a file
 
 
 def make_bundle() -> Fab:
-    """The bundle of this version of fedtune; the same bytes each time."""
-    text = _PYPROJECT.format(version=version("fedtune"), server=SERVER_APP, client=CLIENT_APP)
-    files = {"pyproject.toml": text.encode(), "README.md": b"No code of its own.\n"}
+    """The bundle of this version of fedtune: what `flwr run .` makes of its repository."""
+    files = {"pyproject.toml": _find_pyproject(), _RECIPE: find_recipe("three_nodes")}
     with warnings.catch_warnings():  # of what Flower asks of another package
         warnings.simplefilter("ignore", DeprecationWarning)
         content, _ = build_fab_from_files(files)
     return Fab(hashlib.sha256(content).hexdigest(), content, {})
+
+
+def _find_pyproject() -> Path:
+    """Beside this file in a wheel; at the repository's root else."""
+    here = Path(__file__).with_name("pyproject.toml")
+    return here if here.is_file() else Path(fedtune.__file__).parents[1] / "pyproject.toml"

@@ -1,7 +1,8 @@
 """The thin ClientApp of a node: it hands each message to the node's worker, and the answer back.
 
 Flower starts a process for each message. This one loads neither torch nor a model: the worker
-beside it holds them from round to round.
+beside it holds them from round to round. Where there is no worker, as on a SuperNode that Flower's
+own command started, and in its simulation, the whole ClientApp answers.
 """
 
 from __future__ import annotations
@@ -54,6 +55,10 @@ def evaluate(message: Message, context: Context) -> Message:
 
 
 def _ask(kind: str, message: Message, context: Context) -> Message:
+    if SOCKET not in os.environ:
+        from fedtune.federation import client
+
+        return client.app(message, context)
     words = {
         "kind": kind,
         "run_id": context.run_id,

@@ -1,7 +1,7 @@
 """The ServerApp that a SuperLink starts: it finds the run's folder, and runs what is left of it.
 
-In Flower's run-config stands either ``folder``, a run folder that `fedtune run` made, or
-``recipe``, a shipped recipe's name or a file, with ``overrides`` as on fedtune's command line.
+In Flower's run-config stands ``recipe``, a shipped recipe's name or a file, with ``overrides`` as
+on fedtune's command line; or ``folder``, a run folder that `fedtune run` made, which goes before.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def main(grid: Grid, context: Context) -> None:
     folder, recipe = find_run(context)
     with folder.locked(), EventLog(folder.path) as log:
         try:
-            Run(recipe, folder, log.note).serve(CarefulGrid(grid))
+            Run(recipe, folder, log.note).serve(_carefully(grid, recipe))
         except (RunStoppedError, OSError, MemoryError, ValueError) as error:
             log.stopped(error)
             raise
@@ -39,18 +39,23 @@ def find_run(context: Context) -> tuple[RunFolder, Recipe]:
     """The folder and recipe that the run-config names.
 
     Raises:
-        ValueError: If it names neither, or both.
         FileNotFoundError: If the folder holds no run.
+        RecipeError: If the recipe is wrong.
     """
-    config = {key: str(value) for key, value in context.run_config.items() if value != ""}
-    if ("folder" in config) == ("recipe" in config):
-        raise ValueError(f"run-config needs recipe, or folder; got {', '.join(config) or 'none'}")
-    if "folder" in config:
-        return RunFolder.open(Path(config["folder"]))
+    config = {key: str(value) for key, value in context.run_config.items()}
+    if folder := config.get("folder"):
+        return RunFolder.open(Path(folder))
     overrides = shlex.split(config.get("overrides", ""))
-    recipe = load_recipe(config["recipe"], ["federation.engine=superlink", *overrides])
+    named = any(each.startswith("federation.deployment=") for each in overrides)
+    # Without a deployment's keys a node is believed about its number, as on Flower's simulation.
+    engine = f"federation.engine={'superlink' if named else 'ray'}"
+    recipe = load_recipe(config.get("recipe", ""), [engine, *overrides])
     from fedtune.federation.checks.preflight import find_problems
 
     if problems := find_problems(recipe):
         raise RecipeError(problems)
     return RunFolder.create(recipe)
+
+
+def _carefully(grid: Grid, recipe: Recipe) -> Grid:
+    return grid if recipe.federation.deployment is None else CarefulGrid(grid)

@@ -175,12 +175,18 @@ def test_a_round_that_is_recorded_already_is_not_in_progress(folder):
     assert [each.times for each in status.refusals if each.client == 3] == [2]  # rounds 1 and 3
 
 
+def plain(records):
+    """Records without the hash that ties each to the one before."""
+    return [{key: said for key, said in each.items() if key != "previous"} for each in records]
+
+
 def test_a_line_that_is_half_written_waits(folder):
     whole = folder.metrics.read_bytes()
     ends = [at + 1 for at, sign in enumerate(whole) if sign == ord("\n")]
     for kept in range(len(whole) + 1):
         folder.metrics.write_bytes(whole[:kept])
-        assert Records(folder.metrics).read() == RECORDS[: sum(end <= kept for end in ends)]
+        whole_lines = sum(end <= kept for end in ends)
+        assert plain(Records(folder.metrics).read()) == RECORDS[:whole_lines]
 
 
 def test_records_are_read_once_and_a_cut_file_anew(folder):
@@ -189,14 +195,14 @@ def test_records_are_read_once_and_a_cut_file_anew(folder):
     assert records.read() is first
     append(folder, LAST)
     grown = records.read()
-    assert grown == [*RECORDS, LAST]
+    assert plain(grown) == [*RECORDS, LAST]
     assert grown[1] is first[1]
     # a resume cuts the file and writes other lines of the same length
     text = folder.metrics.read_text()
     folder.metrics.write_text(text.replace('"round_s": 6.0', '"round_s": 7.0'))
     assert records.read()[-1]["round_s"] == 7.0
     folder.truncate_metrics(folder.metrics.read_text().find('{"round": 2'))
-    assert records.read() == RECORDS[:2]
+    assert plain(records.read()) == RECORDS[:2]
     folder.metrics.unlink()
     assert records.read() == []
 
