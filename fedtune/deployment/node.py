@@ -31,6 +31,22 @@ def _check_model(name: str) -> str:
 AllowedModel = Annotated[str, Field(max_length=200), AfterValidator(_check_model)]
 
 
+class Privacy(Section):
+    """Local differential privacy of what a node sends: clipped, and noise of the node's own added.
+
+    Each reply alone is (epsilon, delta)-private against every other reply that the node could have
+    sent; r replies together are at most (r * epsilon, r * delta)-private.
+
+    Source:
+        Dwork and Roth 2014, theorem 3.22, https://doi.org/10.1561/0400000042, whose formula Flower
+        uses. It is proven for epsilon below 1 alone.
+    """
+
+    clipping_norm: float = Field(gt=0, le=1e6, description="L2 norm of a delta, at most")
+    epsilon: float = Field(gt=0, lt=1, description="of one reply")
+    delta: float = Field(1e-6, gt=0, lt=0.1)
+
+
 class NodeConfig(Section):
     """What a node's owner brings, and what a recipe may ask of the node. It never travels."""
 
@@ -43,6 +59,9 @@ class NodeConfig(Section):
     max_rounds: int = Field(1000, ge=1, le=100_000, strict=True, description="in one run")
     allowed_models: list[AllowedModel] = Field(
         default=["nano"], max_length=1000, description="by name, or by sha256: of the weights"
+    )
+    privacy: Privacy | None = Field(
+        None, description="clip what this node sends and add noise; null: neither"
     )
     allow_remote_code: Literal[False] = Field(
         False, description="fixed: no code comes from a model's folder"

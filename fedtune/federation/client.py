@@ -17,6 +17,7 @@ from fedtune.federation import wire
 from fedtune.federation.kept_back import kept_back, shown
 from fedtune.federation.liars.adversary import trains_for_nothing
 from fedtune.federation.liars.poisoning import poison_of
+from fedtune.federation.privacy import privately, refuse_figures
 from fedtune.federation.screening.commitments import Occasion
 from fedtune.training.client_round import Trained
 from fedtune.training.process import get_worker, read_recipe
@@ -65,6 +66,7 @@ def train(message: Message, context: Context) -> Message:
         train_loss=trained.train_loss,
         figures=trained.figures,
     )
+    reply = privately(reply, context)
     if recipe.federation.commit_then_reveal:
         occasion = Occasion(agreement.anchor_hash, round_, client)
         reply = kept_back(reply, context.state, occasion)
@@ -80,6 +82,7 @@ def reveal(message: Message, context: Context) -> Message:
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Measure the adapter on this client's own held-out rows."""
+    refuse_figures(context)
     worker, client = _open(message, context)
     anchor, _ = _anchor(message, worker, client)
     figures = worker.measure(anchor, client=client).as_dict()

@@ -23,14 +23,13 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from fedtune.federation import wire
 from fedtune.federation.canonical import hash_reply
-from fedtune.federation.client import OWN_ROWS
 from fedtune.federation.link import frames
 from fedtune.federation.link.node_app import MAX_BYTES
 from fedtune.federation.screening.commitments import without_salt
 from fedtune.federation.screening.screen import last_line
 
 Answer = Callable[[Message, Context], Message]
-Adapt = Callable[[str], tuple[str, bool]]
+Adapt = Callable[[str], tuple[str, dict[str, Any]]]
 Note = Callable[[object, str], None]
 KINDS = ("query", "train", wire.REVEAL, "evaluate")
 
@@ -45,8 +44,8 @@ def serve(path: Path, answer: Answer, adapt: Adapt, note: Note = ignore) -> None
     Args:
         path: Of the socket; its folder is its owner's alone.
         answer: The whole ClientApp.
-        adapt: The server's recipe to the one that is run here, and whether all its rows are this
-            node's own; raises where the owner forbids it.
+        adapt: The server's recipe to the one that is run here, and what of the owner's the
+            ClientApp is told beside it; raises where the owner forbids it.
         note: Told of each delta before it is sent: the round, and the hash of the reply.
     """
     desk = Desk(answer, adapt, note)
@@ -87,19 +86,18 @@ class Desk:
         TaskIdentity.task_id = 1
         content = recorddict_from_proto(RecordDictProto.FromString(body))
         order = content.config_records[wire.ORDER]
-        order["recipe"], own = self._adapt(str(order["recipe"]))
+        order["recipe"], told = self._adapt(str(order["recipe"]))
         message = Message(content, TaskIdentity.node_id, kind)
         message.metadata.__dict__["_message_id"] = "of-this-node"
-        answered = self._answer(message, self._context(client, own)).content
+        answered = self._answer(message, self._context({**told, "partition-id": client})).content
         if wire.DELTA in answered:
             self._note(order["round"], hash_reply(without_salt(answered)))
-        told: bytes = recorddict_to_proto(answered).SerializeToString()
-        return told
+        sent: bytes = recorddict_to_proto(answered).SerializeToString()
+        return sent
 
-    def _context(self, client: Any, own: bool) -> Context:  # noqa: ANN401
+    def _context(self, config: dict[str, Any]) -> Context:
         if TaskIdentity.run_id != self._run_id:
             self._run_id, self._state = TaskIdentity.run_id, RecordDict()
-        config = {"partition-id": client, OWN_ROWS: own}
         return Context(self._run_id, TaskIdentity.node_id, config, self._state, {})
 
 

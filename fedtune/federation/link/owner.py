@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from fedtune.deployment.node import NODE_FILE, NodeConfig, load_node_config
+from fedtune.federation.client import OWN_ROWS
 from fedtune.recipe import Recipe, parse_recipe
 from fedtune.recipe.reward import EntryPointReward, ModelReward
 from fedtune.training.base import find_folder, hash_weights
 
+NodeWords = dict[str, bool | int | float | str]
 EMBEDDED = "python-docs"
 MAX_RECIPE_BYTES = 2**18
 
@@ -97,14 +99,17 @@ def _model(recipe: Recipe, config: NodeConfig) -> Iterator[str]:
         yield f"{said}, nor are its weights, {found}"
 
 
-def adapter_of(folder: Path) -> Callable[[str], tuple[str, bool]]:
+def adapter_of(folder: Path) -> Callable[[str], tuple[str, NodeWords]]:
     """`adapt` for a node's folder, whose file is read anew at each message.
 
-    Beside the recipe it says whether the rows are the node's own.
+    Beside the recipe stands what the ClientApp is told in Flower's node config.
     """
 
-    def adapted(recipe_json: str) -> tuple[str, bool]:
+    def adapted(recipe_json: str) -> tuple[str, NodeWords]:
         config = load_node_config(folder)
-        return adapt(recipe_json, config, folder), config.data is not None
+        told: NodeWords = {OWN_ROWS: config.data is not None}
+        if config.privacy is not None:
+            told |= config.privacy.model_dump()
+        return adapt(recipe_json, config, folder), told
 
     return adapted

@@ -20,7 +20,7 @@ CONFIG = {"partition-id": 1}
 def node(tmp_path, monkeypatch):
     """Return a function: adapt -> the socket of a worker that listens."""
 
-    def start(adapt=lambda recipe: (recipe, False)):
+    def start(adapt=lambda recipe: (recipe, {})):
         path = tmp_path / "w.sock"
         served = threading.Thread(
             target=node_worker.serve, args=(path, client.app, adapt), daemon=True
@@ -79,7 +79,7 @@ def test_what_fails_is_told_in_a_line_and_the_worker_goes_on(node, tiny_recipe):
     def adapt(recipe):
         if asked.pop() == "no":
             raise ValueError("the owner says no\nand more")
-        return recipe, False
+        return recipe, {}
 
     asked = ["yes", "no"]
     node(adapt)
@@ -95,7 +95,7 @@ def test_what_fails_is_told_in_a_line_and_the_worker_goes_on(node, tiny_recipe):
 def test_a_node_with_rows_of_its_own_trains_on_all_of_them(node, tiny_recipe, small_data):
     recipe = tiny_recipe(data={"test_fraction": 0.25})
     dealt = node_app  # the same app, told of other rows
-    node(lambda text: (text, True))
+    node(lambda text: (text, {client.OWN_ROWS: True}))
     words = RecordDict({wire.ORDER: ConfigRecord({"recipe": recipe.model_dump_json()})})
     said = dealt.app(message("query", words), context()).content.config_records[wire.ABOUT]
     assert said["rows"] == 48  # of 64, less a quarter that it holds out for itself

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from fedtune.deployment.node import NodeConfig, load_node_config
+from fedtune.federation.client import OWN_ROWS
 from fedtune.federation.link.owner import NotAllowedError, adapt, adapter_of
 from fedtune.nano import model_folder
 from fedtune.recipe import RecipeError, parse_recipe
@@ -98,12 +99,12 @@ def test_what_is_no_recipe_is_refused(sent):
 def test_the_owners_file_is_read_anew(tmp_path):
     (tmp_path / "node.yaml").write_text("max_rounds: 2\n")
     adapted = adapter_of(tmp_path)
-    assert adapted(recipe())[1] is False
+    assert adapted(recipe())[1] == {OWN_ROWS: False}
     (tmp_path / "node.yaml").write_text("max_rounds: 1\n")
     with pytest.raises(NotAllowedError):
         adapted(recipe())
     (tmp_path / "node.yaml").write_text("data: rows.jsonl\n")
-    text, own = adapted(recipe())
-    assert own is True
+    text, told = adapted(recipe())
+    assert told == {OWN_ROWS: True}
     assert json.loads(text)["data"]["source"] == str(tmp_path / "rows.jsonl")
     assert load_node_config(tmp_path).data == tmp_path / "rows.jsonl"

@@ -1,0 +1,79 @@
+"""Local differential privacy of a reply, through Flower's LocalDpMod, where a node's owner asks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, Context, Message, MessageType, MetricRecord, RecordDict
+from flwr.clientapp.mod import LocalDpMod
+
+from fedtune.federation import wire
+
+KEYS = ("clipping_norm", "epsilon", "delta")  # of Flower's node config
+_STATE_WORDS = 624  # of numpy's Mersenne Twister
+
+
+def privately(reply: RecordDict, context: Context) -> RecordDict:
+    """Clip the delta of a reply, add noise to it, and leave out the client's figures.
+
+    Any two deltas within the clipping norm differ by at most twice that: this is the sensitivity.
+
+    Args:
+        reply: To an order to train.
+        context: Its node config holds `KEYS`; where it does not, the reply stays as it is.
+    """
+    if not all(key in context.node_config for key in KEYS):
+        return reply
+    norm, epsilon, delta = (float(context.node_config[key]) for key in KEYS)
+    shares = reply.array_records[wire.DELTA]
+    if not any(array.numpy().any() for array in shares.values()):
+        shares = _all_but_zero(shares)
+    nothing = {name: Array(np.zeros_like(array.numpy())) for name, array in shares.items()}
+    # Training has seeded numpy from the recipe, which the server knows: so would be the noise.
+    np.random.seed(np.frombuffer(os.urandom(4 * _STATE_WORDS), dtype=np.uint32))
+    mod = LocalDpMod(norm, 2 * norm, epsilon, delta)
+    noisy = mod(_message(RecordDict({wire.DELTA: ArrayRecord(nothing)})), context, _said(shares))
+    if noisy.has_error():
+        raise ValueError(f"Flower's LocalDpMod refused: {noisy.error.reason}")
+    (found,) = noisy.content.array_records.values()
+    arrays = {name: Array(array.numpy().astype(np.float32)) for name, array in found.items()}
+    figures = MetricRecord({"train_loss": float("nan")})  # a loss would tell of the rows
+    return RecordDict(
+        {
+            wire.DELTA: ArrayRecord(arrays),
+            wire.ABOUT: reply.config_records[wire.ABOUT],
+            wire.METRICS: figures,
+        }
+    )
+
+
+def _all_but_zero(shares: ArrayRecord) -> ArrayRecord:
+    """Flower's clipping divides by the norm: a delta of zeros would be an error, and tell of it."""
+    arrays = {name: array.numpy().copy() for name, array in shares.items()}
+    next(iter(arrays.values())).flat[0] = 1e-12
+    return ArrayRecord({name: Array(values) for name, values in arrays.items()})
+
+
+def refuse_figures(context: Context) -> None:
+    """Keep back the figures of a client's own held-out rows, where its replies are private.
+
+    Raises:
+        ValueError: If they are.
+    """
+    if all(key in context.node_config for key in KEYS):
+        raise ValueError("this node keeps its figures to itself: its replies are private")
+
+
+def _said(shares: ArrayRecord) -> Callable[[Message, Context], Message]:
+    def answer(message: Message, context: Context) -> Message:
+        return Message(RecordDict({wire.DELTA: shares}), reply_to=message)
+
+    return answer
+
+
+def _message(content: RecordDict) -> Message:
+    made = Message(content, 1, MessageType.TRAIN)
+    made.metadata.__dict__["_message_id"] = "inside"
+    return made
