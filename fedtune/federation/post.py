@@ -119,8 +119,8 @@ class Post:
             self._observer(Ignored(round_, client, "a second reply was ignored"))
 
     def _message(self, client: int, content: RecordDict, message_type: str) -> Message:
-        seconds = self._recipe.federation.round_timeout_s
-        return Message(content, self.roster.nodes[client], message_type, ttl=seconds)
+        ttl = self._recipe.federation.round_timeout_s + wire.CLOCK_SKEW_S
+        return Message(content, self.roster.nodes[client], message_type, ttl=ttl)
 
     def _order(self, received: Received, hashes: tuple[str, str], round_: int) -> RecordDict:
         return wire.train_order(

@@ -80,7 +80,7 @@ def sample_clients(recipe: Recipe, *, round_: int) -> list[int]:
 def introduction(node_id: int, recipe_json: str, timeout_s: float) -> Message:
     """The message that asks a node who it is, and which base and tokenizer it holds."""
     content = RecordDict({wire.ORDER: ConfigRecord({"recipe": recipe_json})})
-    return Message(content, node_id, MessageType.QUERY, ttl=timeout_s)
+    return Message(content, node_id, MessageType.QUERY, ttl=timeout_s + wire.CLOCK_SKEW_S)
 
 
 def _wait_for_nodes(grid: Grid, recipe: Recipe, stop: threading.Event) -> list[int]:

@@ -15,6 +15,7 @@ from fedtune.recipe import Recipe
 
 _LOOK_S = 0.2
 _ASK_S = 2.0  # the SuperLink itself is asked more rarely than the file is read
+_AWAY_S = 60.0  # a SuperLink that does not answer for so long is gone
 _GRACE_S = 10.0  # until a server that was told to stop is taken for gone
 
 
@@ -39,7 +40,7 @@ def run_on_superlink(
 
 
 def _follow(control: Control, run_id: int, follower: Follower, observer: Observer) -> None:
-    asked = time.monotonic()
+    asked = answered = time.monotonic()
     while True:
         for event in follower.fresh():
             observer(event)
@@ -48,7 +49,11 @@ def _follow(control: Control, run_id: int, follower: Follower, observer: Observe
             return
         if time.monotonic() - asked > _ASK_S:
             asked = time.monotonic()
-            if (state := _state(control, run_id)) is not None and state.status == FINISHED:
+            state = _state(control, run_id)
+            answered = answered if state is None else asked
+            if asked - answered > _AWAY_S:
+                raise RunStoppedError(f"the SuperLink has not answered for {_AWAY_S:.0f} s")
+            if state is not None and state.status == FINISHED:
                 for event in follower.fresh():  # what came between the two looks
                     observer(event)
                 if not follower.done:

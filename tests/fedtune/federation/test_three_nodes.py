@@ -6,69 +6,24 @@ Not proven here: several machines, a line that loses packets, a SuperLink under 
 import json
 import os
 import signal
-import socket
 import time
-from pathlib import Path
 
 import pytest
 from left_by_a_run import adapter_bytes
+from network import locally, new_deployment, start, workers
 
-from fedtune.deployment.folder import DeploymentFolder
-from fedtune.federation.engines import execute
 from fedtune.federation.events import Refused, Replied, RoundFinished
 from fedtune.federation.folder import RunFolder
 from fedtune.federation.link.rehearsal import rehearse
-from fedtune.recipe import load_recipe
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-SMALL = (
-    "federation.num_rounds=3",
-    "federation.local_steps=2",
-    "evaluation.samples=0",
-    "evaluation.max_rows=16",
-    "evaluation.per_client=false",
-)
-
-
-def free_port():
-    with socket.socket() as asked:
-        asked.bind(("127.0.0.1", 0))
-        return asked.getsockname()[1]
 
 
 @pytest.fixture
 def deployment(tmp_path):
-    folder = DeploymentFolder.create(tmp_path / "fed", 3, "127.0.0.1", free_port())
+    folder = new_deployment(tmp_path / "fed")
     with rehearse(folder, say=print) as processes:
         yield folder, processes
-
-
-def start(deployment, path, observer=print, *more):
-    keys = [*SMALL, f"federation.deployment={deployment.path}", f"output_dir={path}", *more]
-    folder, recipe = RunFolder.create(load_recipe("three_nodes", keys))
-    execute(recipe, folder, observer)
-    return folder
-
-
-def locally(path, *more):
-    keys = [*SMALL, "federation.engine=local", f"output_dir={path}", *more]
-    folder, recipe = RunFolder.create(load_recipe("three_nodes", keys))
-    execute(recipe, folder)
-    return folder
-
-
-def workers(deployment):
-    """The process of each node's worker, by its command line."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if b"fedtune.federation.link.node_worker" in words:
-                found[Path(os.fsdecode(words[-2])).name] = int(entry.name)
-    return {name: pid for name, pid in found.items() if (deployment.path / "nodes" / name).is_dir()}
 
 
 def test_a_run_over_the_network_has_the_bits_of_local(deployment, tmp_path):
