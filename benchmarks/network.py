@@ -6,7 +6,7 @@
 All of it runs on loopback: a SuperLink, three nodes, and recipes/three_nodes.yaml with one step a
 round. Of each round the longest training of a node is taken off, as its worker has logged it. The
 empty app sends an empty message to three nodes of a plain SuperLink without TLS and gets an empty
-one back: what Flower takes for a round of nothing, a process for each message included. First round:
+one back: what Flower takes for a round of nothing, with a process for each message. First round:
 from the start of the run to the end of its first round, with the nodes up.
 """
 
@@ -81,6 +81,7 @@ ONE_STEP = (
 
 
 def free_port() -> int:
+    """A port of loopback that no one listens on."""
     with socket.socket() as asked:
         asked.bind(("127.0.0.1", 0))
         return int(asked.getsockname()[1])
@@ -104,6 +105,7 @@ def empty_rounds(folder: Path, rounds: int) -> list[float]:
 
 
 def wait_for(holds: Any, patience_s: float = 180.0) -> None:
+    """Ask until it holds."""
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
         try:
@@ -117,6 +119,7 @@ def wait_for(holds: Any, patience_s: float = 180.0) -> None:
 
 @contextmanager
 def plain_flower(folder: Path, port: int) -> Iterator[None]:
+    """Flower's own SuperLink and three of its SuperNodes, without TLS and keys."""
     environment = {
         **os.environ,
         "FLWR_HOME": str(folder / "flwr"),
@@ -126,11 +129,12 @@ def plain_flower(folder: Path, port: int) -> Iterator[None]:
         "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.05",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
-    commands = [["flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", str(port)]]
-    for number in range(3):
-        commands.append(["flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{port}",
-                         "--host", "127.0.0.1", "--port", str(free_port()),
-                         "--node-config", f"partition-id={number}"])  # fmt: skip
+    link = ["flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", str(port)]
+    node = ["flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{port}"]
+    commands = [link] + [
+        [*node, "--host", "127.0.0.1", "--port", str(free_port()), "--node-config", f"n={number}"]
+        for number in range(3)
+    ]
     with (folder / "plain.log").open("ab") as log:
         started = [
             subprocess.Popen(command, env=environment, stdout=log, stderr=log)
@@ -191,10 +195,10 @@ def main() -> None:
     print(f"| empty Flower app, no TLS | {statistics.median(empty):.2f} s | {max(empty):.2f} s |")
     print(f"| fedtune beyond training, TLS | {statistics.median(ours):.2f} s | {max(ours):.2f} s |")
     print(f"| difference | {statistics.median(ours) - statistics.median(empty):.2f} s | |")
+    where = f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
     print(
-        f"\nFirst round done {first:.1f} s after the run's start. {len(ours)} rounds each; ", end=""
+        f"\nFirst round done {first:.1f} s after the run's start. {len(ours)} rounds each; {where}"
     )
-    print(f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}")
 
 
 if __name__ == "__main__":

@@ -91,7 +91,8 @@ class Desk:
         message.metadata.__dict__["_message_id"] = "of-this-node"
         began = time.monotonic()
         answered = self._answer(message, self._context({**told, "partition-id": client})).content
-        print(f"{kind} {order.get('round', '')}: {time.monotonic() - began:.3f} s", flush=True)
+        took_s = time.monotonic() - began
+        print(f"{kind} {order.get('round', 0)!s}: {took_s:.3f} s", flush=True)
         if wire.DELTA in answered:
             self._note(order["round"], hash_reply(without_salt(answered)))
         sent: bytes = recorddict_to_proto(answered).SerializeToString()
