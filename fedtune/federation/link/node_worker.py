@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Context, Message, MessageType, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 from flwr.supercore.task_identity import TaskIdentity
@@ -31,6 +31,7 @@ from fedtune.federation.screening.screen import last_line
 Answer = Callable[[Message, Context], Message]
 Adapt = Callable[[str], tuple[str, dict[str, Any]]]
 Note = Callable[[object, str], None]
+Spend = Callable[[int, object], None]
 KINDS = ("query", "train", wire.REVEAL, "evaluate")
 
 
@@ -38,7 +39,13 @@ def ignore(round_: object, reply_hash: str) -> None:
     """Note nothing."""
 
 
-def serve(path: Path, answer: Answer, adapt: Adapt, note: Note = ignore) -> None:
+def put_up(run_id: int, round_: object) -> None:
+    """Train whenever asked."""
+
+
+def serve(
+    path: Path, answer: Answer, adapt: Adapt, note: Note = ignore, spend: Spend = put_up
+) -> None:
     """Answer frames, one connection at a time, until the process ends.
 
     Args:
@@ -47,8 +54,10 @@ def serve(path: Path, answer: Answer, adapt: Adapt, note: Note = ignore) -> None
         adapt: The server's recipe to the one that is run here, and what of the owner's the
             ClientApp is told beside it; raises where the owner forbids it.
         note: Told of each delta before it is sent: the round, and the hash of the reply.
+        spend: Told of each order to train, by Flower's number of the run and the round; raises
+            where the owner's patience is over.
     """
-    desk = Desk(answer, adapt, note)
+    desk = Desk(answer, adapt, note, spend)
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
@@ -73,8 +82,10 @@ def serve(path: Path, answer: Answer, adapt: Adapt, note: Note = ignore) -> None
 class Desk:
     """Answers messages one after another; a run's state is kept from one to the next."""
 
-    def __init__(self, answer: Answer, adapt: Adapt, note: Note = ignore) -> None:
-        self._answer, self._adapt, self._note = answer, adapt, note
+    def __init__(
+        self, answer: Answer, adapt: Adapt, note: Note = ignore, spend: Spend = put_up
+    ) -> None:
+        self._answer, self._adapt, self._note, self._spend = answer, adapt, note, spend
         self._run_id, self._state = 0, RecordDict()
 
     def reply_to(self, words: dict[str, Any], body: bytes) -> bytes:
@@ -87,6 +98,8 @@ class Desk:
         content = recorddict_from_proto(RecordDictProto.FromString(body))
         order = content.config_records[wire.ORDER]
         order["recipe"], told = self._adapt(str(order["recipe"]))
+        if kind == MessageType.TRAIN:
+            self._spend(TaskIdentity.run_id, order["round"])
         message = Message(content, TaskIdentity.node_id, kind)
         message.metadata.__dict__["_message_id"] = "of-this-node"
         began = time.monotonic()
@@ -126,11 +139,11 @@ def main() -> None:
     """Serve the ClientApp of this node."""
     end_with(os.getppid())
     from fedtune.federation import client
-    from fedtune.federation.link.owner import adapter_of
+    from fedtune.federation.link.owner import Patience, adapter_of
     from fedtune.federation.record import SentLog
 
     path, folder = Path(sys.argv[1]), Path(sys.argv[2])
-    serve(path, client.app, adapter_of(folder), SentLog(folder).note)
+    serve(path, client.app, adapter_of(folder), SentLog(folder).note, Patience(folder).spend)
 
 
 if __name__ == "__main__":

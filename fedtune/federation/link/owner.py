@@ -99,6 +99,34 @@ def _model(recipe: Recipe, config: NodeConfig) -> Iterator[str]:
         yield f"{said}, nor are its weights, {found}"
 
 
+class Patience:
+    """How often a run may have this node train, whatever its server asks for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._run_id, self._orders = 0, 0
+
+    def spend(self, run_id: int, round_: object) -> None:
+        """Count one order to train.
+
+        Args:
+            run_id: Flower's number of the run.
+            round_: As the server says.
+
+        Raises:
+            NotAllowedError: If the round is none, or the owner's ``max_rounds`` are used up: a
+                round that is asked for again counts again.
+        """
+        most = load_node_config(self._folder).max_rounds
+        if type(round_) is not int or not 1 <= round_ <= most:
+            raise NotAllowedError(f"round: needs 1 to {most}; got {str(round_)[:20]}")
+        if run_id != self._run_id:
+            self._run_id, self._orders = run_id, 0
+        self._orders += 1
+        if self._orders > most:
+            raise NotAllowedError(f"max_rounds: this run has had its {most} orders to train")
+
+
 def adapter_of(folder: Path) -> Callable[[str], tuple[str, NodeWords]]:
     """`adapt` for a node's folder, whose file is read anew at each message.
 

@@ -7,6 +7,7 @@ import time
 import pytest
 import torch
 from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.common.serde import recorddict_to_proto
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedtune.federation import client, wire
@@ -108,3 +109,18 @@ def test_a_worker_that_is_not_there_is_waited_for_and_then_named(node, tmp_path,
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 5, 7, 1
     with pytest.raises(node_app.WorkerFailedError, match="no worker listens"):
         node_app.app(message("query", RecordDict()), context())
+
+
+def test_orders_to_train_are_counted_and_others_are_not(tiny_recipe):
+    def answer(message, context):
+        return Message(RecordDict(), reply_to=message)
+
+    spent = []
+    desk = node_worker.Desk(
+        answer, lambda text: (text, {}), spend=lambda *order: spent.append(order)
+    )
+    words = {"run_id": 5, "node_id": 7, "client": 1}
+    body = recorddict_to_proto(order(tiny_recipe())).SerializeToString()
+    for kind in ("query", "train", "evaluate", "train"):
+        desk.reply_to({**words, "kind": kind}, body)
+    assert spent == [(5, 1), (5, 1)]

@@ -7,7 +7,7 @@ import pytest
 
 from fedtune.deployment.node import NodeConfig, load_node_config
 from fedtune.federation.client import OWN_ROWS
-from fedtune.federation.link.owner import NotAllowedError, adapt, adapter_of
+from fedtune.federation.link.owner import NotAllowedError, Patience, adapt, adapter_of
 from fedtune.nano import model_folder
 from fedtune.recipe import RecipeError, parse_recipe
 from fedtune.training.base import hash_weights
@@ -108,3 +108,20 @@ def test_the_owners_file_is_read_anew(tmp_path):
     assert told == {OWN_ROWS: True}
     assert json.loads(text)["data"]["source"] == str(tmp_path / "rows.jsonl")
     assert load_node_config(tmp_path).data == tmp_path / "rows.jsonl"
+
+
+def test_a_server_that_asks_for_ever_is_refused_after_the_owners_rounds(tmp_path):
+    (tmp_path / "node.yaml").write_text("max_rounds: 2\n")
+    patience = Patience(tmp_path)
+    patience.spend(7, 1)
+    patience.spend(7, 1)  # asked again, as after too few replies
+    with pytest.raises(NotAllowedError, match="has had its 2 orders"):
+        patience.spend(7, 2)
+    patience.spend(8, 2)  # another run
+
+
+@pytest.mark.parametrize("round_", [0, 3, -1, True, 1.0, "1", None])
+def test_a_round_that_is_none_is_refused(tmp_path, round_):
+    (tmp_path / "node.yaml").write_text("max_rounds: 2\n")
+    with pytest.raises(NotAllowedError, match="needs 1 to 2"):
+        Patience(tmp_path).spend(7, round_)
