@@ -51,7 +51,7 @@ PAIRS = (  # a run of this size takes two or three minutes on a core
 HELD_OUT = {
     "reward": [*PAIRS],
     "dpo": [*PAIRS],
-    "grpo": ["evaluation.max_rows=256", "federation.num_rounds=6"],
+    "grpo": ["evaluation.max_rows=256"],
 }
 DEFAULT = "{name: caf, mixing: [agreement], f: %d, geometry: product}"
 
