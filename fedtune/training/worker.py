@@ -36,16 +36,12 @@ UNSEEN = {"aggregator", "attack", "defence", "outer", "output_dir", "report_to"}
 
 
 class Worker:
-    """The base is loaded once; a client-round writes the anchor, trains, and reads the delta."""
+    """The base is loaded once; a client-round writes the anchor, trains, and reads the delta.
+
+    All rows of the source are those of the client ``own``; None: they are dealt to all clients.
+    """
 
     def __init__(self, recipe: Recipe, *, own: int | None = None) -> None:
-        """Load the base.
-
-        Args:
-            recipe: The run's.
-            own: The one client whose rows those of the source are, all of them; None: they are
-                dealt to all clients.
-        """
         torch.set_num_threads(recipe.federation.threads_per_client)
         datasets.disable_progress_bars()
         self.recipe = recipe
