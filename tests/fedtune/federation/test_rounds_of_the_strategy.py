@@ -60,7 +60,7 @@ FAULTS = {
     3: (empty, "needs records"),
     4: (not_a_number, "a holds a value that is not finite"),
     5: (wrong_hash, "anchor_hash differs"),
-    6: (rubbish, "unreadable"),
+    6: (rubbish, "a needs an npy header"),
     7: (foreign_records, "record 'delta' needs ArrayRecord"),
 }
 
