@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -22,7 +23,8 @@ from fedtune.federation.link.node_app import SOCKET
 Say = Callable[[str], None]
 _LONGEST_SOCKET = 100  # bytes of a path that every kernel takes
 _WATCH_S = 0.2
-_AGAIN_S = 1.0
+_AGAIN_S, _LONGEST_PAUSE_S = 1.0, 60.0
+_LASTED_S = 60.0  # a worker that ran so long was well
 _END_S = 10.0
 _HERE = "fedtune.federation.link"
 
@@ -90,12 +92,20 @@ def run_node(
 
 
 def _watch(worker: Child, node: Child, say: Say, stop: threading.Event) -> int:
+    began, pause_s = time.monotonic(), _AGAIN_S
     while not stop.wait(_WATCH_S):
         if (code := node.code()) is not None:
             return code
         if (code := worker.code()) is not None:
-            say(f"the worker ended ({_why(code)}) and is started again; see {worker.log}")
-            stop.wait(_AGAIN_S)
+            # One that cannot start would else load its libraries over and over, for ever.
+            lasted = time.monotonic() - began > _LASTED_S
+            pause_s = _AGAIN_S if lasted else min(2 * pause_s, _LONGEST_PAUSE_S)
+            say(
+                f"the worker ended ({_why(code)}) and is started again in {pause_s:g} s; "
+                f"see {worker.log}"
+            )
+            stop.wait(pause_s)
+            began = time.monotonic()
             worker.start()
     return 0
 
