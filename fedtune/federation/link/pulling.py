@@ -35,7 +35,7 @@ MAX_TABLE_BYTES = 2**23  # of names and references in a reply: JSON grows tenfol
 MAX_WORDS_BYTES = 2**20  # of words and metrics: these grow a hundredfold
 PULL_S, BYTES_PER_S = 20.0, 5e6  # a reply may take so long, and so much longer by its bound
 AT_ONCE = 4  # objects that are asked for at a time
-FIRST_RETRY_S, LAST_RETRY_S = 0.5, 10.0  # until a piece that is not there is asked for again
+FIRST_RETRY_S, LAST_RETRY_S = 0.25, 2.0  # until a piece that is not there is asked for again
 
 
 class BadReplyError(ValueError):
