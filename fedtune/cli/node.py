@@ -19,7 +19,7 @@ node_app = typer.Typer(
     rich_markup_mode="rich",
     help="""For the owner of a node: what a federation would do on this machine.
 
-    [bold]fedtune node check nodes/node-00 three_nodes[/bold] tells it before you join.
+    [bold]fedtune node check three_nodes nodes/node-00[/bold] tells it before you join.
     """,
 )
 

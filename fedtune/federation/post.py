@@ -31,26 +31,30 @@ class Post:
     """
 
     def __init__(
-        self, recipe: Recipe, recipe_json: str, observer: Observer, stop: threading.Event
+        self,
+        recipe: Recipe,
+        recipe_json: str,
+        hashes: tuple[str, str],
+        observer: Observer,
+        stop: threading.Event,
     ) -> None:
         self.roster = Roster({}, {})
         self.gathered = Gathered()
         self.commitments: dict[int, str] = {}
         self._recipe, self._recipe_json = recipe, recipe_json
-        self._observer, self._stop = observer, stop
+        self._hashes, self._observer, self._stop = hashes, observer, stop
 
     def orders(
         self,
         clients: Sequence[int],
         sent: Broadcast,
-        hashes: tuple[str, str],
         *,
         round_: int,
         message_type: str = MessageType.TRAIN,
     ) -> list[Message]:
         """An order with the anchor for each client that is there; no record is shared."""
         return [
-            self._message(client, self._order(sent.to(client), hashes, round_), message_type)
+            self._message(client, self._order(sent.to(client), round_), message_type)
             for client in clients
             if client in self.roster.nodes
         ]
@@ -122,13 +126,13 @@ class Post:
         ttl = self._recipe.federation.round_timeout_s + wire.CLOCK_SKEW_S
         return Message(content, self.roster.nodes[client], message_type, ttl=ttl)
 
-    def _order(self, received: Received, hashes: tuple[str, str], round_: int) -> RecordDict:
+    def _order(self, received: Received, round_: int) -> RecordDict:
         return wire.train_order(
             received.anchor,
             received.part.whole,
             recipe_json=self._recipe_json,
             round_=round_,
-            agreement=wire.Agreement(*hashes, received.anchor_hash),
+            agreement=wire.Agreement(*self._hashes, received.anchor_hash),
         )
 
     def _tell(self, round_: int, client: int, reply: Message) -> None:

@@ -24,7 +24,7 @@ def privately(reply: RecordDict, context: Context) -> RecordDict:
         reply: To an order to train.
         context: Its node config holds `KEYS`; where it does not, the reply stays as it is.
     """
-    if not all(key in context.node_config for key in KEYS):
+    if not _is_asked(context):
         return reply
     norm, epsilon, delta = (float(context.node_config[key]) for key in KEYS)
     shares = reply.array_records[wire.DELTA]
@@ -49,6 +49,10 @@ def privately(reply: RecordDict, context: Context) -> RecordDict:
     )
 
 
+def _is_asked(context: Context) -> bool:
+    return all(key in context.node_config for key in KEYS)
+
+
 def _all_but_zero(shares: ArrayRecord) -> ArrayRecord:
     """Flower's clipping divides by the norm: a delta of zeros would be an error, and tell of it."""
     arrays = {name: array.numpy().copy() for name, array in shares.items()}
@@ -62,7 +66,7 @@ def refuse_figures(context: Context) -> None:
     Raises:
         ValueError: If they are.
     """
-    if all(key in context.node_config for key in KEYS):
+    if _is_asked(context):
         raise ValueError("this node keeps its figures to itself: its replies are private")
 
 

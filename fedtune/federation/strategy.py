@@ -67,11 +67,11 @@ class RobustStrategy(Strategy):
         self.combiner = Combiner(recipe)
         self.record: dict[str, Any] = {}
         self.counts = counts_of([])
-        self.intake = Intake(recipe, Spool(spool), (base_hash, tokenizer_hash))
-        self.post = Post(recipe, recipe_json, observer, stop or threading.Event())
+        hashes = (base_hash, tokenizer_hash)
+        self.intake = Intake(recipe, Spool(spool), hashes)
+        self.post = Post(recipe, recipe_json, hashes, observer, stop or threading.Event())
         self._own = OwnRows(recipe, train_own, loss_of)
         self._observer = observer
-        self._hashes = (base_hash, tokenizer_hash)
         self._sent = Broadcast(recipe, layout, anchor, round_=1)
 
     @property
@@ -133,7 +133,7 @@ class RobustStrategy(Strategy):
                 self._refuse(server_round, client, self.roster.absent[client])
         anchor = wire.from_arrays(arrays, self.layout)
         self._sent = Broadcast(self.recipe, self.layout, anchor, round_=server_round)
-        return self.post.orders(asked, self._sent, self._hashes, round_=server_round)
+        return self.post.orders(asked, self._sent, round_=server_round)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -174,7 +174,6 @@ class RobustStrategy(Strategy):
         return self.post.orders(
             list(self.roster.nodes),
             self._sent,
-            self._hashes,
             round_=server_round,
             message_type=MessageType.EVALUATE,
         )

@@ -14,7 +14,12 @@ from hostile_road import Road, failing, honest, numbers_of, words_of
 from fedtune.federation import wire
 from fedtune.federation.local import LocalGrid
 from fedtune.federation.roster import read_roster
-from fedtune.federation.screening.screen import RefusedError, read_evaluations, screen
+from fedtune.federation.screening.screen import (
+    RefusedError,
+    content_of,
+    read_evaluations,
+    screen_content,
+)
 
 NAME = sorted(SHAPES)[0]
 
@@ -177,7 +182,8 @@ def test_the_screen_itself_raises_nothing_but_a_refusal():
     reply = Message(RecordDict(), reply_to=Message(RecordDict(), 2, "train"))
     reply.__dict__["_content"] = None
     with pytest.raises(RefusedError, match="neither an answer nor an error"):
-        screen(reply, LAYOUT, round_=1, agreement=wire.Agreement(BASE, TOKENIZER, ""))
+        agreement = wire.Agreement(BASE, TOKENIZER, "")
+        screen_content(content_of(reply), LAYOUT, round_=1, agreement=agreement)
 
 
 def test_a_node_that_is_known_by_its_key_fails_under_its_own_number():

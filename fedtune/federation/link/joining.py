@@ -90,7 +90,10 @@ def look_ahead(recipe: Recipe, folder: Path) -> Outlook:
     device = choose_device(own.model.device)
     try:
         needs = estimate(own)
-        free, speed = free_memory(device), matmul_speed(device, choose_dtype("auto", device))
+        free, speed = (
+            free_memory(device),
+            matmul_speed(device, choose_dtype(own.model.dtype, device)),
+        )
     except (OSError, ValueError):  # `_weights` has said it, or only loading can tell
         return Outlook(own, [], problems, weights, rows)
     except (RuntimeError, AssertionError) as error:  # torch's words for a device that is not there

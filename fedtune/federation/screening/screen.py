@@ -42,13 +42,13 @@ def printable(text: str) -> str:
     return "".join(sign if sign.isprintable() else "?" for sign in text[:MAX_REASON])
 
 
-def screen(
-    reply: Message, layout: Layout, *, round_: int, agreement: wire.Agreement
+def screen_content(
+    content: RecordDict, layout: Layout, *, round_: int, agreement: wire.Agreement
 ) -> tuple[Tensor, dict[str, float]]:
-    """Check a reply from end to end and read it.
+    """Check what stands in a reply from end to end, and read it.
 
     Args:
-        reply: What came from a client, hostile until shown otherwise.
+        content: Of a client's reply (`content_of`), hostile until shown otherwise.
         layout: The anchor's.
         round_: The round that was asked for.
         agreement: The server's hashes.
@@ -60,13 +60,6 @@ def screen(
     Raises:
         RefusedError: With the first reason found.
     """
-    return screen_content(content_of(reply), layout, round_=round_, agreement=agreement)
-
-
-def screen_content(
-    content: RecordDict, layout: Layout, *, round_: int, agreement: wire.Agreement
-) -> tuple[Tensor, dict[str, float]]:
-    """`screen` for what stands in a reply."""
     try:
         delta, about, metrics = _records(content)
         _check_words(about)

@@ -18,7 +18,7 @@ from toy_federation import LAYOUT, toy_app
 
 from fedtune.federation import wire
 from fedtune.federation.local import LocalGrid
-from fedtune.federation.screening.screen import RefusedError, screen
+from fedtune.federation.screening.screen import RefusedError, content_of, screen_content
 
 AGREEMENT = wire.Agreement("base" * 16, "tokenizer" * 7, "anchor" * 10)
 DELTA = torch.arange(16, dtype=torch.float32) - 3.25
@@ -39,7 +39,8 @@ def message(content):
 
 
 def read(content):
-    return screen(message(content), LAYOUT, round_=3, agreement=AGREEMENT)
+    content = content_of(message(content))
+    return screen_content(content, LAYOUT, round_=3, agreement=AGREEMENT)
 
 
 def refusal(content):
@@ -125,7 +126,7 @@ def test_an_error_reply_gives_the_last_line_of_its_reason():
         Error(2, "Traceback ...\n  line 3\nValueError: no rows\n"), reply_to=message(RecordDict())
     )
     with pytest.raises(RefusedError, match=r"^the client failed: ValueError: no rows$"):
-        screen(failed, LAYOUT, round_=3, agreement=AGREEMENT)
+        screen_content(content_of(failed), LAYOUT, round_=3, agreement=AGREEMENT)
 
 
 def without(record):
