@@ -8,7 +8,7 @@ import warnings
 
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
-from good_replies import BASE, LAYOUT, SHAPES, TOKENIZER, as_message, forced, good_reply, npy_header
+from good_replies import BASE, SHAPES, TOKENIZER, as_message, forced, good_reply, npy_header
 from hostile_road import Road, failing, honest, numbers_of, words_of
 
 from fedtune.federation import wire
@@ -18,7 +18,6 @@ from fedtune.federation.screening.screen import (
     RefusedError,
     content_of,
     read_evaluations,
-    screen_content,
 )
 
 NAME = sorted(SHAPES)[0]
@@ -182,8 +181,7 @@ def test_the_screen_itself_raises_nothing_but_a_refusal():
     reply = Message(RecordDict(), reply_to=Message(RecordDict(), 2, "train"))
     reply.__dict__["_content"] = None
     with pytest.raises(RefusedError, match="neither an answer nor an error"):
-        agreement = wire.Agreement(BASE, TOKENIZER, "")
-        screen_content(content_of(reply), LAYOUT, round_=1, agreement=agreement)
+        content_of(reply)
 
 
 def test_a_node_that_is_known_by_its_key_fails_under_its_own_number():
