@@ -1,13 +1,15 @@
 """Damage to the bytes of a good reply as they lie on the SuperLink, piece by piece.
 
 Each damaged piece is entered again under its own hash, and so are those above it: else the
-SuperLink itself takes none of it. The oracle reads what Flower's own deserializer makes of them.
+SuperLink itself takes none of it. The oracle reads what Flower's own deserializer, and that of
+safetensors, make of them. Every second reply has its arrays packed, as fedtune's nodes send them.
 """
 
 import json
 
 import numpy as np
 import pytest
+from flwr.app import Array, ArrayRecord, RecordDict
 from flwr.app.message import make_message
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
@@ -16,9 +18,11 @@ from hostile_road import HOSTILE, ROUND, Road, hostile_recipe, numbers_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from oracle import good_row
+from safetensors.numpy import load
 from superlink_in_memory import SuperLink, head_of, id_of, piece
 
 from fedtune.federation.link import grid as grids
+from fedtune.federation.link.packing import pack
 from fedtune.federation.roster import Roster
 from fedtune.federation.wire import hash_row
 
@@ -33,6 +37,8 @@ EXCHANGES = (
     (b"base_hash", b"base_hasj"), (b"round", b"roun\xff"), (b"\x10\x02", b"\x10\x04"),
     (b"NUMPY", b"NUMPZ"), (b"<f4", b">f4"), (b"False", b"True "), (b"(2, 32)", b"(32, 2)"),
     (b"train_loss", b"\x1b[2J\xe2\x80\xae"), (b"}", b'}\n"more"'), (b'"stype"', b'"dtype"'),
+    (b'"F32"', b'"F64"'), (b'"F32"', b'"I32"'), (b"[2,32]", b"[32,2]"), (b"[0,256]", b"[0,260]"),
+    (b"[2,32]", b"[4294967296,4294967296]"), (b"safetensors", b"numpy.ndarray"),
 )  # fmt: skip
 
 
@@ -60,9 +66,9 @@ def damages(draw):
     return draw(st.sampled_from([*KINDS])), draw(st.integers(0, 3)), change
 
 
-def pieces_of(reply, metadata, damaged):
+def pieces_of(content, metadata, damaged):
     """The pieces of a reply by id, and their tree; some are damaged on the way up."""
-    content, pieces, counts = as_content(reply), {}, dict.fromkeys(KINDS, 0)
+    pieces, counts = {}, dict.fromkeys(KINDS, 0)
 
     def enter(kind, children, body):
         for which, number, change in damaged:
@@ -132,8 +138,9 @@ class WireCampaign:
 
         def answer(client, damaged):
             def make(metadata):
-                reply = good_reply(self.words, numbers_of(client))
-                sent[client] = (pieces_of(reply, metadata, damaged), metadata)
+                content = as_content(good_reply(self.words, numbers_of(client)))
+                content = pack(content) if client % 2 else content
+                sent[client] = (pieces_of(content, metadata, damaged), metadata)
                 return sent[client][0]
 
             return make
@@ -167,10 +174,21 @@ class WireCampaign:
         """The message as Flower reads it, under the envelope that the SuperLink has checked."""
         try:
             found = inflate_object_from_contents(tree.object_id, dict(pieces))
-            return make_message(metadata, found.content) if found.has_content() else None
-        except Exception:  # whatever Flower raises here, no message comes of it
+            return make_message(metadata, opened(found.content)) if found.has_content() else None
+        except Exception:  # whatever is raised here, no message comes of it
             self.unread += 1
             return None
+
+
+def opened(content):
+    """Packed arrays by their names; anything else as it is."""
+    delta = content.get("delta")
+    if type(delta) is not ArrayRecord or [*delta] != ["safetensors"]:
+        return content
+    if (packed := delta["safetensors"]).stype != "safetensors":
+        return content
+    arrays = ArrayRecord({name: Array(values) for name, values in load(packed.data).items()})
+    return RecordDict({**content, "delta": arrays})
 
 
 def fuzz(folder, rounds):

@@ -12,6 +12,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.constant import SYSTEM_MESSAGE_TYPE
 from flwr.supercore.run import Run
 
+from fedtune.federation.link.packing import pack
 from fedtune.federation.link.pulling import BadReplyError, Puller
 
 SWEEP_S = 0.25  # between two looks at all that is open
@@ -50,8 +51,8 @@ class CarefulGrid(Grid):
         }
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Send messages."""
-        return list(self._grid.push_messages(list(messages)))
+        """Send messages, the arrays of each packed."""
+        return list(self._grid.push_messages([_packed(message) for message in messages]))
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """The next reply that is there, or none."""
@@ -100,6 +101,10 @@ class CarefulGrid(Grid):
     ) -> Message:
         """Flower's old way of making a message."""
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+
+def _packed(message: Message) -> Message:
+    return make_message(metadata=message.metadata, content=pack(message.content))
 
 
 def _error(message_id: str, reason: str) -> Message:

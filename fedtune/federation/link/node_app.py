@@ -57,7 +57,9 @@ def evaluate(message: Message, context: Context) -> Message:
 def _ask(kind: str, message: Message, context: Context) -> Message:
     if SOCKET not in os.environ:
         from fedtune.federation import client
+        from fedtune.federation.link.packing import unpack
 
+        message.content = unpack(message.content)
         return client.app(message, context)
     words = {
         "kind": kind,

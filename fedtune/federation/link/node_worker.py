@@ -25,6 +25,7 @@ from fedtune.federation import wire
 from fedtune.federation.canonical import hash_reply
 from fedtune.federation.link import frames
 from fedtune.federation.link.node_app import MAX_BYTES
+from fedtune.federation.link.packing import pack, unpack
 from fedtune.federation.screening.commitments import without_salt
 from fedtune.federation.screening.screen import last_line
 
@@ -95,7 +96,7 @@ class Desk:
             raise ValueError(f"a message needs a kind of {', '.join(KINDS)}; got {kind!r}")
         TaskIdentity.run_id, TaskIdentity.node_id = int(words["run_id"]), int(words["node_id"])
         TaskIdentity.task_id = 1
-        content = recorddict_from_proto(RecordDictProto.FromString(body))
+        content = unpack(recorddict_from_proto(RecordDictProto.FromString(body)))
         order = content.config_records[wire.ORDER]
         order["recipe"], told = self._adapt(str(order["recipe"]))
         if kind == MessageType.TRAIN:
@@ -108,7 +109,7 @@ class Desk:
         print(f"{kind} {order.get('round', 0)!s}: {took_s:.3f} s", flush=True)
         if wire.DELTA in answered:
             self._note(order["round"], hash_reply(without_salt(answered)))
-        sent: bytes = recorddict_to_proto(answered).SerializeToString()
+        sent: bytes = recorddict_to_proto(pack(answered)).SerializeToString()
         return sent
 
     def _context(self, config: dict[str, Any]) -> Context:

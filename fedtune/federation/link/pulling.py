@@ -31,6 +31,8 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
+from fedtune.federation.link.packing import unpack
+
 MAX_TABLE_BYTES = 2**23  # of names and references in a reply: JSON grows tenfold as objects
 MAX_WORDS_BYTES = 2**20  # of words and metrics: these grow a hundredfold
 PULL_S, BYTES_PER_S = 20.0, 5e6  # a reply may take so long, and so much longer by its bound
@@ -206,12 +208,15 @@ def _unpack(announced: _Announced, contents: dict[str, bytes]) -> Message:
     """The message, under the SuperLink's word for whose it is and not under its own."""
     try:
         found = inflate_object_from_contents(announced.metadata.message_id, contents)
+        contents.clear()
+        if not isinstance(found, Message):
+            raise BadReplyError(f"unreadable: it is no message but {type(found).__name__}")
+        if found.has_error():
+            return make_message(metadata=announced.metadata, error=found.error)
+        if not isinstance(content := found.__dict__["_content"], RecordDict):
+            raise BadReplyError(f"unreadable: its content is {type(content).__name__}")
+        return make_message(metadata=announced.metadata, content=unpack(content))
+    except BadReplyError:
+        raise
     except Exception as error:  # as above
         raise BadReplyError(f"unreadable: {type(error).__name__}: {error}") from error
-    if not isinstance(found, Message):
-        raise BadReplyError(f"unreadable: it is no message but {type(found).__name__}")
-    if found.has_error():
-        return make_message(metadata=announced.metadata, error=found.error)
-    if not isinstance(content := found.__dict__["_content"], RecordDict):
-        raise BadReplyError(f"unreadable: its content is {type(content).__name__}")
-    return make_message(metadata=announced.metadata, content=content)
