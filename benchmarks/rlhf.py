@@ -52,7 +52,11 @@ PAIRS = (  # a run of this size takes two or three minutes on a core
 HELD_OUT = {
     "reward": [*PAIRS],
     "dpo": [*PAIRS],
-    "grpo": ["evaluation.max_rows=256"],
+    "grpo": [  # less than this learns too little for a lie to take anything
+        "evaluation.max_rows=256",
+        "train.per_device_train_batch_size=32",
+        "federation.num_rounds=6",
+    ],
 }
 DEFAULT = "{name: caf, mixing: [agreement], f: %d, geometry: product}"
 
