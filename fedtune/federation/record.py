@@ -10,16 +10,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from pydantic import BaseModel, Field, NonNegativeInt, ValidationError
 
 from fedtune.federation.folder import RunFolder, write_whole
 
@@ -27,6 +28,22 @@ SIGNATURE = "signature.json"
 SENT = Path("run") / "sent.jsonl"  # in a node's folder
 _DOMAIN = b"fedtune: the record of a run, version 1\n"
 _ALGORITHM = ec.ECDSA(hashes.SHA384())
+
+
+class Counted(BaseModel):
+    """What a line says of a client whose reply counts."""
+
+    reply: str | None = None
+    weight: float | None = None
+
+
+class Line(BaseModel):
+    """What is read of a line of ``metrics.jsonl``: it may be a stranger's."""
+
+    previous: str
+    round: NonNegativeInt
+    clients: dict[NonNegativeInt, Counted] = Field(default_factory=dict)
+    refused: dict[NonNegativeInt, str] = Field(default_factory=dict)
 
 
 class SentLog:
@@ -37,8 +54,11 @@ class SentLog:
 
     def note(self, round_: object, reply_hash: str) -> None:
         """Write a delta's hash down, before it is sent."""
-        with self._path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"round": round_, "reply": reply_hash}) + "\n")
+        line = json.dumps({"round": round_, "reply": reply_hash}).encode() + b"\n"
+        with self._path.open("a+b") as stream:
+            if stream.tell() and (stream.seek(-1, os.SEEK_END), stream.read(1))[1] != b"\n":
+                line = b"\n" + line  # what a crash cut off must not swallow this one
+            stream.write(line)
 
 
 def sign(folder: RunFolder, certificate: Path, key: Path) -> None:
@@ -72,15 +92,17 @@ def broken_links(folder: RunFolder) -> Iterator[str]:
     need = hashlib.sha256(folder.manifest.read_bytes()).hexdigest()
     before = "manifest.json"
     with folder.metrics.open("rb") as stream:
-        for number, line in enumerate(stream, 1):
-            name = f"line {number} of metrics.jsonl"
+        for number, line in enumerate(stream):
+            name = f"line {number + 1} of metrics.jsonl"
             try:
-                said = json.loads(line)["previous"]
-            except (ValueError, KeyError, TypeError):
+                said = Line.model_validate_json(line)
+            except ValidationError:
                 yield f"{name} is no line of a record"
                 return
-            if said != need:
+            if said.previous != need:
                 yield f"{name} does not follow {before}: one of the two was changed"
+            if said.round != number:
+                yield f"{name} is of round {said.round}: need round {number}"
             need, before = hashlib.sha256(line).hexdigest(), name
 
 
@@ -133,7 +155,7 @@ def trace(folder: RunFolder, node: Path) -> tuple[int | None, list[Fate]]:
     """As which client a record counts a node, and what it says of that client round by round.
 
     Args:
-        folder: The run's.
+        folder: The run's; nothing is broken in its record.
         node: The node's folder.
 
     Returns:
@@ -146,27 +168,36 @@ def trace(folder: RunFolder, node: Path) -> tuple[int | None, list[Fate]]:
     path = node / SENT
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there: this node has sent nothing yet")
-    with path.open(encoding="utf-8") as stream:
-        sent = {(said["round"], said["reply"]) for said in map(json.loads, stream)}
-    records = [record for record in folder.read_metrics() if record["round"] > 0]
+    with path.open("rb") as stream:
+        sent = {said for line in stream if (said := _sent(line)) is not None}
+    with folder.metrics.open("rb") as stream:
+        lines = [line for each in stream if (line := Line.model_validate_json(each)).round]
     known = Counter(
         client
-        for record in records
-        for client, facts in record.get("clients", {}).items()
-        if (record["round"], facts.get("reply")) in sent
+        for line in lines
+        for client, facts in line.clients.items()
+        if (line.round, facts.reply) in sent
     )
     if not known:
         return None, []
     (client, _), *_ = known.most_common()
-    return int(client), [_fate(record, client, sent) for record in records]
+    return client, [_fate(line, client, sent) for line in lines]
 
 
-def _fate(record: dict[str, Any], client: str, sent: set[tuple[object, str]]) -> Fate:
-    facts = record.get("clients", {}).get(client)
+def _sent(line: bytes) -> tuple[int, str | None] | None:
+    """A line of what a node has sent; None if a crash cut it off."""
+    try:
+        said = json.loads(line)
+        return int(said["round"]), str(said["reply"])
+    except (ValueError, LookupError, TypeError):
+        return None
+
+
+def _fate(line: Line, client: int, sent: set[tuple[int, str | None]]) -> Fate:
+    facts = line.clients.get(client)
     if facts is None:
-        return Fate(record["round"], True, None, record.get("refused", {}).get(client, ""))
-    true = (record["round"], facts.get("reply")) in sent
-    return Fate(record["round"], true, facts.get("weight"), "")
+        return Fate(line.round, True, None, line.refused.get(client, ""))
+    return Fate(line.round, (line.round, facts.reply) in sent, facts.weight, "")
 
 
 def _signed(head: str) -> bytes:

@@ -1,5 +1,6 @@
 """The record of a run: chained, signed, and held by each node against what it sent."""
 
+import hashlib
 import json
 
 import pytest
@@ -87,6 +88,52 @@ def test_a_line_that_was_left_out_is_found(recorded):
     lines = recorded.metrics.read_text().splitlines(keepends=True)
     recorded.metrics.write_text("".join(lines[:2] + lines[3:]))
     assert verify(recorded)[0] == 1
+
+
+SHAPES = (
+    "3",
+    '"previous"',
+    "[]",
+    "{}",
+    '{"previous": 3, "round": 1}',
+    '{"previous": "x", "round": -1}',
+    '{"previous": "x", "round": 1, "clients": []}',
+    '{"previous": "x", "round": 1, "clients": {"0": 5}}',
+    '{"previous": "x", "round": 1, "clients": {"none": {}}}',
+    '{"previous": "x", "round": 1, "refused": {"0": {}}}',
+    '{"previous": "x", "round": 1, "clients": ' + "[" * 5000,
+    "\udcff",
+)
+
+
+def test_a_line_of_another_shape_is_told_and_no_crash(recorded, deployment):
+    lines = recorded.metrics.read_text().splitlines()
+    for line in SHAPES:
+        text = "\n".join([*lines[:2], line, *lines[3:]]) + "\n"
+        recorded.metrics.write_text(text, encoding="utf-8", errors="surrogateescape")
+        code, said = verify(recorded, "--node", str(deployment.node_folders[0]))
+        assert (code, line) == (1, line), said
+        assert "line 3 of metrics.jsonl is no line of a record" in said
+
+
+def test_a_round_that_stands_there_twice_is_found(recorded):
+    lines = recorded.metrics.read_bytes().splitlines(keepends=True)
+    again = {**json.loads(lines[-1]), "previous": hashlib.sha256(lines[-1]).hexdigest()}
+    recorded.metrics.write_bytes(b"".join(lines) + json.dumps(again).encode() + b"\n")
+    code, said = verify(recorded)
+    assert code == 1
+    assert "line 5 of metrics.jsonl is of round 3: need round 4" in said
+
+
+def test_a_line_that_a_crash_cut_off_costs_no_other(recorded, deployment):
+    node = deployment.node_folders[1]
+    lines = (node / SENT).read_text().splitlines(keepends=True)
+    (node / SENT).write_text("".join(lines[:2]) + lines[2][:20])
+    last = json.loads(lines[2])
+    SentLog(node).note(last["round"], last["reply"])
+    code, said = verify(recorded, "--node", str(node))
+    assert code == 0, said
+    assert "round 3: counted as sent" in said
 
 
 def test_a_signature_of_another_authority_is_none(recorded, tmp_path):
