@@ -12,6 +12,7 @@ import threading
 import time
 from pathlib import Path
 
+import _path  # noqa: F401  before anything of ours
 import numpy as np
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from flwr.app import (
@@ -32,24 +33,29 @@ from flwr.supercore.inflatable.inflatable_object import (
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supernode.fleet_http_connection import http_request_response
 
+from fedtune.federation.link.packing import pack, unpack
+
 
 def answer_to(message: Message, hashes: tuple[str, str]) -> RecordDict:
     """What an honest client would send, but for the numbers."""
     words = {"base_hash": hashes[0], "tokenizer_hash": hashes[1]}
     if message.metadata.message_type == "query":
         return RecordDict({"about": ConfigRecord({**words, "client": 0, "anchor_hash": ""})})
-    order = message.content.config_records["order"]
+    content = unpack(message.content)
+    order = content.config_records["order"]
     about = {**words, "round": order["round"], "anchor_hash": order["anchor_hash"]}
     delta = {
         name: Array((1e-5 * array.numpy()).astype(np.float32))
-        for name, array in message.content.array_records["anchor"].items()
+        for name, array in content.array_records["anchor"].items()
     }
-    return RecordDict(
-        {
-            "delta": ArrayRecord(delta),
-            "about": ConfigRecord(about),
-            "metrics": MetricRecord({"train_loss": 1.0}),
-        }
+    return pack(
+        RecordDict(
+            {
+                "delta": ArrayRecord(delta),
+                "about": ConfigRecord(about),
+                "metrics": MetricRecord({"train_loss": 1.0}),
+            }
+        )
     )
 
 
