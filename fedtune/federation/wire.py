@@ -25,9 +25,10 @@ from fedtune.recipe import Recipe
 
 ANCHOR, ORDER, DELTA, ABOUT, METRICS = "anchor", "order", "delta", "about", "metrics"
 REVEAL = "train.reveal"  # Flower's type of the message that asks for what was committed to
-# By how much a node's clock may be fast: Flower counts a message's time to live on both clocks, and
-# takes no reply of a node for which it is over. The round's own deadline is the server's alone.
-CLOCK_SKEW_S = 86_400.0
+# More than any node's clock may be off (link/clock.py): Flower counts a message's time to live on
+# both clocks, and takes no reply of a node for which it is over. The round's own deadline is the
+# server's alone.
+CLOCK_SKEW_S = 600.0
 MAX_WORDS_BYTES = 2**18  # of names and words about itself in one reply
 
 

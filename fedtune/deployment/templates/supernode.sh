@@ -40,7 +40,7 @@ while true; do
     if [ "$tries" -ge @TRIES@ ]; then
         refuse "@NAME@ ended $tries times in a row: is its key in the launcher's deployment.json, and does no other process run with it?"
     fi
-    echo "@NAME@ ended (status $status); try $((tries + 1)) of @TRIES@ in $pause s: after a kill its key is refused for up to 60 s" >&2
+    echo "@NAME@ ended (status $status); try $((tries + 1)) of @TRIES@ in $pause s: after a kill its key is refused for up to 60 s, and always where its clock is far from the SuperLink's" >&2
     sleep "$pause" & # unlike sleep alone, a signal ends this at once
     child=$!
     wait "$child"

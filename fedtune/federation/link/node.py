@@ -17,6 +17,7 @@ from types import FrameType
 
 from fedtune.deployment.node import load_node_config
 from fedtune.federation.link.bundle import make_bundle
+from fedtune.federation.link.clock import complaint
 from fedtune.federation.link.guard import PIN, write_wrappers
 from fedtune.federation.link.node_app import SOCKET
 
@@ -172,7 +173,13 @@ def main() -> None:
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    sys.exit(run_node(Path(sys.argv[1]), sys.argv[2:], say=say))
+    folder, supernode = Path(sys.argv[1]), sys.argv[2:]
+    status = run_node(folder, supernode, say=say)
+    if "--superlink" in supernode:
+        address = supernode[supernode.index("--superlink") + 1]
+        if told := complaint(address, folder / "ca.pem"):
+            say(told)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

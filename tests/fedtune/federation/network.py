@@ -73,6 +73,14 @@ def kill_tree(pid):
             continue
 
 
+def end_all(processes):
+    """SIGKILL to each and to all that they started, the last first."""
+    for process in reversed(processes):
+        if process.poll() is None:
+            kill_tree(process.pid)
+        process.wait()
+
+
 def descendants(pid, word):
     """Processes below one whose command line holds a word."""
     found = []

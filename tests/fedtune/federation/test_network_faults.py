@@ -8,12 +8,14 @@ import shutil
 import signal
 import subprocess
 import time
+from contextlib import suppress
 
 import pytest
 from left_by_a_run import adapter_bytes
 from network import (
     begin,
     descendants,
+    end_all,
     kill_tree,
     locally,
     new_deployment,
@@ -32,15 +34,12 @@ from fedtune.federation.link.rehearsal import rehearse
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ONE_MAY_MISS = "aggregator={name: median, f: 0}"
 
-FAST_CLOCK = """
-import datetime, time
-_time, _ahead = time.time, 3000.0
+OTHER_CLOCK = """
+import datetime, os, time
+from flwr.supercore import date
+_time, _ahead = time.time, float(os.environ["AHEAD_S"])
 time.time = lambda: _time() + _ahead
-class Ahead(datetime.datetime):
-    @classmethod
-    def now(cls, tz=None):
-        return cls.fromtimestamp(_time() + _ahead, tz)
-datetime.datetime = Ahead
+date.now = lambda: datetime.datetime.fromtimestamp(time.time(), datetime.timezone.utc)
 """
 
 
@@ -108,27 +107,30 @@ def test_a_node_that_comes_back_is_the_same_client(deployment, tmp_path):
         processes["node-02"].wait(30)
 
     def come_back():
-        log = tmp_path / "again.log"
-        again.append(run_script(folder.node_folders[2] / "start.sh", log))
+        again.append(run_script(folder.node_folders[2] / "start.sh", tmp_path / "again.log"))
         online(folder)
 
-    class Both(Once):
-        def __call__(self, event):
-            super().__call__(event)
-            if isinstance(event, RoundFinished) and event.record["round"] == 2:
-                come_back()
+    leave, back = Once(1, end), []
 
+    def observe(event):
+        leave(event)
+        if isinstance(event, Refused) and event.reason == NOT_CONNECTED and not back:
+            back.append(event.round)
+            come_back()
+
+    keys = (ONE_MAY_MISS, "federation.round_timeout_s=60", "federation.num_rounds=15")
     try:
-        seen = Both(1, end)
-        keys = (ONE_MAY_MISS, "federation.round_timeout_s=60")
-        ran = start(folder, tmp_path / "net", seen, *keys)
+        ran = start(folder, tmp_path / "net", observe, *keys)
     finally:
-        for process in again:
-            kill_tree(process.pid)
-    records = ran.read_metrics()
-    assert set(records[2]["clients"]) == {"0", "1"}
-    assert records[2]["refused"] == {"2": NOT_CONNECTED}
-    assert set(records[3]["clients"]) == {"0", "1", "2"}
+        end_all(again)
+    records = ran.read_metrics()[1:]
+    there = [set(each["clients"]) == {"0", "1", "2"} for each in records]
+    gone, returned = there.index(False), there.index(True, there.index(False))
+    assert 1 <= gone < back[0] <= returned
+    assert all(there[returned:]), "it left once, and came back once"
+    absent = records[gone:returned]
+    assert all(set(each["clients"]) == {"0", "1"} for each in absent)
+    assert absent[-1]["refused"] == {"2": NOT_CONNECTED}
 
 
 def test_a_node_that_hangs_past_the_deadline_is_absent_and_its_late_reply_counts_nowhere(
@@ -182,8 +184,7 @@ def test_a_run_whose_server_is_killed_goes_on_from_its_checkpoint(deployment, tm
         online(folder)
         execute(*reversed(RunFolder.open(run.path)), print)
     finally:
-        for process in again:
-            kill_tree(process.pid)
+        end_all(again)
     assert adapter_bytes(run) == adapter_bytes(locally(tmp_path / "local"))
 
 
@@ -191,19 +192,15 @@ def test_a_full_disk_stops_the_run_at_a_checkpoint_and_room_lets_it_go_on(deploy
     folder, _ = deployment
     small = tmp_path / "small"
     small.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(small)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(small)]
     if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("needs the right to mount a small file system")
     filler = small / "filler"
 
     def fill():
-        with filler.open("wb") as stream:
-            try:
-                while True:
-                    stream.write(b"\0" * 4096)
-                    stream.flush()
-            except OSError:
-                return
+        with suppress(OSError), filler.open("wb", buffering=0) as stream:
+            while True:
+                stream.write(b"\0" * 4096)
 
     try:
         run, recipe = begin(folder, small / "net")
@@ -216,22 +213,39 @@ def test_a_full_disk_stops_the_run_at_a_checkpoint_and_room_lets_it_go_on(deploy
         subprocess.run(["umount", "-l", str(small)], check=False)
 
 
-def test_a_node_whose_clock_is_fast_by_most_of_an_hour_takes_part(tmp_path):
-    folder = new_deployment(tmp_path / "fed")
-    (tmp_path / "ahead").mkdir()
-    (tmp_path / "ahead" / "sitecustomize.py").write_text(FAST_CLOCK)
-    path = os.pathsep.join([str(tmp_path / "ahead"), os.environ.get("PYTHONPATH", "")])
-    log = tmp_path / "log"
+def with_another_clock(node, tmp_path, log, ahead_s):
+    """A node started on a clock that is so many seconds ahead of the SuperLink's."""
+    (tmp_path / "clock").mkdir()
+    (tmp_path / "clock" / "sitecustomize.py").write_text(OTHER_CLOCK)
+    path = os.pathsep.join([str(tmp_path / "clock"), os.environ.get("PYTHONPATH", "")])
+    return run_script(node / "start.sh", log, PYTHONPATH=path, AHEAD_S=str(ahead_s))
+
+
+def test_a_node_whose_clock_is_four_minutes_slow_takes_part(tmp_path):
+    folder, log = new_deployment(tmp_path / "fed"), tmp_path / "log"
     started = [run_script(folder.server / "start.sh", log)]
     try:
-        for number, node in enumerate(folder.node_folders):
-            ahead = {"PYTHONPATH": path} if number == 1 else {}
-            started.append(run_script(node / "start.sh", log, **ahead))
+        started += [run_script(node / "start.sh", log) for node in folder.node_folders[::2]]
+        started.append(with_another_clock(folder.node_folders[1], tmp_path, log, -240))
         online(folder)
         seen = Once(0, lambda: None)
         ran = start(folder, tmp_path / "net", seen, "federation.round_timeout_s=90")
     finally:
-        for process in reversed(started):
-            kill_tree(process.pid)
+        end_all(started)
     assert not seen.refused
     assert adapter_bytes(ran) == adapter_bytes(locally(tmp_path / "local"))
+
+
+def test_a_node_whose_clock_is_fast_is_refused_and_told_why(tmp_path):
+    folder, log = new_deployment(tmp_path / "fed"), tmp_path / "log"
+    started = [run_script(folder.server / "start.sh", tmp_path / "server.log")]
+    try:
+        started.append(with_another_clock(folder.node_folders[0], tmp_path, log, 3000))
+        deadline = time.monotonic() + 120
+        while "clock is" not in (said := log.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.5)
+    finally:
+        end_all(started)
+    (told,) = {line for line in said.splitlines() if "clock is" in line}
+    assert "s ahead of the SuperLink's" in told
+    assert 2990 < float(told.split(" s ahead")[0].split()[-1]) < 3010

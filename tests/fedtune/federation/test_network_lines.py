@@ -13,7 +13,7 @@ import time
 
 import pytest
 from left_by_a_run import adapter_bytes
-from network import free_port, kill_tree, locally, run_script, start
+from network import end_all, free_port, locally, run_script, start
 from test_network_faults import online
 
 from fedtune.deployment.folder import DeploymentFolder
@@ -68,9 +68,7 @@ def deployment(tmp_path, line):
         online(folder)
         yield folder
     finally:
-        for process in reversed(started):
-            if process.poll() is None:
-                kill_tree(process.pid)
+        end_all(started)
 
 
 def test_a_line_that_is_cut_for_a_while_costs_its_node_that_while(deployment, tmp_path, line):
