@@ -12,6 +12,7 @@ import os
 import sys
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 PIN = "FEDTUNE_BUNDLE"  # the SHA-256 of the one bundle that may run
@@ -45,7 +46,8 @@ def write_wrappers(folder: Path, python: Path | None = None) -> None:
 
 def run_client() -> None:
     """`flwr-clientapp`, with the installed thin app in place of the bundle's."""
-    from flwr.supernode.cli import flwr_clientapp
+    _import_bare("flwr.supernode.cli")
+    from flwr.supernode.cli.flwr_clientapp import flwr_clientapp
 
     from fedtune.federation.link import node_app
 
@@ -58,6 +60,14 @@ def run_client() -> None:
     process.install_from_fab = refuse_or_leave
     process.get_load_client_app_fn = lambda **_: lambda *_: node_app.app
     flwr_clientapp()
+
+
+def _import_bare(name: str) -> None:
+    """A package without what its `__init__` imports: here, half a second of databases."""
+    parent, _, last = name.rpartition(".")
+    package = ModuleType(name)
+    package.__path__ = [str(Path(each) / last) for each in import_module(parent).__path__]
+    sys.modules[name] = package
 
 
 def run_server() -> None:

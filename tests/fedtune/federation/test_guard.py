@@ -72,3 +72,24 @@ def test_without_a_pin_nothing_runs(tmp_path):
     )
     assert done.returncode != 0
     assert "FEDTUNE_BUNDLE" in done.stderr
+
+
+def test_the_process_of_one_message_loads_neither_torch_nor_a_database():
+    code = """
+import sys
+from fedtune.federation.link import guard
+sys.argv = ["flwr-clientapp", "--help"]
+try:
+    guard.run_client()
+except SystemExit:
+    pass
+heavy = {"torch", "transformers", "sqlalchemy", "alembic"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"FEDTUNE_BUNDLE": "0" * 64, "PATH": "", "PYTHONPATH": ":".join(sys.path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
