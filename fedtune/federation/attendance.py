@@ -39,6 +39,7 @@ class Attendance:
         self._agreement, self._roster = agreement, roster
         self._fit = set(roster.nodes)
         self._unfit = dict(roster.absent)
+        self._said = dict(roster.said)
         self._open: dict[str, tuple[int, float]] = {}  # node and deadline, by message
 
     def look(self) -> Roster:
@@ -53,7 +54,7 @@ class Attendance:
         there = {client: node for client, node in sorted(online.items()) if client in self._fit}
         clients = range(self._recipe.federation.num_clients)
         away = {client: NOT_CONNECTED for client in clients if client not in online}
-        return Roster(there, {**self._unfit, **away})
+        return Roster(there, {**self._unfit, **away}, self._said)
 
     def _ask(self, nodes: list[int]) -> None:
         now, timeout_s = time.monotonic(), self._recipe.federation.round_timeout_s
@@ -78,6 +79,7 @@ class Attendance:
                 found = read_roster({node: reply}, clients, self._agreement, known=known)
                 if client in found.nodes:
                     self._fit.add(client)
+                    self._said |= found.said
                     self._unfit.pop(client, None)
                 else:
                     self._unfit[client] = found.absent[client]

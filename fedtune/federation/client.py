@@ -29,7 +29,7 @@ OWN_ROWS = "own-rows"  # of Flower's node config: all rows of the source are thi
 
 @app.query()
 def introduce(message: Message, context: Context) -> Message:
-    """Say who this is and which base and tokenizer it holds."""
+    """Say who this is, which base and tokenizer it holds, and how many rows of which columns."""
     worker, client = _open(message, context)
     words: dict[str, Any] = {
         "client": client,
@@ -37,6 +37,7 @@ def introduce(message: Message, context: Context) -> Message:
         "tokenizer_hash": worker.base.tokenizer_hash,
         "anchor_hash": "",
         "rows": len(worker.parts[client].train),
+        "schema_hash": worker.schema_hash,
     }
     return Message(RecordDict({wire.ABOUT: ConfigRecord(words)}), reply_to=message)
 

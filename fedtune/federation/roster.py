@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import numpy as np
@@ -27,10 +28,12 @@ class Roster:
     Attributes:
         nodes: Node id by client number, of those who agree with the server.
         absent: Why the others are not asked, by client number.
+        said: What those who agree say of their rows, by client number: for display alone.
     """
 
     nodes: dict[int, int]
     absent: dict[int, str]
+    said: Mapping[int, Mapping[str, int | str | None]] = field(default_factory=dict, compare=False)
 
 
 def call_the_roll(
@@ -135,6 +138,7 @@ def read_roster(
     """
     nodes: dict[int, int] = {}
     absent: dict[int, str] = {}
+    said: dict[int, dict[str, int | str | None]] = {}
     anonymous: list[str] = []
     failed = {
         node_id: f"it failed to start: {last_line(reply.error.reason or '')}"
@@ -156,13 +160,24 @@ def read_roster(
             absent[client] = printable(difference)
         else:
             nodes[client] = node_id
+            said[client] = _said_of_rows(words)
     # Who is there stays there, whoever else claims its number and disagrees.
     absent = {client: reason for client, reason in absent.items() if client not in nodes}
     missing = [client for client in range(clients) if client not in nodes and client not in absent]
     # Who failed before it said who it was is one of those missing; which one, no one knows.
     heard = f"; one of the missing: {anonymous[0]}" if anonymous else ""
     absent.update(dict.fromkeys(missing, printable(f"it did not introduce itself{heard}")))
-    return Roster(dict(sorted(nodes.items())), absent)
+    return Roster(dict(sorted(nodes.items())), absent, said)
+
+
+def _said_of_rows(words: ConfigRecord) -> dict[str, int | str | None]:
+    """How many rows a client says it has, and the hash of their columns; None: it lies."""
+    rows, schema = words.get("rows"), words.get("schema_hash")
+    is_hash = type(schema) is str and re.fullmatch("[0-9a-f]{64}", schema) is not None
+    return {
+        "rows": rows if type(rows) is int and 0 <= rows < 2**53 else None,
+        "schema_hash": str(schema) if is_hash else None,
+    }
 
 
 def _quoted(word: object) -> str:

@@ -30,7 +30,7 @@ from fedtune.federation.journal import Journal
 from fedtune.federation.judging import judge
 from fedtune.federation.liars.adversary import byzantine_clients
 from fedtune.federation.record import sign
-from fedtune.federation.roster import call_the_roll
+from fedtune.federation.roster import Roster, call_the_roll
 from fedtune.federation.strategy import RobustStrategy
 from fedtune.federation.trackers import Trackers
 from fedtune.recipe import Recipe
@@ -96,6 +96,7 @@ class Run:
                 if self.stop.is_set():
                     raise RunStoppedError("interrupted")
                 strategy.roster = attendance.look()
+                self._note_rows(strategy.roster)
                 self._round(grid, worker, strategy, server_round)
                 trackers.log(strategy.record)
                 self.observer(RoundFinished(strategy.record))
@@ -222,6 +223,15 @@ class Run:
         self._sign()
         checkpoint = Checkpoint(**parts, metrics_bytes=self.folder.metrics_bytes())
         checkpoint.save(self.folder.checkpoints, keep=self.recipe.checkpoint.keep)
+
+    def _note_rows(self, roster: Roster) -> None:
+        """Note what each node says of its rows, where those are its own; it moves nothing."""
+        if self.recipe.federation.deployment is None:
+            return
+        text = json.dumps({client: roster.said[client] for client in sorted(roster.said)}, indent=2)
+        path = self.folder.path / "clients.json"
+        if not path.is_file() or path.read_text(encoding="utf-8") != text + "\n":
+            write_whole(path, text + "\n")
 
     def _sign(self) -> None:
         """Sign the record so far, where the server has a key that the nodes know."""

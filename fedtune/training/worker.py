@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import json
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -89,6 +90,12 @@ class Worker:
     def data_hash(self) -> str:
         """SHA-256 over the rows."""
         return hash_rows(self.rows)
+
+    @cached_property
+    def schema_hash(self) -> str:
+        """SHA-256 over the names and types of the rows' columns: it tells nothing of a row."""
+        schema = json.dumps(self.rows.features.to_dict(), sort_keys=True)
+        return hashlib.sha256(schema.encode()).hexdigest()
 
     @cached_property
     def split(self) -> Split:

@@ -6,7 +6,7 @@ A node signs the time with its key, and Flower refuses a time that is not about 
 from __future__ import annotations
 
 import ssl
-from datetime import UTC, datetime
+import time
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def seconds_ahead(address: str, ca: Path) -> float | None:
         trusted = ssl.create_default_context(cafile=str(ca))
         answer = httpx.get(f"https://{address}/", verify=trusted, timeout=_PATIENCE_S)
         there = parsedate_to_datetime(answer.headers["date"])
-        return (datetime.now(UTC) - there).total_seconds()
+        return time.time() - there.timestamp()
     except (httpx.HTTPError, OSError, LookupError, ValueError, TypeError):
         return None
 

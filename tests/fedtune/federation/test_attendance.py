@@ -114,8 +114,13 @@ def test_a_run_begins_without_the_late_and_takes_them_in_when_they_come(grid, re
     attendance = attend(grid, recipe, called)
     assert attendance.look().absent == {2: NOT_CONNECTED}
     grid.online.add(102)
+    hashes = {"base_hash": "base", "tokenizer_hash": "tokenizer"}
+    grid.says[102] = {**hashes, "rows": 48, "schema_hash": "a" * 64}
     assert 2 in attendance.look().absent  # asked now, and not waited for
-    assert attendance.look() == Roster(NODES, {})
+    found = attendance.look()
+    assert found == Roster(NODES, {})
+    nothing = {"rows": None, "schema_hash": None}
+    assert found.said == {0: nothing, 1: nothing, 2: {"rows": 48, "schema_hash": "a" * 64}}
 
 
 def test_a_run_does_not_begin_with_fewer_than_its_rule_needs(grid, recipe):

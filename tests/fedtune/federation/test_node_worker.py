@@ -1,18 +1,25 @@
 """A node's worker: the answers of the whole ClientApp, by way of a socket that is its owner's."""
 
+import hashlib
+import json
 import stat
 import threading
 import time
 
 import pytest
 import torch
+from datasets import Features, Value
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.common.serde import recorddict_to_proto
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedtune.federation import client, wire
+from fedtune.federation.canonical import hash_reply
 from fedtune.federation.link import node_app, node_worker
+from fedtune.federation.link.packing import PACKED, unpack
 from fedtune.training.process import get_worker
+from fedtune.training.sources import load_rows
+from fedtune.training.tasks import TASKS
 
 CONFIG = {"partition-id": 1}
 
@@ -64,10 +71,9 @@ def test_the_thin_app_answers_as_the_whole_one_does(node, tiny_recipe):
     direct = client.app(message("train", order(recipe)), context())
     thin = node_app.app(message("train", order(recipe)), context())
     assert thin.metadata.reply_to_message_id == "asked"
-    assert set(thin.content) == set(direct.content)
-    for name, array in direct.content.array_records[wire.DELTA].items():
-        there = thin.content.array_records[wire.DELTA][name]
-        assert there.data == array.data
+    assert list(thin.content.array_records[wire.DELTA]) == [PACKED]
+    thin.content = unpack(thin.content)
+    assert hash_reply(thin.content) == hash_reply(direct.content)
     layout = get_worker(recipe.model_dump_json()).layout
     moved = wire.from_arrays(thin.content.array_records[wire.DELTA], layout)
     assert torch.count_nonzero(moved) > 0
@@ -101,6 +107,15 @@ def test_a_node_with_rows_of_its_own_trains_on_all_of_them(node, tiny_recipe, sm
     said = dealt.app(message("query", words), context()).content.config_records[wire.ABOUT]
     assert said["rows"] == 48  # of 64, less a quarter that it holds out for itself
     assert said["client"] == 1
+    columns = load_rows(recipe.data, TASKS["sft"], seed=0).features
+    assert {"prompt", "completion"} <= set(columns)
+    assert said["schema_hash"] == schema_hash_of(columns)
+    assert said["schema_hash"] != schema_hash_of({**columns, "label": Value("bool")})
+
+
+def schema_hash_of(columns):
+    schema = json.dumps(Features(columns).to_dict(), sort_keys=True)
+    return hashlib.sha256(schema.encode()).hexdigest()
 
 
 def test_a_worker_that_is_not_there_is_waited_for_and_then_named(node, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 import torch
-from flwr.app import ConfigRecord, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 from toy_federation import (
     ANCHOR,
     CountingGrid,
@@ -23,7 +23,7 @@ from toy_federation import (
 from fedtune.federation import wire
 from fedtune.federation.events import RunStoppedError
 from fedtune.federation.local import LocalGrid
-from fedtune.federation.roster import sample_clients
+from fedtune.federation.roster import read_roster, sample_clients
 
 
 def words(**changes):
@@ -79,6 +79,26 @@ def test_who_does_not_agree_is_left_out_by_name_and_reason_and_never_asked(intro
         ("train", 0): 2,
         ("train", 2): 2,
     }
+
+
+@pytest.mark.parametrize(
+    ("rows", "schema", "kept"),
+    [
+        (48, "0a" * 32, {"rows": 48, "schema_hash": "0a" * 32}),
+        (True, "0a" * 31, {"rows": None, "schema_hash": None}),
+        (-1, 7, {"rows": None, "schema_hash": None}),
+        (2**60, "\n" + "a" * 63, {"rows": None, "schema_hash": None}),
+        ("48", b"a" * 64, {"rows": None, "schema_hash": None}),
+    ],
+)
+def test_what_a_client_says_of_its_rows_is_a_count_and_a_hash_or_nothing(rows, schema, kept):
+    about = ConfigRecord({"client": 0, "base_hash": "b", "tokenizer_hash": "t", "anchor_hash": ""})
+    about["rows"], about["schema_hash"] = rows, schema
+    order = Message(RecordDict(), 9, "query")
+    reply = Message(RecordDict({wire.ABOUT: about}), reply_to=order)
+    roster = read_roster({9: reply}, 1, wire.Agreement("b", "t", ""), known={9: 0})
+    assert roster.nodes == {0: 9}
+    assert roster.said == {0: kept}
 
 
 def test_who_does_not_introduce_itself_is_left_out():

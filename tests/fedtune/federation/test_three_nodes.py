@@ -45,6 +45,9 @@ def test_a_run_over_the_network_has_the_bits_of_local(deployment, tmp_path):
     there, here = (RunFolder(f.path).read_metrics()[-1] for f in (ran, beside))
     assert there["eval"] == here["eval"]
     assert there["revision"] == here["revision"]
+    said = json.loads((ran.path / "clients.json").read_text())
+    assert [said[client]["rows"] > 0 for client in "012"] == [True] * 3
+    assert len({said[client]["schema_hash"] for client in "012"}) == 1
 
 
 def test_a_worker_that_is_killed_is_started_again_and_costs_one_reply(deployment, tmp_path):
