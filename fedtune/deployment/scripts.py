@@ -17,7 +17,7 @@ from fedtune.deployment.node import FOLDER_KEY
 TRIES = 12  # of a node in a row: three minutes; the SuperLink frees a killed node's key in one
 # How often Flower's SuperExec asks for work. A node gets some each round; the SuperLink once a run,
 # and at 20 questions a second over TLS it takes a fifth of a core when idle.
-_POLL_S = {"server": "0.5", "node": "0.05"}
+_POLL_S = {"server": "0.5", "node": "0.2"}
 _BLANK = re.compile(r"@([A-Z_]+)@")
 _IMAGE = "${FEDTUNE_IMAGE:?needs the name of an image in which fedtune is installed}"
 

@@ -15,7 +15,7 @@ from flwr.supercore.run import Run
 from fedtune.federation.link.packing import pack
 from fedtune.federation.link.pulling import BadReplyError, Puller
 
-SWEEP_S = 0.25  # between two looks at all that is open
+SWEEP_S = 0.25  # between two looks at all that is open; longer where a look takes longer
 UNREADABLE = 3  # Flower's code of a message that is not to be had
 _ENVELOPE_BYTES = 2**16
 MAX_BYTES = 2**33  # of a reply for which no bound was set
@@ -32,7 +32,7 @@ class CarefulGrid(Grid):
         self._grid = grid
         self._bounds: dict[str, int] = {}
         self._puller = Puller(grid)
-        self._swept = 0.0
+        self._next_sweep = 0.0
 
     def bound(self, message_id: str, max_bytes: int) -> None:
         """Say what the reply to a message may weigh at most."""
@@ -56,16 +56,17 @@ class CarefulGrid(Grid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """The next reply that is there, or none."""
-        wait = self._swept + SWEEP_S - time.monotonic()
-        if wait > 0:
+        if (wait := self._next_sweep - time.monotonic()) > 0:
             time.sleep(wait)
+        began = time.monotonic()
         asked = list(message_ids)
         self._puller.forget_all_but(asked)
         self._bounds = {each: self._bounds[each] for each in asked if each in self._bounds}
         for message_id in asked:
             if arrived := self._pull(message_id):
                 return arrived
-        self._swept = time.monotonic()
+        ended = time.monotonic()
+        self._next_sweep = ended + max(SWEEP_S, ended - began)  # leave the SuperLink half its time
         return []
 
     def _pull(self, message_id: str) -> list[Message]:

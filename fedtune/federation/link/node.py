@@ -141,7 +141,6 @@ def _environment(state: Path, socket: Path, device: str) -> dict[str, str]:
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.05",
         PIN: make_bundle().hash_str,  # that of the fedtune that is installed here
         SOCKET: str(socket),
     }
