@@ -13,6 +13,7 @@ from fedtune.cli.console import err, one_screen_errors, out
 
 if TYPE_CHECKING:
     from fedtune.federation.folder import RunFolder
+    from fedtune.recipe import Recipe
 
 
 def verify(
@@ -34,8 +35,8 @@ def verify(
     with one_screen_errors():
         from fedtune.federation.folder import RunFolder
 
-        folder, _ = RunFolder.open(path)
-        problems = list(_problems(folder, node, ca))
+        folder, recipe = RunFolder.open(path)
+        problems = list(_problems(folder, recipe, node, ca))
     for problem in problems:
         err.print(f"[red]no[/red] {escape(problem)}", soft_wrap=True)
     if problems:
@@ -43,7 +44,9 @@ def verify(
     err.print("[green]nothing speaks against this record[/green]")
 
 
-def _problems(folder: RunFolder, node: Path | None, ca: Path | None) -> Iterator[str]:
+def _problems(
+    folder: RunFolder, recipe: Recipe, node: Path | None, ca: Path | None
+) -> Iterator[str]:
     from fedtune.federation.record import bad_signature, broken_links
 
     broken = list(broken_links(folder))
@@ -60,14 +63,14 @@ def _problems(folder: RunFolder, node: Path | None, ca: Path | None) -> Iterator
     else:
         out.print(f"signature: by the server of {escape(str(authority))}", soft_wrap=True)
     if node is not None:
-        yield from _own(folder, node)
+        yield from _own(folder, recipe, node)
 
 
-def _own(folder: RunFolder, node: Path) -> Iterator[str]:
+def _own(folder: RunFolder, recipe: Recipe, node: Path) -> Iterator[str]:
     from fedtune.federation.record import trace
     from fedtune.report.text import clean, percent
 
-    client, fates = trace(folder, node)
+    client, fates = trace(folder, recipe, node)
     if client is None:
         yield f"the record counts nothing that {node} has sent"
         return
@@ -76,6 +79,8 @@ def _own(folder: RunFolder, node: Path) -> Iterator[str]:
         told = f"round {fate.round}"
         if not fate.true:
             yield f"{told}: the record counts a reply that this node has not sent"
+        elif not fate.same_start:
+            yield f"{told}: this node was given another anchor than the record says"
         elif fate.weight is not None:
             out.print(f"  {told}: counted as sent, weight {percent(fate.weight)}")
         elif fate.reason:

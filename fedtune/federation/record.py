@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import BaseModel, Field, NonNegativeInt, ValidationError
 
 from fedtune.federation.folder import RunFolder, write_whole
+from fedtune.recipe import Recipe
 
 SIGNATURE = "signature.json"
 SENT = Path("run") / "sent.jsonl"  # in a node's folder
@@ -42,6 +43,7 @@ class Line(BaseModel):
 
     previous: str
     round: NonNegativeInt
+    anchor: str | None = None
     clients: dict[NonNegativeInt, Counted] = Field(default_factory=dict)
     refused: dict[NonNegativeInt, str] = Field(default_factory=dict)
 
@@ -52,9 +54,10 @@ class SentLog:
     def __init__(self, node: Path) -> None:
         self._path = node / SENT
 
-    def note(self, round_: object, reply_hash: str) -> None:
-        """Write a delta's hash down, before it is sent."""
-        line = json.dumps({"round": round_, "reply": reply_hash}).encode() + b"\n"
+    def note(self, round_: object, reply_hash: str, anchor_hash: object) -> None:
+        """Write down the hashes of a delta and of what it started from, before it is sent."""
+        words = {"round": round_, "reply": reply_hash, "anchor": anchor_hash}
+        line = json.dumps(words).encode() + b"\n"
         with self._path.open("a+b") as stream:
             if stream.tell() and (stream.seek(-1, os.SEEK_END), stream.read(1))[1] != b"\n":
                 line = b"\n" + line  # what a crash cut off must not swallow this one
@@ -141,21 +144,24 @@ class Fate:
     Attributes:
         round: Counted from 1.
         true: Whether that can be: a reply that is counted is one that the node has sent.
+        same_start: Whether the record's anchor is the one that this node was given.
         weight: Its share in the round's step, 0 if the rule left it out; None: no reply counts.
         reason: Why it was refused; empty if it was not, or was not asked.
     """
 
     round: int
     true: bool
+    same_start: bool
     weight: float | None
     reason: str
 
 
-def trace(folder: RunFolder, node: Path) -> tuple[int | None, list[Fate]]:
+def trace(folder: RunFolder, recipe: Recipe, node: Path) -> tuple[int | None, list[Fate]]:
     """As which client a record counts a node, and what it says of that client round by round.
 
     Args:
         folder: The run's; nothing is broken in its record.
+        recipe: The run's.
         node: The node's folder.
 
     Returns:
@@ -169,7 +175,7 @@ def trace(folder: RunFolder, node: Path) -> tuple[int | None, list[Fate]]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there: this node has sent nothing yet")
     with path.open("rb") as stream:
-        sent = {said for line in stream if (said := _sent(line)) is not None}
+        sent = dict(said for line in stream if (said := _sent(line)) is not None)
     with folder.metrics.open("rb") as stream:
         lines = [line for each in stream if (line := Line.model_validate_json(each)).round]
     known = Counter(
@@ -181,23 +187,27 @@ def trace(folder: RunFolder, node: Path) -> tuple[int | None, list[Fate]]:
     if not known:
         return None, []
     (client, _), *_ = known.most_common()
-    return client, [_fate(line, client, sent) for line in lines]
+    # Who has a lower rank than the server starts from an anchor of its own.
+    whole = recipe.lora.rank_of(client) == recipe.lora.r
+    return client, [_fate(line, client, sent, whole) for line in lines]
 
 
-def _sent(line: bytes) -> tuple[int, str | None] | None:
-    """A line of what a node has sent; None if a crash cut it off."""
+def _sent(line: bytes) -> tuple[tuple[int, str | None], str] | None:
+    """Round, reply and anchor of what a node has sent; None if a crash cut the line off."""
     try:
         said = json.loads(line)
-        return int(said["round"]), str(said["reply"])
+        return (int(said["round"]), str(said["reply"])), str(said["anchor"])
     except (ValueError, LookupError, TypeError):
         return None
 
 
-def _fate(line: Line, client: int, sent: set[tuple[int, str | None]]) -> Fate:
+def _fate(line: Line, client: int, sent: dict[tuple[int, str | None], str], whole: bool) -> Fate:
     facts = line.clients.get(client)
     if facts is None:
-        return Fate(line.round, True, None, line.refused.get(client, ""))
-    return Fate(line.round, (line.round, facts.reply) in sent, facts.weight, "")
+        return Fate(line.round, True, True, None, line.refused.get(client, ""))
+    start = sent.get((line.round, facts.reply))
+    same = not whole or start is None or start == line.anchor
+    return Fate(line.round, start is not None, same, facts.weight, "")
 
 
 def _signed(head: str) -> bytes:

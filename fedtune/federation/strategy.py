@@ -133,6 +133,7 @@ class RobustStrategy(Strategy):
                 self._refuse(server_round, client, self.roster.absent[client])
         anchor = wire.from_arrays(arrays, self.layout)
         self._sent = Broadcast(self.recipe, self.layout, anchor, round_=server_round)
+        self.record["anchor"] = self._sent.whole.anchor_hash
         return self.post.orders(asked, self._sent, round_=server_round)
 
     def aggregate_train(

@@ -31,16 +31,16 @@ from fedtune.federation.screening.screen import last_line
 
 Answer = Callable[[Message, Context], Message]
 Adapt = Callable[[str], tuple[str, dict[str, Any]]]
-Note = Callable[[object, str], None]
-Spend = Callable[[int, object], None]
+Note = Callable[[object, str, object], None]
+Spend = Callable[[int, object, object], None]
 KINDS = ("query", "train", wire.REVEAL, "evaluate")
 
 
-def ignore(round_: object, reply_hash: str) -> None:
+def ignore(round_: object, reply_hash: str, anchor_hash: object) -> None:
     """Note nothing."""
 
 
-def put_up(run_id: int, round_: object) -> None:
+def put_up(run_id: int, round_: object, anchor_hash: object) -> None:
     """Train whenever asked."""
 
 
@@ -54,9 +54,9 @@ def serve(
         answer: The whole ClientApp.
         adapt: The server's recipe to the one that is run here, and what of the owner's the
             ClientApp is told beside it; raises where the owner forbids it.
-        note: Told of each delta before it is sent: the round, and the hash of the reply.
-        spend: Told of each order to train, by Flower's number of the run and the round; raises
-            where the owner's patience is over.
+        note: Told of each delta before it is sent: the round, the hashes of reply and anchor.
+        spend: Told of each order to train, by Flower's number of the run, the round and the hash
+            of the anchor; raises where the owner's patience is over.
     """
     desk = Desk(answer, adapt, note, spend)
     path.unlink(missing_ok=True)
@@ -100,7 +100,7 @@ class Desk:
         order = content.config_records[wire.ORDER]
         order["recipe"], told = self._adapt(str(order["recipe"]))
         if kind == MessageType.TRAIN:
-            self._spend(TaskIdentity.run_id, order["round"])
+            self._spend(TaskIdentity.run_id, order["round"], order["anchor_hash"])
         message = Message(content, TaskIdentity.node_id, kind)
         message.metadata.__dict__["_message_id"] = "of-this-node"
         began = time.monotonic()
@@ -108,7 +108,8 @@ class Desk:
         took_s = time.monotonic() - began
         print(f"{kind} {order.get('round', 0)!s}: {took_s:.3f} s", flush=True)
         if wire.DELTA in answered:
-            self._note(order["round"], hash_reply(without_salt(answered)))
+            start = answered.config_records[wire.ABOUT]["anchor_hash"]
+            self._note(order["round"], hash_reply(without_salt(answered)), start)
         sent: bytes = recorddict_to_proto(pack(answered)).SerializeToString()
         return sent
 

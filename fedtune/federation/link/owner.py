@@ -100,28 +100,37 @@ def _model(recipe: Recipe, config: NodeConfig) -> Iterator[str]:
 
 
 class Patience:
-    """How often a run may have this node train, whatever its server asks for."""
+    """How often a run may have this node train, and in what order, whatever its server asks for."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._run_id, self._orders = 0, 0
+        self._round, self._anchor_hash = 0, ""
 
-    def spend(self, run_id: int, round_: object) -> None:
+    def spend(self, run_id: int, round_: object, anchor_hash: object) -> None:
         """Count one order to train.
 
         Args:
-            run_id: Flower's number of the run.
+            run_id: Flower's number of the run; a run that goes on after a stop has another.
             round_: As the server says.
+            anchor_hash: Of what it is to start from, as the server says.
 
         Raises:
-            NotAllowedError: If the round is none, or the owner's ``max_rounds`` are used up: a
-                round that is asked for again counts again.
+            NotAllowedError: If the round is none, or is over, or was begun from another anchor; or
+                if the owner's ``max_rounds`` are used up: a round that is asked for again counts
+                again.
         """
         most = load_node_config(self._folder).max_rounds
         if type(round_) is not int or not 1 <= round_ <= most:
             raise NotAllowedError(f"round: needs 1 to {most}; got {str(round_)[:20]}")
         if run_id != self._run_id:
             self._run_id, self._orders = run_id, 0
+            self._round, self._anchor_hash = 0, ""
+        if round_ < self._round:
+            raise NotAllowedError(f"round: {round_} is over; this run is in round {self._round}")
+        if round_ == self._round and anchor_hash != self._anchor_hash:
+            raise NotAllowedError(f"round: {round_} was begun from another anchor")
+        self._round, self._anchor_hash = round_, str(anchor_hash)
         self._orders += 1
         if self._orders > most:
             raise NotAllowedError(f"max_rounds: this run has had its {most} orders to train")

@@ -138,4 +138,5 @@ def test_orders_to_train_are_counted_and_others_are_not(tiny_recipe):
     body = recorddict_to_proto(order(tiny_recipe())).SerializeToString()
     for kind in ("query", "train", "evaluate", "train"):
         desk.reply_to({**words, "kind": kind}, body)
-    assert spent == [(5, 1), (5, 1)]
+    start = order(tiny_recipe()).config_records[wire.ORDER]["anchor_hash"]
+    assert spent == [(5, 1, start), (5, 1, start)]

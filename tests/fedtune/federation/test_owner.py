@@ -113,15 +113,26 @@ def test_the_owners_file_is_read_anew(tmp_path):
 def test_a_server_that_asks_for_ever_is_refused_after_the_owners_rounds(tmp_path):
     (tmp_path / "node.yaml").write_text("max_rounds: 2\n")
     patience = Patience(tmp_path)
-    patience.spend(7, 1)
-    patience.spend(7, 1)  # asked again, as after too few replies
+    patience.spend(7, 1, "a")
+    patience.spend(7, 1, "a")  # asked again, as after too few replies
     with pytest.raises(NotAllowedError, match="has had its 2 orders"):
-        patience.spend(7, 2)
-    patience.spend(8, 2)  # another run
+        patience.spend(7, 2, "b")
+    patience.spend(8, 2, "b")  # another run
+
+
+def test_a_server_that_goes_back_or_begins_a_round_twice_is_refused(tmp_path):
+    patience = Patience(tmp_path)
+    patience.spend(7, 2, "b")
+    with pytest.raises(NotAllowedError, match="1 is over; this run is in round 2"):
+        patience.spend(7, 1, "a")
+    with pytest.raises(NotAllowedError, match="2 was begun from another anchor"):
+        patience.spend(7, 2, "c")
+    patience.spend(7, 4, "d")  # it was away for a round
+    patience.spend(8, 1, "a")  # another run, or one that goes on after a stop
 
 
 @pytest.mark.parametrize("round_", [0, 3, -1, True, 1.0, "1", None])
 def test_a_round_that_is_none_is_refused(tmp_path, round_):
     (tmp_path / "node.yaml").write_text("max_rounds: 2\n")
     with pytest.raises(NotAllowedError, match="needs 1 to 2"):
-        Patience(tmp_path).spend(7, round_)
+        Patience(tmp_path).spend(7, round_, "a")

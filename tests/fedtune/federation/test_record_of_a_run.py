@@ -32,8 +32,9 @@ def recorded(tiny_recipe, deployment):
                 if reply.metadata.message_type == "train":
                     node = deployment.node_folders[reply.metadata.src_node_id - 2]
                     (node / "run").mkdir(exist_ok=True)
-                    round_ = reply.content["about"]["round"]
-                    SentLog(node).note(round_, hash_reply(reply.content))
+                    about = reply.content["about"]
+                    noted = hash_reply(reply.content), about["anchor_hash"]
+                    SentLog(node).note(about["round"], *noted)
             return replies
 
     folder, recipe = RunFolder.create(tiny_recipe(aggregator={"name": "mean"}))
@@ -63,7 +64,7 @@ def test_a_node_finds_each_of_its_deltas_counted(recorded, deployment):
     assert "is client 2" in said
     for number in (1, 2, 3):
         assert f"round {number}: counted as sent, weight 25.0 %" in said
-    number, fates = trace(recorded, node)
+    number, fates = trace(recorded, RunFolder.open(recorded.path)[1], node)
     assert (number, len(fates)) == (2, 3)
 
 
@@ -130,7 +131,7 @@ def test_a_line_that_a_crash_cut_off_costs_no_other(recorded, deployment):
     lines = (node / SENT).read_text().splitlines(keepends=True)
     (node / SENT).write_text("".join(lines[:2]) + lines[2][:20])
     last = json.loads(lines[2])
-    SentLog(node).note(last["round"], last["reply"])
+    SentLog(node).note(last["round"], last["reply"], last["anchor"])
     code, said = verify(recorded, "--node", str(node))
     assert code == 0, said
     assert "round 3: counted as sent" in said
@@ -160,6 +161,17 @@ def test_a_reply_that_a_node_has_not_sent_is_found(recorded, deployment):
     assert "round 3: the record counts a reply that this node has not sent" in said
     (node / SENT).write_text(lines[0].replace('"reply": "', '"reply": "00'))
     assert "counts nothing" in verify(recorded, "--node", str(node))[1]
+
+
+def test_a_node_that_was_given_another_anchor_finds_it(recorded, deployment):
+    node = deployment.node_folders[1]
+    lines = [json.loads(line) for line in (node / SENT).read_text().splitlines()]
+    lines[1]["anchor"] = lines[0]["anchor"]
+    (node / SENT).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    code, said = verify(recorded, "--node", str(node))
+    assert code == 1
+    assert "round 2: this node was given another anchor than the record says" in said
+    assert "round 3: counted as sent" in said
 
 
 def test_a_node_that_sent_nothing_and_a_folder_that_is_no_run_are_errors(
