@@ -121,6 +121,7 @@ def test_a_server_that_asks_for_ever_is_refused_after_the_owners_rounds(tmp_path
 
 
 def test_a_server_that_goes_back_or_begins_a_round_twice_is_refused(tmp_path):
+    (tmp_path / "node.yaml").write_text("max_rounds: 9\n")
     patience = Patience(tmp_path)
     patience.spend(7, 2, "b")
     with pytest.raises(NotAllowedError, match="1 is over; this run is in round 2"):
