@@ -3,6 +3,7 @@
 Not proven here: a power cut, a line that flips bits (TLS would end it), several machines.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -26,10 +27,11 @@ from network import (
 
 from fedtune.federation.attendance import NOT_CONNECTED
 from fedtune.federation.engines import execute
-from fedtune.federation.events import Refused, Replied, RoundFinished, RunStoppedError
+from fedtune.federation.events import Refused, Replied, RoundFinished, RoundStarted, RunStoppedError
 from fedtune.federation.folder import RunFolder
 from fedtune.federation.link.control import Control
 from fedtune.federation.link.rehearsal import rehearse
+from fedtune.federation.record import SENT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ONE_MAY_MISS = "aggregator={name: median, f: 0}"
@@ -96,6 +98,44 @@ def test_a_third_of_the_nodes_lost_for_good_costs_less_than_two_percent(deployme
     assert "2" in records[-1]["refused"]
     loss, unhurt = (each[-1]["eval"]["loss"] for each in (records, undisturbed))
     assert abs(loss - unhurt) / unhurt < 0.02
+
+
+def rounds_sent(node):
+    """The rounds whose delta a node has handed over."""
+    sent = node / SENT
+    return [json.loads(line)["round"] for line in sent.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("when", ["before", "in the middle of", "after"])
+def test_a_node_that_is_killed_around_its_training_is_absent_from_then_on(
+    deployment, tmp_path, when
+):
+    folder, processes = deployment
+    pid, killed = processes["node-02"].pid, []
+
+    def kill():
+        kill_tree(pid)
+        killed.append(rounds_sent(folder.node_folders[2]))
+
+    def observe(event):
+        if killed:
+            return
+        if when == "before" and isinstance(event, RoundFinished) and event.record["round"] == 1:
+            kill()
+        if when == "in the middle of" and isinstance(event, RoundStarted) and event.round == 2:
+            while not descendants(pid, "fedtune.federation.link.guard"):
+                time.sleep(0.1)
+            time.sleep(3)  # its process of one message has begun, and sixty steps take longer
+            kill()
+        if when == "after" and isinstance(event, Replied) and (event.round, event.client) == (2, 2):
+            kill()
+
+    keys = (ONE_MAY_MISS, "federation.round_timeout_s=60", "federation.local_steps=60")
+    records = start(folder, tmp_path / "net", observe, *keys).read_metrics()
+    assert killed == [[1, 2] if when == "after" else [1]]
+    assert set(records[2]["clients"]) == ({"0", "1", "2"} if when == "after" else {"0", "1"})
+    assert set(records[3]["clients"]) == {"0", "1"}
+    assert "2" in records[3]["refused"]
 
 
 def test_a_node_that_comes_back_is_the_same_client(deployment, tmp_path):
