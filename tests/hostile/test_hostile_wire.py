@@ -32,6 +32,22 @@ def test_honest_nodes_are_heard_one_at_a_time(link):
     assert pulled(link, ids[1:]) == {0: 1.0, 1: 2.0}
 
 
+def test_each_is_asked_for_once_in_a_sweep_however_many_have_answered(link):
+    ids, orders = ordered(link)
+    for number in (0, 2):
+        answer_honestly(link, orders[number], number)
+    asked = []
+    pull = link.grid._pull
+    link.grid._pull = lambda message_id: asked.append(message_id) or pull(message_id)
+    left = list(ids)
+    while arrived := link.grid.pull_messages(left):
+        left.remove(arrived[0].metadata.reply_to_message_id)
+    assert asked == ids
+    assert left == [ids[1]]
+    assert link.grid.pull_messages(left) == []
+    assert asked == [*ids, ids[1]]  # a new sweep
+
+
 def test_a_line_that_is_down_is_no_ones_lie(link):
     ids, _ = ordered(link)
 

@@ -32,7 +32,8 @@ class CarefulGrid(Grid):
         self._grid = grid
         self._bounds: dict[str, int] = {}
         self._puller = Puller(grid)
-        self._next_sweep = 0.0
+        self._looked_at: set[str] = set()  # in the sweep that is going on
+        self._began = self._next_sweep = 0.0
 
     def bound(self, message_id: str, max_bytes: int) -> None:
         """Say what the reply to a message may weigh at most."""
@@ -55,18 +56,22 @@ class CarefulGrid(Grid):
         return list(self._grid.push_messages([_packed(message) for message in messages]))
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """The next reply that is there, or none."""
-        if (wait := self._next_sweep - time.monotonic()) > 0:
-            time.sleep(wait)
-        began = time.monotonic()
+        """The next reply that is there, or none once all that is open was looked at."""
+        if not self._looked_at:
+            time.sleep(max(0.0, self._next_sweep - time.monotonic()))
+            self._began = time.monotonic()
         asked = list(message_ids)
         self._puller.forget_all_but(asked)
         self._bounds = {each: self._bounds[each] for each in asked if each in self._bounds}
         for message_id in asked:
+            if message_id in self._looked_at:
+                continue
+            self._looked_at.add(message_id)
             if arrived := self._pull(message_id):
                 return arrived
-        ended = time.monotonic()
-        self._next_sweep = ended + max(SWEEP_S, ended - began)  # leave the SuperLink half its time
+        self._looked_at.clear()
+        ended = time.monotonic()  # leave the SuperLink half its time
+        self._next_sweep = ended + max(SWEEP_S, ended - self._began)
         return []
 
     def _pull(self, message_id: str) -> list[Message]:
