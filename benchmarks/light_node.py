@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import _path  # noqa: F401  before anything of ours
@@ -30,10 +31,15 @@ from flwr.supercore.inflatable.inflatable_object import (
     get_object_tree,
     iterate_object_tree,
 )
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.inflatable.inflatable_utils import (
+    ObjectUnavailableError,
+    inflate_object_from_contents,
+)
 from flwr.supernode.fleet_http_connection import http_request_response
 
 from fedtune.federation.link.packing import pack, unpack
+
+POLL_S = 3.0  # as Flower's own SuperNode
 
 
 def answer_to(message: Message, hashes: tuple[str, str]) -> RecordDict:
@@ -59,6 +65,15 @@ def answer_to(message: Message, hashes: tuple[str, str]) -> RecordDict:
     )
 
 
+def pulled(pull: Callable[[int, str], bytes], run_id: int, object_id: str) -> bytes:
+    """A piece of an order, waited for: an order is announced before all of it is there."""
+    while True:
+        try:
+            return pull(run_id, object_id)
+        except ObjectUnavailableError:
+            time.sleep(0.5)
+
+
 def serve(address: str, folder: Path, hashes: tuple[str, str]) -> None:
     """Answer what comes, until the process ends."""
     key = load_ssh_private_key((folder / "node.key").read_bytes(), password=None)
@@ -71,12 +86,12 @@ def serve(address: str, folder: Path, hashes: tuple[str, str]) -> None:
     ) as (node_id, receive, send, _, _, pull, push, confirm):
         while True:
             if (found := receive()) is None:
-                time.sleep(1.0)
+                time.sleep(POLL_S)
                 continue
             order, tree = found
             run_id, order_id = order.metadata.run_id, order.metadata.message_id
             ids = [each.object_id for each in iterate_object_tree(tree)]
-            pieces = {each: pull(run_id, each) for each in ids}
+            pieces = {each: pulled(pull, run_id, each) for each in ids}
             confirm(run_id, order_id)
             message = inflate_object_from_contents(order_id, pieces)
             assert isinstance(message, Message)

@@ -150,7 +150,9 @@ def main() -> None:
             for process in reversed(started):
                 process.terminate()
         records = run.read_metrics()[1:]
-        assert all(len(each["clients"]) == args.nodes and not each["refused"] for each in records)
+        for each in records:
+            if len(each["clients"]) != args.nodes or each["refused"]:
+                raise SystemExit(f"round {each['round']} lost replies: {each['refused']}")
         size = records[0]["upload_bytes"] / args.nodes
         stored = sum(file.stat().st_size for file in fed.server.rglob("*.db*"))
     print(f"{args.nodes} nodes, {size / 1e6:.2f} MB a reply, 3 rounds, no reply lost or refused")
