@@ -1,6 +1,6 @@
 """Five hundred rounds over the network: does memory, or the number of open files, grow?
 
-    python benchmarks/endurance.py                # three nodes here, a quarter of an hour
+    python benchmarks/endurance.py                # three nodes here, about an hour
     python benchmarks/endurance.py --rounds 50
 
 Every process of the federation is looked at after each round from the twentieth on: resident

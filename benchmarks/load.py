@@ -1,6 +1,6 @@
 """How many nodes one SuperLink and one fedtune server carry, on one machine.
 
-    python benchmarks/load.py --nodes 200                # nano's adapter at rank 1: 40 kB a reply
+    python benchmarks/load.py --nodes 60                 # nano's adapter at rank 1: 50 kB a reply
     python benchmarks/load.py --nodes 20 --megabytes 100 # a made-up model: 100 MB a reply
 
 The nodes are threads that speak the protocol over TLS with a key each and train nothing
@@ -131,7 +131,7 @@ class Peak:
 def main() -> None:
     """Run three rounds, and print what they took."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--nodes", type=int, default=200)
+    parser.add_argument("--nodes", type=int, default=60)
     parser.add_argument("--megabytes", type=int, default=0, choices=(0, 100))
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, socket.socket() as asked:
