@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from flwr.app import ArrayRecord
 from torch import Tensor
 
 from aggregators.geometry import Factors, receive
@@ -12,7 +13,7 @@ from fedtune.adapters.layout import Layout
 from fedtune.adapters.part import Part
 from fedtune.adapters.ranks import narrow
 from fedtune.federation.aggregation.geometry import describe
-from fedtune.federation.wire import hash_row
+from fedtune.federation.wire import hash_row, to_arrays
 from fedtune.recipe import Lora, Recipe
 
 
@@ -39,6 +40,11 @@ class Received:
     def anchor_hash(self) -> str:
         """The hash of the anchor, worked out once for all who received it."""
         return hash_row(self.anchor, self.part.whole)
+
+    @cached_property
+    def arrays(self) -> ArrayRecord:
+        """The anchor as it travels, made once for all who receive it."""
+        return to_arrays(self.anchor, self.part.whole)
 
     @cached_property
     def factors(self) -> Factors:

@@ -128,8 +128,7 @@ class Post:
 
     def _order(self, received: Received, round_: int) -> RecordDict:
         return wire.train_order(
-            received.anchor,
-            received.part.whole,
+            received.arrays,
             recipe_json=self._recipe_json,
             round_=round_,
             agreement=wire.Agreement(*self._hashes, received.anchor_hash),

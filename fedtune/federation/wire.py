@@ -69,14 +69,19 @@ def from_arrays(record: ArrayRecord, layout: Layout) -> Tensor:
 
 
 def train_order(
-    anchor: Tensor, layout: Layout, *, recipe_json: str, round_: int, agreement: Agreement
+    anchor: ArrayRecord, *, recipe_json: str, round_: int, agreement: Agreement
 ) -> RecordDict:
     """What the server sends to a client: the anchor, the recipe, the round, the hashes.
 
-    Each client gets a record of its own: Flower hands one object to all who share it.
+    Each client gets a record of its own, for Flower hands one object to all who share it; the bytes
+    in it, which no one can change, are those of all.
     """
     words: dict[str, Any] = {"recipe": recipe_json, "round": round_, **asdict(agreement)}
-    return RecordDict({ANCHOR: to_arrays(anchor, layout), ORDER: ConfigRecord(words)})
+    own = {
+        name: Array(array.dtype, array.shape, array.stype, array.data)
+        for name, array in anchor.items()
+    }
+    return RecordDict({ANCHOR: ArrayRecord(own), ORDER: ConfigRecord(words)})
 
 
 def reveal_order(*, recipe_json: str, round_: int) -> RecordDict:

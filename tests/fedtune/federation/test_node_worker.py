@@ -59,9 +59,8 @@ def order(recipe):
     worker = get_worker(text)
     hashes = (worker.base_hash, worker.base.tokenizer_hash)
     agreement = wire.Agreement(*hashes, wire.hash_row(worker.initial, worker.layout))
-    return wire.train_order(
-        worker.initial, worker.layout, recipe_json=text, round_=1, agreement=agreement
-    )
+    anchor = wire.to_arrays(worker.initial, worker.layout)
+    return wire.train_order(anchor, recipe_json=text, round_=1, agreement=agreement)
 
 
 def test_the_thin_app_answers_as_the_whole_one_does(node, tiny_recipe):

@@ -284,3 +284,14 @@ def test_metrics_are_cut_to_plain_numbers():
     metrics = MetricRecord({"x" * 500: 1.0, "list": [1.0, 2.0], "train_loss": 3})
     _, read_back = read(with_record("metrics", metrics))
     assert read_back == {"x" * 64: 1.0, "train_loss": 3.0}
+
+
+def test_orders_share_the_anchors_bytes_and_nothing_that_can_be_changed():
+    anchor = wire.to_arrays(torch.ones(LAYOUT.size), LAYOUT)
+    agreement = wire.Agreement("base", "tokenizer", "anchor")
+    words = {"recipe_json": "{}", "round_": 1, "agreement": agreement}
+    one, other = (wire.train_order(anchor, **words)[wire.ANCHOR] for _ in range(2))
+    for name, array in anchor.items():
+        assert one[name].data is other[name].data is array.data
+        assert one[name] is not other[name]
+        assert one[name] is not array
