@@ -65,15 +65,17 @@ class Broadcast:
 
     def to(self, client: int) -> Received:
         """What this client receives; clients of one rank share the object."""
-        rank = self._lora.rank_of(client)
+        return self._of_rank(self._lora.rank_of(client))
+
+    @property
+    def whole(self) -> Received:
+        """The server's own view, at the full rank: what clients of that rank receive."""
+        return self._of_rank(self._lora.r)
+
+    def _of_rank(self, rank: int) -> Received:
         if rank not in self._by_rank:
             self._by_rank[rank] = self._at(rank)
         return self._by_rank[rank]
-
-    @cached_property
-    def whole(self) -> Received:
-        """The server's own view, at the full rank."""
-        return self._at(self._lora.r)
 
     def _at(self, rank: int) -> Received:
         layout, anchor = self._layout, self._anchor

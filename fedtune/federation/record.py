@@ -59,8 +59,10 @@ class SentLog:
         words = {"round": round_, "reply": reply_hash, "anchor": anchor_hash}
         line = json.dumps(words).encode() + b"\n"
         with self._path.open("a+b") as stream:
-            if stream.tell() and (stream.seek(-1, os.SEEK_END), stream.read(1))[1] != b"\n":
-                line = b"\n" + line  # what a crash cut off must not swallow this one
+            if stream.tell():
+                stream.seek(-1, os.SEEK_END)
+                if stream.read(1) != b"\n":  # what a crash cut off must not swallow this one
+                    line = b"\n" + line
             stream.write(line)
 
 

@@ -1,7 +1,7 @@
 """An adapter's arrays as one safetensors blob, for the road between server and nodes.
 
 Flower sends each array by itself, and waits for each at every hop: what an adapter of fifty arrays
-costs on a network is two thousand requests a round. Packed, a reply is seven pieces.
+costs three nodes is two thousand requests a round. Packed, a reply is seven pieces.
 """
 
 from __future__ import annotations
