@@ -5,9 +5,8 @@ from torch import Tensor
 
 from aggregators.gram import Gram
 from aggregators.rule import Kept, Mixture, Rule
+from aggregators.ties import first_least
 from aggregators.windows import around_median
-
-_TIED = 1e-10  # scores of mixed rows that are equal by definition differ by 1e-13 of themselves
 
 
 def bulyan_selection(gram: Gram, *, f: int) -> Mixture:
@@ -16,7 +15,7 @@ def bulyan_selection(gram: Gram, *, f: int) -> Mixture:
     With n' rows left, Krum sums the squared distances to the n'-f-2 nearest others of them. Near
     the end that count falls under one when f <= 1; then it is one, the nearest other, or none for
     a row that is alone. With one neighbour, two rows that are each other's nearest tie, and mixed
-    rows tie often. Scores that are equal, or apart by rounding alone: the lowest index.
+    rows tie often. Scores equal to 1e-9 of themselves: the lowest index.
 
     Args:
         gram: The clients' Gram.
@@ -40,7 +39,7 @@ def bulyan_selection(gram: Gram, *, f: int) -> Mixture:
         neighbours = min(max(len(left) - f - 2, 1), len(left) - 1)
         among = distances[left][:, left].sort(dim=1).values[:, :neighbours]
         scores = among.sum(dim=1)
-        best = int((scores <= scores.min() * (1 + _TIED)).nonzero()[0])
+        best = first_least(scores)
         scored.append(float(scores[best]))
         selected.append(left.pop(best))
     matrix = torch.zeros(len(selected), n, dtype=torch.float64)
@@ -51,8 +50,8 @@ def bulyan_selection(gram: Gram, *, f: int) -> Mixture:
 def bulyan(updates: Tensor, *, f: int) -> Kept:
     """Average, of each coordinate of the picked rows, the theta-2f values nearest their median.
 
-    The median of an even count is the mean of the two middles. Two values equally near: the lower
-    one.
+    The median of an even count is the mean of the two middles. Two values equally near, to
+    1e-9 of their distance from it: the lower one.
 
     Args:
         updates: The theta = n-2f rows that ``bulyan_selection`` picked, shape (theta, d).

@@ -6,11 +6,13 @@ from torch import Tensor
 from aggregators.gram import Gram
 from aggregators.rows import one_thread
 from aggregators.rule import Combination, Rule
+from aggregators.ties import TIE
 
 # A weight below this is rounding of zero: rows that send the same payload reach zero together.
 _GONE = 1e-9
-# Eigenvalues this close, relatively, span one eigenspace.
-_SAME = 1e-9
+# Rows whose spread is this share of their squared distance to the Gram's reference row are one
+# point: of rows that are equal by definition, mixed ones too, the products differ by 1e-15.
+_ROUNDING = 1e-13
 
 
 def caf(gram: Gram, *, f: int) -> Combination:
@@ -18,17 +20,21 @@ def caf(gram: Gram, *, f: int) -> Combination:
 
     All weights c start at one. While they sum to more than n - 2f: take the weighted mean and
     covariance, the covariance's top eigenvector v, and tau_i = <x_i - mean, v>²; multiply c_i by
-    1 - tau_i / tau_max. The answer is the weighted mean with the least top eigenvalue seen, the
-    earliest of equal ones. The first is the plain mean, so f = 0 is the plain mean.
+    1 - tau_i / tau_max. The answer is the weighted mean with the least top eigenvalue seen. The
+    first is the plain mean, so f = 0 is the plain mean.
+
+    Ties: of eigenvalues equal to 1e-9 the earliest is the least; weights that sum to n - 2f to
+    1e-9 do not sum to more. Rows are one point, with an eigenvalue of 0, where it is below 1e-13 of
+    their squared distance to the Gram's reference row; then the filter ends.
 
     tau_max is the largest over the *active* rows, those with weight. Then each step takes the
     last weight of one row at least, and there are at most n steps. A peer takes it over all
     rows: once a payload of 1e4 has weight zero, the other weights hardly move, and it hangs.
 
-    Where the top eigenvalue is tied, as in symmetric rows, no single eigenvector is meant by the
-    paper: tau_i is then the squared length of the projection on the eigenspace. Each eigenvector
-    satisfies the paper's inequality, so their sum does, and the order of the clients and the
-    axes do not matter. A weight that falls below 1e-9 of what it was is zero.
+    Where the top eigenvalue is tied, to 1e-9, as in symmetric rows, no single eigenvector is meant
+    by the paper: tau_i is then the squared length of the projection on the eigenspace. Each
+    eigenvector satisfies the paper's inequality, so their sum does, and the order of the clients
+    and the axes do not matter. A weight that falls below 1e-9 of what it was is zero.
 
     Args:
         gram: The clients' Gram.
@@ -51,9 +57,9 @@ def caf(gram: Gram, *, f: int) -> Combination:
     relative = products / largest if largest > 0 else products
     c = torch.ones(n, dtype=torch.float64)
     best, shares, chosen, steps = torch.inf, c / n, 0, 0
-    while steps == 0 or float(c.sum()) > n - 2 * f:
+    while steps == 0 or float(c.sum()) > (n - 2 * f) * (1 + TIE):
         eigenvalue, tau = _top_direction(relative, c)
-        if eigenvalue < best * (1 - _SAME):
+        if eigenvalue < best * (1 - TIE):
             best, shares, chosen = eigenvalue, c / c.sum(), steps
         steps += 1
         if not float(tau.max()) > 0:
@@ -85,14 +91,15 @@ def _top_direction(products: Tensor, c: Tensor) -> tuple[float, Tensor]:
     tau = torch.zeros_like(c)
     with one_thread():
         own = products[active][:, active]
+        around = own.diagonal().max()
         to_mean = own @ shares
         own = own - to_mean[:, None] - to_mean[None, :] + shares @ to_mean
         roots = shares.sqrt()
         values, vectors = torch.linalg.eigh(roots[:, None] * own * roots[None, :])
-        top = vectors[:, values >= values[-1] * (1 - _SAME)]
+        top = vectors[:, values >= values[-1] * (1 - TIE)]
         along = own @ (roots[:, None] * top)
     scale = along.abs().max()
-    if values[-1] <= 0 or scale == 0:
+    if values[-1] <= _ROUNDING * around or scale == 0:
         return 0.0, tau
     tau[active] = (along / scale).square().sum(dim=1)
     return float(values[-1]), tau

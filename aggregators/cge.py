@@ -4,15 +4,15 @@ import torch
 
 from aggregators.gram import Gram
 from aggregators.rule import Combination, Rule
-from aggregators.ties import levels
+from aggregators.ties import in_order
 
 
 def cge(gram: Gram, *, f: int) -> Combination:
     """Average the n-f updates of least norm.
 
     The paper sums them; here it is the mean, so that the aggregate has the scale of one update
-    and a learning rate means the same under every rule. Norms equal to 1e-12: the lowest index
-    first.
+    and a learning rate means the same under every rule. Norms equal to 1e-9 of themselves: the
+    lowest index first.
     A liar shorter than the honest always stays, wherever it points.
 
     Args:
@@ -30,7 +30,7 @@ def cge(gram: Gram, *, f: int) -> Combination:
     """
     n = gram.num_clients
     RULE.check_clients(n, f)
-    selected = levels(gram.norms()).sort(stable=True).indices[: n - f]
+    selected = in_order(gram.norms())[: n - f]
     weights = torch.zeros(n + gram.num_extra, dtype=torch.float64)
     weights[selected] = 1 / (n - f)
     return Combination(weights, {"selected": selected.to(torch.float64).tolist()})

@@ -9,10 +9,10 @@ from torch import Tensor
 from aggregators.gram import Gram
 from aggregators.rows import one_thread
 from aggregators.rule import Combination, Option, Rule
-from aggregators.ties import levels
+from aggregators.ties import FAR_TIE, TIE, in_order
 
-_SAME_EIGENVALUE = 1e-9
-_SAME_SCORE = 1e-14  # beside a payload of 1e8 honest scores differ by 1e-13 of the largest
+# An eigenvector's entries are rounded at 1e-16. Beside a payload of 1e8 honest ones are 1e-8.
+_ROUNDING = 1e-14
 
 
 def spectral_scores(gram: Gram) -> Tensor:
@@ -27,7 +27,7 @@ def spectral_scores(gram: Gram) -> Tensor:
     about_mean = clients - clients.mean(dim=0) - clients.mean(dim=1, keepdim=True) + clients.mean()
     with one_thread():
         eigenvalues, vectors = torch.linalg.eigh((about_mean + about_mean.T) / 2)
-    top = eigenvalues >= eigenvalues[-1] * (1 - _SAME_EIGENVALUE)
+    top = eigenvalues >= eigenvalues[-1] * (1 - TIE)
     scores: Tensor = (vectors[:, top].square() * eigenvalues[top]).sum(dim=1)
     return scores
 
@@ -37,8 +37,9 @@ def dnc(gram: Gram, *, f: int, c: float = 1.0) -> Combination:
 
     The paper scores random samples of b coordinates several times and averages the clients that
     are never dropped. This is its b = d, where every sample is all coordinates and one round says
-    it all: nothing is drawn, and the scores come from the Gram. Scores that differ by less than
-    1e-14 of the largest are equal; of equal ones the lowest index stays.
+    it all: nothing is drawn, and the scores come from the Gram. Roots of scores that differ by no
+    more than 1e-12 of themselves plus 1e-14 of the largest are equal; of equal ones the lowest
+    index stays.
 
     Args:
         gram: The clients' Gram.
@@ -57,7 +58,8 @@ def dnc(gram: Gram, *, f: int, c: float = 1.0) -> Combination:
     n = gram.num_clients
     RULE.check_clients(n, f, {"c": c})
     scores = spectral_scores(gram)
-    order = levels(scores, slack=_SAME_SCORE, scale=scores.max()).sort(stable=True).indices
+    lengths = scores.clamp(min=0).sqrt()
+    order = in_order(lengths, share=FAR_TIE, floor=_ROUNDING * lengths.max())
     kept, dropped = order[: n - _drops(f, c)], order[n - _drops(f, c) :]
     weights = torch.zeros(n + gram.num_extra, dtype=torch.float64)
     weights[kept] = 1 / len(kept)

@@ -7,8 +7,7 @@ from aggregators.clipping import shrink
 from aggregators.cosine import cosine_distances
 from aggregators.gram import Gram, middle
 from aggregators.rule import Combination, Facts, Option, Rule
-
-_SAME_DISTANCE = 1e-9
+from aggregators.ties import TIE
 
 
 def flame(gram: Gram, *, f: int, noise: float = 0.0) -> Combination:
@@ -73,7 +72,7 @@ def majority_cluster(distances: Tensor) -> tuple[Tensor, float]:
     labels = torch.arange(len(distances))
     largest = labels == 0
     for length, inside, outside in sorted(_spanning_tree(distances)):
-        if length > reach * (1 + _SAME_DISTANCE):
+        if length > reach * (1 + TIE):
             break
         labels[labels == labels[outside].item()] = labels[inside].item()
         together = labels == labels[inside]

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from aggregators.gram import Gram
 from aggregators.rule import Combination, Rule
+from aggregators.ties import first_least
 
 
 def krum_scores(gram: Gram, *, f: int) -> Tensor:
@@ -20,7 +21,7 @@ def krum_scores(gram: Gram, *, f: int) -> Tensor:
 def krum(gram: Gram, *, f: int) -> Combination:
     """Select the update with the least sum of squared distances to its n-f-2 nearest others.
 
-    Equal scores: the lowest index.
+    Scores equal to 1e-9 of themselves: the lowest index.
 
     Args:
         gram: The clients' Gram.
@@ -37,7 +38,7 @@ def krum(gram: Gram, *, f: int) -> Combination:
     """
     RULE.check_clients(gram.num_clients, f)
     scores = krum_scores(gram, f=f)
-    selected = int(scores.sort(stable=True).indices[0])
+    selected = first_least(scores)
     weights = torch.zeros(gram.num_clients + gram.num_extra, dtype=torch.float64)
     weights[selected] = 1
     return Combination(weights, {"selected": float(selected), "scores": scores.tolist()})

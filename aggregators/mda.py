@@ -5,7 +5,8 @@ from torch import Tensor
 
 from aggregators.gram import Gram
 from aggregators.rule import Combination, Option, Rule
-from aggregators.subset import TIE, Search, average_of
+from aggregators.subset import Search, average_of
+from aggregators.ties import TIE
 from aggregators.vertex_cover import bits, vertex_cover
 
 
@@ -19,7 +20,7 @@ def mda(gram: Gram, *, f: int, max_nodes: int = 200_000) -> Combination:
 
     Several subsets often share the least diameter, in plain Gaussian rows too: whoever lies well
     inside can be exchanged. The lexicographically first of them by client index is taken, as by
-    peers that enumerate; distances equal up to 1e-10 of their squares tie.
+    peers that enumerate; distances whose squares are equal to 1e-9 tie.
 
     Args:
         gram: The clients' Gram.

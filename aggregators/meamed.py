@@ -9,8 +9,8 @@ from aggregators.windows import around_median
 def meamed(updates: Tensor, *, f: int) -> Kept:
     """Average the n-f values of each coordinate that are nearest its median.
 
-    The median of an even count is the mean of the two middles. Two values equally near: the lower
-    one.
+    The median of an even count is the mean of the two middles. Two values equally near, to
+    1e-9 of their distance from it: the lower one.
 
     Args:
         updates: One client update per row, shape (n, d), floating point.

@@ -9,7 +9,8 @@ from aggregators.gram import Gram
 from aggregators.removal import best_removal
 from aggregators.rows import one_thread
 from aggregators.rule import Combination, Option, Rule
-from aggregators.subset import TIE, Search, average_of
+from aggregators.subset import Search, average_of
+from aggregators.ties import TIE
 
 # With f up to n/3 and no more subsets than this, rows made to be hard (of one norm, or liars that
 # are sums of honest rows scaled to their distance) were searched within the default max_nodes:
@@ -25,7 +26,7 @@ def minimum_variance(gram: Gram, *, f: int, max_nodes: int = 200_000) -> Combina
     it, rows too far from all others to be in a better one are removed, and of the rest the f to
     remove are searched by branch and bound.
 
-    Subsets whose sums are equal up to 1e-10 tie; the lexicographically first by client index is
+    Subsets whose sums are equal to 1e-9 tie; the lexicographically first by client index is
     taken.
 
     Args:

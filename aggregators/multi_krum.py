@@ -5,13 +5,14 @@ import torch
 from aggregators.gram import Gram
 from aggregators.krum import krum_scores
 from aggregators.rule import Combination, Option, Rule
+from aggregators.ties import in_order
 
 
 def multi_krum(gram: Gram, *, f: int, m: int | None = None) -> Combination:
     """Average the m updates with the least Krum scores, all scored once over all n clients.
 
     Peers read m as n-f, n-f-2, or a share of n. Here it is n-f unless given: the most that can
-    all be honest. Equal scores: the lowest index first. m = 1 is Krum.
+    all be honest. Scores equal to 1e-9 of themselves: the lowest index first. m = 1 is Krum.
 
     Args:
         gram: The clients' Gram.
@@ -31,7 +32,7 @@ def multi_krum(gram: Gram, *, f: int, m: int | None = None) -> Combination:
     RULE.check_clients(n, f, {"m": m})
     count = n - f if m is None else m
     scores = krum_scores(gram, f=f)
-    selected = scores.sort(stable=True).indices[:count]
+    selected = in_order(scores)[:count]
     weights = torch.zeros(n + gram.num_extra, dtype=torch.float64)
     weights[selected] = 1 / count
     return Combination(

@@ -4,12 +4,13 @@ import torch
 
 from aggregators.gram import Gram
 from aggregators.rule import Mixture, Rule
+from aggregators.ties import FAR_TIE, levels
 
 
 def nnm(gram: Gram, *, f: int) -> Mixture:
     """Replace each row by the mean of its n-f nearest rows, itself included.
 
-    Equal distances: the lowest index first, after the row itself.
+    Squared distances equal to 1e-12 of themselves: the lowest index first, after the row itself.
 
     Args:
         gram: The clients' Gram.
@@ -27,8 +28,9 @@ def nnm(gram: Gram, *, f: int) -> Mixture:
     """
     n = gram.num_clients
     RULE.check_clients(n, f)
-    distances = gram.squared_distances().fill_diagonal_(-1)  # itself before its equals
-    nearest = distances.sort(dim=1, stable=True).indices[:, : n - f]
+    near = levels(gram.squared_distances(), share=FAR_TIE)
+    near.fill_diagonal_(-1)  # itself before its equals
+    nearest = near.sort(dim=1, stable=True).indices[:, : n - f]
     matrix = torch.zeros(n, n, dtype=torch.float64)
     matrix.scatter_(1, nearest, 1 / (n - f))
     return Mixture(matrix, {"chosen_by": (matrix > 0).sum(dim=0).to(torch.float64).tolist()})

@@ -13,7 +13,8 @@ from aggregators.windows import average_nearest, loose_ranks
 def phocas(updates: Tensor, *, f: int) -> Kept:
     """Average the n-f values of each coordinate that are nearest its trimmed mean.
 
-    The trimmed mean drops f values on either side. Two values equally near: the lower one.
+    The trimmed mean drops f values on either side. Two values equally near, to
+    1e-9 of their distance from it: the lower one.
 
     Args:
         updates: One client update per row, shape (n, d), floating point.

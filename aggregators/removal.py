@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aggregators.subset import TIE, Search
+from aggregators.subset import Search
+from aggregators.ties import TIE
 
 
 @dataclass(frozen=True, slots=True)

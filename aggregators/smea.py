@@ -10,7 +10,8 @@ from torch import Tensor
 from aggregators.gram import Gram
 from aggregators.rows import one_thread
 from aggregators.rule import Combination, Rule
-from aggregators.subset import TIE, average_of
+from aggregators.subset import average_of
+from aggregators.ties import first_least
 
 _MOST_SUBSETS = 200_000
 _MOST_WORK = 10**11  # subsets times (n-f)³; about a minute on one core
@@ -23,7 +24,7 @@ def smea(gram: Gram, *, f: int) -> Combination:
     Exact: every subset is looked at, and its eigenvalues are computed to the last digits; peers
     take one power iteration from a random start, and often another subset. The covariance of
     n - f rows has the same top eigenvalue as their centred Gram matrix divided by n - f, so the
-    cost does not grow with d. Eigenvalues that are equal up to 1e-10 tie; the lexicographically
+    cost does not grow with d. Eigenvalues that are equal to 1e-9 tie; the lexicographically
     first subset by client index is taken.
 
     Args:
@@ -48,7 +49,7 @@ def smea(gram: Gram, *, f: int) -> Combination:
     relative = distances / largest if largest > 0 else distances
     with one_thread():
         tops = torch.cat([_top_eigenvalues(relative, batch) for batch in _batches(n, n - f)])
-    first = int((tops <= tops.min() * (1 + TIE)).nonzero()[0])
+    first = first_least(tops)
     selected = next(islice(combinations(range(n), n - f), first, None))
     facts = {"eigenvalue": float(tops[first]) * largest, "subsets": float(len(tops))}
     return average_of(gram, selected, {**facts})

@@ -1,4 +1,4 @@
-"""What rules that keep n - f of the n updates share: the tie, the search limit, the average."""
+"""What rules that keep n - f of the n updates share: the search limit, the average."""
 
 from collections.abc import Sequence
 
@@ -6,10 +6,6 @@ import torch
 
 from aggregators.gram import Gram
 from aggregators.rule import Combination, Facts
-
-# Squared lengths that differ by less than this share of themselves tie. Their rounding is a
-# thousandth of it, and depends on the order of the clients; the choice between subsets must not.
-TIE = 1e-10
 
 
 class Search:

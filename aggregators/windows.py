@@ -7,6 +7,7 @@ from torch import Tensor
 
 from aggregators.rule import Kept
 from aggregators.sorting import average_into, on_sorted
+from aggregators.ties import TIE
 
 
 def loose_ranks(m: int, count: int) -> range:
@@ -30,9 +31,10 @@ def average_nearest(rows: Sequence[Tensor], centre: Tensor, kept: Kept, *, count
     """Average, in each column, the values nearest the centre.
 
     They lie side by side in a sorted column. The window starts at the least value and moves up
-    while the next value above it is strictly nearer than its own least: equally near, the lower
-    value stays. Each move puts the value ``count`` ranks up in the place of the one that leaves,
-    so nothing is ever subtracted from a sum, and a payload of 1e8 leaves no trace.
+    while the next value above it is nearer than its own least by more than 1e-9 of the
+    distance: equally near, the lower value stays. Each move puts the value ``count`` ranks up in
+    the place of the one that leaves, so nothing is ever subtracted from a sum, and a payload of
+    1e8 leaves no trace.
 
     Args:
         rows: m rows of shape (w,), sorted down each column but for ``loose_ranks``.
@@ -49,10 +51,10 @@ def average_nearest(rows: Sequence[Tensor], centre: Tensor, kept: Kept, *, count
     kept.high.copy_(rows[count - 1])
     for k, entered in enumerate(entering):
         torch.sub(rows[k + count], centre, out=above)
-        torch.sub(centre, rows[k], out=below)
+        torch.sub(rows[k], centre, out=below)
         # A gate of inf where the window moves and -inf where it stays chooses as torch.where
         # does, bit for bit, in a third of the time.
-        gate.copy_(above.sub_(below))
+        gate.copy_(below.add_(above, alpha=1 + TIE))
         torch.copysign(endless, gate, out=gate).neg_()
         torch.minimum(rows[k + count], gate, out=entered)
         torch.maximum(kept.high, entered, out=kept.high)

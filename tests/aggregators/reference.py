@@ -7,6 +7,7 @@ Written from the definitions. Each takes rows of shape (n, d) and returns a vect
 import math
 
 import numpy as np
+from reference_ties import FAR_TIE, order, squared_distance
 
 
 def mean(rows, f):
@@ -40,13 +41,13 @@ def _distance(a, b):
 
 
 def _krum_order(rows, f):
-    """Client indices from the best Krum score to the worst, equal scores by index."""
+    """Client indices from the best Krum score to the worst, scores equal to 1e-9 by index."""
     n = len(rows)
     scores = []
     for i in range(n):
-        others = sorted(math.fsum((rows[i] - rows[j]) ** 2) for j in range(n) if j != i)
+        others = sorted(squared_distance(rows[i], rows[j]) for j in range(n) if j != i)
         scores.append(math.fsum(others[: n - f - 2]))
-    return sorted(range(n), key=lambda i: (scores[i], i))
+    return order(scores)
 
 
 def krum(rows, f):
@@ -103,8 +104,9 @@ def nnm(rows, f):
     n = len(rows)
     out = np.zeros_like(rows)
     for i in range(n):
-        order = sorted(range(n), key=lambda j: (j != i, math.fsum((rows[i] - rows[j]) ** 2), j))
-        out[i] = mean(rows[order[: n - f]], f)
+        nearest = order([squared_distance(rows[i], row) for row in rows], share=FAR_TIE)
+        nearest.remove(i)
+        out[i] = mean(rows[[i, *nearest][: n - f]], f)
     return out
 
 

@@ -7,6 +7,7 @@ their distance to it; the code slides a window over the sorted column instead.
 import math
 
 import numpy as np
+from reference_ties import first_least, order, squared_distance
 
 
 def _column(rows, k):
@@ -20,9 +21,10 @@ def _middle(values):
 
 
 def _mean_nearest(values, point, count):
-    """Average the count values nearest the point; of two equally near the lower."""
-    order = sorted(values, key=lambda value: (abs(value - point), value))
-    return math.fsum(order[:count]) / count
+    """Average the count values nearest the point; of two equally near to 1e-9 the lower."""
+    ordered = sorted(values)
+    nearest = order([abs(value - point) for value in ordered])[:count]
+    return math.fsum(ordered[i] for i in nearest) / count
 
 
 def meamed(rows, f):
@@ -43,24 +45,15 @@ def phocas(rows, f):
     return out
 
 
-def _squared_distance(a, b):
-    """Square the distance; of rows that differ by rounding alone, as equal mixed rows do, 0."""
-    squared = math.fsum((a - b) ** 2)
-    return squared if squared > 1e-24 * math.fsum(a**2 + b**2) else 0.0
-
-
 def bulyan_selection(rows, f):
-    """List the picks: Krum's choice among the rows left, n - 2f times, equal scores by index."""
+    """List the picks: n - 2f times Krum's choice among the rows left, ties by index."""
     left, picks = list(range(len(rows))), []
     while len(picks) < len(rows) - 2 * f:
-        scores = {}
+        scores = []
         for i in left:
-            others = sorted(_squared_distance(rows[i], rows[j]) for j in left if j != i)
-            scores[i] = math.fsum(others[: max(len(left) - f - 2, 1)])
-        # Mixed rows tie by definition, and then differ by rounding.
-        best = min(i for i in left if scores[i] <= min(scores.values()) * (1 + 1e-10))
-        picks.append(best)
-        left.remove(best)
+            others = sorted(squared_distance(rows[i], rows[j]) for j in left if j != i)
+            scores.append(math.fsum(others[: max(len(left) - f - 2, 1)]))
+        picks.append(left.pop(first_least(scores)))
     return picks
 
 

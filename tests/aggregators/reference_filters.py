@@ -5,11 +5,11 @@ shape (d,); a mixing returns rows. ``reference``, ``history`` and ``order`` are 
 handed: the server's update, the clients' sums of earlier updates, the shuffle.
 """
 
-import itertools
 import math
 from fractions import Fraction
 
 import numpy as np
+from reference_ties import FAR_TIE, TIE, order
 
 
 def _norm(row):
@@ -34,21 +34,9 @@ def _clip(row, radius):
     return row * (radius / length) if length > radius else row.copy()
 
 
-def _order(values, slack=1e-12, scale=None):
-    """Indices from the least value up; values within the slack of a neighbour tie, by index."""
-    ranked = sorted(range(len(values)), key=lambda i: values[i])
-    groups = [[ranked[0]]]
-    for before, i in itertools.pairwise(ranked):
-        gap = values[i] - values[before]
-        if gap > slack * (values[i] if scale is None else scale):
-            groups.append([])
-        groups[-1].append(i)
-    return [i for group in groups for i in sorted(group)]
-
-
 def cge(rows, f):
-    order = _order([_norm(row) for row in rows])
-    return _average([rows[i] for i in order[: len(rows) - f]])
+    shortest = order([_norm(row) for row in rows])
+    return _average([rows[i] for i in shortest[: len(rows) - f]])
 
 
 def dnc_scores(rows):
@@ -57,15 +45,15 @@ def dnc_scores(rows):
     _, singular, directions = np.linalg.svd(centred, full_matrices=False)
     scores = np.zeros(len(rows))
     for value, direction in zip(singular, directions, strict=True):
-        if value**2 >= singular[0] ** 2 * (1 - 1e-9):
+        if value**2 >= singular[0] ** 2 * (1 - TIE):
             scores = scores + np.array([math.fsum(row * direction) ** 2 for row in centred])
     return scores
 
 
 def dnc(rows, f, c=1.0):
-    scores = dnc_scores(rows)
-    order = _order(scores, slack=1e-14, scale=max(scores))
-    return _average([rows[i] for i in order[: len(rows) - math.ceil(Fraction(str(c)) * f)]])
+    lengths = [math.sqrt(score) for score in dnc_scores(rows)]
+    least = order(lengths, share=FAR_TIE, floor=1e-14 * max(lengths))
+    return _average([rows[i] for i in least[: len(rows) - math.ceil(Fraction(str(c)) * f)]])
 
 
 def _cosine(a, b):
@@ -141,7 +129,7 @@ def majority(distances):
             while queue:
                 i = queue.pop()
                 for j in range(n):
-                    if j not in found and distances[i][j] <= threshold * (1 + 1e-9):
+                    if j not in found and distances[i][j] <= threshold * (1 + TIE):
                         found.add(j)
                         queue.append(j)
             if len(found) >= n // 2 + 1:

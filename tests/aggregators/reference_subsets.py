@@ -9,8 +9,7 @@ import itertools
 import math
 
 import numpy as np
-
-TIE = 1e-10  # of a squared length
+from reference_ties import TIE, squared_distance
 
 
 @functools.cache
@@ -23,7 +22,7 @@ def _subsets(n, f):
 
 
 def _first_least(members, measures):
-    """Indices of the lexicographically first subset whose measure is least, up to a tie."""
+    """Indices of the lexicographically first subset whose measure is least, to 1e-9 of it."""
     first = np.flatnonzero(measures <= measures.min() * (1 + TIE))[0]
     return np.flatnonzero(members[first])
 
@@ -33,7 +32,7 @@ def _squares(rows):
     squares = np.zeros((n, n))
     for i in range(n):
         for j in range(i):
-            squares[i, j] = squares[j, i] = math.fsum((rows[i] - rows[j]) ** 2)
+            squares[i, j] = squares[j, i] = squared_distance(rows[i], rows[j])
     return squares
 
 
@@ -81,6 +80,10 @@ def smea(rows, f):
 
 
 def caf(rows, f):
+    """To 1e-9: the earliest least eigenvalue, one eigenspace, weights that sum to n - 2f.
+
+    Active rows whose top eigenvalue is 1e-13 of their squared length are one point.
+    """
     # About one of the rows, which moves nothing but keeps the digits of a common offset.
     norms = np.linalg.norm(rows, axis=1)
     about = rows[np.argsort(norms, kind="stable")[(len(rows) - 1) // 2]]
@@ -88,7 +91,7 @@ def caf(rows, f):
     n = len(x)
     c = np.ones(n)
     best, answer, first = math.inf, x[0], True
-    while first or c.sum() > n - 2 * f:
+    while first or c.sum() > (n - 2 * f) * (1 + TIE):
         first = False
         mu = np.zeros(x.shape[1])
         for i in range(n):
@@ -98,15 +101,17 @@ def caf(rows, f):
         scaled = np.array([math.sqrt(c[i] / c.sum()) * (x[i] - mu) for i in active])
         _, singular, directions = np.linalg.svd(scaled, full_matrices=False)
         eigenvalues = singular**2
-        if eigenvalues[0] < best * (1 - 1e-9):
+        if eigenvalues[0] <= 1e-13 * max(float(x[i] @ x[i]) for i in active):
+            eigenvalues = 0 * eigenvalues
+        if eigenvalues[0] < best * (1 - TIE):
             best, answer = eigenvalues[0], mu
+        if eigenvalues[0] == 0:
+            break
         tau = np.zeros(n)
         for value, v in zip(eigenvalues, directions, strict=True):
-            if value >= eigenvalues[0] * (1 - 1e-9):
+            if value >= eigenvalues[0] * (1 - TIE):
                 for i in active:
                     tau[i] += float((x[i] - mu) @ v) ** 2
-        if tau.max() == 0:
-            break
         for i in active:
             left = 1 - tau[i] / tau.max()
             c[i] = c[i] * left if left > 1e-9 else 0.0
