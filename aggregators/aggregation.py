@@ -53,15 +53,14 @@ class Weighing:
         matrix: From the clients to the mixed rows, (m, n), or None without mixing.
         weights: Of a Gram rule: over the points without the origin, mixing undone, (p,).
         noise: Standard deviation to add to each coordinate.
-        facts: What rule and mixings saw.
-        f: What was assumed of the mixed rows: less than asked for only where rows were left out.
+        facts: What rule and mixings saw; ``mixing[0].agreement.skipped`` of a mixing that would
+            have left the rest too few rows.
     """
 
     matrix: Tensor | None
     weights: Tensor | None
     noise: float
     facts: Facts
-    f: int
 
 
 def weigh(
@@ -78,18 +77,20 @@ def weigh(
     facts: Facts = {}
     if left_out:
         matrix = keep_others(points.num_clients, left_out)
-        points, f = points.mixed(matrix), plan.fitting_f(len(matrix), f)
+        points = points.mixed(matrix)
     for k, step in enumerate(plan.chain):
         drawn = {"generator": generator} if step.rule.takes_generator else {}
         mixture: Mixture = step.rule.function(points, f=f, **step.options, **drawn)
-        points = points.mixed(mixture.matrix)
-        if step.rule.leaves_out:
-            f = Plan(plan.chain[k + 1 :], plan.last).fitting_f(points.num_clients, f)
-        matrix = mixture.matrix if matrix is None else mixture.matrix @ matrix
         facts |= {f"mixing[{k}].{step.rule.name}.{key}": v for key, v in mixture.facts.items()}
+        rest = Plan(plan.chain[k + 1 :], plan.last)
+        if step.rule.leaves_out and not rest.is_defined(len(mixture.matrix), f):
+            facts[f"mixing[{k}].{step.rule.name}.skipped"] = 1.0  # the rest could not run at this f
+            continue
+        points = points.mixed(mixture.matrix)
+        matrix = mixture.matrix if matrix is None else mixture.matrix @ matrix
     last = plan.last
     if last.rule.kind == "columns":
-        return Weighing(matrix, None, 0.0, facts, f)
+        return Weighing(matrix, None, 0.0, facts)
     given: dict[str, Any] = {"shares": shares} if shares is not None else {}
     if last.rule.takes_generator:
         given["generator"] = generator
@@ -98,7 +99,7 @@ def weigh(
     if matrix is not None:
         m = len(matrix)
         weights = torch.cat([matrix.T @ weights[:m], weights[m:]])
-    return Weighing(matrix, weights, combination.noise, {**combination.facts, **facts}, f)
+    return Weighing(matrix, weights, combination.noise, {**combination.facts, **facts})
 
 
 def run(
@@ -123,21 +124,20 @@ def run(
     plan.check_clients(len(rows), f)
     check_values(rows)
     rule, shares = plan.last.rule, check_shares(shares, len(rows), plan, f)
-    check_left_out(left_out, len(rows), plan, shares)
+    check_left_out(left_out, len(rows), plan, f=f, shares=shares)
     extra = recall(rule, memory, rows)
     if rule.takes_reference:
         extra = [check_point(reference, rows, rule.name, "reference")]
     seen = _see(rows, extra, plan, given, report=report)
-    weighed = Weighing(None, None, 0.0, {}, f)
+    weighed = Weighing(None, None, 0.0, {})
     if seen.points is not None and plan.needs_gram:
         weighed = weigh(
             seen.points, plan, f=f, generator=generator, shares=shares, left_out=left_out
         )
     elif left_out:
-        kept = keep_others(len(rows), left_out)
-        weighed = Weighing(kept, None, 0.0, {}, plan.fitting_f(len(kept), f))
+        weighed = Weighing(keep_others(len(rows), left_out), None, 0.0, {})
     if weighed.weights is None:
-        made = _by_columns(rows, plan.last, weighed, seen, measure=report)
+        made = _by_columns(rows, plan.last, weighed, seen, f=f, measure=report)
     else:
         made = _by_weights(rows, extra, weighed, seen)
     if plan.is_blind and not report and not made.aggregate.isfinite().all():
@@ -198,12 +198,14 @@ def _by_weights(rows: Rows, extra: Sequence[Tensor], weighed: Weighing, seen: _S
     return _Made(aggregate, weights[: len(rows)], distances, weighed.facts)
 
 
-def _by_columns(rows: Rows, step: Step, weighed: Weighing, seen: _Seen, *, measure: bool) -> _Made:
+def _by_columns(
+    rows: Rows, step: Step, weighed: Weighing, seen: _Seen, *, f: int, measure: bool
+) -> _Made:
     """Run a rule on the columns of the rows, mixed first where there is a mixing."""
     # The scale is that of the rows, whatever geometry the points come from.
     squares, matrix = seen.squares, weighed.matrix
     scale = 0.0 if squares is None else middle(squares.sqrt()) / num_columns(rows) ** 0.5
-    walk = _on_columns(rows, step, matrix, weighed.f, scale, seen.norms is None, measure)
+    walk = _on_columns(rows, step, matrix, f, scale, seen.norms is None, measure)
     facts: Facts = {"kept_share": walk.used.tolist(), **weighed.facts}
     weights = walk.used if matrix is None else matrix.T @ walk.used
     weights = weights / weights.sum() if weights.sum() > 0 else weights

@@ -38,9 +38,10 @@ def agreement(gram: Gram, *, f: int) -> Mixture:
 
     Agreements are compared to nine digits; of equal ones the lowest index goes first.
 
-    The mixings and the rule after this see the rows that stay, with the same f as long as they are
-    defined on so few, and with a lower one else: the rows that went count among the f then. A
-    row of zeros agrees with no one and against no one: it stays.
+    The mixings and the rule after this see the rows that stay, with the same f: who went may be
+    honest, framed by f others who point away from it. Where they are not defined on so few rows,
+    nobody goes. With a rule that may drop f rows of its own, 2f can weigh nothing in all. A row
+    of zeros agrees with no one and against no one: it stays.
 
     Args:
         gram: The clients' Gram.

@@ -111,14 +111,15 @@ def aggregate_with_report(
             extra points are the rule's memory or reference. A rule on columns without mixing
             takes only the reported norms from it.
         left_out: Rows known to be bad from elsewhere, which weigh nothing: mixings and rule see
-            the others, with the same f as long as they are defined on so few, else a lower one.
+            the others, with the same f.
         **options: The rule's options, listed in ``AGGREGATORS[name].options``.
 
     Returns:
         The aggregate with each client's weight, the state to carry, and a report.
 
     Raises:
-        ValueError: As ``aggregate``, and if the state or the Gram does not fit.
+        ValueError: As ``aggregate``, and if the state or the Gram does not fit, or the rest is not
+            defined at this f on the rows that are not left out.
     """
     return run(
         updates,
@@ -161,5 +162,5 @@ def weigh(
     """
     plan.check_clients(gram.num_clients, f)
     shares = check_shares(client_weights, gram.num_clients, plan, f)
-    check_left_out(left_out, gram.num_clients, plan, shares)
+    check_left_out(left_out, gram.num_clients, plan, f=f, shares=shares)
     return aggregation.weigh(gram, plan, f=f, generator=generator, shares=shares, left_out=left_out)

@@ -51,32 +51,45 @@ class Plan:
             rows = step.rule.count_rows(rows, step.options)
         _check_rows_left(self.last, rows, num_clients, f)
 
-    def fitting_f(self, num_clients: int, f: int) -> int:
-        """The largest f, up to the given one, at which this is defined on so few rows.
+    def is_defined(self, num_clients: int, f: int) -> bool:
+        """Whether `check_clients` passes."""
+        try:
+            self.check_clients(num_clients, f)
+        except ValueError:
+            return False
+        return True
 
-        For rows that are left out: with k of n gone it is at least f - k wherever (n, f) is.
+    def unfit(self, num_clients: int, f: int) -> list[int]:
+        """Places in the chain of mixings to skip on so few rows, so that the rule can run.
 
-        Raises:
-            ValueError: If it is not defined at f = 0 either.
+        A mixing is one where its own condition fails, or where it would leave the rule too few
+        rows. f is never lowered instead: clients who are absent say nothing of those who are there.
         """
-        for fitting in range(f, 0, -1):
-            try:
-                self.check_clients(num_clients, fitting)
-            except ValueError:
-                continue
-            return fitting
-        self.check_clients(num_clients, 0)
-        return 0
+        skipped, rows = [], num_clients
+        for k, step in enumerate(self.chain):
+            if step.rule is self.last.rule.first:
+                break  # a part of the rule
+            after = step.rule.count_rows(rows, step.options)
+            if _is_defined(step, rows, f) and _is_defined(self.last, after, f):
+                rows = after
+            else:
+                skipped.append(k)
+        return skipped
 
     def min_clients(self, f: int, *, most: int = 10_000) -> int | None:
         """The fewest clients with which all of this is defined, or None up to ``most``."""
         for n in range(1, most + 1):
-            try:
-                self.check_clients(n, f)
-            except ValueError:
-                continue
-            return n
+            if self.is_defined(n, f):
+                return n
         return None
+
+
+def _is_defined(step: Step, rows: int, f: int) -> bool:
+    try:
+        step.rule.check_clients(rows, f, step.options)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_rows_left(step: Step, rows: int, num_clients: int, f: int) -> None:

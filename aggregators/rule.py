@@ -117,8 +117,8 @@ class Rule:
         limit: Called as ``limit(n, f, **options)`` once the condition holds: why this is refused
             all the same, as "needs ...; got ...; do ...", or None.
         rows_out: A mixing's count of mixed rows, called as ``rows_out(n, **options)``.
-        leaves_out: A mixing that may return fewer rows, those that it takes for bad being gone: f
-            is then fitted to what is left.
+        leaves_out: A mixing that may return fewer rows, those that it takes for bad being gone; f
+            stays, and the mixing is skipped where the rest is not defined on so few.
         first: A mixing that belongs to the rule and runs right before it.
         memory: ``center``: the last aggregate comes as an extra point. ``history``: each client's
             sum of updates before this round comes as an extra point, in the clients' order.

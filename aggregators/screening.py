@@ -128,13 +128,13 @@ def check_shares(shares: Tensor | None, n: int, plan: Plan, f: int) -> Tensor | 
 
 
 def check_left_out(
-    left_out: Sequence[int], n: int, plan: Plan, shares: Tensor | None = None
+    left_out: Sequence[int], n: int, plan: Plan, *, f: int, shares: Tensor | None = None
 ) -> None:
     """Refuse rows to be left out that are not there, or a rule that cannot do without one.
 
     Raises:
-        ValueError: If an index is no row's, none would stay, or the rule judges by a history or
-            takes the owner's weights.
+        ValueError: If an index is no row's, none would stay, the plan is not defined at this f on
+            those that would, or the rule judges by a history or takes the owner's weights.
     """
     if not left_out:
         return
@@ -148,4 +148,10 @@ def check_left_out(
         raise ValueError(
             f"left_out needs row numbers below n={n}, and one row at least that stays: got "
             f"{sorted(left_out)}"
+        )
+    stay = n - len(set(left_out))
+    if not plan.is_defined(stay, f):
+        raise ValueError(
+            f"left_out needs to leave rows enough for {plan.last.rule.name} at f={f}: got {stay} of "
+            f"{n}; leave out fewer: who is left out need not be one of the f"
         )

@@ -59,6 +59,8 @@ def train(message: Message, context: Context) -> Message:
             poison=poison_of(recipe, client),
             state_folder=Path(recipe.output_dir) / "clients" / f"{client:04d}",
         )
+    if not torch.isfinite(trained.delta).all():
+        raise ValueError("local training left a value that is not finite: there is no update")
     reply = wire.train_reply(
         trained.delta,
         worker.part(client, round_).layout,

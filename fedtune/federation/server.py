@@ -245,7 +245,7 @@ class Run:
         reasons = "; ".join(f"client {client}: {reason}" for client, reason in refused.items())
         return (
             f"round {server_round} got too few good replies in {tries} tries: "
-            f"{self.recipe.aggregator.objection(strategy.intake.spool.clients)}. "
+            f"{strategy.objection()}. "
             f"{reasons or 'no client was refused'}"
         )
 

@@ -116,6 +116,7 @@ class RobustStrategy(Strategy):
             "attempt": 0,
             "sampled": sample_clients(self.recipe, round_=server_round),
             "refused": {},
+            "proven_faulty": [],
             "clients": {},
             "upload_bytes": 0,
             "download_bytes": 0,
@@ -148,7 +149,7 @@ class RobustStrategy(Strategy):
         """
         started = time.monotonic()
         self._take(server_round, replies)
-        enough = self.recipe.aggregator.is_defined(self.intake.spool.clients)
+        enough = self.objection() is None
         own, anchor = self._own, self.outer.anchor
         reference = own.reference(anchor, server_round, self.record) if enough else None
         self.record["train_s"] = round(self.record["train_s"] + time.monotonic() - started, 3)
@@ -208,6 +209,7 @@ class RobustStrategy(Strategy):
         """Screen and spool the replies; refuse, in the order of clients, who sent no good one."""
         bad: dict[int, str] = {}
         said: dict[int, dict[str, float]] = {}
+        faulty: set[int] = set(self.record["proven_faulty"])
         for reply in replies:
             client = self.post.gathered.sender(reply)
             self.record["upload_bytes"] += wire.count_bytes(reply)
@@ -221,7 +223,9 @@ class RobustStrategy(Strategy):
                 )
             except RefusedError as refusal:
                 bad[client] = str(refusal)
+                faulty |= {client} if refusal.proves_fault else set()
         bad |= self.intake.settle(sorted(said), self._known(round_))
+        self.record["proven_faulty"] = sorted(faulty)
         bad |= self.post.gathered.refused
         for client in sorted(self.post.gathered.asked.values()):
             if client in bad or client not in said:
@@ -232,6 +236,15 @@ class RobustStrategy(Strategy):
                 self.record["clients"][str(client)] = told
                 if said[client]:
                     self.record["clients"][str(client)]["said"] = said[client]
+
+    def objection(self) -> str | None:
+        """Why the rule does not run on the good replies so far, if so."""
+        return self.recipe.aggregator.objection(self.intake.spool.clients, self._f())
+
+    def _f(self) -> int:
+        """How many of the good replies may be Byzantine: who has proven to be is none of them."""
+        proven = set(self.record["proven_faulty"]) - set(self.intake.spool.clients)
+        return max(self.recipe.aggregator.f - len(proven), 0)
 
     def _known(self, round_: int) -> Known:
         """What simulated liars know, the rule itself included."""
@@ -244,6 +257,10 @@ class RobustStrategy(Strategy):
 
     def _aggregate(self, round_: int, reference: Tensor | None) -> None:
         before, anchor = dict(self.combiner.state), self.outer.anchor
+        section, clients, f = self.recipe.aggregator, self.intake.spool.clients, self._f()
+        self.record["f"] = f
+        if skipped := section.plan().unfit(len(clients), f):
+            self.record["skipped_mixings"] = [section.mixing_names[k] for k in skipped]
         combined = self.combiner.combine(
             self.intake.spool,
             self._sent,
@@ -252,6 +269,7 @@ class RobustStrategy(Strategy):
             outer=self.outer,
             reference=reference,
             left_out=self._own.left_out(self.intake.spool, self._sent, self.record),
+            f=f,
         )
         try:
             facts = self.outer.step(combined.change, self.part)  # type: ignore[arg-type]

@@ -112,21 +112,44 @@ class Aggregator(Named):
 
         return plan(self.name, mixing=self.mixing, **self.options)
 
-    def objection(self, clients: Sequence[int]) -> str | None:
-        """Why rule and mixings do not run on the replies of these clients, by number, if so."""
+    def fitted(self, num_clients: int, f: int) -> Aggregator:
+        """This section without the mixings that are not defined on so few replies.
+
+        The rule and f stay: who is absent, or refused for what an honest client may do too, says
+        nothing of how many attackers are among the others.
+        """
+        unfit = self.plan().unfit(num_clients, f)
+        if not unfit:
+            return self
+        kept = [each for k, each in enumerate(self.mixing) if k not in unfit]
+        return self.model_copy(update={"mixing": kept})
+
+    def objection(self, clients: Sequence[int], f: int | None = None) -> str | None:
+        """Why the rule does not run on the replies of these clients, by number, if so.
+
+        Args:
+            clients: Whose replies there are.
+            f: How many of them may be Byzantine; None: the section's.
+        """
         from aggregators.screening import check_shares
 
-        plan = self.plan()
+        f = self.f if f is None else f
+        plan = self.fitted(len(clients), f).plan()
         try:
-            plan.check_clients(len(clients), self.f)
-            check_shares(self.shares(clients), len(clients), plan, self.f)
+            plan.check_clients(len(clients), f)
+            check_shares(self.shares(clients), len(clients), plan, f)
         except ValueError as error:
             return str(error)
         return None
 
-    def is_defined(self, clients: Sequence[int]) -> bool:
-        """Whether rule and mixings may run on the replies of these clients, at this f."""
-        return self.objection(clients) is None
+    def is_defined(self, clients: Sequence[int], f: int | None = None) -> bool:
+        """Whether the rule may run on the replies of these clients."""
+        return self.objection(clients, f) is None
+
+    def spare(self, num_clients: int, f: int) -> int:
+        """How many of so many replies may be left out with the rule still defined at f."""
+        fewest = self.fitted(num_clients, f).plan().min_clients(f, most=num_clients)
+        return 0 if fewest is None else num_clients - fewest
 
     def shares(self, clients: Sequence[int]) -> Tensor | None:
         """The owner's weights of these clients, in their order, if there are any."""

@@ -34,6 +34,70 @@ def _clip(row, radius):
     return row * (radius / length) if length > radius else row.copy()
 
 
+def _to_simplex(weights, cap):
+    """Positive weights of sum one, none above the cap: those above come to it, the rest grows."""
+    total = math.fsum(weights)
+    weights = [w / total for w in weights]
+    full = set()
+    while over := {i for i, w in enumerate(weights) if w > cap} - full:
+        full |= over
+        rest = math.fsum(w for i, w in enumerate(weights) if i not in full)
+        left = max(1 - cap * len(full), 0.0)
+        weights = [cap if i in full else w * left / rest for i, w in enumerate(weights)]
+    return weights
+
+
+def _spread(vectors, weights):
+    """Schatten norm of order 12 of the weighted covariance, and x' C^11 x of each centred row."""
+    mean = sum(w * v for w, v in zip(weights, vectors, strict=True))
+    away = [v - mean for v in vectors]
+    covariance = sum(w * np.outer(v, v) for w, v in zip(weights, away, strict=True))
+    values, directions = np.linalg.eigh(covariance)
+    values = np.maximum(values, 0)
+    if values[-1] <= 0:
+        return 0.0, [1.0] * len(vectors)
+    relative = values / values[-1]
+    pulls = [float(((v @ directions) ** 2) @ relative**11) for v in away]
+    return float(values[-1] * (relative**12).sum() ** (1 / 12)), pulls
+
+
+def capped_spectral(rows, f):
+    n = len(rows)
+    if f == 0:
+        return _average(rows)
+    norms = [_norm(row) for row in rows]
+    radius = _middle(norms)
+    cut = [_clip(row, radius) for row in rows]
+    if radius == 0:
+        return _average(cut)
+    whole = [row * (radius / length) if length else row for row, length in zip(rows, norms)]  # noqa: B905
+    both = [np.concatenate(pair) / radius for pair in zip(cut, whole, strict=True)]
+    weights, path = [1 / n] * n, []
+    for step in range(54):
+        spread, pulls = _spread(both, weights)
+        path.append((max(spread, 1e-14), weights))
+        if spread <= 1e-14:
+            break
+        average = math.fsum(w * pull for w, pull in zip(weights, pulls, strict=True))
+        size = 0.1 if step < 5 else 0.25
+        moved = [
+            w * math.exp(-size * (min(pull / average, 10) - 1))
+            for w, pull in zip(weights, pulls, strict=True)
+        ]
+        weights = _to_simplex(moved, 1 / (n - f))
+    bound, first = 2 * min(spread for spread, _ in path), min(5, len(path) - 1)
+    at = next(k for k in range(first, len(path)) if path[k][0] <= bound)
+    share = 1.0
+    if at > first:
+        before, after = math.log(path[at - 1][0]), math.log(path[at][0])
+        share = (before - math.log(bound)) / (before - after)
+    out = np.zeros(rows.shape[1])
+    for k, row in enumerate(cut):
+        earlier = path[at - 1][1][k] if at > first else 0.0
+        out = out + ((1 - share) * earlier + share * path[at][1][k]) * row
+    return out
+
+
 def cge(rows, f):
     shortest = order([_norm(row) for row in rows])
     return _average([rows[i] for i in shortest[: len(rows) - f]])
@@ -192,6 +256,7 @@ def agreement(rows, f):
 
 
 RULES = {
+    "capped_spectral": capped_spectral,
     "cge": cge,
     "dnc": dnc,
     "fltrust": fltrust,

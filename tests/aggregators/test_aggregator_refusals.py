@@ -20,7 +20,7 @@ FEWEST = {  # worked from the papers, not read from the code: f -> least n
     **dict.fromkeys(
         ["median", "trimmed_mean", "meamed", "phocas", "sign_majority", "rlr", "geometric_median",
          "centered_clipping", "mda", "minimum_variance", "smea", "caf", "cge", "dnc", "flame",
-         "norm_clip"],
+         "norm_clip", "capped_spectral"],
         lambda f: 2 * f + 1,
     ),
 }  # fmt: skip
@@ -135,7 +135,7 @@ def test_unknown_names_are_answered_with_the_nearest():
         aggregate(torch.zeros(3, 2), "trimed_mean", f=0)
     with refuse("unknown mixing: got 'NNN'; did you mean 'nnm'? known: agreement, arc, bucketing"):
         aggregate(torch.zeros(3, 2), "mean", f=0, mixing=("NNN",))
-    with refuse("unknown aggregator: got 'xyz'; known: bulyan, caf, centered_clipping,"):
+    with refuse("unknown aggregator: got 'xyz'; known: bulyan, caf, capped_spectral,"):
         aggregate(torch.zeros(3, 2), "xyz", f=0)
 
 

@@ -138,19 +138,34 @@ def test_rows_left_out_might_as_well_not_have_come(name):
         assert torch.allclose(weights, result.weights, atol=1e-6)
 
 
-def test_f_is_lowered_only_as_far_as_it_must_be():
-    # krum needs 2f + 3: 9 rows for f = 3, 7 for f = 2. With 2 of 10 gone f = 3 does not fit 8.
-    assert plan("krum").fitting_f(9, 3) == 3
-    assert plan("krum").fitting_f(8, 3) == 2
-    assert plan("caf").fitting_f(7, 3) == 3
-    assert plan("caf", mixing=("nnm",)).fitting_f(6, 3) == 2
-    assert plan("bulyan").fitting_f(9, 2) == 1
-    with pytest.raises(ValueError, match="krum needs"):
-        plan("krum").fitting_f(2, 3)
+def test_f_stays_whoever_is_left_out():
+    # krum needs 2f + 3 = 9 rows at f = 3: of 10, one may be left out, two may not.
     updates = torch.randn(10, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    result = aggregate_with_report(updates, "krum", f=3, left_out=(0, 5))
-    want = aggregate(updates[[1, 2, 3, 4, 6, 7, 8, 9]], "krum", f=2)
-    assert torch.equal(result.aggregate, want)
+    result = aggregate_with_report(updates, "krum", f=3, left_out=(0,))
+    assert torch.equal(result.aggregate, aggregate(updates[1:], "krum", f=3))
+    with pytest.raises(ValueError, match="left_out needs to leave rows enough for krum at f=3"):
+        aggregate_with_report(updates, "krum", f=3, left_out=(0, 5))
+
+
+def test_agreement_is_skipped_where_the_rule_could_not_run_on_the_rest():
+    # Seven agree and three point against them. caf is defined on seven rows at f = 3 (2f + 1), and
+    # krum is not (2f + 3 = 9): there nobody goes.
+    updates = crowd(torch.Generator().manual_seed(3))
+    updates[7:] = -updates[:3]
+    facts = aggregate_with_report(updates, "caf", f=3, mixing=("agreement",)).report
+    assert facts["mixing[0].agreement.against"] == 3
+    assert "mixing[0].agreement.skipped" not in facts
+    skipped = aggregate_with_report(updates, "krum", f=3, mixing=("agreement",))
+    assert skipped.report["mixing[0].agreement.skipped"] == 1
+    assert torch.equal(skipped.aggregate, aggregate(updates, "krum", f=3))
+
+
+def test_unfit_mixings_are_named_and_f_stays():
+    # Bucketing by two leaves 4 of 7 rows, and caf at f = 3 needs 7: the second of three goes.
+    chained = plan("caf", mixing=("nnm", "bucketing", "clipping"))
+    assert chained.unfit(7, 3) == [1]
+    assert chained.unfit(14, 3) == []
+    assert plan("caf", mixing=("nnm",)).unfit(6, 3) == [0]  # the rule itself is not defined either
 
 
 def test_what_is_left_out_takes_no_share_of_a_huge_row_along():

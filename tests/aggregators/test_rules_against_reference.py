@@ -98,10 +98,9 @@ def expected(name, chain, rows, f, **options):
         rms = np.sqrt((rows**2).mean(axis=1))
         options.setdefault("step", float(np.median(rms)))
     for k, mixing in enumerate(chain):
-        before = len(rows)
-        rows = BEFORE[mixing](rows, f)
-        if mixing == "agreement" and len(rows) < before:
-            f = plan(name, mixing=chain[k + 1 :]).fitting_f(len(rows), f)
+        mixed = BEFORE[mixing](rows, f)
+        if plan(name, mixing=chain[k + 1 :]).is_defined(len(mixed), f):
+            rows = mixed
     return RULES[name](rows, f, **options)
 
 

@@ -28,8 +28,50 @@ from fedtune.federation.aggregation.product_outer import MOMENTUM_RANKS, Product
 from fedtune.federation.broadcast import Broadcast, Received
 from fedtune.federation.defence import momentum, suspicion
 from fedtune.federation.screening.spool import Spool
-from fedtune.recipe import Recipe
+from fedtune.recipe import Aggregator, Recipe
 from fedtune.seeds import derive
+
+
+@dataclass(frozen=True, eq=False)
+class Terms:
+    """What the rule is held to in a round.
+
+    Attributes:
+        clients: With a good reply, in ascending order.
+        f: How many of them may be Byzantine.
+        round_: Counted from 1.
+        left_out: Who is to weigh nothing, the worst first; only as many are as leave the rule enough.
+        section: The recipe's, less the mixings that are not defined on so few replies.
+    """
+
+    clients: Sequence[int]
+    f: int
+    round_: int
+    left_out: Sequence[int]
+    section: Aggregator
+
+    @classmethod
+    def of(
+        cls,
+        section: Aggregator,
+        clients: Sequence[int],
+        f: int,
+        round_: int,
+        left_out: Sequence[int],
+    ) -> Terms:
+        """The terms of a round; who may be left out is cut to what the rule can bear."""
+        fitted, spare = section.fitted(len(clients), f), section.spare(len(clients), f)
+        return cls(clients, f, round_, list(left_out)[:spare], fitted)
+
+    @property
+    def places(self) -> list[int]:
+        """Where those left out stand among the clients."""
+        return [self.clients.index(client) for client in self.left_out]
+
+    @property
+    def spare(self) -> int:
+        """How many may be left out in all."""
+        return self.section.spare(len(self.clients), self.f)
 
 
 @dataclass
@@ -54,6 +96,7 @@ class Combiner:
         outer: object,
         reference: Tensor | None = None,
         left_out: Sequence[int] = (),
+        f: int | None = None,
     ) -> Combined:
         """Combine the rows in the spool, each client's own momentum in their place if asked for.
 
@@ -64,12 +107,15 @@ class Combiner:
             round_: Counted from 1.
             outer: Where a dense rule makes the step itself, the optimizer whose step it is.
             reference: The server's own row, for rules that compare with it.
-            left_out: Clients that are to weigh nothing, at most f.
+            left_out: Clients that are to weigh nothing, the worst first.
+            f: How many of the replies may be Byzantine; None: the recipe's.
 
         Raises:
             ValueError: If the rule lets the rows combine to what is not finite.
         """
         section, beta = self.recipe.aggregator, self.recipe.defence.momentum
+        f = section.f if f is None else f
+        terms = Terms.of(section, spool.clients, f, round_, left_out)
         if beta is not None:
             self.state = momentum.smooth(spool, self.state, part.name, beta=beta)
         if section.geometry == "factors":
@@ -77,21 +123,21 @@ class Combiner:
             if self.recipe.defence.suspicion is not None:
                 extra = self._extra_rows(part, reference)
                 points = gram(spool.rows(spool.clients), extra=extra)
-            return self._on_rows(spool, part, round_, points, reference, left_out)[0]
+            return self._on_rows(spool, part, terms, points, reference)[0]
         received = [sent.to(client) for client in spool.clients]
         rows = [spool.row(client) for client in spool.clients]
         if part.name != "both" or section.combined_by == "factors":
             # One factor fixed: rows are linear in the products, and their sum is exact.
             extra = self._extra_rows(part, reference)
             points = gram_of(rows, received, [point_of(row, sent.whole) for row in extra])
-            combined, aggregate = self._on_rows(spool, part, round_, points, reference, left_out)
+            combined, aggregate = self._on_rows(spool, part, terms, points, reference)
             seen = seen_from(rows, received, point_of(aggregate, sent.whole))
             return replace(combined, norm=seen.norm, distances=seen.distances)
         if section.combined_by == "dense":
             assert isinstance(outer, ProductOuter)
-            return self._dense(rows, received, sent, outer)
+            return self._dense(rows, received, sent, outer, f)
         point = None if reference is None else point_of(reference, sent.whole)
-        return self._exact(spool.clients, rows, received, part, round_, point, left_out)
+        return self._exact(terms, rows, received, part, point)
 
     def renew_gauge(self, outer: object, sent: Broadcast) -> Renewed | None:
         """Give A its length back after a step on rows in the anchor's gauge, where that was one.
@@ -115,26 +161,25 @@ class Combiner:
         self,
         spool: Spool,
         part: Part,
-        round_: int,
+        terms: Terms,
         points: Gram | None,
         reference: Tensor | None,
-        left_out: Sequence[int],
     ) -> tuple[Combined, Tensor]:
         """Combine rows; norm and distances are the rows'."""
-        section, clients = self.recipe.aggregator, spool.clients
-        left_out = self._suspend(points, clients, round_, left_out)
+        terms = self._suspend(points, terms)
+        section, clients = terms.section, terms.clients
         result = aggregators.aggregate_with_report(
             spool.rows(clients),
             section.name,
-            f=section.f,
+            f=terms.f,
             mixing=section.mixing,
             state=self._mine(part),
             clients=clients,
             reference=reference,
             client_weights=section.shares(clients),
-            generator=self._generator(round_),
+            generator=self._generator(terms.round_),
             gram=points,
-            left_out=[clients.index(client) for client in left_out],
+            left_out=terms.places,
             **section.options,
         )
         self._keep(part, result.state)
@@ -147,20 +192,16 @@ class Combiner:
 
     def _exact(
         self,
-        clients: Sequence[int],
+        terms: Terms,
         rows: Sequence[Tensor],
         received: Sequence[Received],
         part: Part,
-        round_: int,
         reference: LowRank | None,
-        left_out: Sequence[int],
     ) -> Combined:
-        plan = self.recipe.aggregator.plan()
         center = unpack("center", self._mine(part))
         extra = [point for point in (center, reference) if point is not None]
         points = gram_of(rows, received, extra)
-        left_out = self._suspend(points, clients, round_, left_out)
-        weights = self._weigh(points, clients, round_, left_out)
+        weights = self._weigh(points, self._suspend(points, terms))
         starts, factors = shared(received)
         change = Change(
             gather(rows, starts, factors),
@@ -168,7 +209,7 @@ class Combiner:
             extra=extra,
             extra_weights=weights[len(rows) :].tolist(),
         )
-        if plan.last.rule.memory == "center":
+        if terms.section.plan().last.rule.memory == "center":
             kept, _ = truncate(change, MOMENTUM_RANKS * self.recipe.lora.r)
             self._keep(part, pack("center", kept))
         spread = points.affine(weights)
@@ -180,37 +221,33 @@ class Combiner:
             points.distances_to(spread).tolist(),
         )
 
-    def _weigh(
-        self, points: Gram, clients: Sequence[int], round_: int, left_out: Sequence[int]
-    ) -> Tensor:
-        section = self.recipe.aggregator
+    def _weigh(self, points: Gram, terms: Terms) -> Tensor:
+        section = terms.section
         weights = aggregators.weigh(
             points,
             section.plan(),
-            f=section.f,
-            generator=self._generator(round_),
-            client_weights=section.shares(clients),
-            left_out=[clients.index(client) for client in left_out],
+            f=terms.f,
+            generator=self._generator(terms.round_),
+            client_weights=section.shares(terms.clients),
+            left_out=terms.places,
         ).weights
         assert weights is not None
         return weights
 
-    def _suspend(
-        self, points: Gram | None, clients: Sequence[int], round_: int, left_out: Sequence[int]
-    ) -> list[int]:
-        """Add those to the clients left out whom earlier rounds make suspect; then judge all."""
+    def _suspend(self, points: Gram | None, terms: Terms) -> Terms:
+        """Exclude clients whom earlier rounds make suspect; then update all suspicions."""
         memory = self.recipe.defence.suspicion
         if memory is None or points is None:
-            return list(left_out)
+            return terms
         before = self.state.get(suspicion.NAME)
         if before is None:
             before = torch.zeros(self.recipe.federation.num_clients, dtype=torch.float64)
-        f = self.recipe.aggregator.f
-        gone = suspicion.suspended(before, clients, f=f, already=left_out)
-        weights = self._weigh(points, clients, round_, ())[: len(clients)]
-        after = suspicion.updated(before, clients, weights, memory=memory)
+        most = min(terms.f, terms.spare)
+        gone = suspicion.suspended(before, terms.clients, f=most, already=terms.left_out)
+        weights = self._weigh(points, replace(terms, left_out=()))[: len(terms.clients)]
+        after = suspicion.updated(before, terms.clients, weights, memory=memory)
         self.state = self.state | {suspicion.NAME: after}
-        return [*left_out, *gone]
+        return replace(terms, left_out=[*terms.left_out, *gone])
 
     def _extra_rows(self, part: Part, reference: Tensor | None) -> list[Tensor]:
         """The rule's extra points, as rows: its centre, if it has one yet, or the server's own."""
@@ -224,8 +261,9 @@ class Combiner:
         received: Sequence[Received],
         sent: Broadcast,
         outer: ProductOuter,
+        f: int,
     ) -> Combined:
-        section, last = self.recipe.aggregator, self.recipe.aggregator.plan().last
+        last = self.recipe.aggregator.plan().last
         starts, factors = shared(received)
         whole = sent.whole
         given: dict[str, Any] = dict(last.options)
@@ -234,7 +272,7 @@ class Combiner:
             given["scale"] = middle(gram_of(rows, received, []).norms()) / entries**0.5
 
         def rule(block: Tensor) -> Tensor:
-            values: Tensor = last.rule.function(block, f=section.f, **given).values
+            values: Tensor = last.rule.function(block, f=f, **given).values
             return values
 
         made = combine_dense(

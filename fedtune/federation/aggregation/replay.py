@@ -93,8 +93,7 @@ def replay(recipe: Recipe, layout: Layout, rounds: Sequence[Given]) -> Iterator[
         strategy.outer = make_outer(recipe, layout, given.anchor)
         if not strategy.run_round(grid, round_):
             raise RunStoppedError(
-                f"round {round_} got too few good replies: "
-                f"{recipe.aggregator.objection(strategy.intake.spool.clients)}"
+                f"round {round_} got too few good replies: {strategy.objection()}"
             )
         yield Replayed(given.anchor, strategy.outer.anchor, strategy.record)
 

@@ -70,7 +70,7 @@ def try_out(spool: Spool, sent: Broadcast, loss_of: Callable[[Tensor], float]) -
 
 
 def worst(losses: Mapping[int, float], *, f: int) -> list[int]:
-    """The f clients of highest loss, in ascending order; no finite loss counts as the highest.
+    """The f clients of highest loss, the highest first; no finite loss counts as the highest.
 
     It assumes that the server's rows are like the clients': a client whose data are unlike them
     fares badly with honest work. All f go in every round, so that a lie must be better on these
@@ -85,4 +85,4 @@ def worst(losses: Mapping[int, float], *, f: int) -> list[int]:
         loss = losses[client]
         return (loss if math.isfinite(loss) else math.inf, -client)
 
-    return sorted(sorted(losses, key=badness, reverse=True)[:f])
+    return sorted(losses, key=badness, reverse=True)[:f]

@@ -167,5 +167,6 @@ def check(commitment: str | None, reply: RecordDict, salt: object, occasion: Occ
     if opened != commitment:
         raise RefusedError(
             f"its reply is not what it committed to in round {occasion.round}: "
-            f"need {commitment[:12]}, got {opened[:12]}"
+            f"need {commitment[:12]}, got {opened[:12]}",
+            proves_fault=True,
         )

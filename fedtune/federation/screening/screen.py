@@ -31,10 +31,19 @@ RECORDS: dict[str, type] = {
 
 
 class RefusedError(Exception):
-    """Why a reply does not count. The text goes into the log beside the client's number."""
+    """Why a reply does not count. The text goes into the log beside the client's number.
 
-    def __init__(self, reason: str) -> None:
+    Attributes:
+        proves_fault: Whether no correct client of this version sends such a reply: a delta of other
+            names or shapes although all hashes agree, a value that is not finite (a client checks
+            its own), a reply that is not what its sender committed to. Who does so is one of the
+            f. What an honest client can do too, or what can happen to it, proves nothing: silence,
+            an error, another version, an old anchor, a gauge out of bounds, size.
+    """
+
+    def __init__(self, reason: str, *, proves_fault: bool = False) -> None:
         super().__init__(printable(reason))
+        self.proves_fault = proves_fault
 
 
 def printable(text: str) -> str:
@@ -128,7 +137,7 @@ def _read_row(record: ArrayRecord, layout: Layout) -> Tensor:
     try:
         check_same_names(record, [name for name, _ in layout.shapes])
     except ValueError as error:
-        raise RefusedError(str(error)) from error
+        raise RefusedError(str(error), proves_fault=True) from error
     row = torch.empty(layout.size, dtype=torch.float32)
     for name, target in layout.unflatten(row).items():
         values = read_array(name, record[name], tuple(target.shape))
@@ -154,13 +163,14 @@ def read_array(
     if array.dtype != str(dtype):
         raise RefusedError(f"{name} needs {dtype}; got {array.dtype[:32]!r}")
     if repr(array.shape) != repr(shape):  # 2.0 and True are no axes
-        raise RefusedError(f"{name} needs shape {shape}; got {array.shape}")
+        reason = f"{name} needs shape {shape}; got {array.shape}"
+        raise RefusedError(reason, proves_fault=True)
     body = _npy_body(name, array.data, shape, dtype)
     if len(body) != body_bytes:
         raise RefusedError(f"{name} needs {body_bytes} bytes of values; got {len(body)}")
     values = np.frombuffer(body, dtype=dtype).reshape(shape)
     if not np.isfinite(values).all():
-        raise RefusedError(f"{name} holds a value that is not finite")
+        raise RefusedError(f"{name} holds a value that is not finite", proves_fault=True)
     return values.copy()  # torch wants memory that it may write
 
 
