@@ -97,12 +97,18 @@ def expected(name, chain, rows, f, **options):
     if name == "sign_majority":  # the step is of the rows as they came
         rms = np.sqrt((rows**2).mean(axis=1))
         options.setdefault("step", float(np.median(rms)))
+    about = np.zeros(rows.shape[1])
+    if name in reference_subsets.RULES and set(chain) <= {"nnm"}:
+        # They move with the rows. At an offset of 1000 the reference's mixing would round away
+        # more than a tie is wide.
+        about = rows[0].copy()
+        rows = rows - about
     for k, mixing in enumerate(chain):
         before = len(rows)
         rows = BEFORE[mixing](rows, f)
         if mixing == "agreement" and len(rows) < before:
             f = plan(name, mixing=chain[k + 1 :]).fitting_f(len(rows), f)
-    return RULES[name](rows, f, **options)
+    return about + RULES[name](rows, f, **options)
 
 
 def assert_close(got, want, tolerance, rows=None):
