@@ -14,12 +14,13 @@ _POWER = 12  # of the Schatten norm: near the top eigenvalue, and smooth where e
 _SLOW, _FAST = 0.1, 0.25  # step sizes
 _SLOW_STEPS, _FAST_STEPS = 5, 48
 _STEEPEST = 10.0  # how many times the average pull a row's pull counts at most, in one step
+_LONGEST = 1.5  # median norms: what no update is longer than, after the cut
 _NEAR = 2.0  # a spread within this factor of the least one found is small enough
 _ROUNDING = 1e-14  # of the squared radius: a spread below is that of equal rows
 
 
 def capped_spectral(gram: Gram, *, f: int) -> Combination:
-    """Average the updates, cut to the median norm, with weights that tame their largest spread.
+    """Average the updates, the longest cut, with weights that tame their largest spread.
 
     The weights stay in the capped simplex, 0 <= w_i <= 1/(n-f) with sum one: at most f clients can
     weigh nothing, and any f hold at most f/(n-f). They begin equal and move by multiplicative
@@ -31,11 +32,12 @@ def capped_spectral(gram: Gram, *, f: int) -> Combination:
     and rows within the honest spread are not argued over. To chase the least itself would let
     attackers side with some honest clients and silence the others.
 
-    Two lengths are looked at together, with equal say: each update cut to the radius, which is the
-    median norm, and each brought to it exactly. In the first, rows that differ in length differ;
-    in the second, no row comes near to all others by being short. The aggregate is made of the
-    first, so that it is never longer than the median norm, however many attackers there are as
-    long as they are under half.
+    No update is longer than the f + 1st longest, nor than 1.5 median norms: it is cut there. So at
+    most f honest ones are cut where their norms are alike, and the aggregate is never longer than
+    1.5 median norms, however many attackers there are as long as they are under half. Two lengths
+    are looked at together, with equal say: each update cut so, and each brought to the median norm.
+    In the first, rows that differ in length differ; in the second, no row comes near to all others
+    by being short. The aggregate is made of the first.
 
     f = 0 is the plain mean, uncut. Nothing is selected: between two steps the weights are
     interpolated to where the norm meets the bound, so that equal rows weigh the same and rounding
@@ -54,7 +56,7 @@ def capped_spectral(gram: Gram, *, f: int) -> Combination:
     Returns:
         Weights that sum to at most one: the rest is what the cut takes. Facts: ``radius``,
         ``shrink`` (each client's factor), ``spread`` (the norm at the weights, over the squared
-        radius), ``steps``.
+        median norm), ``steps``.
 
     Raises:
         ValueError: If n < 2f + 1.
@@ -71,14 +73,15 @@ def capped_spectral(gram: Gram, *, f: int) -> Combination:
         weights[:n] = 1 / n
         return Combination(weights, {"shrink": [1.0] * n, "steps": 0.0})
     norms = gram.norms()
-    radius = middle(norms)
+    median = middle(norms)
+    radius = min(float(norms.sort(descending=True).values[f]), _LONGEST * median)
     factors = shrink(norms, radius)
     facts: Facts = {"radius": radius, "shrink": factors.tolist()}
-    if radius == 0:  # more than half of the clients stand still
+    if median == 0:  # half of the clients or more stand still
         weights[:n] = factors / n
         return Combination(weights, {**facts, "steps": 0.0})
-    whole = torch.where(norms > 0, radius / norms, 0.0)
-    products = (_products(gram, factors) + _products(gram, whole)) / radius**2
+    whole = torch.where(norms > 0, median / norms, 0.0)
+    products = (_products(gram, factors) + _products(gram, whole)) / median**2
     shares, spread, steps = _weigh(products, 1 / (n - f))
     weights[:n] = shares * factors
     return Combination(weights, {**facts, "spread": spread, "steps": steps})
@@ -153,7 +156,7 @@ def capped(weights: Tensor, cap: float) -> Tensor:
 
 RULE = Rule(
     name="capped_spectral",
-    summary="The mean of updates cut to the median norm, none above 1/(n-f), little spread",
+    summary="The mean with no weight above 1/(n-f), less of what spreads most, the longest cut",
     source="Our own; near Hopkins, Li, Zhang 2020, https://arxiv.org/abs/2007.15839",
     condition="n >= 2f + 1",
     min_clients=lambda f: 2 * f + 1,
@@ -162,7 +165,7 @@ RULE = Rule(
     cost="n² d for the Gram, then up to 54 eigenvalue problems of n x n",
     kappa=(
         "at most 4 f/(n-2f) of the honest variance in every search over attackers' rows; not "
-        "proven. The aggregate is no longer than the median norm; no weight is above 1/(n-f)"
+        "proven. The aggregate is no longer than 1.5 median norms; no weight is above 1/(n-f)"
     ),
-    reading="Weights by updates at the median norm and at their own below it, together",
+    reading="Weights by the updates as cut and at the median norm, together",
 )

@@ -152,6 +152,6 @@ def check_left_out(
     stay = n - len(set(left_out))
     if not plan.is_defined(stay, f):
         raise ValueError(
-            f"left_out needs to leave rows enough for {plan.last.rule.name} at f={f}: got {stay} of "
-            f"{n}; leave out fewer: who is left out need not be one of the f"
+            f"left_out needs to leave rows enough for {plan.last.rule.name} at f={f}: got {stay} "
+            f"of {n}; leave out fewer: who is left out need not be one of the f"
         )

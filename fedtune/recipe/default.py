@@ -1,11 +1,11 @@
-"""What a recipe gets that names no rule: by docs/results/bench_full.md, without rows of its own."""
+"""The default aggregator of a recipe that names none; it needs no data of the server's."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-RULE: dict[str, Any] = {"name": "caf", "mixing": ["agreement"], "geometry": "product"}
+RULE: dict[str, Any] = {"name": "capped_spectral", "geometry": "product"}
 SHARE = 0.3  # of a round's clients that may lie: f is rounded down
 _CLIENTS = 10  # of a recipe that does not say
 

@@ -66,12 +66,15 @@ def capped_spectral(rows, f):
     if f == 0:
         return _average(rows)
     norms = [_norm(row) for row in rows]
-    radius = _middle(norms)
+    median = _middle(norms)
+    radius = min(sorted(norms, reverse=True)[f], 1.5 * median)
     cut = [_clip(row, radius) for row in rows]
-    if radius == 0:
+    if median == 0:
         return _average(cut)
-    whole = [row * (radius / length) if length else row for row, length in zip(rows, norms)]  # noqa: B905
-    both = [np.concatenate(pair) / radius for pair in zip(cut, whole, strict=True)]
+    whole = [
+        row * (median / length) if length else row for row, length in zip(rows, norms, strict=True)
+    ]
+    both = [np.concatenate(pair) / median for pair in zip(cut, whole, strict=True)]
     weights, path = [1 / n] * n, []
     for step in range(54):
         spread, pulls = _spread(both, weights)

@@ -97,11 +97,17 @@ def expected(name, chain, rows, f, **options):
     if name == "sign_majority":  # the step is of the rows as they came
         rms = np.sqrt((rows**2).mean(axis=1))
         options.setdefault("step", float(np.median(rms)))
+    about = np.zeros(rows.shape[1])
+    if name in reference_subsets.RULES and set(chain) <= {"nnm"}:
+        # They move with the rows. At an offset of 1000 the reference's mixing would round away
+        # more than a tie is wide.
+        about = rows[0].copy()
+        rows = rows - about
     for k, mixing in enumerate(chain):
         mixed = BEFORE[mixing](rows, f)
         if plan(name, mixing=chain[k + 1 :]).is_defined(len(mixed), f):
             rows = mixed
-    return RULES[name](rows, f, **options)
+    return about + RULES[name](rows, f, **options)
 
 
 def assert_close(got, want, tolerance, rows=None):

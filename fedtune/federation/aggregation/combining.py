@@ -40,7 +40,7 @@ class Terms:
         clients: With a good reply, in ascending order.
         f: How many of them may be Byzantine.
         round_: Counted from 1.
-        left_out: Who is to weigh nothing, the worst first; only as many are as leave the rule enough.
+        left_out: Who is to weigh nothing, the worst first; no more than the rule can bear.
         section: The recipe's, less the mixings that are not defined on so few replies.
     """
 
