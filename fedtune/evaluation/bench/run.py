@@ -174,7 +174,9 @@ class Matrix:
             "goal": goal_of(self.bench, cell),
             **dict.fromkeys(("base", "loss", "worst_client", "mean_client", "backdoor")),
             "curve": [],
+            "own": {},
             "clients": {},
+            "client_names": [],
             "seconds": 0.0,
             "code": None,
             "machine": None,
@@ -197,7 +199,7 @@ def goal_of(bench: Bench, cell: Cell) -> str | None:
     """What the liar wants, if there is one and it lies."""
     if cell.attack in {NONE, ORACLE}:
         return None
-    return ATTACKS[bench.attacks[cell.attack]["name"]].goal
+    return ATTACKS[(bench.attacks | bench.floors)[cell.attack]["name"]].goal
 
 
 def run_command(bench: Bench) -> Callable[[Cell], str]:

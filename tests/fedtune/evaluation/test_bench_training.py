@@ -83,6 +83,10 @@ def test_a_cell_is_a_run_and_leaves_recipe_and_records(cells, tmp_path):
     assert len(liars) == 1
     assert told["clients"][liars[0]]["dropped"] == 2  # krum has not picked it
     assert str(told["worst_client"]["client"]) not in liars
+    assert set(told["own"]) == set(map(str, range(5))) - set(liars)
+    assert all(each["before"] and each["after"] for each in told["own"].values())
+    assert len({each["before"] for each in told["own"].values()}) > 1  # each of its own rows
+    assert told["client_names"] == []  # rows dealt iid have no name
     left = {path.name for path in (tmp_path / "cell").iterdir()}
     assert {"recipe.yaml", "metrics.jsonl", "manifest.json"} <= left
     assert not left & {"checkpoints", "adapter", "replies", "clients"}
