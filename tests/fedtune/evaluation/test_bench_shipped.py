@@ -25,6 +25,7 @@ def test_a_shipped_bench_is_found_by_name_and_is_no_recipe():
 REFUSED = {
     "bench_full": set(),
     "bench_geometry": set(),
+    "bench_minority": set(),
     "bench_smoke": set(),
     "bench_vectors": {
         ("bulyan", 0.2),
