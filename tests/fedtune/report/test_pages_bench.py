@@ -353,6 +353,9 @@ def test_honest_clients_have_a_table_on_the_page():
         "1 of 8, in 50 % of rounds",
     ]  # fmt: skip
     assert rows["strong"][1].has("g5")
+    verdict = outline(bench_page(fuller())).all("section", **{"class": "verdict"})[0].text
+    assert "Worst honest client: −0.25 of its gain (client 4 (topic <b>), flip, seed 0)." in verdict
+    assert "Honest clients at weight 0 with an attacker: 1 of 8, in 50 % of rounds." in verdict
     assert {cell.text for cell in rows["mean"]} == {"not known"}
 
 
