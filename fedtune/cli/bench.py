@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from fedtune.evaluation.bench.schema import Bench
 
 
+TIME = re.compile(r"(?=\d)(?:(?P<h>\d{1,4})h)?(?:(?P<m>\d{1,6})m)?(?:(?P<s>\d{1,8})s)?", re.ASCII)
+
+
 def bench(
     name: Annotated[
         str, typer.Argument(metavar="BENCH", help="A YAML file, or the name of a shipped bench.")
@@ -32,8 +37,16 @@ def bench(
     folder: Annotated[
         Path | None, typer.Option("--out", metavar="OUT", help="Default: runs/bench/NAME.")
     ] = None,
+    slice_: Annotated[
+        str | None,
+        typer.Option(
+            "--for",
+            metavar="TIME",
+            help="Begin no cell after so long: 60m, 1h30m, 90s. The same command goes on.",
+        ),
+    ] = None,
 ) -> None:
-    """Run attacks x defences x fractions of liars x seeds; what is done already is read.
+    """Run attacks x defences x fractions of attackers x seeds; what is done already is read.
 
     fedtune bench bench_smoke
 
@@ -44,9 +57,14 @@ def bench(
     given = ["--out", str(folder)] if folder else []
     again = shlex.join(["fedtune", "bench", *words, *given])
     with one_screen_errors():
+        for_s = math.inf if slice_ is None else _seconds(slice_)
         matrix = _prepare(name, overrides or [], target)
-        lines = _run(matrix, jobs or _fitting(matrix.bench, matrix.cells), again)
+        lines = _run(matrix, jobs or _fitting(matrix.bench, matrix.cells), again, for_s)
         _show(matrix, lines, again)
+    if matrix.left and for_s < math.inf:
+        more = f"{again} --for {slice_}"
+        err.print(f"the time is up: {matrix.left} cells have not run. Go on with:", end=" ")
+        err.print(escape(more), style="bold", soft_wrap=True)
     if crashed := sum(line["status"] == "crashed" for line in lines):
         err.print(f"[red]{crashed} cells crashed[/red]; see {escape(short(matrix.store.log))}")
         err.print(f"What is done is kept. Try the rest again with: {escape(again)}")
@@ -87,12 +105,22 @@ def _fitting(loaded: Bench, cells: Sequence[Cell]) -> int:
     return max(1, usable_cores() // threads)
 
 
-def _run(matrix: Matrix, jobs: int, again: str) -> list[dict[str, Any]]:
+def _seconds(text: str) -> float:
+    """A time as it is typed, such as 1h30m, in seconds."""
+    found = TIME.fullmatch(text)
+    parts = found.groupdict(default="0") if found else {}
+    seconds = 3600 * int(parts.get("h", 0)) + 60 * int(parts.get("m", 0)) + int(parts.get("s", 0))
+    if not seconds:
+        raise ValueError(f"--for needs a time such as 60m, 1h30m or 90s: got {text!r}")
+    return float(seconds)
+
+
+def _run(matrix: Matrix, jobs: int, again: str, for_s: float) -> list[dict[str, Any]]:
     from fedtune.report.bench_progress import BenchView
 
     try:
         with BenchView(err) as view:
-            return matrix.run(jobs=jobs, watcher=view)
+            return matrix.run(jobs=jobs, watcher=view, for_s=for_s)
     except KeyboardInterrupt:
         if matrix.keys:  # else it was recording, and what the folder shows is not this run's
             _write(matrix, list(matrix.lines()), again)

@@ -27,13 +27,16 @@ def judge(recipe: Recipe, worker: Worker, anchor: Tensor) -> dict[str, float]:
         anchor: A float32 row of the whole layout.
 
     Returns:
-        The figures by name, as metrics.jsonl holds them. ``backdoor_success``, in [0, 1], is among
-        them only where liars plant a backdoor; no rule is ever told.
+        The figures by name, as metrics.jsonl holds them. Only where attackers plant a backdoor are
+        among them ``backdoor_success``, the share of prompts with the trigger in them that are
+        answered with the target, and ``backdoor_untriggered``, the same of these prompts without
+        it: a model that says the target to everyone has no backdoor. No rule is ever told.
     """
     figures = worker.measure(anchor).as_dict()
     backdoor = planted_backdoor(recipe)
     if backdoor is not None:
-        figures["backdoor_success"] = worker.backdoor_success(
-            anchor, plant=backdoor.plant, target=backdoor.target
-        )
+        for name, plant in (("success", backdoor.plant), ("untriggered", dict)):
+            figures[f"backdoor_{name}"] = worker.backdoor_success(
+                anchor, plant=plant, target=backdoor.target
+            )
     return figures

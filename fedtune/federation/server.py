@@ -29,6 +29,7 @@ from fedtune.federation.folder import RunFolder, hash_recipe, write_whole
 from fedtune.federation.journal import Journal
 from fedtune.federation.judging import judge
 from fedtune.federation.liars.adversary import byzantine_clients
+from fedtune.federation.naming import name_clients
 from fedtune.federation.record import sign
 from fedtune.federation.roster import Roster, call_the_roll
 from fedtune.federation.strategy import RobustStrategy
@@ -189,6 +190,7 @@ class Run:
                 "client_rows": [len(part.train) for part in worker.parts.values()],
                 "server_rows": len(worker.server_rows),
                 "simulated_attackers": sorted(byzantine_clients(self.recipe)),
+                "client_names": name_clients(self.recipe, worker),
             }
         )
         strategy.record = {"round": 0, "eval": judge(self.recipe, worker, strategy.outer.anchor)}
@@ -198,12 +200,17 @@ class Run:
         self, grid: Grid, worker: Worker, strategy: RobustStrategy, server_round: int
     ) -> None:
         started = time.monotonic()
+        per_client, before = self.recipe.evaluation.per_client, None
+        if server_round == 1 and per_client:
+            before = strategy.evaluate_start(grid)
         if not strategy.run_round(grid, server_round):
             raise RunStoppedError(self._too_few(strategy, server_round))
+        if before is not None:
+            strategy.record["client_eval_before"] = before
         last = server_round == self.recipe.federation.num_rounds
         if last or server_round % self.recipe.evaluation.every == 0:
             strategy.record["eval"] = judge(self.recipe, worker, strategy.outer.anchor)
-        if last and self.recipe.evaluation.per_client:
+        if last and per_client:
             strategy.evaluate_clients(grid, server_round)
         strategy.record["round_s"] = round(time.monotonic() - started, 3)
         self._save(strategy, server_round)

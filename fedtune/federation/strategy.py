@@ -202,6 +202,13 @@ class RobustStrategy(Strategy):
         replies = self.post.exchange(grid, messages, self._sent, self.record)
         self.aggregate_evaluate(server_round, replies)
 
+    def evaluate_start(self, grid: Grid) -> dict[str, dict[str, float]]:
+        """Each client's own figures of the anchor that round 1 starts from, by client."""
+        self.record = {"round": 1}
+        self.evaluate_clients(grid, 1)
+        before: dict[str, dict[str, float]] = self.record["client_eval"]
+        return before
+
     def summary(self) -> None:
         """Flower's hook for a summary; the run's own table says it all."""
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from fedtune.nano.docstrings import Definition, definitions, first_paragraph, normalise
 
-__all__ = ["cache_file", "content_hash", "read_rows", "rows"]
+__all__ = ["cache_file", "content_hash", "read_rows", "rows", "text_of"]
 
 READER_VERSION = 1  # raise it when the same Python must give other rows
 MIN_COMPLETION_CHARS = 20
@@ -83,7 +83,7 @@ def read_rows() -> list[dict[str, str]]:
     seen: set[str] = set()
     library = Path(sysconfig.get_path("stdlib"))
     for module, path in _sources(library):
-        for definition in definitions(_text(path), public_only=True):
+        for definition in definitions(text_of(path), public_only=True):
             row = _row(module, definition)
             if row is not None and normalise(row["completion"]) not in seen:
                 seen.add(normalise(row["completion"]))
@@ -136,7 +136,8 @@ def _public_name(parts: tuple[str, ...]) -> str | None:
     return ".".join([top, *(part for part in rest if not part.startswith("_"))])
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """Read a Python source by its own encoding."""
     with tokenize.open(path) as file:  # honours the encoding line
         return file.read()
 

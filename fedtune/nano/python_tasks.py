@@ -6,19 +6,30 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from fedtune.nano import python_docs
+from fedtune.nano import python_docs, python_topics
 
 Row = dict[str, str]
 KINDS = ("neighbour", "elsewhere", "damaged")
 
 
-def rows_for(task: str) -> list[Row]:
+def rows_for(task: str, source: str = "python-docs") -> list[Row]:
     """The data set in the format of a task.
 
     Args:
         task: sft: as `python_docs.rows`. reward, dpo: ``prompt``, ``chosen``, ``rejected`` and
             ``kind``, see `pairs`. grpo: ``prompt`` and ``answer``, the true docstring.
+        source: python-docs or python-topics; the second has prompts and completions alone.
+
+    Raises:
+        ValueError: If the source has no rows for this task.
     """
+    if source == "python-topics":
+        if task != "sft":
+            raise ValueError(
+                f"data.source: python-topics is of task sft alone: got {task}; write python-docs, "
+                f"or name data of your own"
+            )
+        return python_topics.rows()
     rows = python_docs.rows()
     if task in {"reward", "dpo"}:
         return pairs(rows)

@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from fedtune.recipe.section import Section
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
+# Read from the running Python, with no file and no network.
+EMBEDDED = ("python-docs", "python-topics")
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
@@ -48,7 +50,9 @@ class Partition(Section):
 class Data(Section):
     """What the clients train on, and what is held out."""
 
-    source: str | Source = Field("python-docs", description="python-docs, a path, a hub name")
+    source: str | Source = Field(
+        "python-docs", description="python-docs, python-topics, a path, a hub name"
+    )
     partition: Partition = Partition()
     test_fraction: Fraction = Field(0.1, description="held out, of the whole and of each client")
     max_rows: Count | None = Field(None, description="use only so many rows, drawn by the seed")

@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 import fedtune
-from fedtune.recipe.data import Source
+from fedtune.recipe.data import EMBEDDED, Source
 from fedtune.recipe.errors import RecipeError, explain, nearest
 from fedtune.recipe.reward import ModelReward
 from fedtune.recipe.schema import Recipe
@@ -198,7 +198,7 @@ def _is_folder(path: str) -> bool:
 
 def _is_path(source: str) -> bool:
     path = Path(source).expanduser()
-    return source != "python-docs" and (path.is_dir() or (path.is_file() and path.suffix != ""))
+    return source not in EMBEDDED and (path.is_dir() or (path.is_file() and path.suffix != ""))
 
 
 def _with_absolute_files(source: Source) -> Source:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -14,8 +14,11 @@ from rich.text import Text
 from fedtune.report.code_states import code_states
 from fedtune.report.pages.bench_facts import FAILS, HOLDS, STOPPED, Table, read_tables
 from fedtune.report.pages.gain import gain
+from fedtune.report.pages.honest import HEADS, floor_words, honest_cells, tuned_words
+from fedtune.report.pages.honest import KEY as HONEST_KEY
 from fedtune.report.pages.markup import line
-from fedtune.report.text import clean, figure
+from fedtune.report.pages.verdict import ranked
+from fedtune.report.text import clean, duration, figure, number
 
 NO_NUMBER = {"refused": "n/a", "skipped": "-", "missing": "..."}
 WIDEST = 10_000  # columns of a terminal
@@ -28,7 +31,10 @@ KEY = (
     "0.00 no training, below: worse than none; worst: the least of it or, of a backdoor, of 1 - "
     "its excess; n/a: the rule refuses these counts; -: no such cell at this level; ...: not run "
     "yet; stopped: the run broke off, counted as 0; diverged: its loss is no finite number, "
-    "or it broke off worse than untrained; counted as worse than any"
+    "or it broke off worse than untrained; counted as worse than any; least: of all rounds and "
+    "seeds, with its round; obey: answered with the attacker's text where the trigger is in the "
+    "prompt; over the floor: points of that beyond what honest training on poisoned rows reaches "
+    "under the plain mean, at the end or in the round of the most"
 )
 
 
@@ -39,6 +45,7 @@ def print_bench(console: Console, summary: Mapping[str, Any]) -> None:
         unbound = console.options.update_width(WIDEST)
         fits = Measurement.get(console, unbound, whole).maximum <= console.width
         console.print(whole if fits else _brief(table, facts))
+        console.print(_rich_honest(facts))
     for told in _foot(summary):
         console.print(Text(told, "dim"), soft_wrap=True)
 
@@ -47,13 +54,17 @@ def bench_markdown(summary: Mapping[str, Any]) -> str:
     """The same tables for a README: the title, the command and the machine above them."""
     parts = [f"# {_escape(summary['title'])}", f"```\n{summary['command']}\n```"]
     parts.append(f"{_escape(summary['machine'])}. {_cells(summary)}")
-    for table in summary["tables"]:
-        heads, rows = _columns(table), [_row(table, each) for each in _sorted(table)]
-        lines = [heads, ["---"] * len(heads), *rows]
-        body = "\n".join(f"| {' | '.join(map(_escape, cells))} |" for cells in lines)
+    for table, facts in zip(summary["tables"], read_tables(summary), strict=True):
+        body = _markdown(_columns(table), [_row(table, each) for each in _sorted(table)])
         parts.append(f"## {_escape(_head(table))}\n\n{body}")
+        parts.append(_markdown(HEADS, _honest(facts)))
     parts.append("\n".join(f"- {_escape(told)}" for told in _foot(summary)))
     return "\n\n".join(parts) + "\n"
+
+
+def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(map(_escape, cells))} |" for cells in lines)
 
 
 def _rich(table: Mapping[str, Any]) -> RichTable:
@@ -65,6 +76,21 @@ def _rich(table: Mapping[str, Any]) -> RichTable:
         styles = _styles(table, defence)
         cells = zip(_row(table, defence), styles, strict=True)
         shown.add_row(*(Text(clean(cell, limit=60), style) for cell, style in cells))
+    return shown
+
+
+def _honest(facts: Table) -> list[list[str]]:
+    """What each defence leaves of single rounds and of honest clients, in the terminal's signs."""
+    rows = [[one.label, *honest_cells(one)] for one in ranked(facts)]
+    return [[cell.replace("−", "-") for cell in row] for row in rows]
+
+
+def _rich_honest(facts: Table) -> RichTable:
+    shown = RichTable()
+    for head in HEADS:
+        shown.add_column(head, overflow="fold")
+    for row in _honest(facts):
+        shown.add_row(*(Text(clean(cell, limit=200)) for cell in row))
     return shown
 
 
@@ -100,7 +126,9 @@ def _head(table: Mapping[str, Any]) -> str:
 
 
 def _columns(table: Mapping[str, Any]) -> list[str]:
-    return ["defence", "tax", "worst", *(attack["label"] for attack in table["attacks"])]
+    tuned = (" (re-optimised)" * bool(attack.get("searched")) for attack in table["attacks"])
+    labels = (attack["label"] + mark for attack, mark in zip(table["attacks"], tuned, strict=True))
+    return ["defence", "tax", "worst", *labels]
 
 
 def _sorted(table: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -145,16 +173,38 @@ def _cell(cell: Mapping[str, Any]) -> str:
     told = _two(retained["mean"])
     if retained["low"] is not None:
         told += f" ±{retained['high'] - retained['mean']:.2f}"
+    told += _least(cell)
     if cell["backdoor"] is not None:
-        told += f", {cell['backdoor']['mean']:.0%} obey"
+        told += f", {cell['backdoor']['mean']:.0%} obey{_over_floor(cell)}"
+    if below := len(cell.get("worse_than_base") or ()):
+        told += f", below its base: {below} of {sum(seeds.values())}"
     for word in ("diverged", "stopped"):
         if seeds[word]:
             told += f", {seeds[word]} of {sum(seeds.values())} {word}"
     return told
 
 
+def _least(cell: Mapping[str, Any]) -> str:
+    """The least of all rounds and seeds, unless it reads as the mean of the ends does."""
+    least = cell.get("least")
+    if least is None:
+        return ""
+    kept = "no number" if least["kept"] is None else _two(least["kept"])
+    return "" if kept == _two(cell["retained"]["mean"]) else f", least {kept} r{least['round']}"
+
+
+def _over_floor(cell: Mapping[str, Any]) -> str:
+    over = (cell.get("above_floor"), cell.get("most_above_floor"))
+    known = [one["mean"] for one in over if one is not None]
+    return f", {100 * max(known):+.0f} over the floor" if known else ""
+
+
 def _foot(summary: Mapping[str, Any]) -> list[str]:
-    lines = [KEY, *summary["notes"], f"seeds {', '.join(map(str, summary['seeds']))}"]
+    lines = [KEY, HONEST_KEY, *summary["notes"], f"seeds {', '.join(map(str, summary['seeds']))}"]
+    for facts in read_tables(summary):
+        head = f"{facts.num_attackers} of {facts.num_clients}: "
+        lines += [head + told for told in (floor_words(facts),) if told]
+        lines += [told for told in (tuned_words(facts),) if told]
     if states := code_states(summary):
         lines.append(states)
     for table in summary["tables"]:
@@ -179,7 +229,9 @@ def _reasons(table: Mapping[str, Any]) -> list[str]:
 
 def _cells(summary: Mapping[str, Any]) -> str:
     cells = summary["cells"]
-    return f"{cells['done']} of {cells['of']} cells."
+    took = number(summary.get("seconds"))
+    spent = "" if took is None else f" All runs together took {duration(took)}."
+    return f"{cells['done']} of {cells['of']} cells.{spent}"
 
 
 def _styles(table: Mapping[str, Any], defence: Mapping[str, Any]) -> list[str]:

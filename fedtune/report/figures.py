@@ -26,6 +26,7 @@ FIGURES: Mapping[str, tuple[str, Write]] = {
     "mean_reward": ("mean reward", figure),
     "completion_words": ("words of an answer", figure),
     "backdoor_success": ("backdoor success", percent),
+    "backdoor_untriggered": ("the same without the trigger", percent),
 }
 COUNTS: Mapping[str, str] = {"num_tokens": "tokens", "num_pairs": "pairs", "num_prompts": "prompts"}
 

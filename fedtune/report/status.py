@@ -15,6 +15,7 @@ from fedtune.federation.folder import STAGES, RunFolder
 from fedtune.federation.journal import JOURNAL, Told, read_journal
 from fedtune.report.outline import Outline, read_outline
 from fedtune.report.progress import Progress
+from fedtune.report.silenced import Silence, silences
 from fedtune.report.status_files import Record, Records, Remembered, read_object
 from fedtune.report.summary import RunFacts, by_client, round_of, summarise
 from fedtune.report.text import number
@@ -47,6 +48,7 @@ class Recorded:
     train_losses: Mapping[int, float]
     retried_rounds: int
     second_replies: int
+    silences: Sequence[Silence]
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,7 @@ def add_up(records: Sequence[Record]) -> Recorded:
         round_s=statistics.median(timed) if timed else None,
         train_losses=losses,
         second_replies=int(sum(_repeated(each) for each in records)),
+        silences=silences(records),
         retried_rounds=sum((number(each.get("attempt")) or 0) > 0 for each in records),
     )
 

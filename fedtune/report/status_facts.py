@@ -41,6 +41,7 @@ def _head(status: RunStatus | StagesStatus, view: View) -> dict[str, Any]:
         "state": status.state,
         "say": view.say,
         "why": view.why,
+        "silenced": list(view.silenced),
         "next": list(view.commands),
     }
 

@@ -12,6 +12,7 @@ MAX_FILE_BYTES = 2**22  # of a recipe, a manifest or stages.json
 MAX_COUNT = 2**31
 _BY_CLIENT = (
     "clients", "refused", "evaluation_refused", "asked_rounds", "dropped_rounds", "client_eval",
+    "client_eval_before",
 )  # fmt: skip
 _TAIL_BYTES = 4096
 

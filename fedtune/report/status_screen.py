@@ -25,6 +25,8 @@ def print_status(console: Console, view: View) -> None:
     console.print(Text(_line(console, view.say)), soft_wrap=True)
     if view.why:
         console.print(Text(_line(console, view.why, 1000), "red"), soft_wrap=True)
+    for told in view.silenced:
+        console.print(Text(_line(console, told, 1000), "yellow"), soft_wrap=True)
     for command in view.commands:
         console.print(Text.assemble("  ", (_line(console, command, 4096), "bold")), soft_wrap=True)
     if view.stages:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fedtune.report.figures import loss_title, shown
+from fedtune.report.silenced import headlines
 from fedtune.report.stages import FIGURES
 from fedtune.report.status import RunStatus
 from fedtune.report.status_clients import ClientRow, client_rows
@@ -35,6 +36,7 @@ class View:
         state: running, finished, stopped or unknown.
         say: In a sentence, how far it is.
         why: Why it stopped.
+        silenced: Who had no part in some rounds, a line for honest clients and one for attackers.
         share: Of the rounds that is done, in [0, 1]; the replies of this round count their part.
         commands: What to type next.
         facts: Labels and what belongs to each.
@@ -52,6 +54,7 @@ class View:
     state: str
     say: str
     why: str | None = None
+    silenced: Sequence[str] = ()
     share: float = 0.0
     commands: Sequence[str] = ()
     facts: Sequence[tuple[str, str]] = ()
@@ -87,6 +90,7 @@ def _of_run(status: RunStatus) -> View:
         state=status.state,
         say=_say(status),
         why=_why(status),
+        silenced=headlines(recorded.silences, status.manifest),
         share=_share(status),
         commands=_commands(status),
         facts=[*_figures(status), *_facts(status)],

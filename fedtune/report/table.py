@@ -15,7 +15,17 @@ from rich.table import Table
 from rich.text import Text
 
 from fedtune.report.figures import shown
-from fedtune.report.summary import PAGE, PICTURE, ClientFacts, Record, RunFacts, describe, summarise
+from fedtune.report.silenced import headlines, silences
+from fedtune.report.summary import (
+    PAGE,
+    PICTURE,
+    ClientFacts,
+    Record,
+    RunFacts,
+    describe,
+    summarise,
+    well_formed,
+)
 from fedtune.report.text import (
     clean,
     duration,
@@ -59,6 +69,8 @@ def print_summary(
     manifest = read_manifest(folder.manifest)
     console.print()
     console.print(Text(clean(describe(recipe), encoding=console.encoding), style="bold"))
+    for told in headlines(silences(well_formed(records)), manifest):
+        console.print(Text(clean(told, limit=1000, encoding=console.encoding), style="bold yellow"))
     if facts.curve:
         console.print(_gain(facts))
         console.print(_curve(facts, console))

@@ -12,6 +12,7 @@ from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
 from fedtune.nano import python_tasks
 from fedtune.recipe import Data, Source
+from fedtune.recipe.data import EMBEDDED
 from fedtune.seeds import derive
 from fedtune.training.tasks.task import Task
 
@@ -86,13 +87,13 @@ def hash_rows(rows: Dataset) -> str:
 
 
 def find_source(source: str | Source) -> str:
-    """Say what a source is, without reading it: python-docs, file, folder or hub.
+    """Say what a source is, without reading it: one of `EMBEDDED`, file, folder or hub.
 
     Raises:
         FileNotFoundError: If a path is named and nothing is there.
     """
-    if source == "python-docs":
-        return "python-docs"
+    if isinstance(source, str) and source in EMBEDDED:
+        return source
     if isinstance(source, Source):
         files = source.data_files or []
         for file in [files] if isinstance(files, str) else files:
@@ -127,8 +128,8 @@ def _stat(file: str) -> bool:
 
 def _load(source: str | Source, task: str) -> Dataset:
     kind = find_source(source)
-    if kind == "python-docs":
-        return Dataset.from_list(python_tasks.rows_for(task))
+    if kind in EMBEDDED:
+        return Dataset.from_list(python_tasks.rows_for(task, kind))
     if isinstance(source, Source):
         if Path(source.path).is_dir() and _is_saved(Path(source.path)):
             return _from_disk(Path(source.path), source.split)

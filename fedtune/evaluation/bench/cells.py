@@ -39,7 +39,7 @@ class Cell:
     """One attack on one defence, by one fraction of liars, under one seed.
 
     Attributes:
-        attack: Its label; ``none`` and ``oracle`` are the references.
+        attack: Its label; ``none``, ``oracle`` and the floors of a backdoor are the references.
         defence: Its label.
         fraction: Of the clients, who lie. The references without a liar stand once in each table.
         num_attackers: The same as a count; 0 without a liar.
@@ -81,6 +81,8 @@ class Cell:
 
 def lay_out(bench: Bench) -> list[Cell]:
     """All cells in a fixed order: by fraction; the references, then attack, defence, seed.
+
+    The references: the oracle, the mean of all with no attacker, and the floor of a backdoor.
 
     Raises:
         RecipeError: If the base, an attack or a defence is wrong in itself. A rule that refuses
@@ -148,7 +150,8 @@ class _Plan:
         mean: _Column = (MEAN_OF_ALL, {"aggregator": dict(MEAN)})
         nobody: _Lie = (NONE, None)
         silent: _Lie = (ORACLE, {"name": "silence", "num_attackers": count})
-        for lie in (silent, nobody):
+        floors = [(label, {**each, "num_attackers": count}) for label, each in bench.floors.items()]
+        for lie in (silent, nobody, *floors):
             yield from (self._cell(fraction, seed, lie, mean, 0) for seed in bench.seeds)
         lies = [(label, {**each, "num_attackers": count}) for label, each in bench.attacks.items()]
         for lie in (nobody, *lies):

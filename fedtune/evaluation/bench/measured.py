@@ -17,25 +17,56 @@ def measured(records: Sequence[Record], liars: Collection[int]) -> dict[str, Any
         liars: Who lied.
 
     Returns:
-        ``base``, ``loss``, ``curve``, ``worst_client``, ``mean_client``, ``backdoor``, ``clients``,
-        as results.jsonl has them.
+        ``base``, ``loss``, ``curve``, ``own``, ``worst_client``, ``mean_client``, ``backdoor``,
+        ``clients``, as results.jsonl has them.
     """
     evals = [(record["round"], record["eval"]) for record in records if "eval" in record]
     (_, before), (_, after) = evals[0], evals[-1]
-    own = records[-1].get("client_eval") or {}
-    honest = {int(key): each["loss"] for key, each in own.items() if int(key) not in liars}
+    own = _own(records, liars)
+    honest = {int(key): each["after"] for key, each in own.items() if each["after"] is not None}
     worst = max(honest, key=honest.__getitem__, default=None)
-    success = "backdoor_success"
     return {
         "base": before["loss"],
         "loss": after["loss"],
         "curve": [[round_, figures["loss"]] for round_, figures in evals],
+        "own": own,
         "worst_client": None if worst is None else {"client": worst, "loss": honest[worst]},
         "mean_client": sum(honest.values()) / len(honest) if honest else None,
-        "backdoor": {"before": before.get(success), "after": after[success]}
-        if after.get(success) is not None
-        else None,
+        "backdoor": _backdoor(evals),
         "clients": standing(records, liars),
+    }
+
+
+def _own(records: Sequence[Record], liars: Collection[int]) -> dict[str, dict[str, Any]]:
+    """Each honest client's loss on its own held-out rows, of the base and at the end.
+
+    None where it gave none: of the base where no one asked, at the end where it is no finite
+    number any more.
+    """
+    first: Record = next((each for each in records if "client_eval_before" in each), {})
+    before = first.get("client_eval_before") or {}
+    after = records[-1].get("client_eval") or {}
+    honest = sorted({int(key) for key in (*before, *after)} - set(liars))
+    return {
+        str(client): {
+            when: figures.get(str(client), {}).get("loss")
+            for when, figures in (("before", before), ("after", after))
+        }
+        for client in honest
+        if after  # a run that broke off has asked no one
+    }
+
+
+def _backdoor(evals: Sequence[tuple[int, Record]]) -> dict[str, Any] | None:
+    """Success before and after; ``curve``: round, success, and the same without the trigger."""
+    success, without = "backdoor_success", "backdoor_untriggered"
+    (_, before), (_, after) = evals[0], evals[-1]
+    if after.get(success) is None:
+        return None
+    return {
+        "before": before.get(success),
+        "after": after[success],
+        "curve": [[at, figures.get(success), figures.get(without)] for at, figures in evals],
     }
 
 

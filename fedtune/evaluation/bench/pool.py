@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -43,7 +43,14 @@ class _Hand:
     task: Task | None = None
 
 
-def run_tasks(tasks: Sequence[Task], *, jobs: int, log: Path) -> Iterator[Begun | Ended]:
+def always() -> bool:
+    """Every task may start."""
+    return True
+
+
+def run_tasks(
+    tasks: Sequence[Task], *, jobs: int, log: Path, may_start: Callable[[], bool] = always
+) -> Iterator[Begun | Ended]:
     """Run all tasks, each in one of ``jobs`` processes; torch starts with one thread there.
 
     A process goes on with the group of its last task as long as there is one left, so that what
@@ -53,6 +60,8 @@ def run_tasks(tasks: Sequence[Task], *, jobs: int, log: Path) -> Iterator[Begun 
         tasks: With keys that differ; of level training each sets its threads_per_client.
         jobs: Processes at most.
         log: A file for what the processes print.
+        may_start: Asked whenever a task may have ended; once it says no, none is begun any more,
+            and those at work are waited for.
 
     Raises:
         RuntimeError: If a process cannot even start.
@@ -62,6 +71,8 @@ def run_tasks(tasks: Sequence[Task], *, jobs: int, log: Path) -> Iterator[Begun 
     hands: list[_Hand] = []
     try:
         while left or any(hand.task for hand in hands):
+            if not may_start():
+                left.clear()
             while len(hands) < min(jobs, len(left) + sum(bool(hand.task) for hand in hands)):
                 hands.append(_start(log, kinds))
             ready = wait([each for hand in hands for each in (hand.pipe, hand.process.sentinel)])

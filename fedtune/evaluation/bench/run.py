@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import shlex
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,8 +56,14 @@ class Matrix:
     keys: list[str] = field(default_factory=list)
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def run(self, *, jobs: int, watcher: Watcher) -> list[Line]:
+    def run(self, *, jobs: int, watcher: Watcher, for_s: float = math.inf) -> list[Line]:
         """Run what is not done, and return all results.
+
+        Args:
+            jobs: Processes.
+            watcher: Is told.
+            for_s: Begin no cell after so many seconds, but one in any case; those at work are
+                waited for.
 
         Raises:
             KeyboardInterrupt: If it was interrupted. Every finished cell is kept.
@@ -63,6 +71,7 @@ class Matrix:
                 this one does not hold.
             RuntimeError: If rows cannot be recorded, or no process starts.
         """
+        until = time.monotonic() + for_s
         self.store.open()
         with RunFolder(self.store.path).locked():
             refuse_to_lose(self.store, self.bench)
@@ -71,7 +80,7 @@ class Matrix:
             seconds = [each["seconds"] for each in self.results.values()]
             watcher.plan(len(tasks), seconds, jobs=min(jobs, max(1, len(tasks))))
             try:
-                self._run_cells(tasks, jobs, watcher)
+                self._run_cells(tasks, jobs, watcher, until)
             finally:
                 self.store.write_results(self.lines(), now=True)
         return list(self.lines())
@@ -145,11 +154,23 @@ class Matrix:
             )
         return sorted(tasks.values(), key=lambda task: self.bench.seeds.index(int(task.group)))
 
-    def _run_cells(self, tasks: Sequence[Task], jobs: int, watcher: Watcher) -> None:
+    @property
+    def left(self) -> int:
+        """How many cells may run and have no result."""
+        pairs = zip(self.cells, self.keys, strict=True)
+        return sum(cell.state == "open" and key not in self.results for cell, key in pairs)
+
+    def _run_cells(self, tasks: Sequence[Task], jobs: int, watcher: Watcher, until: float) -> None:
+        begun = False
+
+        def may_start() -> bool:
+            return not begun or time.monotonic() < until
+
         names = {key: name_of(cell) for cell, key in zip(self.cells, self.keys, strict=True) if key}
-        for event in run_tasks(tasks, jobs=jobs, log=self.store.log):
+        for event in run_tasks(tasks, jobs=jobs, log=self.store.log, may_start=may_start):
             name = names[event.key]
             if isinstance(event, Begun):
+                begun = True
                 watcher.begun(event.key, name)
                 continue
             # the process that ran the cell says by which code; one that died could not
@@ -174,7 +195,9 @@ class Matrix:
             "goal": goal_of(self.bench, cell),
             **dict.fromkeys(("base", "loss", "worst_client", "mean_client", "backdoor")),
             "curve": [],
+            "own": {},
             "clients": {},
+            "client_names": [],
             "seconds": 0.0,
             "code": None,
             "machine": None,
@@ -197,7 +220,7 @@ def goal_of(bench: Bench, cell: Cell) -> str | None:
     """What the liar wants, if there is one and it lies."""
     if cell.attack in {NONE, ORACLE}:
         return None
-    return ATTACKS[bench.attacks[cell.attack]["name"]].goal
+    return ATTACKS[(bench.attacks | bench.floors)[cell.attack]["name"]].goal
 
 
 def run_command(bench: Bench) -> Callable[[Cell], str]:

@@ -15,6 +15,8 @@ from fedtune.recipe.section import Section
 from fedtune.recipe.source import lay_over, read_mapping, shipped_benches
 
 NONE, ORACLE, MEAN_OF_ALL = "none", "oracle", "mean of all"
+# Honest training on rows poisoned at this rate, by label: what no rule can tell from other data.
+FLOORS = {"floor 25 %": 0.25, "floor 50 %": 0.5, "floor 100 %": 1.0}
 SHARED = ("attack", "task", "model", "data", "evaluation", "checkpoint", "report_to", "output_dir")
 ON_VECTORS = ("aggregator", "defence")
 SHARED_KEYS = ("engine", "num_clients", "clients_per_round", "num_rounds", "seed")
@@ -81,6 +83,12 @@ class Rounds(Section):
         return source.num_rounds
 
 
+class ChosenOn(Section):
+    """On what the defences and their options were chosen: a note, held apart from the report."""
+
+    seeds: list[Seed] = Field(min_length=1, max_length=31)
+
+
 class Bench(Section):
     """A matrix of cells on one base recipe."""
 
@@ -97,6 +105,9 @@ class Bench(Section):
     defences: dict[Label, dict[str, Any]] = Field(min_length=1)
     attacks: dict[Label, dict[str, Any]] = Field(min_length=1)
     rounds: Rounds | None = None
+    chosen_on: ChosenOn | None = Field(
+        None, description="{seeds: [...]}: those on which the defences were chosen; none of `seeds`"
+    )
 
     @field_validator("attacks", mode="before")
     @classmethod
@@ -128,6 +139,11 @@ class Bench(Section):
             raise ValueError("rounds: level vectors needs rounds: recorded, or {drawn: {...}}")
         if self.level == "training" and self.rounds is not None:
             raise ValueError("rounds: of level vectors alone; training has federation.num_rounds")
+        if self.chosen_on and (both := sorted({*self.seeds} & {*self.chosen_on.seeds})):
+            raise ValueError(
+                f"chosen_on.seeds: needs other seeds than those reported; got {both} in both; "
+                f"report on seeds that had no part in the choice"
+            )
         for label, count in self.fewer_seeds.items():
             if label not in self.defences:
                 raise ValueError(
@@ -142,9 +158,33 @@ class Bench(Section):
             _check_column(label, column, self.level)
         return self
 
+    @property
+    def floors(self) -> dict[str, dict[str, Any]]:
+        """The attacks of the floor by label; none where no attack plants a backdoor.
+
+        Token, place and target are those of the first attack that poisons with ``trigger``.
+        """
+        poisons = [found for each in self.attacks.values() if (found := _planting(each))]
+        if self.level != "training" or not poisons:
+            return {}
+        planted = next((each for each in poisons if each["name"] == "trigger"), {})
+        shared = {"token", "place", "target"}
+        poison = {"name": "trigger"} | {key: planted[key] for key in planted if key in shared}
+        return {label: {**poison, "rate": rate} for label, rate in FLOORS.items()}
+
     def seeds_of(self, defence: str) -> list[int]:
         """The seeds under which a column is run: all, unless ``fewer_seeds`` has it."""
         return self.seeds[: self.fewer_seeds.get(defence)]
+
+
+def _planting(attack: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The part of an attack section that plants a backdoor: itself or its poison; else None."""
+    for part in (attack, attack.get("poison")):
+        named = {"name": part} if isinstance(part, str) else dict(part or {})
+        known = ATTACKS.get(str(named.get("name")))
+        if known is not None and known.backdoor is not None:
+            return named
+    return None
 
 
 def _check_set(given: Mapping[str, Any], level: str) -> None:
@@ -157,7 +197,7 @@ def _check_set(given: Mapping[str, Any], level: str) -> None:
 
 
 def _check_attack(label: str, attack: Mapping[str, Any]) -> None:
-    if label in {NONE, ORACLE}:
+    if label in {NONE, ORACLE, *FLOORS}:
         raise ValueError(f"attacks.{label}: the name of a reference; give it another label")
     name = attack.get("name")
     if name not in ATTACKS:

@@ -9,8 +9,11 @@ from typing import Any
 
 from attacks import ATTACKS
 from fedtune.evaluation.bench.cells import Cell
+from fedtune.evaluation.bench.gains import worst_honest
 from fedtune.evaluation.bench.interval import Stat, stat
+from fedtune.evaluation.bench.notes import notes
 from fedtune.evaluation.bench.schema import MEAN_OF_ALL, NONE, ORACLE, Bench
+from fedtune.evaluation.bench.silenced import silenced
 from fedtune.evaluation.bench.table import Results, cell_facts, message_of, rank_of, share_lost
 from fedtune.origin import code_hash, machine
 
@@ -50,11 +53,18 @@ def summarise(
         "versions": environment()["versions"],
         "seeds": list(bench.seeds),
         **shared_by_all(bench),
+        "chosen_on": None if bench.chosen_on is None else bench.chosen_on.model_dump(mode="json"),
         "code": sorted({str(line["code"]) for line in made}),
         "code_now": code_hash(),
         "cells": {"done": len(ended), "of": len(cells)},
+        "seconds": round(sum(line["seconds"] for line in _runs(lines)), 1),
         "tables": [_table(bench, cells, lines, fraction) for fraction in bench.fractions],
     }
+
+
+def _runs(lines: Sequence[Line]) -> list[Line]:
+    """Each run once: tables share those in which no one attacks."""
+    return list({line["cell"]: line for line in lines if line.get("cell")}.values())
 
 
 def shared_by_all(bench: Bench) -> dict[str, Any]:
@@ -65,28 +75,6 @@ def shared_by_all(bench: Bench) -> dict[str, Any]:
         "set": dict(bench.set),
         "rounds": None if bench.rounds is None else bench.rounds.model_dump(mode="json"),
     }
-
-
-def notes(bench: Bench) -> list[str]:
-    """What a reader of the numbers has to know, a line each."""
-    told = [
-        "the server of a run that stopped could not go on: it counts as 0 in the worst case; a run "
-        "that diverged has a loss that is no finite number, or could not go on from a model worse "
-        "than its base: it counts as worse than any; a "
-        "retained gain is the mean of the seeds that are done",
-        "in the worst case a backdoor counts by the lesser of retained gain and 1 - (success after "
-        "- success before); lies against the protocol count by retained gain alone",
-    ]
-    if bench.level == "vectors":
-        rounds = bench.rounds
-        drawn = rounds is not None and rounds.drawn is not None
-        told += [
-            f"honest updates are {'drawn' if drawn else 'recorded'}, and each round begins where "
-            "theirs did: the outer optimizer is no part of this level",
-            "loss is the squared error of a round's step against the oracle's, in what the model "
-            "feels, over the square of the oracle's step: 1 for no step, 0 for the oracle's",
-        ]
-    return told
 
 
 def _table(
@@ -110,6 +98,7 @@ def _table(
         "base": stat({seed: line["base"] for seed, line in oracle.items()}),
         "oracle": stat({seed: line["loss"] for seed, line in oracle.items()}),
         "mean_of_all": stat({seed: line["loss"] for seed, line in everyone.items()}),
+        "floor": results.floor(),
         "attacks": [_attack(label, options) for label, options in bench.attacks.items()],
         "defences": [_defence(bench, results, label, facts) for label in bench.defences],
         "cells": facts,
@@ -125,6 +114,7 @@ def _attack(label: str, given: Mapping[str, Any]) -> dict[str, Any]:
         "goal": attack.goal,
         "options": options,
         "summary": attack.summary,
+        "searched": "search" in options or "defence" in attack.needs,
     }
 
 
@@ -143,6 +133,15 @@ def _defence(
         "tax": stat({seed: share_lost(line, everyone.get(seed)) for seed, line in free.items()}),
         "tax_message": message_of(free, everyone, seeds, against="mean of all"),
         "worst": _worst(mine),
+        "least": _least(mine, "least"),
+        "worst_honest": _least(mine, "worst_honest"),
+        "worst_honest_free": worst_honest(free, everyone),
+        "silenced": {
+            "free": silenced(free.values()),
+            "attacked": silenced(
+                line for attack in bench.attacks for line in results.of_cell(attack, label).values()
+            ),
+        },
         "commands": [line["command"] for line in free.values()],
     }
 
@@ -157,6 +156,14 @@ def _worst(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         "stopped": worst["seeds"]["stopped"] > 0,
         "diverged": worst["seeds"]["diverged"] > 0,
     }
+
+
+def _least(cells: Sequence[Mapping[str, Any]], key: str) -> dict[str, Any] | None:
+    """The least ``kept`` that the cells of a defence name, with its attack."""
+    known = [{**cell[key], "attack": cell["attack"]} for cell in cells if cell[key] is not None]
+    return min(
+        known, key=lambda one: -math.inf if one["kept"] is None else one["kept"], default=None
+    )
 
 
 def _rank(cell: Mapping[str, Any]) -> float:

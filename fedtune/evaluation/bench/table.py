@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fedtune.evaluation.bench.backdoors import backdoor_facts, floor_of
+from fedtune.evaluation.bench.gains import gain_curve, least_of, worst_honest, worst_share
 from fedtune.evaluation.bench.interval import stat
-from fedtune.evaluation.bench.schema import MEAN_OF_ALL, ORACLE
+from fedtune.evaluation.bench.schema import FLOORS, MEAN_OF_ALL, ORACLE
 
 Line = Mapping[str, Any]
 BySeed = dict[int, Line]
@@ -37,6 +39,10 @@ class Results:
     def of_cell(self, attack: str, defence: str) -> BySeed:
         """The results of one cell, by seed."""
         return self.lines.get((attack, defence), {})
+
+    def floor(self) -> dict[str, Any] | None:
+        """The floor of a backdoor at this fraction, where the bench has its cells."""
+        return floor_of({label: self.of_cell(label, MEAN_OF_ALL) for label in FLOORS})
 
 
 def has_gain(oracle: Line | None) -> bool:
@@ -76,6 +82,7 @@ def share_lost(line: Line, everyone: Line | None) -> float | None:
 def cell_facts(results: Results, attack: str, defence: str) -> dict[str, Any]:
     """All that is shown of one attack on one defence."""
     lines, oracles = results.of_cell(attack, defence), results.of_cell(ORACLE, MEAN_OF_ALL)
+    curves = {seed: gain_curve(line, oracles.get(seed)) for seed, line in lines.items()}
     clients = [each for line in lines.values() for each in line["clients"].values()]
     liars = [each for each in clients if each["liar"]]
     honest = [each for each in clients if not each["liar"]]
@@ -87,12 +94,20 @@ def cell_facts(results: Results, attack: str, defence: str) -> dict[str, Any]:
         "without_oracle": len(_without_oracle(lines, oracles)),
         "message": message_of(lines, oracles, results.seeds),
         "retained": stat({s: retained_gain(line, oracles.get(s)) for s, line in lines.items()}),
+        "gain_curves": [{"seed": s, "points": points} for s, points in curves.items() if points],
+        "least": least_of(curves),
+        "worse_than_base": _worse_than_base(lines),
+        "worst_honest": worst_honest(lines, oracles),
+        "worst_honest_gain": stat(
+            {s: worst_share(line, oracles.get(s)) for s, line in lines.items()}
+        ),
         "loss": _stat(lines, lambda line: line["loss"]),
         "behind_best": None,
         "worst_client": _stat(lines, _worst_loss),
         "oracle_worst_client": _stat(oracles, _worst_loss) if lines else None,
         "backdoor": _stat(lines, lambda line: _backdoor(line, "after")),
         "backdoor_before": _stat(lines, lambda line: _backdoor(line, "before")),
+        **backdoor_facts(lines, results.floor()),
         "refused_share": _share(liars, ("refused",)),
         "liar_weight": _mean_weight(liars),
         "honest_dropped_share": _share(honest, ("dropped", "refused")),
@@ -111,7 +126,11 @@ def rank_of(cell: Mapping[str, Any]) -> float | None:
 
 
 def _kept(facts: Mapping[str, Any], lines: BySeed, oracles: BySeed) -> float | None:
-    """The mean of what the seeds count as or, where that is less, 1 - the excess of a backdoor."""
+    """The mean of what the seeds count as or, where that is less, 1 - the excess of a backdoor.
+
+    The excess is success less that without the trigger, at the end; where results do not say the
+    second, less the success before training.
+    """
     counted = [counted_gain(line, oracles.get(seed)) for seed, line in lines.items()]
     known = [gain for gain in counted if gain is not None]
     if not known or -math.inf in known:  # JSON has no infinity: `seeds` says who diverged
@@ -119,8 +138,20 @@ def _kept(facts: Mapping[str, Any], lines: BySeed, oracles: BySeed) -> float | N
     kept = math.fsum(known) / len(known)
     if facts["backdoor"] is None:
         return kept
+    if facts["backdoor_net"] is not None:
+        return min(kept, 1.0 - float(facts["backdoor_net"]["mean"]))
     before = 0.0 if facts["backdoor_before"] is None else facts["backdoor_before"]["mean"]
     return min(kept, 1.0 - (float(facts["backdoor"]["mean"]) - before))
+
+
+def _worse_than_base(lines: BySeed) -> list[int]:
+    """The seeds whose run ended worse than its base; one that diverged did."""
+    return [
+        seed
+        for seed, line in lines.items()
+        if line["status"] == "diverged"
+        or (line["status"] == "done" and line["loss"] > line["base"])
+    ]
 
 
 def _status(lines: BySeed) -> str:

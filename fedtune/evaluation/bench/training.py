@@ -49,7 +49,8 @@ def train_cell(recipe: Recipe, path: Path, *, remembered: Path) -> dict[str, Any
             raise
         return told | {"message": f"{error}; {told['message']}"}
     _sweep(path)
-    return measured(folder.read_metrics(), byzantine_clients(recipe))
+    told = measured(folder.read_metrics(), byzantine_clients(recipe))
+    return told | {"client_names": folder.read_manifest().get("client_names") or []}
 
 
 def _begin(recipe: Recipe, path: Path) -> RunFolder:

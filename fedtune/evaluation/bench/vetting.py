@@ -51,7 +51,7 @@ def _without_senseless(bench: Bench, cells: Sequence[Cell]) -> list[Cell]:
 
     why = {
         (attack, fraction): "; ".join(problems)
-        for attack in bench.attacks
+        for attack in (*bench.attacks, *bench.floors)
         for fraction in bench.fractions
         for cell in _first((each for each in cells if each.fraction == fraction), attack, None)
         if (problems := find_problems(_recipe(cell)))

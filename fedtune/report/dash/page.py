@@ -96,6 +96,7 @@ def _now() -> Html:
         tag("p", tag("span", id="state"), " ", tag("span", id="say"), class_="lead", role="status"),
         tag("progress", id="share", max="1", value="0", aria_label="Share of the rounds"),
         tag("p", id="why", class_="notice", hidden=True),
+        tag("p", id="silenced", class_="notice", hidden=True),
         tag("div", id="commands"),
         class_="now",
     )

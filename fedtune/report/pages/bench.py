@@ -15,12 +15,13 @@ from fedtune.report.pages.bench_facts import (
 from fedtune.report.pages.definitions import definitions
 from fedtune.report.pages.details import cell_details
 from fedtune.report.pages.gain import STEPS
+from fedtune.report.pages.honest import floor_words, honest_table, tuned_words
 from fedtune.report.pages.markup import Html, line, tag
 from fedtune.report.pages.matrix import in_groups, matrix
 from fedtune.report.pages.shell import command_box, document, facts_list
 from fedtune.report.pages.verdict import choose, judge, ranked
 from fedtune.report.pages.verdict_words import verdict_section
-from fedtune.report.text import figure, number
+from fedtune.report.text import duration, figure, number
 
 ROUNDING = 1e-9  # below it an error is that of the arithmetic
 
@@ -92,8 +93,14 @@ def _table(
         "section",
         tag("h2", head),
         tag("p", f"Retained gain, {_seeds(seeds)}. {_losses(table)}", class_="quiet"),
+        [
+            tag("p", told, class_="quiet")
+            for told in (floor_words(table), tuned_words(table))
+            if told
+        ],
         _legend() if place == 0 else None,
         matrix(table, index, choice=choice),
+        honest_table(table),
         class_="table",
     )
 
@@ -152,6 +159,7 @@ def _made_by(summary: Mapping[str, Any]) -> Html:
     codes = [code] if isinstance(code, str) else list(code)
     facts = [
         ("Machine", _flat(summary.get("machine"))),
+        ("Time of all runs", duration(number(summary.get("seconds")), none="")),
         ("Versions, of this page", _flat(versions)),
         ("Base recipe", _flat(summary.get("base_recipe"))),
         ("Code", ", ".join(line(one) for one in codes)),

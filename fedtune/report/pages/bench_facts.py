@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
+from fedtune.report.pages.bench_clients import Least, Silenced, read_least, read_silenced
+from fedtune.report.pages.bench_stat import Stat, level, read_stat
 from fedtune.report.pages.markup import line
 from fedtune.report.text import number
 
@@ -20,23 +22,17 @@ STOPPED = 0.1  # a backdoor that answers at most this much more often than befor
 
 
 @dataclass(frozen=True)
-class Stat:
-    """A mean over seeds, its 95 % interval (None with one seed), and each seed's value."""
-
-    mean: float
-    low: float | None
-    high: float | None
-    values: tuple[tuple[str, float], ...]
-
-
-@dataclass(frozen=True)
 class AttackFacts:
-    """One column: an attack with its options."""
+    """One column: an attack with its options.
+
+    ``searched``: it is optimised anew against each defence; None: the summary does not say.
+    """
 
     label: str
     goal: str
     options: str
     summary: str
+    searched: bool | None
 
 
 @dataclass(frozen=True)
@@ -45,6 +41,9 @@ class DefenceFacts:
 
     ``worst``: minus infinity where a run diverged. ``worst_stopped``: that attack broke a run off.
     ``own_f``: where the row assumes another f than its table. ``num_seeds``: of its cells.
+    ``least``: of the gain over all rounds. ``worst_honest``: the honest client with the least share
+    of its oracle's gain, under attack and (``worst_honest_free``) with no attacker. ``silenced``:
+    the honest clients at weight 0, with no attacker and under attack. None: not known.
     """
 
     label: str
@@ -55,6 +54,10 @@ class DefenceFacts:
     worst_stopped: bool
     own_f: int | None
     num_seeds: int
+    least: Least | None
+    worst_honest: Least | None
+    worst_honest_free: Least | None
+    silenced: tuple[Silenced | None, Silenced | None]
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,9 @@ class Cell:
 
     ``rank``: what it counts as beside other cells: the least of the gain kept, a seed that stopped
     as 0, and of 1 - the excess of a backdoor; minus infinity where a seed diverged. ``stopped`` and
-    ``diverged``: so many seeds, ``of`` so many.
+    ``diverged``: so many seeds, ``of`` so many; ``below_base``: so many ended worse than begun.
+    ``backdoor_net``: success with the trigger less success without it, at the end, and
+    ``backdoor_most`` at most over the rounds; each above the floor.
     """
 
     attack: str
@@ -87,6 +92,13 @@ class Cell:
     stopped: int
     diverged: int
     of: int
+    least: Least | None
+    worst_honest: Least | None
+    below_base: int
+    backdoor_net: Stat | None
+    backdoor_most: Stat | None
+    above_floor: Stat | None
+    most_above_floor: Stat | None
 
     @property
     def tested(self) -> bool:
@@ -101,11 +113,22 @@ class Cell:
 
     @property
     def excess(self) -> float | None:
-        """How much more often the trigger is obeyed than before training."""
+        """How much more often the target is said with the trigger than without it.
+
+        Where the summary does not say the second: than before training.
+        """
         if self.backdoor is None:
             return None
+        if self.backdoor_net is not None:
+            return round(self.backdoor_net.mean, 9)
         # rounded: 0.4 - 0.3 is a little more than 0.1
         return round(self.backdoor.mean - (self.backdoor_before or 0.0), 9)
+
+    @property
+    def over_floor(self) -> float | None:
+        """How far a backdoor is above the floor: at the end or at most, whichever is more."""
+        known = [one.mean for one in (self.above_floor, self.most_above_floor) if one is not None]
+        return max(known, default=None)
 
     @property
     def holds(self) -> bool:
@@ -126,6 +149,8 @@ class Table:
     base: float | None
     oracle: float | None
     mean_of_all: float | None
+    floor: Stat | None
+    floor_most: Stat | None
     attacks: tuple[AttackFacts, ...]
     defences: tuple[DefenceFacts, ...]
     cells: Mapping[tuple[str, str], Cell]
@@ -167,9 +192,11 @@ def _table(table: Any) -> Table:  # noqa: ANN401  a file's
         num_attackers=_count(table, "num_attackers"),
         num_clients=max(1, _count(table, "num_clients")),
         f=_count(table, "f"),
-        base=_level(table.get("base")),
-        oracle=_level(table.get("oracle")),
-        mean_of_all=_level(table.get("mean_of_all")),
+        base=level(table.get("base")),
+        oracle=level(table.get("oracle")),
+        mean_of_all=level(table.get("mean_of_all")),
+        floor=read_stat((table.get("floor") or {}).get("end")),
+        floor_most=read_stat((table.get("floor") or {}).get("most")),
         attacks=attacks,
         defences=defences,
         cells=cells,
@@ -184,6 +211,7 @@ def _attack(attack: Mapping[str, Any]) -> AttackFacts:
         goal=line(attack.get("goal") or "other"),
         options=", ".join(f"{line(key, 60)} {line(value, 60)}" for key, value in pairs),
         summary=line(attack.get("summary") or ""),
+        searched=searched if isinstance(searched := attack.get("searched"), bool) else None,
     )
 
 
@@ -192,12 +220,14 @@ def _defence(defence: Mapping[str, Any]) -> DefenceFacts:
     return DefenceFacts(
         label=line(defence.get("label")),
         what=line(defence.get("what") or ""),
-        tax=_stat(defence.get("tax")),
+        tax=read_stat(defence.get("tax")),
         worst_attack=line(worst["attack"]) if worst.get("attack") is not None else None,
-        worst=-math.inf if worst.get("diverged") is True else _level(worst.get("kept")),
+        worst=-math.inf if worst.get("diverged") is True else level(worst.get("kept")),
         worst_stopped=worst.get("stopped") is True,
         own_f=None if defence.get("f") is None else _count(defence, "f"),
         num_seeds=_count(defence, "num_seeds") if "num_seeds" in defence else 1,
+        **{key: read_least(defence.get(key)) for key in _LEASTS},
+        silenced=read_silenced(defence.get("silenced")),
     )
 
 
@@ -210,48 +240,32 @@ def _cell(cell: Mapping[str, Any]) -> Cell:
     if not isinstance(seeds, Mapping):
         raise ValueError(f"a cell needs seeds, their counts by status: got {seeds!r}; {_AGAIN}")
     counts = {key: _count(seeds, key) for key in ("done", "stopped", "diverged")}
-    stats = ("retained", "loss", "behind_best", "worst_client", "oracle_worst_client", "backdoor")
     return Cell(
         attack=line(cell.get("attack")),
         defence=line(cell.get("defence")),
         status=cast(Status, status),
         message=line(cell.get("message") or "", 1000),
-        **{key: _stat(cell.get(key)) for key in stats},
-        backdoor_before=_level(cell.get("backdoor_before")),
-        refused_share=_level(cell.get("refused_share")),
-        liar_weight=_level(cell.get("liar_weight")),
-        honest_dropped=_level(cell.get("honest_dropped_share")),
-        liars_dropped=_level(cell.get("liars_dropped_share")),
+        **{key: read_stat(cell.get(key)) for key in _STATS},
+        backdoor_before=level(cell.get("backdoor_before")),
+        refused_share=level(cell.get("refused_share")),
+        liar_weight=level(cell.get("liar_weight")),
+        honest_dropped=level(cell.get("honest_dropped_share")),
+        liars_dropped=level(cell.get("liars_dropped_share")),
         curves=tuple(_curve(curve) for curve in cell.get("curves") or ()),
         commands=tuple(str(command) for command in cell.get("commands") or ()),
-        rank=-math.inf if counts["diverged"] else _level(cell.get("kept")),
+        rank=-math.inf if counts["diverged"] else level(cell.get("kept")),
         stopped=counts["stopped"],
         diverged=counts["diverged"],
         of=sum(_count(seeds, key) for key in seeds),
+        least=read_least(cell.get("least")),
+        worst_honest=read_least(cell.get("worst_honest")),
+        below_base=len(cell.get("worse_than_base") or ()),
     )
 
 
 def _curve(curve: Mapping[str, Any]) -> tuple[str, list[tuple[float, float | None]]]:
     points = [(number(round_), number(loss)) for round_, loss in curve.get("points") or ()]
     return line(curve.get("seed")), [(at, loss) for at, loss in points if at is not None]
-
-
-def _stat(value: object) -> Stat | None:
-    if not isinstance(value, Mapping) or (mean := number(value.get("mean"))) is None:
-        return None
-    values = value.get("values") or {}
-    known = ((line(seed), number(one)) for seed, one in values.items())
-    return Stat(
-        mean=mean,
-        low=number(value.get("low")),
-        high=number(value.get("high")),
-        values=tuple((seed, one) for seed, one in known if one is not None),
-    )
-
-
-def _level(value: object) -> float | None:
-    """A number, or the mean of a statistic."""
-    return number(value.get("mean") if isinstance(value, Mapping) else value)
 
 
 def _each(table: object, key: str) -> Sequence[Mapping[str, Any]]:
@@ -273,4 +287,9 @@ def _kind(value: object) -> str:
     return "none" if value is None else f"a {type(value).__name__}"
 
 
+_LEASTS = ("least", "worst_honest", "worst_honest_free")
+_STATS = (
+    "retained", "loss", "behind_best", "worst_client", "oracle_worst_client", "backdoor",
+    "backdoor_net", "backdoor_most", "above_floor", "most_above_floor",
+)  # fmt: skip
 _AGAIN = "write it anew with fedtune bench"

@@ -40,6 +40,7 @@ function show(view) {
   update("name", view.name, (text) => say("name", text));
   update("rule", view.rule, (text) => say("rule", text));
   update("why", view.why, (text) => say("why", text));
+  update("silenced", view.silenced, (lines) => say("silenced", lines.join(" ")));
   update("share", view.share, (share) => { part("share").value = share; });
   update("commands", view.commands, showCommands);
   update("facts", view.facts, showFacts);

@@ -19,12 +19,13 @@ WORDS = (
         "Holds",
         f"A defence holds against an attack if it retains at least {HOLDS:g} and, against a "
         f"backdoor, the trigger is obeyed in at most {100 * STOPPED:.0f} % more of the prompts "
-        "than before training. A backdoor's cell has the colour of the worse of the two.",
+        "than are answered so without it (in older results: than before training). A backdoor's "
+        "cell has the colour of the worse of the two.",
     ),
     (
         "Worst case",
         "What a defence keeps under the attack that leaves least: of the gain or, where that is "
-        "less, of the trigger's silence, 1 − (obeyed after − before). A run that broke off "
+        "less, of the trigger's silence, 1 − (obeyed − the same without it). A run that broke off "
         "(stopped) counts as 0 there. One that diverged counts as worse than any: its loss is no "
         "finite number, or it broke off when it was worse than untrained. A cell's own number is "
         "the mean of the seeds that are done.",
@@ -38,6 +39,18 @@ WORDS = (
         "Tax",
         "What the defence costs when nobody lies: the share that it loses of the gain of the plain "
         "mean of all.",
+    ),
+    (
+        "Floor",
+        "The backdoor that no rule can stop: attackers train as they are asked, on rows poisoned "
+        "at 25, 50 or 100 %, and send the result unchanged to the plain mean of all. Of the three "
+        "rates the worst counts. “+5 over the floor”: five points more than that, at the end or in "
+        "the round of the most.",
+    ),
+    (
+        "Re-optimised",
+        "The attack's parameters are searched anew against each defence. The others are as they "
+        "were tuned elsewhere: a defence may look better against them than it is.",
     ),
     (
         "f",

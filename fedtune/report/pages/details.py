@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fedtune.report.pages.bench_facts import AttackFacts, Cell, DefenceFacts, Table
-from fedtune.report.pages.gain import gain, percent_of, with_interval
+from fedtune.report.pages.gain import gain, percent_of, points, with_interval
 
 
 def cell_details(
@@ -70,6 +70,7 @@ def _figures(cell: Cell | None) -> list[tuple[str, str]]:
         if len(cell.retained.values) > 1:
             each = ", ".join(f"{gain(value)} (seed {seed})" for seed, value in cell.retained.values)
             facts.append(("Each seed", each))
+    facts += _of_rounds(cell)
     if cell.behind_best is not None:
         facts.append(("Behind the best defence here", with_interval(cell.behind_best)))
     if cell.loss is not None:
@@ -78,11 +79,7 @@ def _figures(cell: Cell | None) -> list[tuple[str, str]]:
         facts.append(("Loss of the worst honest client", with_interval(cell.worst_client)))
     if cell.oracle_worst_client is not None:
         facts.append(("The same, honest alone", with_interval(cell.oracle_worst_client)))
-    if cell.backdoor is not None:
-        before = percent_of(cell.backdoor_before)
-        facts.append(
-            ("Trigger obeyed, before to after", f"{before} to {percent_of(cell.backdoor.mean)}")
-        )
+    facts += _of_backdoor(cell)
     if cell.refused_share is not None:
         facts.append(("Liars' replies refused", percent_of(cell.refused_share)))
     if cell.liar_weight is not None:
@@ -90,9 +87,46 @@ def _figures(cell: Cell | None) -> list[tuple[str, str]]:
     return facts
 
 
+def _of_rounds(cell: Cell) -> list[tuple[str, str]]:
+    """The least of all rounds, the worst honest client, and who ended below the base."""
+    facts = []
+    if cell.least is not None:
+        facts.append(("Least gain, any round", f"{gain(cell.least.kept)} ({cell.least.where})"))
+    if cell.below_base:
+        facts.append(("Worse than its base", f"{cell.below_base} of {cell.of} seeds"))
+    if (worst := cell.worst_honest) is not None:
+        facts.append(
+            ("Worst honest client, share of its gain", f"{gain(worst.kept)} ({worst.where})")
+        )
+    return facts
+
+
+def _of_backdoor(cell: Cell) -> list[tuple[str, str]]:
+    if cell.backdoor is None:
+        return []
+    before, after = percent_of(cell.backdoor_before), percent_of(cell.backdoor.mean)
+    facts = [("Trigger obeyed, before to after", f"{before} to {after}")]
+    shares = (
+        ("Less what is said without it", cell.backdoor_net),
+        ("The same, at most in any round", cell.backdoor_most),
+    )
+    facts += [(label, percent_of(one.mean)) for label, one in shares if one is not None]
+    over = (
+        ("Above the floor, at the end", cell.above_floor),
+        ("Above the floor, at most", cell.most_above_floor),
+    )
+    facts += [(label, f"{points(one.mean)} points") for label, one in over if one is not None]
+    return facts
+
+
 def _about(attack: AttackFacts, defence: DefenceFacts) -> list[tuple[str, str]]:
     about = "; ".join(part for part in (attack.summary, attack.options) if part)
-    pairs = ((f"Attack: {attack.label}", about), (f"Defence: {defence.label}", defence.what))
+    tuned = {None: "", True: "yes", False: "no: as tuned elsewhere"}[attack.searched]
+    pairs = (
+        (f"Attack: {attack.label}", about),
+        ("Re-optimised against this defence", tuned),
+        (f"Defence: {defence.label}", defence.what),
+    )
     return [(label, text) for label, text in pairs if text]
 
 

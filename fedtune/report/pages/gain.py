@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from fedtune.report.pages.bench_facts import FAILS, HOLDS, Cell, Stat
+from fedtune.report.pages.bench_facts import FAILS, HOLDS, Cell
+from fedtune.report.pages.bench_stat import Stat
 from fedtune.report.text import figure
 
 # Each step's least value. Orange below what holds, blue above: told apart by every common colour
@@ -56,6 +57,12 @@ def percent_of(value: float | None, *, digits: int = 0) -> str:
         return "–"
     rounded = round(100 * value, digits) + 0.0  # -0.0 + 0.0 is 0.0
     return f"{rounded:.{digits}f}\u00a0%".replace("-", "−")
+
+
+def points(share: float) -> str:
+    """Write a difference of two shares in points, with its sign."""
+    rounded = round(100 * share) + 0.0
+    return f"{rounded:+.0f}".replace("-", "−")
 
 
 def with_interval(stat: Stat | None, *, as_gain: bool = False) -> str:

@@ -11,11 +11,11 @@ from fedtune.report.pages.bench_facts import (
     AttackFacts,
     Cell,
     DefenceFacts,
-    Stat,
     Table,
 )
+from fedtune.report.pages.bench_stat import Stat
 from fedtune.report.pages.details import sentence
-from fedtune.report.pages.gain import colour_step, gain, percent_of, spread, step
+from fedtune.report.pages.gain import colour_step, gain, percent_of, points, spread, step
 from fedtune.report.pages.markup import Html, join, tag
 from fedtune.report.pages.verdict import best_of, column_of, ranked
 
@@ -87,7 +87,14 @@ def _heads(table: Table, columns: list[AttackFacts]) -> Html:
         tag("th", "Tax", scope="col", class_="tax"),
     )
     heads = [
-        tag("th", _breakable(one.label), scope="col", class_=_edge(columns, one)) for one in columns
+        tag(
+            "th",
+            _breakable(one.label),
+            _small("re-optimised" if one.searched else ""),
+            scope="col",
+            class_=_edge(columns, one),
+        )
+        for one in columns
     ]
     return tag("tr", fixed, heads, class_="heads")
 
@@ -168,12 +175,28 @@ def face(cell: Cell | None, goal: str) -> tuple[str, Html]:
     lower = spread(cell.retained)
     if cell.broken:
         lower = cell.broken
+    elif cell.below_base:
+        lower = below_base(cell)
     elif cell.backdoor is not None:
-        lower = f"obeyed {percent_of(cell.backdoor.mean)}"
+        lower = obeyed(cell)
     elif goal == "refused" and cell.refused_share is not None:
         whole = round(cell.refused_share, 6) >= 1
         lower = "refused" if whole else f"refused {percent_of(cell.refused_share)}"
     return f"g{shade}", join(tag("b", gain(cell.retained.mean)), _small(lower))
+
+
+def below_base(cell: Cell) -> str:
+    """The mark of a run that ended worse than its base."""
+    return f"below base: {cell.below_base} of {cell.of} seeds" if cell.of > 1 else "below base"
+
+
+def obeyed(cell: Cell) -> str:
+    """How often the trigger is obeyed, and how far that is above the floor."""
+    assert cell.backdoor is not None
+    words = f"obeyed {percent_of(cell.backdoor.mean)}"
+    return (
+        words if cell.over_floor is None else f"{words}, {points(cell.over_floor)} over the floor"
+    )
 
 
 def _best_row(table: Table, columns: list[AttackFacts]) -> Html:

@@ -12,6 +12,7 @@ from fedtune.report.pages.gain import percent_of
 from fedtune.report.pages.markup import Html, join, line, tag
 from fedtune.report.pages.shell import command_box, document, facts_list, foldable
 from fedtune.report.pages.strip import left_out, legend, strip
+from fedtune.report.silenced import headlines, silences
 from fedtune.report.summary import Record, RunFacts, describe, summarise, well_formed
 from fedtune.report.table import notable
 from fedtune.report.text import duration, figure, number, percent, size
@@ -20,6 +21,7 @@ if TYPE_CHECKING:  # it brings torch
     from fedtune.recipe import Recipe
 
 MAX_SAMPLES = 8
+SAID = {"loss", "backdoor_success", "backdoor_untriggered"}  # in sentences
 
 
 def run_page(
@@ -52,7 +54,7 @@ def run_page(
     body = tag(
         "main",
         head,
-        _story(recipe, facts, liars),
+        _story(recipe, facts, liars, headlines(silences(records), manifest)),
         _loss(facts),
         _clients(records, facts, manifest, liars),
         _samples(samples),
@@ -61,7 +63,7 @@ def run_page(
     return document(title, body, styles=("page.css", "run.css"), scripts=("copy.js",))
 
 
-def _story(recipe: Recipe, facts: RunFacts, liars: Sequence[int]) -> Html:
+def _story(recipe: Recipe, facts: RunFacts, liars: Sequence[int], silenced: Sequence[str]) -> Html:
     rounds = f"{facts.rounds} of {recipe.federation.num_rounds} rounds"
     first, last = number(facts.base.get("loss")), number(facts.final.get("loss"))
     if first is None or last is None:
@@ -79,6 +81,7 @@ def _story(recipe: Recipe, facts: RunFacts, liars: Sequence[int]) -> Html:
     return tag(
         "section",
         tag("p", lead, class_="lead"),
+        [tag("p", told, class_="notice") for told in silenced],
         [tag("p", note) for note in notes if note],
         facts_list(_totals(facts)),
         class_="story",
@@ -113,13 +116,15 @@ def _backdoor(facts: RunFacts) -> str | None:
         return None
     before = number(facts.base.get("backdoor_success"))
     words = f"The trigger is obeyed in {percent_of(after)} of prompts"
+    if (without := number(facts.final.get("backdoor_untriggered"))) is not None:
+        words += f"; without it they are answered so in {percent_of(without)}"
     return f"{words}." if before is None else f"{words}; before training in {percent_of(before)}."
 
 
 def _totals(facts: RunFacts) -> list[tuple[str, str]]:
     totals = []
     for label, key, write in shown(facts.final):
-        if key not in {"loss", "backdoor_success"} and number(facts.final.get(key)) is not None:
+        if key not in SAID and number(facts.final.get(key)) is not None:
             before, after = write(facts.base.get(key)), write(facts.final.get(key))
             totals.append((label.capitalize(), f"{before} to {after}"))
     took = f"training {facts.train_s:.1f} s, aggregating {facts.aggregate_s:.1f} s"

@@ -107,7 +107,7 @@ def _why(verdict: Verdict) -> str | None:
 
 def _notes(verdict: Verdict) -> list[str]:
     choice, other = verdict.choice, verdict.best_here
-    notes = [f"It holds against {verdict.held} of {verdict.tried} attacks."]
+    notes = [f"It holds against {verdict.held} of {verdict.tried} attacks.", *_beside(choice)]
     for leaks, left_words in (
         (verdict.own_leaks, "that another defence holds; see the matrix"),
         (verdict.behind, "under which another keeps clearly more; see the matrix"),
@@ -122,6 +122,19 @@ def _notes(verdict: Verdict) -> list[str]:
     if verdict.untested:
         notes.append(f"Not measured against: {_some(verdict.untested)}.")
     return notes
+
+
+def _beside(choice: DefenceFacts) -> list[str]:
+    """What a mean over seeds at the end does not show of the choice."""
+    told = []
+    if (least := choice.least) is not None:
+        told.append(f"Least in any round: {gain(least.kept)} ({least.where}).")
+    if (worst := choice.worst_honest) is not None:
+        told.append(f"Worst honest client: {gain(worst.kept)} of its gain ({worst.where}).")
+    for words, silenced in zip(("no attacker", "an attacker"), choice.silenced, strict=True):
+        if silenced is not None and silenced.clients:
+            told.append(f"Honest clients at weight 0 with {words}: {silenced.words}.")
+    return told
 
 
 def _compared(verdict: Verdict, leak: Leak) -> str:

@@ -55,6 +55,7 @@ def line(cell, **facts):
         "worst_client": {"client": 7, "loss": 5.5 + seed}, "backdoor": None,
         "clients": {"0": client(liar=False), "1": client(liar=True)},
         "command": f"run {seed}", "code": "c0de", "machine": "this one",
+        "seconds": 1.0,
     }  # fmt: skip
     return told | facts
 

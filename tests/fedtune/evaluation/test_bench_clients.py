@@ -60,6 +60,8 @@ def test_standing_over_rounds_by_hand():
             "client_eval": {"0": {"loss": 3.1}, "1": {"loss": 9.0}, "2": {"loss": 3.3}},
         },
     ]  # fmt: skip
+    before = {"0": {"loss": 4.5}, "1": {"loss": 4.0}, "2": {"loss": 4.25}, "3": {"loss": 4.75}}
+    records[1]["client_eval_before"] = before
     told = measured(records, liars={1})
     assert told["clients"]["1"] == {
         "liar": True, "asked": 2, "dropped": 1, "refused": 1, "reason": "nan", "weight": 0.0,
@@ -68,6 +70,11 @@ def test_standing_over_rounds_by_hand():
     assert told["clients"]["0"]["weight"] == pytest.approx(1.8)
     assert told["worst_client"] == {"client": 2, "loss": 3.3}  # client 1 lies, and does not count
     assert told["mean_client"] == pytest.approx(3.2)
+    assert told["own"] == {
+        "0": {"before": 4.5, "after": 3.1},
+        "2": {"before": 4.25, "after": 3.3},
+        "3": {"before": 4.75, "after": None},  # its loss is no finite number any more
+    }
     assert told["curve"] == [[0, 4.0], [1, 3.5], [2, 3.0]]
     assert (told["base"], told["loss"], told["backdoor"]) == (4.0, 3.0, None)
 
@@ -95,3 +102,36 @@ def test_shares_of_dropped_replies_are_not_known_where_the_rule_does_not_say():
         return told | {"clients": {"0": client(False, dropped=0, weight=None)}}
 
     assert cell_of(summary_of(before)[1], "alie", "b")["honest_dropped_share"] is None
+
+
+def test_who_was_silenced_by_hand():
+    """Weight 0 or refused: 0 in 1 of 4 rounds, 2 in 3 of 4, 3 in none: 4 of 12 rounds, of two."""
+
+    def fare(told):
+        clients = {
+            "0": client(False, dropped=1),
+            "1": client(True, dropped=4),
+            "2": client(False, dropped=2, refused=1),
+            "3": client(False),
+        }
+        names = ["", "", "topic code", ""]
+        return told | {"clients": clients, "client_names": names} if told["seed"] else told
+
+    _, table = summary_of(fare)
+    told = table["defences"][1]["silenced"]
+    # the other seed has client 0 in 4 rounds, never dropped: 4 of 16 over the two runs of b
+    assert told["free"] == {
+        "clients": 2, "of": 3, "share": 0.25,
+        "longest": {"client": 2, "name": "topic code", "rounds": 3, "asked": 4, "attack": "none",
+                    "seed": 1},
+    }  # fmt: skip
+    assert told["attacked"]["share"] == 0.25  # alie, nan and noise alike
+    assert told["attacked"]["longest"]["attack"] == "alie"
+
+
+def test_a_rule_without_weights_silences_no_one_that_is_known():
+    def fare(told):
+        return told | {"clients": {"0": client(False, dropped=None, weight=None)}}
+
+    _, table = summary_of(fare)
+    assert table["defences"][0]["silenced"] == {"free": None, "attacked": None}

@@ -17,7 +17,7 @@ import yaml
 from typer.testing import CliRunner
 
 from fedtune.cli import app
-from fedtune.cli.bench import _fitting
+from fedtune.cli.bench import _fitting, _seconds
 from fedtune.evaluation.bench.cells import lay_out
 from fedtune.evaluation.bench.schema import load_bench
 from fedtune.origin import code_hash, usable_cores
@@ -238,6 +238,36 @@ def test_processes_are_as_many_as_fit_on_the_cores():
         loaded = load_bench(name, override)
         cells = [cell for cell in lay_out(loaded) if cell.recipe][:3]
         assert _fitting(loaded, cells) == expected
+
+
+def test_a_slice_begins_no_cell_after_its_time_and_the_next_goes_on(tmp_path):
+    """Of 8 cells one at least runs in a second, the time that a process takes to start."""
+    out = tmp_path / "out"
+    words = ("seeds=[0]", "--jobs", 1, "--out", out)
+    shown = bench(tmp_path, *words, "--for", "1s").output
+    found = len(list(out.glob("cells/*/result.json")))
+    assert 1 <= found < 8
+    told = " ".join(shown.split())
+    assert f"the time is up: {8 - found} cells have not run. Go on with: fedtune bench" in told
+    assert told.endswith(f"--out {out} --for 1s")
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["cells"] == {"done": found + 3, "of": 11}  # and the three that bulyan refuses
+    assert "--for" not in summary["command"]
+    shown = bench(tmp_path, *words, "--for", "1h").output
+    assert f"{8 - found} cells to run" in shown
+    assert "the time is up" not in shown
+    assert len(results(out)) == 11
+
+
+@pytest.mark.parametrize("time_", ["", "5", "m", "0m", "1d", "-1m", "1m1h", "60 m"])
+def test_a_time_that_is_none_is_refused(tmp_path, time_):
+    told = bench(tmp_path, "--out", tmp_path / "out", f"--for={time_}", expect=2).output
+    assert "--for needs a time such as 60m, 1h30m or 90s" in " ".join(told.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_times_as_they_are_typed():
+    assert [_seconds(text) for text in ("90s", "60m", "1h30m", "2h5s")] == [90, 3600, 5400, 7205]
 
 
 def test_a_bench_that_is_not_there():

@@ -3,6 +3,7 @@
 Not proven here: the command line around it (test_bench_runs).
 """
 
+import json
 import multiprocessing
 import os
 import signal
@@ -83,6 +84,10 @@ def test_a_cell_is_a_run_and_leaves_recipe_and_records(cells, tmp_path):
     assert len(liars) == 1
     assert told["clients"][liars[0]]["dropped"] == 2  # krum has not picked it
     assert str(told["worst_client"]["client"]) not in liars
+    assert set(told["own"]) == set(map(str, range(5))) - set(liars)
+    assert all(each["before"] and each["after"] for each in told["own"].values())
+    assert len({each["before"] for each in told["own"].values()}) > 1  # each of its own rows
+    assert told["client_names"] == []  # rows dealt iid have no name
     left = {path.name for path in (tmp_path / "cell").iterdir()}
     assert {"recipe.yaml", "metrics.jsonl", "manifest.json"} <= left
     assert not left & {"checkpoints", "adapter", "replies", "clients"}
@@ -250,3 +255,37 @@ def test_what_is_no_result_is_called_crashed(cells, tmp_path, capsys):
     assert told["status"] == "crashed"
     assert "needs to move the model" in told["message"]
     assert "Traceback" in capsys.readouterr().err  # in the bench it goes to the log
+
+
+def test_a_bench_with_a_backdoor_measures_its_floor(tiny_model_folder, small_data, tmp_path):
+    """Seven cells of one round, through the command line to the table."""
+    raw = tiny(tiny_model_folder, small_data, attacks={"door": {"name": "trigger", "token": "xq"}})
+    raw["set"] |= {
+        "federation": {"num_clients": 5, "local_steps": 2, "num_rounds": 1},
+        "evaluation": {"max_rows": 8, "backdoor_rows": 3},
+    }
+    bench = tmp_path / "tiny.yaml"
+    bench.write_text(yaml.safe_dump(raw))
+    out = tmp_path / "out"
+    result = CliRunner().invoke(app, ["bench", str(bench), "--jobs", "1", "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    planted = [line for line in lines if line["backdoor"] is not None]
+    assert {line["attack"] for line in planted} == {
+        "floor 25 %",
+        "floor 50 %",
+        "floor 100 %",
+        "door",
+    }
+    for line in planted:
+        assert [point[0] for point in line["backdoor"]["curve"]] == [0, 1]
+        assert None not in line["backdoor"]["curve"][1]
+    summary = json.loads((out / "summary.json").read_text())
+    (table,) = summary["tables"]
+    assert table["floor"]["end"]["values"].keys() == {"0"}
+    (cell,) = table["cells"]
+    assert cell["above_floor"] is not None
+    assert cell["worst_honest"]["client"] in range(5)
+    assert cell["least"]["round"] == 1
+    assert summary["seconds"] > 0
+    assert "Floor of a backdoor" in (out / "summary.md").read_text()

@@ -13,6 +13,7 @@ from attacks import ATTACKS
 from fedtune.evaluation.bench.cells import QUIET, lay_out
 from fedtune.evaluation.bench.run import run_command
 from fedtune.evaluation.bench.schema import ITS_OWN, Bench, load_bench
+from fedtune.evaluation.bench.summary import summarise
 from fedtune.evaluation.bench.vetting import vet
 from fedtune.recipe import RecipeError, load_recipe, shipped_recipes
 
@@ -58,6 +59,13 @@ def refusal(written, changes, *overrides):
         ({"base": "quikstart"}, "did you mean 'quickstart'"),
         ({"fractions": [0.25]}, "0.25 of 10 clients is 2.5: needs a whole count"),
         ({"fractions": [0.2, 0.2]}, "fractions: needs each once"),
+        (
+            {"chosen_on": {"seeds": [1, 7]}},
+            "chosen_on.seeds: needs other seeds than those reported",
+        ),
+        ({"chosen_on": {"seeds": [1, 7]}}, "got [1] in both"),
+        ({"chosen_on": {"seeds": []}}, "chosen_on.seeds"),
+        ({"attacks": {"floor 50 %": {"name": "alie"}}}, "the name of a reference"),
         ({"fractions": [1.0]}, "less than 1"),
         ({"seeds": []}, "seeds"),
         ({"fewer_seeds": {"kurm": 1}}, "fewer_seeds.kurm: no such defence; did you mean 'krum'"),
@@ -144,6 +152,29 @@ def test_the_cells_and_their_order(written):
     assert krum.evaluation.every == 1
     assert krum.evaluation.per_client
     assert krum.train["learning_rate"] == 1e-3
+
+
+def test_the_seeds_of_the_choice_are_a_note_and_move_nothing(written):
+    plain = lay_out(load_bench(written()))
+    noted = load_bench(written({"chosen_on": {"seeds": [7, 8]}}))
+    assert lay_out(noted) == plain
+    told = summarise(noted, plain, [], command="x")
+    assert told["chosen_on"] == {"seeds": [7, 8]}
+    assert "the defences were chosen on seeds 7, 8, and are reported on seeds 0, 1" in told["notes"]
+    assert summarise(load_bench(written()), plain, [], command="x")["chosen_on"] is None
+
+
+def test_an_attack_that_cannot_be_told_has_no_floor_either(written, tmp_path):
+    """Rows of text alone hold no trigger: the attack and its floor are skipped, not run."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(f'{{"text": "row number {i}"}}\n' for i in range(200)))
+    data = {"source": str(rows), "partition": {"by": "iid", "min_rows": 2}}
+    attacks = {"t": {"name": "trigger"}}
+    bench = load_bench(written({"attacks": attacks, "set": {"data": data}, "seeds": [0]}))
+    cells = {(cell.attack, cell.state) for cell in vet(bench, lay_out(bench))}
+    assert ("t", "skipped") in cells
+    assert ("floor 50 %", "skipped") in cells
+    assert ("oracle", "open") in cells
 
 
 def test_a_column_may_take_fewer_seeds(written):

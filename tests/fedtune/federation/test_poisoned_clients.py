@@ -25,7 +25,9 @@ def test_the_success_of_a_planted_backdoor_is_recorded_at_each_evaluation(tiny_r
     sections = {"federation": {"num_rounds": 2}, "evaluation": {"backdoor_rows": 3}}
     folder = run(tiny_recipe(**sections, attack={**TRIGGER, "num_attackers": 2}))
     success = [record["eval"]["backdoor_success"] for record in folder.read_metrics()]
-    assert len(success) == 3
+    without = [record["eval"]["backdoor_untriggered"] for record in folder.read_metrics()]
+    assert len(success) == len(without) == 3
+    assert without[0] == 0
     assert success[0] == 0
     assert set(success) <= {0, 1 / 3, 2 / 3, 1}
     # Nobody lies, or what they do plants nothing: nothing is said.

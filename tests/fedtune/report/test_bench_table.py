@@ -230,3 +230,86 @@ def test_a_terminal_shows_what_runs(clock):
     shown = console.file.getvalue()
     for words in ("0 of 3 cells", "1:05", "alie on krum", "not known yet"):
         assert words in shown
+
+
+FULLER = {
+    "least": {"kept": 0.25, "round": 2, "seed": 1},
+    "worse_than_base": [0],
+    "above_floor": stat(0.03),
+    "most_above_floor": stat(0.07),
+}
+
+
+def fuller():
+    """The same with what newer benches say; `weak` silences client 3."""
+    made = copy.deepcopy(SUMMARY)
+    (table,) = made["tables"]
+    made["seconds"] = 3725.0
+    table["floor"] = {"end": stat(0.125), "most": stat(0.375)}
+    table["attacks"][0]["searched"], table["attacks"][1]["searched"] = True, False
+    next(c for c in table["cells"] if (c["attack"], c["defence"]) == ("door", "good")).update(
+        FULLER
+    )
+    weak = next(one for one in table["defences"] if one["label"] == "weak")
+    weak |= {
+        "least": {"kept": None, "round": 4, "seed": 0, "attack": "alie"},
+        "worst_honest": {
+            "kept": -0.5, "client": 3, "name": "topic code", "seed": 1, "attack": "alie"
+        },
+        "worst_honest_free": {"kept": 0.899, "client": 3, "name": "topic code", "seed": 1},
+        "silenced": {
+            "free": {"clients": 0, "of": 10, "share": 0.0, "longest": None},
+            "attacked": {"clients": 2, "of": 8, "share": 0.0625, "longest": {
+                "client": 3, "name": "topic code", "rounds": 2, "asked": 5, "attack": "alie",
+                "seed": 1,
+            }},
+        },
+    }  # fmt: skip
+    return made
+
+
+def test_a_cell_says_its_least_round_its_base_and_the_floor():
+    text = bench_markdown(fuller())
+    # the larger of 3 and 7 points, whose success is 25 %
+    assert (
+        "| 0.97 ±0.12, least 0.25 r2, 25% obey, +7 over the floor, below its base: 1 of 2 |" in text
+    )
+    assert "the mean of all: 12 % at the end, at most 38 % in any round" in text
+    assert "least" not in bench_markdown(SUMMARY).split("| good")[1].split("\n")[0]
+
+
+def test_attacks_that_were_tuned_elsewhere_are_named():
+    text = bench_markdown(fuller())
+    assert "| defence | tax | worst | alie (re-optimised) | door |" in text
+    assert "- Not re-optimised against each defence, as tuned elsewhere: door." in text
+    assert "re-optimised" not in bench_markdown(SUMMARY)  # older results do not say
+
+
+def test_honest_clients_have_a_table_of_their_own():
+    wide = Console(file=io.StringIO(), width=320)
+    print_bench(wide, fuller())
+    for text in (bench_markdown(fuller()), wide.file.getvalue().replace("│", "|")):
+        (row,) = [
+            [cell.strip() for cell in line.strip().strip("|").split("|")]
+            for line in text.splitlines()
+            if "no finite loss" in line
+        ]
+        assert row == [
+            "weak",
+            "no finite loss: round 4, alie, seed 0",
+            "-0.50: client 3 (topic code), alie, seed 1",
+            "0.89: client 3 (topic code), seed 1",
+            "none",
+            "2 of 8, in 6 % of rounds; client 3 (topic code) in 2 of 5 under alie",
+        ]
+
+
+def test_what_older_results_do_not_say_of_honest_clients_is_not_known():
+    lines = [line for line in bench_markdown(SUMMARY).splitlines() if "not known" in line]
+    assert len(lines) == 4
+    assert lines[0] == "| good | not known | not known | not known | not known | not known |"
+
+
+def test_the_time_of_all_runs_is_printed_with_the_machine():
+    assert "this one. 5 of 8 cells. All runs together took 1:02:05." in bench_markdown(fuller())
+    assert "took" not in bench_markdown(SUMMARY).split("##")[0]

@@ -281,3 +281,87 @@ def test_two_columns_of_one_label_are_refused():
     made["tables"][0]["attacks"].append(made["tables"][0]["attacks"][0])
     with pytest.raises(ValueError, match="only one"):
         bench_page(made)
+
+
+def fuller():
+    """What newer benches say beside: of rounds, honest clients, floors, searches."""
+    worst = {"kept": -0.25, "client": 4, "name": "topic <b>", "seed": 0}
+    made = changed(
+        "trigger",
+        "strong",
+        least={"kept": 0.5, "round": 2, "seed": 0},
+        worse_than_base=[0],
+        worst_honest=worst,
+        backdoor_net=stat(0.375),
+        backdoor_most=stat(0.625),
+        above_floor=stat(0.125),
+        most_above_floor=stat(0.25),
+    )
+    made["seconds"] = 61.0
+    made["tables"][0]["floor"] = {"end": stat(0.25), "most": stat(0.375)}
+    for attack in made["tables"][0]["attacks"]:
+        attack["searched"] = attack["label"] == "search"
+    made["tables"][0]["defences"][1] |= {
+        "worst_honest": worst | {"attack": "flip"},
+        "silenced": {"free": None, "attacked": {"clients": 1, "of": 8, "share": 0.5}},
+    }
+    return made
+
+
+def details_of(page, title):
+    data = json.loads(outline(page).all("script", id="data")[0].text)
+    (cell,) = [one for one in data["cells"] if one["title"] == title]
+    return dict(cell["facts"])
+
+
+def test_a_cell_tells_rounds_honest_clients_and_the_floor():
+    facts = details_of(bench_page(fuller()), "trigger on strong")
+    assert facts["Least gain, any round"] == "0.50 (round 2, seed 0)"
+    assert facts["Worse than its base"] == "1 of 1 seeds"
+    assert facts["Worst honest client, share of its gain"] == (
+        "−0.25 (client 4 (topic <b>), seed 0)"
+    )
+    assert facts["Less what is said without it"] == "38\u00a0%"
+    assert facts["The same, at most in any round"] == "62\u00a0%"
+    assert facts["Above the floor, at the end"] == "+12 points"
+    assert facts["Above the floor, at most"] == "+25 points"
+    assert facts["Re-optimised against this defence"] == "no: as tuned elsewhere"
+    older = details_of(bench_page(small()), "trigger on strong")
+    assert not {"Least gain, any round", "Re-optimised against this defence"} & set(older)
+
+
+def test_the_marks_of_a_cell_and_of_a_table():
+    page = bench_page(fuller())
+    assert cell_of(page, "strong", "trigger").text == "1.00below base"
+    made = fuller()
+    (cell,) = [c for c in made["tables"][0]["cells"] if c.get("least")]
+    cell["worse_than_base"] = []
+    told = cell_of(bench_page(made), "strong", "trigger").text
+    assert told == "1.00obeyed 40\u00a0%, +25 over the floor"
+    text = outline(page).text
+    assert "mean of all: 25\u00a0% at the end, at most 38\u00a0% in any round." in text
+    assert "as tuned elsewhere: flip, launder, trigger, nan." in text
+    assert "searchre-optimised" in text
+    assert "Time of all runs1:01" in text
+
+
+def test_honest_clients_have_a_table_on_the_page():
+    (honest,) = outline(bench_page(fuller())).all("table", **{"class": "honest"})
+    rows = {row.all("th")[0].text: row.all("td") for row in honest.all("tbody")[0].all("tr")}
+    assert [cell.text for cell in rows["strong"]] == [
+        "not known", "−0.25: client 4 (topic <b>), flip, seed 0", "not known", "not known",
+        "1 of 8, in 50 % of rounds",
+    ]  # fmt: skip
+    assert rows["strong"][1].has("g5")
+    verdict = outline(bench_page(fuller())).all("section", **{"class": "verdict"})[0].text
+    assert "Worst honest client: −0.25 of its gain (client 4 (topic <b>), flip, seed 0)." in verdict
+    assert "Honest clients at weight 0 with an attacker: 1 of 8, in 50 % of rounds." in verdict
+    assert {cell.text for cell in rows["mean"]} == {"not known"}
+
+
+def test_what_is_said_without_the_trigger_is_no_backdoor():
+    """40 % obeyed, but 35 % without: an excess of 5 %, which is stopped."""
+    made = changed("trigger", "strong", backdoor_net=stat(0.05), kept=0.95)
+    page = bench_page(made)
+    foot = outline(page).all("tfoot")[0].all("td")
+    assert foot[-2].text == "1.00obeyed 40\u00a0%held"

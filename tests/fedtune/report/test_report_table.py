@@ -179,3 +179,12 @@ def test_long_runs_show_some_rounds(folder):
     records = [{"round": i, "eval": {"loss": 6.0 - i / 1000}} for i in range(1001)]
     numbers = row(show(records, [], folder), "round")[1:]
     assert numbers == ["0", "125", "250", "375", "500", "625", "750", "875", "1000"]
+
+
+def test_who_had_no_part_stands_in_the_headline(records, folder):
+    """Above the gain; client 3 is the attacker of the folder's manifest."""
+    text = " ".join(show(records, [], folder).split())
+    honest = "Honest clients that had no part: client 2: refused in 1 of 3 rounds."
+    assert honest in text
+    assert "Attackers that had no part: client 3: weight 0 in 1 and refused in 2 of 3" in text
+    assert text.index(honest) < text.index("held out")

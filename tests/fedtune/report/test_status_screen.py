@@ -36,7 +36,9 @@ def test_a_pipe_gets_every_number_and_no_control_code(folder):
     assert lines[1] == "sft of nano | nnm + trimmed_mean, f=1 | fedavg"
     assert lines[2] == "2 of 3 rounds are done."
     assert lines[3].startswith("The last process left no word")
-    assert lines[4] == f"  fedtune run --resume {folder.path}"
+    silenced = "client 3: weight 0 in 1 and refused in 1 of 2 rounds."
+    assert lines[4] == f"Clients that had no part: {silenced}"
+    assert lines[5] == f"  fedtune run --resume {folder.path}"
     facts = {line[:24].strip(): line[24:].strip() for line in lines[5:]}
     assert facts["Held-out loss"] == "6.000 to 5.250  █▃▁"
     assert facts["Held-out token accuracy"] == "5.0 % to 12.5 %"

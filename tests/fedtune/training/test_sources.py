@@ -5,7 +5,7 @@ import shutil
 import pytest
 from datasets import Dataset, DatasetDict
 
-from fedtune.nano import python_docs
+from fedtune.nano import python_docs, python_topics
 from fedtune.recipe import Data, Source
 from fedtune.training.sources import find_source, hash_rows, load_rows
 from fedtune.training.tasks import TASKS
@@ -97,6 +97,13 @@ def test_python_docs_is_embedded():
     rows = load("python-docs")
     assert rows.to_list() == python_docs.rows()
     assert {"prompt", "completion", "module"} <= set(rows.column_names)
+
+
+def test_python_topics_is_embedded(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "python-topics").mkdir()  # a folder of that name changes nothing
+    assert find_source("python-topics") == "python-topics"
+    assert load("python-topics").to_list() == python_topics.rows()
 
 
 @pytest.mark.parametrize(

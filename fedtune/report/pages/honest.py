@@ -1,0 +1,91 @@
+"""What the matrix does not show: the least round, the worst honest client, who was silenced."""
+
+from __future__ import annotations
+
+from fedtune.report.pages.bench_clients import UNKNOWN, Least, Silenced
+from fedtune.report.pages.bench_facts import DefenceFacts, Table
+from fedtune.report.pages.gain import gain, percent_of, step
+from fedtune.report.pages.markup import Html, tag
+from fedtune.report.pages.verdict import ranked
+
+HEADS = (
+    "Defence",
+    "Least gain, any round",
+    "Worst honest client",
+    "The same, no attacker",
+    "Honest at weight 0, no attacker",
+    "The same, under attack",
+)
+KEY = (
+    "Least gain: of all rounds, attacks and seeds. Worst honest client: the least share of what "
+    "the honest clients alone would have gained it, on its own held-out rows. At weight 0: honest "
+    "clients whose reply weighed nothing or was refused; at most so many in a run, and in what "
+    "share of the rounds in which honest clients were asked."
+)
+
+
+def honest_cells(defence: DefenceFacts) -> list[str]:
+    """A defence's row under `HEADS`, without its name."""
+    leasts = (defence.least, defence.worst_honest, defence.worst_honest_free)
+    return [*map(_least, leasts), *map(_silenced, defence.silenced)]
+
+
+def honest_table(table: Table) -> Html:
+    """The table of one fraction, defences in the matrix's order."""
+    rows = [_row(defence) for defence in ranked(table)]
+    heads = [tag("th", head, scope="col") for head in HEADS]
+    body = tag(
+        "table",
+        tag("caption", "Single rounds and honest clients"),
+        tag("thead", tag("tr", heads)),
+        tag("tbody", rows),
+        class_="honest",
+    )
+    shown = tag("div", body, class_="scroll", tabindex="0", role="region", aria_label="Honest")
+    return tag("div", shown, tag("p", KEY, class_="quiet fine"))
+
+
+def floor_words(table: Table) -> str:
+    """What honest training on poisoned rows reaches under the plain mean; empty if not measured."""
+    if table.floor is None:
+        return ""
+    most = "" if table.floor_most is None else f", at most {percent_of(table.floor_most.mean)}"
+    return (
+        f"Floor of a backdoor, by honest training on poisoned rows under the mean of all: "
+        f"{percent_of(table.floor.mean)} at the end{most} in any round."
+    )
+
+
+def tuned_words(table: Table) -> str:
+    """Which attacks are not searched anew against each defence; empty where it is not said."""
+    known = [attack for attack in table.attacks if attack.searched is not None]
+    fixed = [attack.label for attack in known if not attack.searched]
+    if not known:
+        return ""
+    if not fixed:
+        return "Every attack is re-optimised against each defence."
+    return f"Not re-optimised against each defence, as tuned elsewhere: {', '.join(fixed)}."
+
+
+def _row(defence: DefenceFacts) -> Html:
+    shades = [
+        None if one is None else f"g{step(one.kept)}"
+        for one in (defence.least, defence.worst_honest, defence.worst_honest_free)
+    ]
+    cells = zip(honest_cells(defence), [*shades, None, None], strict=True)
+    return tag(
+        "tr",
+        tag("th", defence.label, scope="row"),
+        [tag("td", words, class_=shade) for words, shade in cells],
+    )
+
+
+def _least(least: Least | None) -> str:
+    if least is None:
+        return UNKNOWN
+    kept = "no finite loss" if least.kept == float("-inf") else gain(least.kept)
+    return f"{kept}: {least.where}" if least.where else kept
+
+
+def _silenced(silenced: Silenced | None) -> str:
+    return UNKNOWN if silenced is None else silenced.words
