@@ -1,0 +1,153 @@
+"""Framing: point against chosen honest clients, so that the rule takes these for the attackers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from attacks.attack import Attack, Option
+from attacks.scene import Scene
+from attacks.search import Family
+from attacks.updates.aimed import (
+    LENGTH,
+    MEAN,
+    TOWARDS,
+    behind_the_mean,
+    direction,
+    made,
+    searched_rows,
+)
+from attacks.view import check_view
+
+FRAMED = Option(
+    kind=int,
+    default=None,
+    low=0,
+    high=10_000,
+    summary="honest clients to be framed, those of least agreement; default: as many as attackers",
+)
+_BITES, _LENGTHS = (1.0, 2.0, 4.0), (0.25, 0.5, 1.0, 2.0, 4.0)
+
+
+def framing(
+    honest: Tensor,
+    *,
+    num_attackers: int,
+    scene: Scene,
+    own: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    towards: str = "own",
+    framed: int | None = None,
+    bite: float = 1.0,
+    mean: float = 1.0,
+    length: float = 1.0,
+) -> Tensor:
+    """Send identical rows that side with the honest, but against ``framed`` of them, plus T.
+
+    A rule that judges a client by the median of its cosines takes the attackers' cosines into that
+    median. In late rounds honest clients hardly agree, and f cosines below zero push the median of
+    some of them below zero too: they are left out as attackers, and the attackers, who agree with
+    each other and with the rest, stay. Few rows are then left for the same f.
+
+    The row is ``mean * (sum of the others - bite * sum of the framed) / h + length * T``. Framed
+    are those whose median would be lowest with all attackers against them. With a search, any
+    combination of the honest updates and T may be sent, by all attackers alike, beginning with
+    this one for several bites, lengths and counts of framed.
+
+    Args:
+        honest: The updates the attackers see, shape (h, d), floating point.
+        num_attackers: How many rows to craft.
+        scene: With ``search`` and ``span`` the search is made.
+        own: What each attacker has trained, poisoned or not; needed of towards="own".
+        generator: Draws the direction of "random", and the search.
+        towards: "own", "against" or "random".
+        framed: How many honest clients; None: as many as there are attackers.
+        bite: How much of each framed one is taken away, in its share of the mean.
+        mean: How much of the visible mean.
+        length: How much of the direction, in honest lengths.
+
+    Returns:
+        The crafted rows, shape (num_attackers, d), dtype and device of ``honest``, all alike.
+
+    Raises:
+        ValueError: If more are to be framed than are seen, a view is malformed, or what a
+            direction or a search needs is missing.
+
+    Source:
+        fedtune, against the median of cosines of ``aggregators.agreement``.
+    """
+    check_view(honest, num_attackers=num_attackers, own=own)
+    count = min(num_attackers, len(honest) - 1) if framed is None else framed
+    if count > len(honest):
+        raise ValueError(f"framing needs framed <= {len(honest)}, the updates seen: got {count}")
+    aim = direction("framing", honest, own, towards=towards, scene=scene, generator=generator)
+    victims = easiest(honest, num_attackers)
+    if scene.search is None:
+        row = against(victims[:count], len(honest), mean, bite, length)
+        return made(row.repeat(num_attackers, 1), honest, aim)
+    family = framing_family(victims[:count], len(honest), num_attackers)
+    return searched_rows("framing", family, honest, aim, scene=scene, generator=generator)
+
+
+def easiest(honest: Tensor, num_attackers: int) -> list[int]:
+    """The honest updates, those first whose median cosine is lowest with all attackers against."""
+    rows = honest.double()
+    units = rows / rows.norm(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
+    h = len(rows)
+    cosines = (units @ units.T)[~torch.eye(h, dtype=torch.bool)].reshape(h, h - 1)
+    liars = torch.full((h, num_attackers), -1.0, dtype=torch.float64, device=rows.device)
+    medians = torch.quantile(torch.cat([cosines, liars], dim=1), 0.5, dim=1)
+    order: list[int] = medians.argsort(stable=True).tolist()
+    return order
+
+
+def against(
+    victims: list[int], num_honest: int, share: float, bite: float, length: float
+) -> Tensor:
+    """Coefficients of a row that sides with all honest updates but the victims."""
+    row = behind_the_mean(num_honest, share, length)
+    row[victims] *= -bite
+    return row
+
+
+def framing_family(victims: list[int], num_honest: int, num_attackers: int) -> Family:
+    """All attackers alike, of any combination; to begin with, against the first k victims."""
+    starts = [
+        against(victims[:count], num_honest, 1.0, bite, length)
+        for count in range(len(victims), -1, -1)
+        for bite in (_BITES if count else (1.0,))
+        for length in _LENGTHS
+    ]
+    last = torch.zeros(num_honest + 1, dtype=torch.float64)
+    last[-1] = 1.0
+    return Family(
+        rows=lambda p: p.repeat(num_attackers, 1),
+        starts=torch.stack(starts),
+        lengthen=lambda p, times: p + (times - 1) * last * p,
+    )
+
+
+ATTACK = Attack(
+    name="framing",
+    summary="against chosen honest clients, so that the rule leaves these out in its own stead",
+    source="fedtune, against the median of cosines of the mixing agreement",
+    level="update",
+    goal="harm",
+    knowledge=("all",),
+    options={
+        "towards": TOWARDS,
+        "framed": FRAMED,
+        "bite": Option(
+            kind=float,
+            default=1.0,
+            low=0.0,
+            high=1e6,
+            summary="how much of each framed client is taken away, in shares of the mean",
+        ),
+        "mean": MEAN,
+        "length": LENGTH,
+    },
+    takes=("own", "generator", "scene"),
+    searches=True,
+    function=framing,
+)
