@@ -18,7 +18,7 @@ TOWARDS = Option(
     kind=str,
     default="own",
     choices=("own", "against", "random"),
-    summary="where to push: what the attackers' own rows taught them, against the mean, or anywhere",
+    summary="where to push: what the attackers' own rows taught, against the mean, or anywhere",
 )
 MEAN = Option(
     kind=float, default=1.0, low=-1e6, high=1e6, summary="how much of the honest mean is in front"

@@ -70,7 +70,9 @@ def capture(
 ATTACK = Attack(
     name="capture",
     summary="identical rows behind the honest mean, so tight that the rule makes them its centre",
-    source="fedtune, docs/results; its kin: Shejwalkar, Houmansadr 2021 (min-max)",
+    source="fedtune; its kin: min-max of Shejwalkar, Houmansadr 2021, https://www.ndss-symposium.org/"
+    "ndss-paper/manipulating-the-byzantine-optimizing-model-poisoning-attacks-and-defenses-for-"
+    "federated-learning/",
     level="update",
     goal="harm",
     knowledge=("all",),

@@ -26,7 +26,7 @@ FRAMED = Option(
     high=10_000,
     summary="honest clients to be framed, those of least agreement; default: as many as attackers",
 )
-_BITES, _LENGTHS = (1.0, 2.0, 4.0), (0.25, 0.5, 1.0, 2.0, 4.0)
+_BITES, _LENGTHS = (0.3, 1.0, 3.0), (0.4, 0.6, 0.8, 1.2, 2.0)
 
 
 def framing(
@@ -49,9 +49,9 @@ def framing(
     some of them below zero too: they are left out as attackers, and the attackers, who agree with
     each other and with the rest, stay. Few rows are then left for the same f.
 
-    The row is ``mean * (sum of the others - bite * sum of the framed) / h + length * T``. Framed
-    are those whose median would be lowest with all attackers against them. With a search, any
-    combination of the honest updates and T may be sent, by all attackers alike, beginning with
+    The row is ``mean * (mean of the others - bite * sum of the framed / others) + length * T``.
+    Framed are those whose median would be lowest with all attackers against them. With a search,
+    any combination of the honest updates and T may be sent, by all attackers alike, beginning with
     this one for several bites, lengths and counts of framed.
 
     Args:
@@ -62,7 +62,7 @@ def framing(
         generator: Draws the direction of "random", and the search.
         towards: "own", "against" or "random".
         framed: How many honest clients; None: as many as there are attackers.
-        bite: How much of each framed one is taken away, in its share of the mean.
+        bite: How much of each framed one is taken away, in the others' shares.
         mean: How much of the visible mean.
         length: How much of the direction, in honest lengths.
 
@@ -104,8 +104,9 @@ def easiest(honest: Tensor, num_attackers: int) -> list[int]:
 def against(
     victims: list[int], num_honest: int, share: float, bite: float, length: float
 ) -> Tensor:
-    """Coefficients of a row that sides with all honest updates but the victims."""
+    """Coefficients of a row that sides with the mean of all honest updates but the victims."""
     row = behind_the_mean(num_honest, share, length)
+    row[:-1] *= num_honest / max(num_honest - len(victims), 1)
     row[victims] *= -bite
     return row
 
@@ -130,7 +131,8 @@ def framing_family(victims: list[int], num_honest: int, num_attackers: int) -> F
 ATTACK = Attack(
     name="framing",
     summary="against chosen honest clients, so that the rule leaves these out in its own stead",
-    source="fedtune, against the median of cosines of the mixing agreement",
+    source="fedtune, against filters by cosines; their kin: Xu et al. 2022, "
+    "https://arxiv.org/abs/2109.05872",
     level="update",
     goal="harm",
     knowledge=("all",),
@@ -142,7 +144,7 @@ ATTACK = Attack(
             default=1.0,
             low=0.0,
             high=1e6,
-            summary="how much of each framed client is taken away, in shares of the mean",
+            summary="how much of each framed client is taken away, in the others' shares",
         ),
         "mean": MEAN,
         "length": LENGTH,

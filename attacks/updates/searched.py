@@ -92,7 +92,9 @@ def free_family(victims: list[int], num_attackers: int, *, by: str) -> Family:
 ATTACK = Attack(
     name="searched",
     summary="the worst rows that an evolutionary search finds against the server's own rule",
-    source="Shejwalkar, Houmansadr 2021 (AGR-tailored), with a row for each attacker",
+    source="AGR-tailored, Shejwalkar, Houmansadr 2021, https://www.ndss-symposium.org/ndss-paper/"
+    "manipulating-the-byzantine-optimizing-model-poisoning-attacks-and-defenses-for-federated-"
+    "learning/, with a row for each attacker",
     level="update",
     goal="harm",
     knowledge=("all",),

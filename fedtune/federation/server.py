@@ -29,7 +29,8 @@ from fedtune.federation.events import (
 from fedtune.federation.folder import RunFolder, hash_recipe, write_whole
 from fedtune.federation.journal import Journal
 from fedtune.federation.judging import judge
-from fedtune.federation.liars.adversary import Tools, byzantine_clients
+from fedtune.federation.liars.adversary import byzantine_clients
+from fedtune.federation.liars.ahead import Tools
 from fedtune.federation.liars.poisoning import poison_of
 from fedtune.federation.record import sign
 from fedtune.federation.roster import Roster, call_the_roll

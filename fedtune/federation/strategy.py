@@ -30,7 +30,8 @@ from fedtune.federation.events import (
     RunStoppedError,
     ignore,
 )
-from fedtune.federation.liars.adversary import Known, Tools
+from fedtune.federation.liars.adversary import Known
+from fedtune.federation.liars.ahead import Tools
 from fedtune.federation.liars.span import span_of
 from fedtune.federation.liars.white_box import WhiteBox
 from fedtune.federation.post import Post

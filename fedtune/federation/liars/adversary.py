@@ -14,6 +14,7 @@ from aggregators.geometry import Renewed
 from fedtune.adapters.ranks import cut, widen
 from fedtune.federation.broadcast import Broadcast
 from fedtune.federation.events import AttackFailedError
+from fedtune.federation.liars.ahead import Tools, trained_ahead
 from fedtune.federation.screening.spool import Spool
 from fedtune.recipe import Attack, Recipe
 from fedtune.seeds import derive
@@ -56,20 +57,6 @@ def trains_for_nothing(recipe: Recipe, client: int, round_: int = 1) -> bool:
     if attack.data_attack is not None or attack.reward_attack is not None:
         return False
     return "own" not in known.takes
-
-
-@dataclass(frozen=True, eq=False)
-class Tools:
-    """What attackers can do with the model, on their own rows.
-
-    Attributes:
-        train: Local steps of a client, poison and all, from an anchor of its layout, in a round;
-            the delta of the round's part.
-        loss_of: Loss of a whole adapter at the full rank on some rows of these clients.
-    """
-
-    train: Callable[[Tensor, int, int], Tensor]
-    loss_of: Callable[[Sequence[int], Tensor], float]
 
 
 Cut = Callable[[Tensor], dict[int, Tensor]]
@@ -197,10 +184,10 @@ class Adversary:
             return sent
 
         if view == "own":
-            return torch.cat([
-                crafted(rows[client][None], rows[client][None], f"{part}/client-{client}/", [client])
-                for client in liars
-            ])  # fmt: skip
+            alone = [(rows[client][None], client) for client in liars]
+            return torch.cat(
+                [crafted(row, row, f"{part}/client-{client}/", [client]) for row, client in alone]
+            )
         if not honest and trains_for_nothing(self._recipe, liars[0], known.round_):
             raise ValueError("no honest reply has come: there is nothing to see")
         own = torch.stack(self._trained(rows, liars, honest, known))
@@ -217,24 +204,15 @@ class Adversary:
     def _trained(
         self, rows: dict[int, Tensor], liars: list[int], honest: dict[int, Tensor], known: Known
     ) -> list[Tensor]:
-        """What the liars have learnt; those who mislead their training do it where all will stand.
-
-        That is the anchor and the honest mean, where they see it.
-        """
-        assert self._attack is not None
-        on = is_on(self._recipe, known.round_) or attacks.ATTACKS[self._attack.name].watch
-        ahead = self._attack.training_attack is not None and self._sees_all and honest and on
-        if not ahead or known.tools is None:
+        """What the liars have learnt; who misleads its training does it where all will stand."""
+        attack = self._attack
+        assert attack is not None
+        on = is_on(self._recipe, known.round_) or attacks.ATTACKS[attack.name].watch
+        sees = self._sees_all and honest and known.tools is not None
+        if not (on and sees and attack.training_attack):
             return [rows[client] for client in liars]
-        whole, learnt = known.sent.whole.part.layout, []
-        mean = torch.stack(list(honest.values())).double().mean(dim=0).to(torch.float32)
-        for client in liars:
-            received = known.sent.to(client)
-            step = cut(mean, whole, received.part.layout)
-            there = received.part.put(received.start + step, received.anchor)
-            delta = known.tools.train(there, client, known.round_)
-            learnt.append(widen(step + delta, received.part.layout, whole))
-        return learnt
+        assert known.tools is not None
+        return trained_ahead(attack, honest, liars, known.tools, known.sent, known.round_)
 
     def _scene(
         self, whose: str, liars: list[int], honest: dict[int, Tensor], known: Known
