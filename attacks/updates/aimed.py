@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from attacks.attack import Option
 from attacks.noise import need_generator, normal
 from attacks.past import recall
-from attacks.scene import Scene, Span
+from attacks.scene import Scene, Search, Span
 from attacks.search import Family, goal_of, worst
 from attacks.statistics import mean
 
@@ -130,35 +131,43 @@ def capture_family(num_honest: int, num_attackers: int) -> Family:
     )
 
 
+def span_of(name: str, scene: Scene, aim: Tensor) -> Span:
+    """The server's rule on combinations of the honest updates and the direction.
+
+    Raises:
+        ValueError: If the attackers do not know the rule.
+    """
+    if scene.span is None:
+        raise ValueError(
+            f"{name} needs the rule to search against: got none; leave search out, or let the "
+            "attackers know all"
+        )
+    return scene.span(aim[None])
+
+
 def searched_rows(
     name: str,
     family: Family,
     honest: Tensor,
     aim: Tensor,
     *,
+    span: Span,
     scene: Scene,
     generator: torch.Generator | None,
     objective: str = "push",
     enough: float = math.inf,
-    span: Span | None = None,
-    without: tuple[int, ...] = (),
+    without: Sequence[int] = (),
 ) -> Tensor:
     """The family's worst rows by the server's rule, within the scene's budget.
 
     Raises:
-        ValueError: If the attackers do not know the rule, or there is nothing to draw from.
+        ValueError: If there is nothing to draw from.
     """
-    if scene.search is None or scene.span is None:
-        raise ValueError(
-            f"{name} needs the rule to search against: got none; leave search out, or let the "
-            "attackers know all"
-        )
-    span = scene.span(aim[None]) if span is None else span
     coefficients = worst(
         family,
         span,
         goal_of(objective, span, len(honest), enough=enough),
-        search=scene.search,
+        search=scene.search or Search(),
         generator=need_generator(name, generator),
         without=without,
     )

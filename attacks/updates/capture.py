@@ -16,6 +16,7 @@ from attacks.updates.aimed import (
     direction,
     made,
     searched_rows,
+    span_of,
 )
 from attacks.view import check_view
 
@@ -64,7 +65,10 @@ def capture(
         row = behind_the_mean(len(honest), mean, length)
         return made(row.repeat(num_attackers, 1), honest, aim)
     family = capture_family(len(honest), num_attackers)
-    return searched_rows("capture", family, honest, aim, scene=scene, generator=generator)
+    span = span_of("capture", scene, aim)
+    return searched_rows(
+        "capture", family, honest, aim, span=span, scene=scene, generator=generator
+    )
 
 
 ATTACK = Attack(

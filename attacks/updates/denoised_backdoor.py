@@ -17,6 +17,7 @@ from attacks.updates.aimed import (
     scaled,
     searched_rows,
     smoothed,
+    span_of,
 )
 from attacks.updates.framing import easiest, framing_family
 from attacks.view import check_view
@@ -84,13 +85,16 @@ def denoised_backdoor(
     if scene.search is None:
         row = behind_the_mean(h, mean, length)
         return made(row.repeat(num_attackers, 1), honest, aim)
+    span = span_of("denoised_backdoor", scene, aim)
     if framed:
-        family = framing_family(easiest(honest, num_attackers)[:framed], h, num_attackers)
+        victims = easiest(span.gram[:h, :h], num_attackers)
+        family = framing_family(victims, min(framed, h - 1), num_attackers)
     else:
         family = capture_family(h, num_attackers)
     return searched_rows(
-        "denoised_backdoor", family, honest, aim, scene=scene, generator=generator, enough=enough
-    )
+        "denoised_backdoor", family, honest, aim, span=span, scene=scene, generator=generator,
+        enough=enough,
+    )  # fmt: skip
 
 
 def learnt(name: str, honest: Tensor, own: Tensor | None, *, scene: Scene, memory: float) -> Tensor:

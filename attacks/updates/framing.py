@@ -16,6 +16,7 @@ from attacks.updates.aimed import (
     direction,
     made,
     searched_rows,
+    span_of,
 )
 from attacks.view import check_view
 
@@ -81,21 +82,31 @@ def framing(
     if count > len(honest):
         raise ValueError(f"framing needs framed <= {len(honest)}, the updates seen: got {count}")
     aim = direction("framing", honest, own, towards=towards, scene=scene, generator=generator)
-    victims = easiest(honest, num_attackers)
+    h = len(honest)
     if scene.search is None:
-        row = against(victims[:count], len(honest), mean, bite, length)
+        rows = honest.double()
+        victims = easiest(rows @ rows.T, num_attackers)
+        row = against(victims[:count], h, mean, bite, length)
         return made(row.repeat(num_attackers, 1), honest, aim)
-    family = framing_family(victims[:count], len(honest), num_attackers)
-    return searched_rows("framing", family, honest, aim, scene=scene, generator=generator)
+    span = span_of("framing", scene, aim)
+    victims = easiest(span.gram[:h, :h], num_attackers)
+    family = framing_family(victims, count, num_attackers)
+    return searched_rows(
+        "framing", family, honest, aim, span=span, scene=scene, generator=generator
+    )
 
 
-def easiest(honest: Tensor, num_attackers: int) -> list[int]:
-    """The honest updates, those first whose median cosine is lowest with all attackers against."""
-    rows = honest.double()
-    units = rows / rows.norm(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
-    h = len(rows)
-    cosines = (units @ units.T)[~torch.eye(h, dtype=torch.bool)].reshape(h, h - 1)
-    liars = torch.full((h, num_attackers), -1.0, dtype=torch.float64, device=rows.device)
+def easiest(gram: Tensor, num_attackers: int) -> list[int]:
+    """The honest updates, those first whose median cosine is lowest with all attackers against.
+
+    Args:
+        gram: Inner products of the honest updates, shape (h, h), in any geometry.
+        num_attackers: How many are against.
+    """
+    h, lengths = len(gram), gram.diagonal().clamp(min=torch.finfo(torch.float64).tiny).sqrt()
+    units = gram / lengths[:, None] / lengths[None, :]
+    cosines = units[~torch.eye(h, dtype=torch.bool)].reshape(h, h - 1)
+    liars = torch.full((h, num_attackers), -1.0, dtype=torch.float64, device=gram.device)
     medians = torch.quantile(torch.cat([cosines, liars], dim=1), 0.5, dim=1)
     order: list[int] = medians.argsort(stable=True).tolist()
     return order
@@ -111,21 +122,46 @@ def against(
     return row
 
 
-def framing_family(victims: list[int], num_honest: int, num_attackers: int) -> Family:
-    """All attackers alike, of any combination; to begin with, against the first k victims."""
+def framing_family(victims: list[int], most: int, num_attackers: int) -> Family:
+    """All attackers alike, of any combination; to begin with, against the first few victims.
+
+    Args:
+        victims: All honest updates, the easiest first.
+        most: How many may be framed to begin with.
+        num_attackers: How many rows there are.
+    """
+    h = len(victims)
     starts = [
-        against(victims[:count], num_honest, 1.0, bite, length)
-        for count in range(len(victims), -1, -1)
-        for bite in (_BITES if count else (1.0,))
+        against(victims[:count], h, 1.0, bite, length)
         for length in _LENGTHS
+        for count in range(most, -1, -1)
+        for bite in (_BITES if count else (1.0,))
     ]
-    last = torch.zeros(num_honest + 1, dtype=torch.float64)
+    last = torch.zeros(h + 1, dtype=torch.float64)
     last[-1] = 1.0
     return Family(
         rows=lambda p: p.repeat(num_attackers, 1),
         starts=torch.stack(starts),
+        draw=lambda generator: drawn_against(victims, most, generator),
         lengthen=lambda p, times: p + (times - 1) * last * p,
     )
+
+
+def drawn_against(victims: list[int], most: int, generator: torch.Generator) -> Tensor:
+    """Coefficients against some victims, easy ones more often, and much or little for each other.
+
+    Who sides with all others stands out for agreeing: the row that frames sides with just enough.
+    """
+    h = len(victims)
+    uniform = torch.rand(h + 3, generator=generator, dtype=torch.float64)
+    row = torch.where(uniform[:h] < 0.5, 0.03, 0.3)
+    count = int(uniform[h] * (most + 1))
+    if count:
+        odds = 0.6 ** torch.arange(h, dtype=torch.float64)
+        chosen = torch.multinomial(odds, count, generator=generator).tolist()
+        bite = 0.03 * 30 ** float(uniform[h + 1])
+        row[[victims[k] for k in chosen]] = -bite
+    return torch.cat([row, 0.3 + uniform[h + 2 :]])
 
 
 ATTACK = Attack(

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
 from attacks.attack import Attack
-from attacks.scene import Scene, Search
+from attacks.scene import Scene
 from attacks.search import OBJECTIVE, Family
-from attacks.updates.aimed import TOWARDS, behind_the_mean, direction, searched_rows
-from attacks.updates.framing import easiest, framing_family
+from attacks.updates.aimed import TOWARDS, behind_the_mean, direction, searched_rows, span_of
+from attacks.updates.framing import drawn_against, easiest, framing_family
 from attacks.view import check_view
 
 _SPREAD = 0.3
+_ALIKE = 0.7
 _AGAINST = (0.1, 0.3, 0.6, 1.0, 2.0)
 
 
@@ -59,32 +58,41 @@ def searched(
     """
     check_view(honest, num_attackers=num_attackers, own=own)
     aim = direction("searched", honest, own, towards=towards, scene=scene, generator=generator)
-    scene = replace(scene, search=scene.search or Search())
-    family = free_family(easiest(honest, num_attackers), num_attackers, by=objective)
+    span, h = span_of("searched", scene, aim), len(honest)
+    family = free_family(easiest(span.gram[:h, :h], num_attackers), num_attackers, by=objective)
     return searched_rows(
-        "searched", family, honest, aim, scene=scene, generator=generator, objective=objective
-    )
+        "searched", family, honest, aim, span=span, scene=scene, generator=generator,
+        objective=objective,
+    )  # fmt: skip
 
 
 def free_family(victims: list[int], num_attackers: int, *, by: str) -> Family:
     """Every attacker of any combination of its own."""
     h = len(victims)
-    alike = framing_family(victims[: min(num_attackers, h - 1)], h, num_attackers)
-    alone = [start.repeat(num_attackers, 1) for start in alike.starts]
-    alone += [behind_the_mean(h, -share, 0.0).repeat(num_attackers, 1) for share in _AGAINST]
+    most = min(num_attackers, h - 1)
+    alike = framing_family(victims, most, num_attackers)
+    alone = [behind_the_mean(h, -share, 0.0).repeat(num_attackers, 1) for share in _AGAINST]
     for length in (0.5, 1.0):
         copied = torch.zeros(num_attackers, h + 1, dtype=torch.float64)
         copied[range(num_attackers), [victims[k % h] for k in range(num_attackers)]] = 1.0
         copied[:, -1] = length
         around = behind_the_mean(h, 1.0, length) + _SPREAD * copied
         alone += [copied, around]
+    alone += [start.repeat(num_attackers, 1) for start in alike.starts]
     width = h + 1
     last = torch.zeros(num_attackers, width, dtype=torch.float64)
     last[:, -1] = 1.0
     scaled = last.flatten() if by == "push" else torch.ones(num_attackers * width).double()
+
+    def draw(generator: torch.Generator) -> Tensor:
+        if torch.rand((), generator=generator) < _ALIKE:
+            return drawn_against(victims, most, generator).repeat(num_attackers)
+        return torch.cat([drawn_against(victims, most, generator) for _ in range(num_attackers)])
+
     return Family(
         rows=lambda p: p.reshape(num_attackers, width),
         starts=torch.stack(alone).flatten(1),
+        draw=draw,
         lengthen=lambda p, times: p + (times - 1) * scaled * p,
     )
 
