@@ -80,7 +80,8 @@ def scaled(row: Tensor, *, like: Tensor) -> Tensor:
     length = row.norm()
     if length == 0:
         return row
-    return row / length * torch.quantile(like.double().norm(dim=1), 0.5)
+    at_length: Tensor = row / length * torch.quantile(like.double().norm(dim=1), 0.5)
+    return at_length
 
 
 def smoothed(name: str, row: Tensor, *, scene: Scene, memory: float) -> Tensor:

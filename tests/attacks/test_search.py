@@ -88,7 +88,7 @@ def test_a_search_beats_what_it_begins_with(name, rule, mixing):
         return aggregators.aggregate(torch.cat([honest, rows]), rule, f=3, mixing=mixing)
 
     searched = attacks.craft(
-        honest, name, generator=seeded(), scene=Scene(span=span, search=Search()),
+        honest, name, generator=seeded(), scene=Scene(span=span, search=Search(evaluations=150)),
         **given, **options,
     )  # fmt: skip
     fixed = [
@@ -97,7 +97,7 @@ def test_a_search_beats_what_it_begins_with(name, rule, mixing):
     ]
     assert push(searched) > max(map(push, fixed)) + 0.01
     again = attacks.craft(
-        honest, name, generator=seeded(), scene=Scene(span=span, search=Search()),
+        honest, name, generator=seeded(), scene=Scene(span=span, search=Search(evaluations=150)),
         **given, **options,
     )  # fmt: skip
     assert torch.equal(again, searched)
