@@ -23,9 +23,25 @@ ON_GRAM = [name for name, rule in AGGREGATORS.items() if rule.kind == "gram"]
 SCALES = {"clipping", "arc"}  # the mixings whose rows do not sum to one
 FROM_ZERO = {"agreement"}  # the mixings that look at directions from the origin
 # F(x + c) is not F(x) + c: they look at norms, at directions, or only at signs.
-NOT_EQUIVARIANT = {"capped_spectral", "cge", "fltrust", "foolsgold", "flame", "norm_clip", "sign_majority", "rlr"}
+NOT_EQUIVARIANT = {
+    "capped_spectral",
+    "cge",
+    "fltrust",
+    "foolsgold",
+    "flame",
+    "norm_clip",
+    "sign_majority",
+    "rlr",
+}
 # The weights do not sum to one: the rest is no change, or the centre.
-NOT_AN_AVERAGE = {"capped_spectral", "centered_clipping", "fltrust", "foolsgold", "flame", "norm_clip"}
+NOT_AN_AVERAGE = {
+    "capped_spectral",
+    "centered_clipping",
+    "fltrust",
+    "foolsgold",
+    "flame",
+    "norm_clip",
+}
 # With all rows equal they do not return the row: FoolsGold takes them for sybils, a sign has no
 # length.
 NOT_IDEMPOTENT = {"foolsgold", "sign_majority"}
