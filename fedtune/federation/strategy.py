@@ -254,9 +254,8 @@ class RobustStrategy(Strategy):
 
     def _known(self, round_: int) -> Known:
         """What simulated liars know, the rule itself included."""
-        white_box = WhiteBox(
-            self.recipe, self.combiner, self.outer, self._sent, self.part, self.intake.spool, round_
-        )
+        given = (self._sent, self.part, self.intake.spool, round_, self._f())
+        white_box = WhiteBox(self.recipe, self.combiner, self.outer, *given)
         # A rule that compares with the server's own update cannot be tried without its rows.
         known = Known(self._sent, round_, tools=self._tools)
         if self.recipe.aggregator.takes_reference:

@@ -140,7 +140,13 @@ class Combiner:
         return self._exact(terms, rows, received, part, point)
 
     def weights_of(
-        self, points: Gram, clients: Sequence[int], *, round_: int, left_out: Sequence[int] = ()
+        self,
+        points: Gram,
+        clients: Sequence[int],
+        *,
+        round_: int,
+        left_out: Sequence[int] = (),
+        f: int | None = None,
     ) -> Tensor:
         """What a rule on the Gram would make of such points, all state heeded and none changed.
 
@@ -149,13 +155,17 @@ class Combiner:
             clients: Whose they are, in ascending order.
             round_: Counted from 1.
             left_out: As in `combine`.
+            f: As in `combine`.
 
         Returns:
             Weights of the clients, then of the extra points.
+
+        Raises:
+            ValueError: If the rule is not defined on so few.
         """
-        trial = Combiner(self.recipe, dict(self.state))
-        gone = trial._suspend(points, clients, round_, left_out)
-        return trial._weigh(points, clients, round_, gone)
+        trial, section = Combiner(self.recipe, dict(self.state)), self.recipe.aggregator
+        terms = Terms.of(section, clients, section.f if f is None else f, round_, left_out)
+        return trial._weigh(points, trial._suspend(points, terms))
 
     def extra_points(self, part: Part, sent: Broadcast) -> list[Tensor] | list[LowRank]:
         """What the rule remembers as a point: rows, or in product geometry points of its space."""

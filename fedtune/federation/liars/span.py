@@ -133,7 +133,9 @@ def span_of(
 
     def judge(given: Gram, gone: Sequence[int]) -> Tensor:
         left_out = [clients[k] for k in gone]
-        return box.combiner.weights_of(given, clients, round_=box.round_, left_out=left_out)
+        return box.combiner.weights_of(
+            given, clients, round_=box.round_, left_out=left_out, f=box.f
+        )
 
     def send(coefficients: Tensor, gone: Sequence[int]) -> Tensor:
         lies = cut((coefficients.to(torch.float64) @ basis).to(torch.float32))

@@ -22,9 +22,9 @@ from fedtune.recipe import Recipe
 class WhiteBox:
     """The rule of the round, its mixings, geometry and memory, on what the spool holds.
 
-    What a liar cannot know is not in it: the server's own rows, and so their judgement.
-    ``others`` are the rows of those who do not lie as the server takes them, kept from the first
-    trial on.
+    What a liar cannot know is not in it: the server's own rows, and so their judgement. ``f`` is
+    what the server holds the replies to, None being the recipe's. ``others`` are the rows of those
+    who do not lie as the server takes them, kept from the first trial on.
     """
 
     recipe: Recipe
@@ -34,6 +34,7 @@ class WhiteBox:
     part: Part
     spool: Spool
     round_: int
+    f: int | None = None
     others: dict[int, Tensor | None] = field(default_factory=dict, repr=False)
 
     def harm(self, lies: Mapping[int, Tensor], honest: Sequence[Tensor]) -> float:
@@ -66,13 +67,19 @@ class WhiteBox:
         for client, row in self._taken(lies):
             if row is not None:
                 tried.put(client, row)
-        if not self.recipe.aggregator.is_defined(tried.clients):
+        if not self.recipe.aggregator.is_defined(tried.clients, self.f):
             return None
         clients = tried.clients
         gone = [client for client in left_out if client in clients]
         try:
             return clients, Combiner(self.recipe, dict(self.combiner.state)).combine(
-                tried, self.sent, self.part, round_=self.round_, outer=self.outer, left_out=gone
+                tried,
+                self.sent,
+                self.part,
+                round_=self.round_,
+                outer=self.outer,
+                left_out=gone,
+                f=self.f,
             )
         except ValueError:
             return None
