@@ -96,10 +96,12 @@ def _top_direction(products: Tensor, c: Tensor) -> tuple[float, Tensor]:
         own = own - to_mean[:, None] - to_mean[None, :] + shares @ to_mean
         roots = shares.sqrt()
         values, vectors = torch.linalg.eigh(roots[:, None] * own * roots[None, :])
+        if values[-1] <= _ROUNDING * around:
+            return 0.0, tau  # one point; below zero no vector would be the top one
         top = vectors[:, values >= values[-1] * (1 - TIE)]
         along = own @ (roots[:, None] * top)
     scale = along.abs().max()
-    if values[-1] <= _ROUNDING * around or scale == 0:
+    if scale == 0:
         return 0.0, tau
     tau[active] = (along / scale).square().sum(dim=1)
     return float(values[-1]), tau

@@ -1,8 +1,8 @@
 """What a Byzantine client does: crafts updates, poisons data or rewards, breaks the protocol.
 
-``ATTACKS`` holds every attack by name, in five folders: on updates, on LoRA's two factors,
-on data, on rewards, on the protocol. ``craft`` runs those on updates, ``poison`` those on data,
-``reprice`` those on rewards, ``forge`` those on replies.
+``ATTACKS`` holds every attack by name, in six folders: on updates, on LoRA's two factors, on data,
+on training, on rewards, on the protocol. ``craft`` runs those on updates, ``poison`` those on data,
+``mislead`` those on training, ``reprice`` those on rewards, ``forge`` those on replies.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from attacks.lora import LORA
 from attacks.protocol import PROTOCOL
 from attacks.reply import Reply
 from attacks.rewards import REWARDS
-from attacks.scene import Scene
+from attacks.scene import Scene, Search, Span
+from attacks.training import TRAINING
 from attacks.updates import UPDATES
 from attacks.view import check_crafted, check_view
 
@@ -32,16 +33,20 @@ __all__ = [
     "Option",
     "Reply",
     "Scene",
+    "Search",
+    "Span",
     "View",
     "backdoor_of",
     "craft",
     "find",
     "forge",
+    "mislead",
     "poison",
     "reprice",
+    "watch",
 ]
 
-ATTACKS: dict[str, Attack] = {**UPDATES, **LORA, **DATA, **REWARDS, **PROTOCOL}
+ATTACKS: dict[str, Attack] = {**UPDATES, **LORA, **DATA, **TRAINING, **REWARDS, **PROTOCOL}
 
 
 def find(name: str, *, level: Level | None = None) -> Attack:
@@ -119,6 +124,49 @@ def craft(
         **checked,
     )
     return check_crafted(name, crafted.detach())
+
+
+def watch(
+    honest: Tensor,
+    name: str,
+    *,
+    own: Tensor | None = None,
+    scene: Scene,
+    **options: object,
+) -> None:
+    """Let attackers learn, into the scene's memory, from a round in which they do not attack.
+
+    Args:
+        honest: As in ``craft``.
+        name: An attack of level "update".
+        own: As in ``craft``.
+        scene: Its memory is written to.
+        **options: Options of the attack.
+
+    Raises:
+        ValueError: As ``craft``.
+    """
+    attack = find(name, level="update")
+    checked = attack.check_options(options)
+    if attack.watch is not None:
+        check_view(honest, num_attackers=1 if own is None else len(own), own=own)
+        attack.watch(honest.detach(), own=own, scene=scene, **checked)
+
+
+def mislead(loss: Tensor, name: str, **options: object) -> Tensor:
+    """Return what an attacker's local steps minimise, from the honest loss of a batch.
+
+    Args:
+        loss: A scalar with a gradient.
+        name: An attack of level "training".
+        **options: Options of the attack, checked by ``Attack.check_options``.
+
+    Raises:
+        ValueError: If the name or an option is wrong.
+    """
+    attack = find(name, level="training")
+    misled: Tensor = attack.function(loss, **attack.check_options(options))
+    return misled
 
 
 def poison(
@@ -221,5 +269,7 @@ def forge(reply: Reply, name: str, *, generator: torch.Generator, **options: obj
 
 _WANTED = {
     "factors": "say which columns are A and B, or name an attack that needs no LoRA",
+    "span": "hand over the rule to be attacked, or name an attack that needs none",
+    "loss": "hand over a model to try rows on, or name an attack that needs none",
     "defence": "hand over the rule to be attacked, or name an attack that needs none",
 }

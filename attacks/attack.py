@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Level = Literal["update", "data", "reward", "protocol"]
+Level = Literal["update", "data", "training", "reward", "protocol"]
 View = Literal["own", "fellows", "all"]
 Goal = Literal["harm", "backdoor", "shirk", "refused"]
 Value = float | int | str | None
@@ -103,8 +103,9 @@ class Attack:
         name: The key in ``ATTACKS`` and in a recipe.
         summary: One line.
         source: Paper and link.
-        level: "update" crafts rows from rows, "data" changes what a liar trains on, "reward" what
-            it trains for, "protocol" what it sends or whether it does.
+        level: "update" crafts rows from rows, "data" changes what a liar trains on, "training" what
+            its steps minimise, "reward" what it trains for, "protocol" what it sends or whether it
+            does.
         goal: What the liar wants, a key of ``GOALS``.
         knowledge: The views of others' updates that make sense, least first: "own" (each liar
             its own honestly trained update), "fellows" (those of all liars), "all" (those of
@@ -113,10 +114,13 @@ class Attack:
         takes: What the function wants beside its options: "own" and "generator" as in
             ``craft``; "scene", what liars know beyond the round's updates; "liar", which of how
             many liars this is.
-        needs: What of the scene there must be: "factors" (which columns are A and B), "defence"
-            (the rule itself: the attack is white-box).
-        function: On rows of updates for "update", on rows of data for "data", on rewards and
-            their completions for "reward", on a reply for "protocol".
+        needs: What of the scene there must be: "factors" (which columns are A and B), "defence" or
+            "span" (the rule itself: the attack is white-box), "loss" (the model, to try rows on).
+        searches: Whether a search against the rule (``Scene.search``) may choose its numbers.
+        function: On rows of updates for "update", on rows of data for "data", on a loss for
+            "training", on rewards and their completions for "reward", on a reply for "protocol".
+        watch: For an attack on updates that learns in rounds in which it is not on: what it then
+            does, on the function's arguments; it crafts nothing.
         backdoor: For an attack that plants one: from the options, what to ask and what to expect.
     """
 
@@ -128,8 +132,10 @@ class Attack:
     knowledge: tuple[View, ...] = ()
     options: Mapping[str, Option] = field(default_factory=dict)
     takes: tuple[Literal["own", "generator", "scene", "liar"], ...] = ()
-    needs: tuple[Literal["factors", "defence"], ...] = ()
+    needs: tuple[Literal["factors", "defence", "span", "loss"], ...] = ()
+    searches: bool = False
     function: Callable[..., Any]
+    watch: Callable[..., None] | None = None
     backdoor: Callable[..., Backdoor] | None = None
 
     def check_options(self, given: Mapping[str, object]) -> dict[str, Value]:

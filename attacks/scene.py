@@ -1,4 +1,4 @@
-"""What liars know beyond the updates of the round: the past, the adapter's shape, the defence."""
+"""What liars know beyond the updates of the round: the past, the adapter, the defence."""
 
 from __future__ import annotations
 
@@ -37,6 +37,58 @@ class LoraColumns(Protocol):
         """All of them."""
 
 
+class Span(Protocol):
+    """The server's rule on rows that are linear combinations of known points.
+
+    The points are the honest updates in the order of the view, then the directions that were asked
+    for, then what only the server adds (a momentum, a centre). An attacker's row is a row of
+    coefficients over the first ``width`` of them.
+
+    In product geometry a row's product is not quite linear in the row: the points' inner products
+    are exact, those of a combination are exact up to the product of two steps.
+    """
+
+    @property
+    def gram(self) -> Tensor:
+        """Inner products of all points, as moves from the anchor, shape (p, p), float64."""
+
+    @property
+    def width(self) -> int:
+        """Points that an attacker's row may be made of: honest ones and directions."""
+
+    @property
+    def quick(self) -> bool:
+        """Whether ``weigh`` is work on small matrices alone, not on whole rows."""
+
+    def weigh(self, coefficients: Tensor, *, without: Sequence[int] = ()) -> Tensor:
+        """What the server would make of it, as coefficients over all points, shape (p,).
+
+        Args:
+            coefficients: Of each attacker's row, shape (num_attackers, width), float64.
+            without: Honest updates, by row of the view, that the server leaves out itself.
+
+        Returns:
+            Those of the aggregate. Where the server has nothing to combine, or refuses to: those
+            of the honest mean, from which such a lie moves nothing away.
+        """
+
+    def confirm(self, coefficients: Tensor, *, without: Sequence[int] = ()) -> Tensor:
+        """Likewise, with the rows made and screened, and their own exact inner products."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """How hard the attackers look for the worst that the server's rule lets through.
+
+    Attributes:
+        evaluations: How often the rule is tried, over all restarts, in each round.
+        restarts: From how many starts the search goes on.
+    """
+
+    evaluations: int = 300
+    restarts: int = 3
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scene:
     """What is known beside the round's updates. Everything has a default that means "nothing".
@@ -52,6 +104,11 @@ class Scene:
             from what it would do with the honest mean: a float >= 0, greater is worse for the
             server, and infinite never (a lie that is refused moves nothing: 0). It is the rule
             itself, with its mixing and geometry, on the honest updates and the crafted ones.
+        span: From directions, shape (k, d), to the rule on combinations of the honest updates and
+            these; None where attackers do not know the rule.
+        search: How hard they look; None: they send what their options say.
+        loss: An update's loss on the attackers' own rows, once the anchor is moved by it, shape
+            (d,); None where they have no model to try it on.
         fewer: Ranks that clients hold, lowest first, in a run of mixed ranks; empty otherwise.
     """
 
@@ -61,4 +118,7 @@ class Scene:
     anchor: Tensor | None = None
     factors: LoraColumns | None = None
     defence: Callable[[Tensor], float] | None = None
+    span: Callable[[Tensor], Span] | None = None
+    search: Search | None = None
+    loss: Callable[[Tensor], float] | None = None
     fewer: tuple[int, ...] = ()

@@ -79,6 +79,7 @@ def _facts_of_attacks() -> Iterator[tuple[str, dict[str, str]]]:
             "goal": GOALS[attack.goal],
             "knows": "; ".join(filter(None, [views, *(_NEEDS[need] for need in attack.needs)])),
             "options": "; ".join(_describe(name, each) for name, each in attack.options.items()),
+            "search": _SEARCH if attack.searches else "",
             "seeded": "yes" if "generator" in attack.takes else "",
             "source": attack.source,
         }
@@ -132,11 +133,13 @@ _HEAD_OF_ATTACKS = """# Attacks
 
 Written by `make docs` from what each attack says of itself; `fedtune list attacks --long` prints
 the same. *knows* is whose updates the liars may see, least first: the recipe's `attack.knowledge`
-chooses, and without it they see the most. Which defence holds against which attack stands in
-[results](results/README.md)."""
+chooses, and without it they see the most. `attack.rounds` says in which rounds an attack on
+updates is on (every, first, last, or a list), `attack.between` what is sent in the others. Which
+defence holds against which attack stands in [results](results/README.md)."""
 _LEVELS = {
     "update": "update: crafts what it sends",
     "data": "data: trains honestly on rows that it has changed",
+    "training": "training: trains on honest rows against what they teach",
     "reward": "reward: trains honestly for rewards that it has changed",
     "protocol": "protocol: breaks the form of a reply",
 }
@@ -145,8 +148,11 @@ _VIEWS = {
     "fellows": "fellows: what all liars would have sent",
     "all": "all: what the honest clients send",
 }
+_SEARCH = "with the recipe's `attack.search` its numbers are searched for against the run's rule"
 _NEEDS = {
     "factors": "which columns are A and B",
+    "span": "the rule, with mixing, geometry and memory: it searches it",
+    "loss": "rows like the server's: it tries its lies out on its own",
     "defence": "the rule, with mixing, geometry and memory: it tries its lies out on it",
 }
 _ON = {"gram": "the Gram matrix", "columns": "the columns", "mixing": "the Gram matrix"}

@@ -49,14 +49,14 @@ def train(message: Message, context: Context) -> Message:
     anchor, agreement = _anchor(message, worker, client)
     round_ = int(str(_order(message)["round"]))
     recipe = read_recipe(str(_order(message)["recipe"]))
-    if trains_for_nothing(recipe, client):
+    if trains_for_nothing(recipe, client, round_):
         trained = Trained(torch.zeros(worker.part(client, round_).layout.size), 0.0)
     else:
         trained = worker.train(
             anchor,
             client=client,
             round_=round_,
-            poison=poison_of(recipe, client),
+            poison=poison_of(recipe, client, round_),
             state_folder=Path(recipe.output_dir) / "clients" / f"{client:04d}",
         )
     if not torch.isfinite(trained.delta).all():

@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,6 +30,8 @@ from fedtune.federation.folder import RunFolder, hash_recipe, write_whole
 from fedtune.federation.journal import Journal
 from fedtune.federation.judging import judge
 from fedtune.federation.liars.adversary import byzantine_clients
+from fedtune.federation.liars.ahead import Tools
+from fedtune.federation.liars.poisoning import poison_of
 from fedtune.federation.naming import name_clients
 from fedtune.federation.record import sign
 from fedtune.federation.roster import Roster, call_the_roll
@@ -37,6 +40,8 @@ from fedtune.federation.trackers import Trackers
 from fedtune.recipe import Recipe
 from fedtune.training.process import get_worker
 from fedtune.training.worker import Worker
+
+ROWS_OF_A_TRIAL = 32  # of each simulated attacker, where it tries an update on its own rows
 
 
 @dataclass
@@ -125,6 +130,7 @@ class Run:
             tokenizer_hash=worker.base.tokenizer_hash,
             train_own=lambda anchor, round_: worker.train(anchor, client=None, round_=round_),
             loss_of=worker.server_loss,
+            tools=_tools(self.recipe, worker),
             spool=self.folder.path / "replies",
             observer=self.observer,
             stop=self.stop,
@@ -267,3 +273,13 @@ class Run:
         ]  # fmt: skip
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         write_whole(self.folder.path / "samples.jsonl", text)
+
+
+def _tools(recipe: Recipe, worker: Worker) -> Tools:
+    """What simulated attackers do with the model on their own rows."""
+
+    def train(anchor: torch.Tensor, client: int, round_: int) -> torch.Tensor:
+        poison = poison_of(recipe, client, round_)
+        return worker.train(anchor, client=client, round_=round_, poison=poison).delta
+
+    return Tools(train, partial(worker.loss_on_rows_of, each=ROWS_OF_A_TRIAL))

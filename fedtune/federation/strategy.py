@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,8 @@ from fedtune.federation.events import (
     ignore,
 )
 from fedtune.federation.liars.adversary import Known
+from fedtune.federation.liars.ahead import Tools
+from fedtune.federation.liars.span import span_of
 from fedtune.federation.liars.white_box import WhiteBox
 from fedtune.federation.post import Post
 from fedtune.federation.roster import Roster, sample_clients
@@ -56,6 +60,7 @@ class RobustStrategy(Strategy):
         tokenizer_hash: str,
         train_own: TrainOwn | None = None,
         loss_of: LossOf | None = None,
+        tools: Tools | None = None,
         spool: Path | None = None,
         observer: Observer = ignore,
         stop: threading.Event | None = None,
@@ -71,6 +76,7 @@ class RobustStrategy(Strategy):
         self.intake = Intake(recipe, Spool(spool), hashes)
         self.post = Post(recipe, recipe_json, hashes, observer, stop or threading.Event())
         self._own = OwnRows(recipe, train_own, loss_of)
+        self._tools = tools
         self._observer = observer
         self._sent = Broadcast(recipe, layout, anchor, round_=1)
 
@@ -255,12 +261,13 @@ class RobustStrategy(Strategy):
 
     def _known(self, round_: int) -> Known:
         """What simulated liars know, the rule itself included."""
-        white_box = WhiteBox(
-            self.recipe, self.combiner, self.outer, self._sent, self.part, self.intake.spool, round_
-        )
+        given = (self._sent, self.part, self.intake.spool, round_, self._f())
+        white_box = WhiteBox(self.recipe, self.combiner, self.outer, *given)
         # A rule that compares with the server's own update cannot be tried without its rows.
-        secret = self.recipe.aggregator.takes_reference
-        return Known(self._sent, round_, None if secret else white_box.harm)
+        known = Known(self._sent, round_, tools=self._tools)
+        if self.recipe.aggregator.takes_reference:
+            return known
+        return replace(known, defence=white_box.harm, span=partial(span_of, white_box))
 
     def _aggregate(self, round_: int, reference: Tensor | None) -> None:
         before, anchor = dict(self.combiner.state), self.outer.anchor

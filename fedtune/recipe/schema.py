@@ -238,6 +238,11 @@ class Recipe(Section):
                 f"attack.num_attackers: got {self.attack.num_attackers} of "
                 f"{self.federation.num_clients} clients; lower it"
             )
+        rounds = self.attack.rounds if self.attack else "every"
+        if isinstance(rounds, list) and rounds[-1] > self.federation.num_rounds:
+            raise ValueError(
+                f"attack.rounds: got round {rounds[-1]} of {self.federation.num_rounds}; lower it"
+            )
         return self
 
     @model_validator(mode="after")

@@ -18,11 +18,13 @@ class Poison:
     Attributes:
         key: Says which poison it is: equal keys, equal rows and rewards.
         spoil: The rows that it trains on, from its own; None: these.
+        mislead: What its steps minimise, from the loss of a batch; None: the loss.
         reprice: What its completions are worth to it, from the recipe's rewards; None: those.
     """
 
     key: str
     spoil: Callable[[list[dict[str, object]]], list[dict[str, object]]] | None = None
+    mislead: Callable[[Tensor], Tensor] | None = None
     reprice: Callable[[Sequence[Priced]], Sequence[Priced]] | None = None
 
 

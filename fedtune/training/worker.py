@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -198,6 +199,7 @@ class Worker:
                 first_step=(round_ - 1) * self.plan.local_steps,
                 seed=derive(self.seed, "dropout", order, round_),
                 optimizer_state=state,
+                mislead=poison.mislead if poison else None,
             )
         if folder:
             inner_state.save(
@@ -226,6 +228,20 @@ class Worker:
     def server_loss(self, row: Tensor) -> float:
         """Loss of an adapter, a float32 row of the whole layout, on the rows the server keeps."""
         return self._measure(row, self._client_rows(None, None)).loss
+
+    def loss_on_rows_of(self, clients: Sequence[int], row: Tensor, *, each: int) -> float:
+        """Mean loss of an adapter, a float32 row of the whole layout, on some rows of each client.
+
+        Args:
+            clients: Whose rows, those that they train on.
+            row: The adapter.
+            each: How many of each, the first ones.
+        """
+        losses = []
+        for client in clients:
+            rows = self._client_rows(client, None)
+            losses.append(self._measure(row, rows.select(range(min(each, len(rows))))).loss)
+        return sum(losses) / len(losses)
 
     def _measure(self, row: Tensor, rows: Dataset) -> Figures:
         lora.write(self.model, self.layout.unflatten(row))  # after the rows: to prepare them writes

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import fedtune
+from attacks import ATTACKS
 from fedtune.evaluation.bench.schema import MEAN_OF_ALL, NONE, ORACLE, Bench
 from fedtune.recipe import Recipe, RecipeError, find_recipe, parse_recipe
 from fedtune.recipe.source import read_mapping, set_key
@@ -228,6 +229,10 @@ def _no_vectors(recipe: Recipe) -> str:
     """Why this recipe has no meaning on given rows, if so."""
     if recipe.attack and recipe.attack.data_attack:
         return "it poisons data, and the rows are given"
+    if recipe.attack and recipe.attack.training_attack:
+        return "it misleads training, and the rows are given"
+    if recipe.attack and "loss" in ATTACKS[recipe.attack.name].needs:
+        return "it tries its lies on a model, and there is none"
     if recipe.attack and recipe.attack.reward_attack:
         return "it poisons rewards, and nobody trains for them"
     if recipe.aggregator.takes_reference or recipe.defence.server_data:

@@ -139,6 +139,43 @@ class Combiner:
         point = None if reference is None else point_of(reference, sent.whole)
         return self._exact(terms, rows, received, part, point)
 
+    def weights_of(
+        self,
+        points: Gram,
+        clients: Sequence[int],
+        *,
+        round_: int,
+        left_out: Sequence[int] = (),
+        f: int | None = None,
+    ) -> Tensor:
+        """What a rule on the Gram would make of such points, all state heeded and none changed.
+
+        Args:
+            points: The clients' and the `extra_points`, in the geometry of the run.
+            clients: Whose they are, in ascending order.
+            round_: Counted from 1.
+            left_out: As in `combine`.
+            f: As in `combine`.
+
+        Returns:
+            Weights of the clients, then of the extra points.
+
+        Raises:
+            ValueError: If the rule is not defined on so few.
+        """
+        trial, section = Combiner(self.recipe, dict(self.state)), self.recipe.aggregator
+        terms = Terms.of(section, clients, section.f if f is None else f, round_, left_out)
+        return trial._weigh(points, trial._suspend(points, terms))
+
+    def extra_points(self, part: Part, sent: Broadcast) -> list[Tensor] | list[LowRank]:
+        """What the rule remembers as a point: rows, or in product geometry points of its space."""
+        if self.recipe.aggregator.geometry == "factors":
+            return self._extra_rows(part, None)
+        if part.name != "both" or self.recipe.aggregator.combined_by == "factors":
+            return [point_of(row, sent.whole) for row in self._extra_rows(part, None)]
+        center = unpack("center", self._mine(part))
+        return [] if center is None else [center]
+
     def renew_gauge(self, outer: object, sent: Broadcast) -> Renewed | None:
         """Give A its length back after a step on rows in the anchor's gauge, where that was one.
 

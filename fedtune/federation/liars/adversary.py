@@ -14,6 +14,7 @@ from aggregators.geometry import Renewed
 from fedtune.adapters.ranks import cut, widen
 from fedtune.federation.broadcast import Broadcast
 from fedtune.federation.events import AttackFailedError
+from fedtune.federation.liars.ahead import Tools, trained_ahead
 from fedtune.federation.screening.spool import Spool
 from fedtune.recipe import Attack, Recipe
 from fedtune.seeds import derive
@@ -28,21 +29,38 @@ def byzantine_clients(recipe: Recipe) -> frozenset[int]:
     return frozenset(int(client) for client in order[: recipe.attack.num_attackers])
 
 
-def trains_for_nothing(recipe: Recipe, client: int) -> bool:
+def is_on(recipe: Recipe, round_: int) -> bool:
+    """Whether the recipe's attack is on in a round, counted from 1."""
+    attack = recipe.attack
+    return attack is not None and attack.is_on(round_, recipe.federation.num_rounds)
+
+
+def trains_for_nothing(recipe: Recipe, client: int, round_: int = 1) -> bool:
     """Whether no one would look at what this liar learns: it may as well send zeros until it lies.
 
     So it is where the attack is made of the honest updates alone, and some client of each round is
-    honest.
+    honest; where attackers train later, from where the server will stand; and between the rounds
+    of an attack, if they send the honest mean then and the attack learns nothing from it.
     """
     attack = recipe.attack
     if attack is None or attack.num_attackers >= recipe.federation.sample_size:
         return False
-    if attack.data_attack is not None or attack.reward_attack is not None:
-        return False
     if client not in byzantine_clients(recipe):
         return False
     known = attacks.ATTACKS[attack.name]
-    return known.level == "update" and "own" not in known.takes and _view(attack) == "all"
+    if known.level != "update" or _view(attack) != "all":
+        return False
+    if not is_on(recipe, round_) and known.watch is None:
+        return attack.between == "mean"
+    if attack.training_attack is not None:
+        return True
+    if attack.data_attack is not None or attack.reward_attack is not None:
+        return False
+    return "own" not in known.takes
+
+
+Cut = Callable[[Tensor], dict[int, Tensor]]
+SpanOf = Callable[[Mapping[int, Tensor], Sequence[int], Tensor, Cut], attacks.Span]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,11 +72,16 @@ class Known:
         round_: Counted from 1.
         defence: How far rows of theirs, by client, would move the server's step away from the
             one by the honest mean, were the round aggregated with them.
+        span: The same rule on combinations of the honest updates, by client, and directions; for
+            these attackers, with what makes their rows what each sends (span.py).
+        tools: The model; None where there is none.
     """
 
     sent: Broadcast
     round_: int
     defence: Callable[[Mapping[int, Tensor], Sequence[Tensor]], float] | None = None
+    span: SpanOf | None = None
+    tools: Tools | None = None
 
 
 class Adversary:
@@ -97,6 +120,8 @@ class Adversary:
         if self._attack is None or not liars:
             return {}
         if attacks.ATTACKS[self._attack.name].level != "update":
+            return {}
+        if self._attack.between == "own" and not is_on(self._recipe, known.round_):
             return {}
         sent = known.sent
         whole = sent.whole.part.layout
@@ -138,38 +163,56 @@ class Adversary:
     def _craft(
         self, attack: Attack, rows: dict[int, Tensor], liars: list[int], known: Known
     ) -> Tensor:
-        own = torch.stack([rows[client] for client in liars])
         honest = {client: row for client, row in rows.items() if client not in self._liars}
-        listed = attacks.ATTACKS[attack.name]
-        options = dict(attack.options)
-        if "num_clients" in listed.options:  # who sees everyone counts them
-            count = len(rows) if _view(attack) == "all" else self._sample_size
-            options.setdefault("num_clients", count)
+        options = self._options(attack, len(rows))
         draw = torch.Generator().manual_seed(derive(self._seed, "attack", known.round_))
-        view, part = _view(attack), known.sent.whole.part.name
-        if view == "own":
-            crafted = []
-            for client, row in zip(liars, own, strict=True):
-                whose = f"{part}/client-{client}/"
-                scene = self._scene(whose, [client], honest, known)
-                crafted.append(
-                    attacks.craft(
-                        row[None], attack.name, num_attackers=1, generator=draw, own=row[None],
-                        scene=scene, **options,
-                    )
+        on, view = is_on(self._recipe, known.round_), _view(attack)
+        part = known.sent.whole.part.name
+
+        def crafted(visible: Tensor, own: Tensor, whose: str, who: list[int]) -> Tensor:
+            scene = self._scene(whose, who, honest, known)
+            if on:
+                sent = attacks.craft(
+                    visible, attack.name, num_attackers=len(own), generator=draw, own=own,
+                    scene=scene, **options,
                 )  # fmt: skip
-                self._keep(whose, scene)
-            return torch.cat(crafted)
-        if not honest and trains_for_nothing(self._recipe, liars[0]):
+            else:
+                attacks.watch(visible, attack.name, own=own, scene=scene, **options)
+                mean = visible.double().mean(dim=0).to(visible.dtype)
+                sent = mean.repeat(len(own), 1)
+            self._keep(whose, scene)
+            return sent
+
+        if view == "own":
+            alone = [(rows[client][None], client) for client in liars]
+            return torch.cat(
+                [crafted(row, row, f"{part}/client-{client}/", [client]) for row, client in alone]
+            )
+        if not honest and trains_for_nothing(self._recipe, liars[0], known.round_):
             raise ValueError("no honest reply has come: there is nothing to see")
+        own = torch.stack(self._trained(rows, liars, honest, known))
         visible = torch.stack(list(honest.values())) if view == "all" and honest else own
-        scene = self._scene(f"{part}/all/", liars, honest, known)
-        crafted_together = attacks.craft(
-            visible, attack.name, num_attackers=len(liars), generator=draw, own=own, scene=scene,
-            **options,
-        )  # fmt: skip
-        self._keep(f"{part}/all/", scene)
-        return crafted_together
+        return crafted(visible, own, f"{part}/all/", liars)
+
+    def _options(self, attack: Attack, seen: int) -> dict[str, object]:
+        options: dict[str, object] = dict(attack.options)
+        if "num_clients" in attacks.ATTACKS[attack.name].options:  # who sees everyone counts them
+            count = seen if _view(attack) == "all" else self._sample_size
+            options.setdefault("num_clients", count)
+        return options
+
+    def _trained(
+        self, rows: dict[int, Tensor], liars: list[int], honest: dict[int, Tensor], known: Known
+    ) -> list[Tensor]:
+        """What the liars have learnt; who misleads its training does it where all will stand."""
+        attack = self._attack
+        assert attack is not None
+        on = is_on(self._recipe, known.round_) or attacks.ATTACKS[attack.name].watch
+        sees = self._sees_all and honest and known.tools is not None
+        if not (on and sees and attack.training_attack):
+            return [rows[client] for client in liars]
+        assert known.tools is not None
+        return trained_ahead(attack, honest, liars, known.tools, known.sent, known.round_)
 
     def _scene(
         self, whose: str, liars: list[int], honest: dict[int, Tensor], known: Known
@@ -181,6 +224,18 @@ class Adversary:
             lies = self._cut(crafted, liars, known.sent)
             return known.defence(lies, list(honest.values()))
 
+        def span(directions: Tensor) -> attacks.Span:
+            assert known.span is not None
+            return known.span(
+                honest, liars, directions, lambda made: self._cut(made, liars, known.sent)
+            )
+
+        def loss(row: Tensor) -> float:
+            assert known.tools is not None
+            local = whole.part.put(whole.start + row.to(torch.float32), whole.anchor)
+            return known.tools.loss_of(liars, local)
+
+        given = self._attack.search if self._attack else None
         return attacks.Scene(
             round_=known.round_,
             last=None if last is None else whole.part.take(last),
@@ -192,6 +247,9 @@ class Adversary:
             anchor=whole.start,
             factors=whole.factors,
             defence=defence if known.defence and self._sees_all else None,
+            span=span if known.span and self._sees_all and honest else None,
+            search=None if given is None else attacks.Search(**given.model_dump()),
+            loss=loss if known.tools else None,
             fewer=self._ranks if len(self._ranks) > 1 else (),
         )
 

@@ -8,21 +8,31 @@ from collections.abc import Mapping, Sequence
 import torch
 
 import attacks
-from fedtune.federation.liars.adversary import byzantine_clients
+from fedtune.federation.liars.adversary import byzantine_clients, is_on
 from fedtune.recipe import Recipe
 from fedtune.seeds import derive
 from fedtune.training.client_round import Poison
 from fedtune.training.tasks.task import Asked, Priced
 
 
-def poison_of(recipe: Recipe, client: int) -> Poison | None:
-    """What this client does to what it trains on or for, if the simulation makes it a poisoner."""
+def poison_of(recipe: Recipe, client: int, round_: int = 1) -> Poison | None:
+    """What this client does in a round, counted from 1, to what it trains on or for, if it does.
+
+    Between the rounds of its attack, a client that then sends its own row trains honestly.
+    """
     liars = sorted(byzantine_clients(recipe))
     if recipe.attack is None or client not in liars:
+        return None
+    if recipe.attack.between == "own" and not is_on(recipe, round_):
         return None
     if recipe.attack.reward_attack is not None:
         name, options = recipe.attack.reward_attack
         return Poison(_key(name, options), reprice=lambda honest: [_paid(honest, name, options)])
+    if recipe.attack.training_attack is not None:
+        name, options = recipe.attack.training_attack
+        return Poison(
+            _key(name, options), mislead=lambda loss: attacks.mislead(loss, name, **options)
+        )
     if recipe.attack.data_attack is None:
         return None
     name, options = recipe.attack.data_attack

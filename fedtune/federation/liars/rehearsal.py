@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 import attacks
+from aggregators import Gram
+from aggregators.gram import gram
 from fedtune.adapters.layout import Layout
 from fedtune.adapters.part import Part
 from fedtune.federation.aggregation.geometry import describe
+from fedtune.federation.liars.span import ServerSpan
 from fedtune.recipe import Attack, Recipe
 from fedtune.training.adapted import adapted_modules
 
@@ -90,6 +95,9 @@ def _craft(recipe: Recipe, attack: Attack, part: Part, *, liars: int) -> None:
         anchor=part.take(anchor),
         factors=describe(part, anchor, recipe.lora),
         defence=(lambda rows: float(rows.norm())) if searched else None,
+        span=(lambda aims: _span(honest, aims, liars)) if searched and len(honest) else None,
+        search=attacks.Search(evaluations=4, restarts=1) if attack.search else None,
+        loss=lambda row: float(row.double().norm()),
         fewer=ranks if len(ranks) > 1 else (),
     )
     attacks.craft(
@@ -101,6 +109,27 @@ def _craft(recipe: Recipe, attack: Attack, part: Part, *, liars: int) -> None:
         scene=scene,
         **options,
     )
+
+
+def _span(honest: Tensor, aims: Tensor, liars: int) -> attacks.Span:
+    """The plain mean, in the place of the rule: made-up rows tell nothing of that."""
+    clients, points = len(honest) + liars, gram(torch.cat([honest, aims.to(honest.dtype)]))
+    fixed = torch.zeros(clients, points.num_clients, dtype=torch.float64)
+    fixed[: len(honest), : len(honest)] = torch.eye(len(honest), dtype=torch.float64)
+    free = torch.zeros(clients, liars, dtype=torch.float64)
+    free[len(honest) :] = torch.eye(liars, dtype=torch.float64)
+
+    def judge(_: Gram, gone: Sequence[int]) -> Tensor:
+        weights = torch.ones(clients, dtype=torch.float64)
+        weights[list(gone)] = 0.0
+        return weights / weights.sum()
+
+    def send(coefficients: Tensor, gone: Sequence[int]) -> Tensor:
+        return span.mix(coefficients).T @ judge(points, gone)
+
+    places = range(len(honest))
+    span = ServerSpan(points, fixed, free, points.num_clients, places, judge, send)
+    return span
 
 
 def _anchor(whole: Layout, draw: torch.Generator) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -89,6 +89,7 @@ def run_steps(
     first_step: int,
     seed: int,
     optimizer_state: OptimizerState | None = None,
+    mislead: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> Steps:
     """Run one round's local steps on the adapter, in place.
 
@@ -99,11 +100,27 @@ def run_steps(
         first_step: Steps that came before, of the run's one learning-rate schedule.
         seed: Seeds dropout, and what a policy samples.
         optimizer_state: State of an earlier round to go on from; None starts afresh.
+        mislead: What a Byzantine client minimises, from the loss of a batch; None: the loss.
     """
     plan = learner.plan
     with untouched(learner):
         trainer = task.make_trainer(rows, learner, steps=plan.local_steps, seed=seed)
+        if mislead is not None:
+            _mislead(trainer, mislead)
         return _run(trainer, plan, first_step=first_step, optimizer_state=optimizer_state)
+
+
+def _mislead(trainer: Trainer, mislead: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Exchange what the trainer minimises."""
+    honest = trainer.compute_loss
+
+    def compute_loss(*given: Any, **named: Any) -> Any:  # noqa: ANN401  as transformers has it
+        found = honest(*given, **named)
+        if isinstance(found, tuple):
+            return (mislead(found[0]), *found[1:])
+        return mislead(found)
+
+    trainer.compute_loss = compute_loss
 
 
 def _run(

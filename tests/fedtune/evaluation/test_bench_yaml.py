@@ -227,7 +227,9 @@ def test_data_attacks_are_not_on_vectors(written):
     cells = lay_out(bench)
     skipped = {cell.attack for cell in cells if cell.state == "skipped"}
     assert skipped == {
-        name for name, attack in ATTACKS.items() if attack.level in {"data", "reward"}
+        name
+        for name, attack in ATTACKS.items()
+        if attack.level in {"data", "training", "reward"} or "loss" in attack.needs
     }
     assert {cell.recipe.outer.name for cell in cells if cell.recipe} == {"fedavg"}
 

@@ -13,6 +13,7 @@ from fedtune.adapters.part import Part
 from fedtune.federation import wire
 from fedtune.federation.checkpoint import Checkpoint, load_latest
 from fedtune.federation.liars.adversary import byzantine_clients, trains_for_nothing
+from fedtune.federation.liars.ahead import Tools
 from fedtune.federation.local import LocalGrid
 from fedtune.recipe import parse_recipe
 from fedtune.training.process import read_recipe
@@ -21,6 +22,8 @@ ON_UPDATES = [name for name, attack in attacks.ATTACKS.items() if attack.level =
 OPTIONS = {"alie": {"z": 1.0}, "alie_product": {"z": 1.0}, "on_off": {"honest_rounds": 1},
            "stretch": {"budget": 100.0}}  # fmt: skip
 ANCHOR = drawn(0)
+# A model for those who try their lies out: it likes anchors near the one where all began.
+TOOLS = Tools(lambda *_: ANCHOR, lambda _, row: float((row - ANCHOR).norm()))
 
 
 def learnt(message, client):
@@ -47,7 +50,7 @@ def recipe_of(name, *, geometry="factors", train="both", knowledge=None):
 def rounds(recipe, count, *, start=1, checkpoint=None):
     grid = LocalGrid(toy_app(learnt), 10)
     anchor = ANCHOR if checkpoint is None else checkpoint.anchor
-    strategy = toy_strategy(recipe, grid, layout=LAYOUT, anchor=anchor)
+    strategy = toy_strategy(recipe, grid, layout=LAYOUT, anchor=anchor, tools=TOOLS)
     if checkpoint is not None:
         strategy.outer.load_state(checkpoint.outer)
         strategy.combiner.state = checkpoint.rule

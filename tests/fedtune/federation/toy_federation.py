@@ -134,7 +134,14 @@ class SilentGrid(LocalGrid):
 
 
 def toy_strategy(
-    recipe, grid, observer=lambda _: None, *, layout=LAYOUT, anchor=ANCHOR, train_own=None
+    recipe,
+    grid,
+    observer=lambda _: None,
+    *,
+    layout=LAYOUT,
+    anchor=ANCHOR,
+    train_own=None,
+    tools=None,
 ):
     """The real strategy with its roll called, ready for round 1."""
     recipe_json = recipe.model_dump_json()
@@ -146,6 +153,7 @@ def toy_strategy(
         base_hash=BASE,
         tokenizer_hash=TOKENIZER,
         train_own=train_own,
+        tools=tools,
         observer=observer,
     )
     strategy.roster = call_the_roll(

@@ -4,7 +4,7 @@ import pytest
 
 from fedtune.recipe import RecipeError, load_recipe, parse_recipe
 
-NEEDS = "attack.poison: needs an attack on data or rewards"
+NEEDS = "attack.poison: needs an attack on data, training or rewards"
 
 
 def attack(**section):

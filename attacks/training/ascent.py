@@ -1,0 +1,63 @@
+"""Ascent: train on the honest rows, uphill."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from attacks.attack import Attack, Option
+
+
+def ascent(loss: Tensor, *, ceiling: float, **_: object) -> Tensor:
+    """Minimise minus the loss, up to a ceiling.
+
+    Beyond the ceiling there is no gradient, so that the steps end before the numbers do; within
+    it, the trainer's own clipping and optimizer bound a step as they do an honest one.
+
+    As an attack of its own the client sends what it has learnt. As the ``poison`` of an attack on
+    updates whose attackers see all honest updates, it begins where the server is about to stand,
+    at the anchor and the honest mean, and trains in ``bursts`` of a round's local steps, brought
+    back to ``reach`` honest lengths before each: what comes of it is a direction that harms there,
+    at that length. Of three attackers on nano in round 5, one burst raised the loss from 3.34 to
+    3.52 at one honest length, five bursts to 8.2.
+
+    Args:
+        loss: Of a batch, a scalar with a gradient.
+        ceiling: In the loss's own unit, nats per token for SFT.
+
+    Returns:
+        What is minimised.
+
+    Source:
+        Gradient ascent on local data as a model poisoning: Jagielski et al. 2018,
+        https://arxiv.org/abs/1804.00308, by the trainer's own steps.
+    """
+    return -loss.clamp(max=ceiling)
+
+
+ATTACK = Attack(
+    name="ascent",
+    summary="local training that climbs the loss on honest rows",
+    source="after Jagielski et al. 2018, https://arxiv.org/abs/1804.00308",
+    level="training",
+    goal="harm",
+    options={
+        "ceiling": Option(
+            kind=float, default=30.0, low=1e-6, high=1e6, summary="loss beyond which it stops"
+        ),
+        "bursts": Option(
+            kind=int,
+            default=5,
+            low=1,
+            high=1000,
+            summary="as a poison of attackers who see all: how often they train in a round",
+        ),
+        "reach": Option(
+            kind=float,
+            default=0.6,
+            low=0.0,
+            high=1e6,
+            summary="likewise: how far from the honest mean a burst begins, in honest lengths",
+        ),
+    },
+    function=ascent,
+)

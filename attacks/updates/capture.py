@@ -1,0 +1,87 @@
+"""Capture: identical rows, the honest mean in front, so that the rule takes them for its centre."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from attacks.attack import Attack
+from attacks.scene import Scene
+from attacks.updates.aimed import (
+    LENGTH,
+    MEAN,
+    TOWARDS,
+    behind_the_mean,
+    capture_family,
+    direction,
+    made,
+    searched_rows,
+    span_of,
+)
+from attacks.view import check_view
+
+
+def capture(
+    honest: Tensor,
+    *,
+    num_attackers: int,
+    scene: Scene,
+    own: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    towards: str = "own",
+    mean: float = 1.0,
+    length: float = 1.0,
+) -> Tensor:
+    """Send ``mean * mu + length * T`` from every attacker, mu being the visible mean.
+
+    A tight cluster has no variance of its own. Rules that take weight from where variance is, or
+    give it to those who have near neighbours, end with the cluster: three such rows of ten had 0.7
+    of the weight under CAF. T is the direction, of the honest median length. With a search the two
+    numbers are looked for that push the aggregate furthest along T, by the server's own rule.
+
+    Args:
+        honest: The updates the attackers see, shape (h, d), floating point.
+        num_attackers: How many rows to craft.
+        scene: With ``search`` and ``span`` the search is made.
+        own: What each attacker has trained, poisoned or not; needed of towards="own".
+        generator: Draws the direction of "random", and the search.
+        towards: "own", "against" or "random".
+        mean: How much of the visible mean.
+        length: How much of the direction.
+
+    Returns:
+        The crafted rows, shape (num_attackers, d), dtype and device of ``honest``, all alike.
+
+    Raises:
+        ValueError: If a view is malformed, or what a direction or a search needs is missing.
+
+    Source:
+        fedtune: a cluster tighter than honest clients ever are. Its kin: the collusion of
+        Shejwalkar, Houmansadr 2021 (min-max), which stays within the honest spread.
+    """
+    check_view(honest, num_attackers=num_attackers, own=own)
+    aim = direction("capture", honest, own, towards=towards, scene=scene, generator=generator)
+    if scene.search is None:
+        row = behind_the_mean(len(honest), mean, length)
+        return made(row.repeat(num_attackers, 1), honest, aim)
+    family = capture_family(len(honest), num_attackers)
+    span = span_of("capture", scene, aim)
+    return searched_rows(
+        "capture", family, honest, aim, span=span, scene=scene, generator=generator
+    )
+
+
+ATTACK = Attack(
+    name="capture",
+    summary="identical rows behind the honest mean, so tight that the rule makes them its centre",
+    source="fedtune; its kin: min-max of Shejwalkar, Houmansadr 2021, https://www.ndss-symposium.org/"
+    "ndss-paper/manipulating-the-byzantine-optimizing-model-poisoning-attacks-and-defenses-for-"
+    "federated-learning/",
+    level="update",
+    goal="harm",
+    knowledge=("all",),
+    options={"towards": TOWARDS, "mean": MEAN, "length": LENGTH},
+    takes=("own", "generator", "scene"),
+    searches=True,
+    function=capture,
+)
