@@ -5,16 +5,54 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from flwr.app import Message, MetricRecord, RecordDict
+from flwr.app import MetricRecord, RecordDict
 from torch import Tensor
 
+from fedtune.adapters.layout import Layout
 from fedtune.federation import wire
 from fedtune.federation.defence.vote import MAX_CHANGE
-from fedtune.training.worker import Worker
+from fedtune.federation.kept_back import VOTE, kept_back
+from fedtune.federation.liars.voters import said_of
+from fedtune.federation.screening.commitments import Occasion
+from fedtune.training.process import read_recipe
 
 LOSSES = "held-out-losses"  # in the client's state: by the anchor's hash
 
 Anchor = tuple[Tensor, str]
+
+
+def cast(
+    order: RecordDict,
+    state: RecordDict,
+    client: int,
+    *,
+    candidate: Anchor,
+    layout: Layout,
+    loss_of: Callable[[Tensor], float],
+) -> RecordDict:
+    """A client's answer to an order to vote: a commitment to its vote, which is kept back.
+
+    Args:
+        order: As the server sent it.
+        state: The client's own, in which votes wait and losses are remembered.
+        client: Its number.
+        candidate: The anchor to vote on, at this client's rank, with its hash, both checked.
+        layout: At this client's rank.
+        loss_of: The loss of a row on the client's held-out rows.
+
+    Raises:
+        ValueError: If there is nothing to compare the candidate with.
+    """
+    words = order.config_records[wire.ORDER]
+    round_, accepted_hash = int(str(words["round"])), str(words["accepted_hash"])
+    change = loss_change(candidate, (_accepted_in(order, layout), accepted_hash), state, loss_of)
+    reply = wire.vote_reply(
+        said_of(read_recipe(str(words["recipe"])), client, change),
+        round_=round_,
+        candidate_hash=candidate[1],
+        accepted_hash=accepted_hash,
+    )
+    return kept_back(reply, state, Occasion(candidate[1], round_, client), kind=VOTE)
 
 
 def loss_change(
@@ -53,17 +91,12 @@ def loss_change(
     return _difference(after, before)
 
 
-def accepted_in(message: Message, worker: Worker, client: int) -> Tensor | None:
-    """The last accepted anchor in an order to vote, held against its hash; None: not sent.
-
-    Raises:
-        ValueError: If it is another than the order names.
-    """
-    if wire.ACCEPTED not in message.content:
+def _accepted_in(order: RecordDict, layout: Layout) -> Tensor | None:
+    """The last accepted anchor in an order to vote, held against its hash; None: not sent."""
+    if wire.ACCEPTED not in order:
         return None
-    layout = worker.layout_of(client)
-    row = wire.from_arrays(message.content.array_records[wire.ACCEPTED], layout)
-    need = message.content.config_records[wire.ORDER]["accepted_hash"]
+    row = wire.from_arrays(order.array_records[wire.ACCEPTED], layout)
+    need = order.config_records[wire.ORDER]["accepted_hash"]
     if (got := wire.hash_row(row, layout)) != need:
         raise ValueError(f"accepted_hash differs: need {str(need)[:12]}, got {got[:12]}")
     return row

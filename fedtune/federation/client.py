@@ -17,7 +17,6 @@ from fedtune.federation import ballot, wire
 from fedtune.federation.kept_back import VOTE, kept_back, shown
 from fedtune.federation.liars.adversary import trains_for_nothing
 from fedtune.federation.liars.poisoning import poison_of
-from fedtune.federation.liars.voters import said_of
 from fedtune.federation.privacy import privately, refuse_figures
 from fedtune.federation.screening.commitments import Occasion
 from fedtune.training.client_round import Trained
@@ -102,21 +101,15 @@ def vote(message: Message, context: Context) -> Message:
     refuse_figures(context)
     worker, client = _open(message, context)
     candidate, agreement = _anchor(message, worker, client)
-    order = _order(message)
-    change = ballot.loss_change(
-        (candidate, agreement.anchor_hash),
-        (ballot.accepted_in(message, worker, client), str(order["accepted_hash"])),
+    said = ballot.cast(
+        message.content,
         context.state,
-        lambda row: worker.measure(row, client=client).loss,
+        client,
+        candidate=(candidate, agreement.anchor_hash),
+        layout=worker.layout_of(client),
+        loss_of=lambda row: worker.measure(row, client=client).loss,
     )
-    reply = wire.vote_reply(
-        said_of(read_recipe(str(order["recipe"])), client, change),
-        round_=int(str(order["round"])),
-        candidate_hash=agreement.anchor_hash,
-        accepted_hash=str(order["accepted_hash"]),
-    )
-    occasion = Occasion(agreement.anchor_hash, int(str(order["round"])), client)
-    return Message(kept_back(reply, context.state, occasion, kind=VOTE), reply_to=message)
+    return Message(said, reply_to=message)
 
 
 @app.evaluate("reveal")
