@@ -4,7 +4,6 @@ Not proven here: that a vote on real data undoes what harms; tests/fedtune/feder
 test_votes_in_the_round.py has the cases by hand.
 """
 
-
 import pytest
 import torch
 from left_by_a_run import adapter_bytes, eval_records
