@@ -49,6 +49,8 @@ def test_the_median_and_the_tolerance_by_hand():
     # Three votes are 2f + 1 for f = 1, and too few for f = 2.
     undecided = count(votes, scale=1.0, f=2, tolerance=0.0)
     assert (undecided.decision, undecided.median) == ("no decision", 0.5)
+    two = Votes({0: 1.0, 1: 1.0})
+    assert count(two, scale=1.0, f=1, tolerance=0.0).decision == "no decision"
     assert count(Votes({}), scale=1.0, f=0, tolerance=0.0).decision == "no decision"
 
 

@@ -193,6 +193,28 @@ def test_the_accepted_anchor_travels_once_to_each_and_again_to_who_forgot():
     assert not_counted(records[3]) == {}
 
 
+def test_who_forgot_is_sent_the_accepted_anchor_again_where_a_try_was_undone():
+    # Client 2 forgets before round 2, which is undone: its second try is compared with the very
+    # anchor that client 2 had measured in round 1.
+    round_, seen = [0], []
+
+    def forgets(message, context, client):
+        round_[0] = message.content.config_records[wire.ORDER]["round"]
+        if client == 2 and round_[0] == 2:
+            context.state.pop(ballot.LOSSES, None)
+
+    def loss_of(row, client):
+        return float(row.sum()) * (1 if round_[0] == 2 else -1)
+
+    app = voting_app(vote_of=forgets, loss_of=loss_of, seen=seen)
+    _, records = vote_rounds(voting_recipe(), app, rounds=3)
+    assert [record["undone_rounds"] for record in records] == [0, 1, 1]
+    tries = [dict(seen[k : k + 10]) for k in range(0, 40, 10)]
+    assert [each[2] for each in tries] == [True, False, True, False]
+    assert [each[3] for each in tries] == [True, False, False, False]
+    assert [set(each["not_counted"]) for each in records[1]["vote"]["tries"]] == [{"2"}, set()]
+
+
 def test_each_anchor_is_measured_once_by_each_client():
     measured = []
 
