@@ -24,13 +24,8 @@ from fedtune.federation.aggregation.product_outer import make_outer
 from fedtune.federation.broadcast import Broadcast
 from fedtune.federation.defence.server_data import LossOf, OwnRows, TrainOwn
 from fedtune.federation.defence.standing import count_on, counts_of
-from fedtune.federation.events import (
-    Observer,
-    Refused,
-    RoundStarted,
-    RunStoppedError,
-    ignore,
-)
+from fedtune.federation.evaluated import note_evaluations
+from fedtune.federation.events import Observer, Refused, RoundStarted, RunStoppedError, ignore
 from fedtune.federation.liars.adversary import Known
 from fedtune.federation.liars.ahead import Tools
 from fedtune.federation.liars.span import span_of
@@ -38,7 +33,7 @@ from fedtune.federation.liars.white_box import WhiteBox
 from fedtune.federation.post import Post
 from fedtune.federation.roster import Roster, sample_clients
 from fedtune.federation.screening.intake import Intake
-from fedtune.federation.screening.screen import MAX_REASON, RefusedError, read_evaluations
+from fedtune.federation.screening.screen import MAX_REASON, RefusedError
 from fedtune.federation.screening.spool import Spool
 from fedtune.federation.settled import State
 from fedtune.federation.voting import Made, Voting
@@ -200,16 +195,7 @@ class RobustStrategy(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
         """Keep each client's own figures, as its word; their plain mean is for display."""
-        figures, refused = read_evaluations(
-            {self.post.gathered.sender(each): each for each in replies}
-        )
-        refused |= self.post.gathered.refused
-        for client, reason in refused.items():
-            self._observer(Refused(server_round, client, f"evaluation: {reason}"))
-            self.record.setdefault("evaluation_refused", {})[str(client)] = reason
-        self.record["client_eval"] = {str(client): each for client, each in figures.items()}
-        losses = [figure["loss"] for figure in figures.values()]
-        return MetricRecord({"loss": sum(losses) / len(losses)}) if losses else None
+        return note_evaluations(replies, self.post, self.record, self._observer)
 
     def evaluate_clients(self, grid: Grid, server_round: int) -> None:
         """Run one evaluation by the clients; it moves nothing, and who is silent is left out."""
