@@ -30,8 +30,9 @@ from fedtune.federation.liars.adversary import Known
 from fedtune.federation.liars.ahead import Tools
 from fedtune.federation.liars.span import span_of
 from fedtune.federation.liars.white_box import WhiteBox
+from fedtune.federation.opened import new_record
 from fedtune.federation.post import Post
-from fedtune.federation.roster import Roster, sample_clients
+from fedtune.federation.roster import Roster
 from fedtune.federation.screening.intake import Intake
 from fedtune.federation.screening.screen import MAX_REASON, RefusedError
 from fedtune.federation.screening.spool import Spool
@@ -69,8 +70,7 @@ class RobustStrategy(Strategy):
         self.outer = make_outer(recipe, layout, anchor)
         self.combiner = Combiner(recipe)
         self.record: dict[str, Any] = {}
-        self.counts = counts_of([])
-        self.undone_rounds = 0
+        self.counts, self.undone_rounds = counts_of([]), 0
         self.made: Made | None = None
         hashes = (base_hash, tokenizer_hash)
         self.intake = Intake(recipe, Spool(spool), hashes)
@@ -121,18 +121,7 @@ class RobustStrategy(Strategy):
         """Draw the round's clients, choose what they train, and open the round's record."""
         self.intake.spool.empty()
         self.part = Part.of_round(self.layout, self.recipe.lora.train, server_round)
-        self.record = {
-            "round": server_round,
-            "trained": self.part.name,
-            "attempt": 0,
-            "sampled": sample_clients(self.recipe, round_=server_round),
-            "refused": {},
-            "proven_faulty": [],
-            "clients": {},
-            "upload_bytes": 0,
-            "download_bytes": 0,
-            "train_s": 0.0,
-        }
+        self.record = new_record(self.recipe, self.part, server_round)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
