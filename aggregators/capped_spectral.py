@@ -27,10 +27,10 @@ def capped_spectral(gram: Gram, *, f: int) -> Combination:
     steps, w_i <- w_i exp(-eta (tau_i / sum w tau - 1)), brought back to the capped simplex in
     relative entropy. tau_i is how much client i adds to the size of the weighted covariance, its
     Schatten norm of order 12. Five steps of 0.1 are always made: they bring three identical rows of
-    ten down to the weight of one, and leave rows that differ alike nearly equal. Steps of 0.25 follow only until the covariance's
-    norm is within twice the least on the whole path: rows that lie far outside lose everything,
-    and rows within the honest spread are not argued over. To chase the least itself would let
-    attackers side with some honest clients and silence the others.
+    ten down to the weight of one, and leave rows that differ alike nearly equal. Steps of 0.25
+    follow only until the covariance's norm is within twice the least on the whole path: rows that
+    lie far outside lose everything, and rows within the honest spread are not argued over. To chase
+    the least itself would let attackers side with some honest clients and silence the others.
 
     No update is longer than the f + 1st longest, nor than 1.5 median norms: it is cut there. So at
     most f honest ones are cut where their norms are alike, and the aggregate is never longer than
