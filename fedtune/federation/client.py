@@ -13,8 +13,8 @@ import torch
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedtune.federation import wire
-from fedtune.federation.kept_back import kept_back, shown
+from fedtune.federation import ballot, wire
+from fedtune.federation.kept_back import VOTE, kept_back, shown
 from fedtune.federation.liars.adversary import trains_for_nothing
 from fedtune.federation.liars.poisoning import poison_of
 from fedtune.federation.privacy import privately, refuse_figures
@@ -90,6 +90,32 @@ def evaluate(message: Message, context: Context) -> Message:
     anchor, _ = _anchor(message, worker, client)
     figures = worker.measure(anchor, client=client).as_dict()
     return Message(RecordDict({wire.METRICS: MetricRecord({**figures})}), reply_to=message)
+
+
+@app.evaluate("vote")
+def vote(message: Message, context: Context) -> Message:
+    """Say what a candidate anchor does to the loss on this client's own held-out rows.
+
+    What is sent is a commitment: no vote is shown before all are cast.
+    """
+    refuse_figures(context)
+    worker, client = _open(message, context)
+    candidate, agreement = _anchor(message, worker, client)
+    said = ballot.cast(
+        message.content,
+        context.state,
+        client,
+        candidate=(candidate, agreement.anchor_hash),
+        layout=worker.layout_of(client),
+        loss_of=lambda row: worker.measure(row, client=client).loss,
+    )
+    return Message(said, reply_to=message)
+
+
+@app.evaluate("reveal")
+def reveal_vote(message: Message, context: Context) -> Message:
+    """Show the vote that was committed to."""
+    return Message(shown(context.state, _order(message)["round"], kind=VOTE), reply_to=message)
 
 
 def _open(message: Message, context: Context) -> tuple[Worker, int]:

@@ -1,4 +1,7 @@
-"""A client's reply between the two steps of a round: committed to, and not shown yet."""
+"""A client's reply between the two steps of a round: committed to, and not shown yet.
+
+A delta and a vote are kept apart: who is asked to show one never shows the other.
+"""
 
 from __future__ import annotations
 
@@ -14,34 +17,36 @@ from fedtune.federation.screening.commitments import (
     with_salt,
 )
 
-_KEPT = "kept-back."  # before the names of the reply's records in the client's state
-_ABOUT = "kept-back"
+DELTA, VOTE = "kept-back", "vote-kept-back"  # in the client's state, and before a record's name
 
 
-def kept_back(reply: RecordDict, state: RecordDict, occasion: Occasion) -> RecordDict:
+def kept_back(
+    reply: RecordDict, state: RecordDict, occasion: Occasion, *, kind: str = DELTA
+) -> RecordDict:
     """Keep a reply in the client's own state; what is sent of it is a commitment."""
     salt = secrets.token_bytes(SALT_BYTES)
-    _forget(state)
+    _forget(state, kind)
     for name, record in reply.items():
-        state[_KEPT + name] = record
-    state[_ABOUT] = ConfigRecord({"round": occasion.round, "salt": salt})
+        state[f"{kind}.{name}"] = record
+    state[kind] = ConfigRecord({"round": occasion.round, "salt": salt})
     return commitment_reply(commit(reply, salt, occasion))
 
 
-def shown(state: RecordDict, round_: object) -> RecordDict:
+def shown(state: RecordDict, round_: object, *, kind: str = DELTA) -> RecordDict:
     """The reply that was kept back for a round, with its salt; it is kept no longer.
 
     Raises:
         ValueError: If none was: the client was started again since, or another round is meant.
     """
-    about = state.config_records.get(_ABOUT)
+    about = state.config_records.get(kind)
     if about is None or about["round"] != round_ or not isinstance(salt := about["salt"], bytes):
         raise ValueError(f"needs a reply that was kept back for round {round_}; there is none")
-    reply = {name[len(_KEPT) :]: each for name, each in state.items() if name.startswith(_KEPT)}
-    _forget(state)
+    start = f"{kind}."
+    reply = {name[len(start) :]: each for name, each in state.items() if name.startswith(start)}
+    _forget(state, kind)
     return with_salt(RecordDict(reply), salt)
 
 
-def _forget(state: RecordDict) -> None:
-    for name in [name for name in state if name.startswith(_KEPT) or name == _ABOUT]:
+def _forget(state: RecordDict, kind: str) -> None:
+    for name in [name for name in state if name.startswith(f"{kind}.") or name == kind]:
         del state[name]

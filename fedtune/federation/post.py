@@ -67,33 +67,50 @@ class Post:
         Where the recipe asks for commitments, all have been taken before the first reply is shown.
         """
         if self._recipe.federation.commit_then_reveal and _ask_for_training(messages):
-            messages = self._closed(grid, messages, sent, record)
-        yield from self._stream(grid, messages, sent, record)
+            messages, refused = self.bind(grid, messages, sent, record, reveal=wire.REVEAL)
+            for client, reason in refused.items():
+                record["refused"][str(client)] = reason
+                self._observer(Refused(record["round"], client, reason))
+        yield from self.stream(grid, messages, sent, record)
 
-    def _closed(
-        self, grid: Grid, messages: list[Message], sent: Broadcast, record: dict[str, Any]
-    ) -> list[Message]:
-        """Take the commitments, and ask those who gave one for what they are bound to."""
+    def bind(
+        self,
+        grid: Grid,
+        messages: list[Message],
+        sent: Broadcast,
+        record: dict[str, Any],
+        *,
+        reveal: str,
+    ) -> tuple[list[Message], dict[int, str]]:
+        """Take the commitments: the first step, which is over when this returns.
+
+        Args:
+            grid: Of any engine.
+            messages: The orders that are answered by a commitment.
+            sent: What they carry.
+            record: The round's; bytes are added to it.
+            reveal: Flower's type of the message that asks for what was committed to.
+
+        Returns:
+            The orders to reveal, to those who gave a commitment, and why others are not asked.
+        """
         committed: list[tuple[int, object]] = []
         refused: dict[int, str] = {}
-        for reply in self._stream(grid, messages, sent, record, most=wire.MAX_WORDS_BYTES):
+        for reply in self.stream(grid, messages, sent, record, most=wire.MAX_WORDS_BYTES):
             client = self.gathered.sender(reply)
             try:
                 committed.append((client, read_commitment(reply)))
             except RefusedError as refusal:
                 refused[client] = str(refusal)
         self.commitments, unbound = collect(committed, self.gathered.asked.values())
-        round_ = record["round"]
-        for client, reason in sorted((unbound | refused | self.gathered.refused).items()):
-            record["refused"][str(client)] = reason
-            self._observer(Refused(round_, client, reason))
-        order = wire.reveal_order(recipe_json=self._recipe_json, round_=round_)
-        return [
-            self._message(client, RecordDict(dict(order)), wire.REVEAL)
+        order = wire.reveal_order(recipe_json=self._recipe_json, round_=record["round"])
+        reveals = [
+            self._message(client, RecordDict(dict(order)), reveal)
             for client in sorted(self.commitments)
         ]
+        return reveals, dict(sorted((unbound | refused | self.gathered.refused).items()))
 
-    def _stream(
+    def stream(
         self,
         grid: Grid,
         messages: list[Message],
@@ -102,6 +119,7 @@ class Post:
         *,
         most: int | None = None,
     ) -> Iterator[Message]:
+        """One exchange, whatever it asks for: no reply of more than ``most`` bytes is kept."""
         weight = sum(map(wire.count_bytes, messages))
         record["download_bytes"] = record.get("download_bytes", 0) + weight
         client_of = {node_id: client for client, node_id in self.roster.nodes.items()}

@@ -19,6 +19,7 @@ from fedtune.federation import wire
 from fedtune.federation.attendance import Attendance
 from fedtune.federation.checkpoint import Checkpoint, load_latest
 from fedtune.federation.defence.standing import counts_of
+from fedtune.federation.defence.vote import undone_rounds
 from fedtune.federation.events import (
     Observer,
     RoundFinished,
@@ -143,7 +144,8 @@ class Run:
         strategy.intake.adversary.memory = checkpoint.attack
         self.folder.truncate_metrics(checkpoint.metrics_bytes)
         self._mend_metrics(worker, strategy, checkpoint.round)
-        strategy.counts = counts_of(self.folder.read_metrics())
+        records = self.folder.read_metrics()
+        strategy.counts, strategy.undone_rounds = counts_of(records), undone_rounds(records)
         return strategy, checkpoint.round
 
     def _mend_metrics(self, worker: Worker, strategy: RobustStrategy, done: int) -> None:
@@ -222,7 +224,10 @@ class Run:
         self._save(strategy, server_round)
 
     def _save(self, strategy: RobustStrategy, server_round: int) -> None:
-        """Record the round, then the checkpoint that says how far the records are good."""
+        """Record the round, then the checkpoint that says how far the records are good.
+
+        Where clients vote, they have decided by now: `Voting.settle` says why not before.
+        """
         parts: dict[str, Any] = {
             "round": server_round,
             "anchor": strategy.outer.anchor,

@@ -15,6 +15,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
+from aggregators.geometry import Point, Step
 from fedtune.adapters.layout import Layout
 from fedtune.adapters.part import Part
 from fedtune.federation import wire
@@ -23,22 +24,20 @@ from fedtune.federation.aggregation.product_outer import make_outer
 from fedtune.federation.broadcast import Broadcast
 from fedtune.federation.defence.server_data import LossOf, OwnRows, TrainOwn
 from fedtune.federation.defence.standing import count_on, counts_of
-from fedtune.federation.events import (
-    Observer,
-    Refused,
-    RoundStarted,
-    RunStoppedError,
-    ignore,
-)
+from fedtune.federation.evaluated import note_evaluations
+from fedtune.federation.events import Observer, Refused, RoundStarted, RunStoppedError, ignore
 from fedtune.federation.liars.adversary import Known
 from fedtune.federation.liars.ahead import Tools
 from fedtune.federation.liars.span import span_of
 from fedtune.federation.liars.white_box import WhiteBox
+from fedtune.federation.opened import new_record
 from fedtune.federation.post import Post
-from fedtune.federation.roster import Roster, sample_clients
+from fedtune.federation.roster import Roster
 from fedtune.federation.screening.intake import Intake
-from fedtune.federation.screening.screen import MAX_REASON, RefusedError, read_evaluations
+from fedtune.federation.screening.screen import MAX_REASON, RefusedError
 from fedtune.federation.screening.spool import Spool
+from fedtune.federation.settled import State
+from fedtune.federation.voting import Made, Voting
 from fedtune.recipe import Recipe
 
 
@@ -71,12 +70,14 @@ class RobustStrategy(Strategy):
         self.outer = make_outer(recipe, layout, anchor)
         self.combiner = Combiner(recipe)
         self.record: dict[str, Any] = {}
-        self.counts = counts_of([])
+        self.counts, self.undone_rounds = counts_of([]), 0
+        self.made: Made | None = None
         hashes = (base_hash, tokenizer_hash)
         self.intake = Intake(recipe, Spool(spool), hashes)
         self.post = Post(recipe, recipe_json, hashes, observer, stop or threading.Event())
         self._own = OwnRows(recipe, train_own, loss_of)
         self._tools = tools
+        self._voting = Voting(recipe, layout, self.post) if recipe.defence.vote else None
         self._observer = observer
         self._sent = Broadcast(recipe, layout, anchor, round_=1)
 
@@ -95,9 +96,11 @@ class RobustStrategy(Strategy):
         The sample stays, and so do the good replies: a retry is no new draw for liars to wait for.
 
         Returns:
-            True if the anchor was stepped. False leaves anchor, momentum and the rule's state
-            untouched; `record` says who was refused and why.
+            True if the anchor was stepped, or the clients voted against the step, which is then
+            undone. False leaves anchor, momentum and the rule's state untouched; `record` says who
+            was refused and why.
         """
+        before = None if self._voting is None else State.of(self)
         self.begin_round(server_round)
         for attempt in range(self.recipe.federation.max_retries + 1):
             if attempt:
@@ -109,6 +112,8 @@ class RobustStrategy(Strategy):
             replies = self.post.exchange(grid, messages, self._sent, self.record)
             stepped, _ = self.aggregate_train(server_round, replies)
             if stepped is not None:
+                if self._voting is not None and before is not None:
+                    self._voting.settle(self, grid, before)
                 return True
         return False
 
@@ -116,18 +121,7 @@ class RobustStrategy(Strategy):
         """Draw the round's clients, choose what they train, and open the round's record."""
         self.intake.spool.empty()
         self.part = Part.of_round(self.layout, self.recipe.lora.train, server_round)
-        self.record = {
-            "round": server_round,
-            "trained": self.part.name,
-            "attempt": 0,
-            "sampled": sample_clients(self.recipe, round_=server_round),
-            "refused": {},
-            "proven_faulty": [],
-            "clients": {},
-            "upload_bytes": 0,
-            "download_bytes": 0,
-            "train_s": 0.0,
-        }
+        self.record = new_record(self.recipe, self.part, server_round)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -190,16 +184,7 @@ class RobustStrategy(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
         """Keep each client's own figures, as its word; their plain mean is for display."""
-        figures, refused = read_evaluations(
-            {self.post.gathered.sender(each): each for each in replies}
-        )
-        refused |= self.post.gathered.refused
-        for client, reason in refused.items():
-            self._observer(Refused(server_round, client, f"evaluation: {reason}"))
-            self.record.setdefault("evaluation_refused", {})[str(client)] = reason
-        self.record["client_eval"] = {str(client): each for client, each in figures.items()}
-        losses = [figure["loss"] for figure in figures.values()]
-        return MetricRecord({"loss": sum(losses) / len(losses)}) if losses else None
+        return note_evaluations(replies, self.post, self.record, self._observer)
 
     def evaluate_clients(self, grid: Grid, server_round: int) -> None:
         """Run one evaluation by the clients; it moves nothing, and who is silent is left out."""
@@ -270,7 +255,7 @@ class RobustStrategy(Strategy):
         return replace(known, defence=white_box.harm, span=partial(span_of, white_box))
 
     def _aggregate(self, round_: int, reference: Tensor | None) -> None:
-        before, anchor = dict(self.combiner.state), self.outer.anchor
+        before = dict(self.combiner.state)
         section, clients, f = self.recipe.aggregator, self.intake.spool.clients, self._f()
         self.record["f"] = f
         if skipped := section.plan().unfit(len(clients), f):
@@ -285,17 +270,30 @@ class RobustStrategy(Strategy):
             left_out=self._own.left_out(self.intake.spool, self._sent, self.record),
             f=f,
         )
+        for i, client in enumerate(self.intake.spool.clients):
+            self.record["clients"][str(client)] |= combined.facts_of(i)
+        counts = count_on(self.record, self.counts)
+        if self._voting is not None:
+            self.made = Made(combined.change, replace(State.of(self), counts=counts))
         try:
-            facts = self.outer.step(combined.change, self.part)  # type: ignore[arg-type]
+            self.step(combined.change)
         except ValueError:
             self.combiner.state = before
             raise
+        self.counts = counts
+        self.record |= {"aggregate_norm": combined.norm, **self.counts}
+
+    def step(self, change: Tensor | Point | Step) -> None:
+        """Move the anchor, and tell whoever remembers rows.
+
+        Raises:
+            ValueError: If the step leaves the range of float32; then nothing moves.
+        """
+        anchor = self.outer.anchor
+        facts = self.outer.step(change, self.part)  # type: ignore[arg-type]
         renewed = self.combiner.renew_gauge(self.outer, self._sent)
         self.intake.adversary.note_step(self.outer.anchor - anchor, renewed)
-        for i, client in enumerate(self.intake.spool.clients):
-            self.record["clients"][str(client)] |= combined.facts_of(i)
-        self.counts = count_on(self.record, self.counts)
-        self.record |= {"aggregate_norm": combined.norm, **(facts or {}), **self.counts}
+        self.record |= facts or {}
 
     def _refuse(self, round_: int, client: int, reason: str) -> None:
         self.record["refused"][str(client)] = reason[:MAX_REASON]

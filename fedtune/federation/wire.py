@@ -25,6 +25,8 @@ from fedtune.recipe import Recipe
 
 ANCHOR, ORDER, DELTA, ABOUT, METRICS = "anchor", "order", "delta", "about", "metrics"
 REVEAL = "train.reveal"  # Flower's type of the message that asks for what was committed to
+VOTE, REVEAL_VOTE = "evaluate.vote", "evaluate.reveal"
+ACCEPTED, CHANGE = "accepted", "change"
 # More than any node's clock may be off (link/clock.py): Flower counts a message's time to live on
 # both clocks, and takes no reply of a node for which it is over. The round's own deadline is the
 # server's alone.
@@ -87,6 +89,35 @@ def train_order(
 def reveal_order(*, recipe_json: str, round_: int) -> RecordDict:
     """What the server sends once all commitments are in: show what you are bound to."""
     return RecordDict({ORDER: ConfigRecord({"recipe": recipe_json, "round": round_})})
+
+
+def vote_order(
+    order: RecordDict, *, accepted_hash: str, accepted: ArrayRecord | None
+) -> RecordDict:
+    """An order with a candidate anchor as one to vote on it.
+
+    Args:
+        order: As to train from the candidate.
+        accepted_hash: Of the last accepted anchor, with which the candidate is compared.
+        accepted: That anchor, for who may not have measured it; bytes as in `train_order`.
+    """
+    order.config_records[ORDER]["accepted_hash"] = accepted_hash
+    if accepted is None:
+        return order
+    own = {name: Array(a.dtype, a.shape, a.stype, a.data) for name, a in accepted.items()}
+    return RecordDict({**order, ACCEPTED: ArrayRecord(own)})
+
+
+def vote_reply(
+    change: float, *, round_: int, candidate_hash: str, accepted_hash: str
+) -> RecordDict:
+    """A client's vote: by how much its held-out loss differs between the two anchors."""
+    about: dict[str, Any] = {
+        "round": round_,
+        "anchor_hash": candidate_hash,
+        "accepted_hash": accepted_hash,
+    }
+    return RecordDict({ABOUT: ConfigRecord(about), METRICS: MetricRecord({CHANGE: change})})
 
 
 def shown_by(recipe: Recipe) -> str:

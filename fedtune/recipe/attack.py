@@ -51,6 +51,11 @@ class Attack(Named):
     poison: Poison | None = Field(
         None, description="an attack on data or rewards; the liars' own updates come of it"
     )
+    votes: Literal["honest", "rise", "fall", "against"] = Field(
+        "fall",
+        description="defence.vote: what attackers vote: their true loss change, that every step "
+        "does harm, that every step does good, or the opposite of their true change",
+    )
 
     rounds: Literal["every", "first", "last"] | list[Annotated[int, Field(ge=1)]] = Field(
         "every", description="of an attack on updates: when it is on; numbers count from 1"

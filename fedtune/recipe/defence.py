@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from fedtune.recipe.section import Section
+from fedtune.recipe.vote import Vote
 
 if TYPE_CHECKING:
     from fedtune.recipe.aggregator import Aggregator
 
 
 class Defence(Section):
-    """Parts that go with a rule on the Gram matrix; momentum with either of the others."""
+    """Parts that go with a rule on the Gram matrix; momentum with either of the others.
+
+    The vote looks at the step alone, and goes with every rule.
+    """
 
     momentum: float | None = Field(
         None,
@@ -32,6 +36,16 @@ class Defence(Section):
         False,
         description="leave out the f replies with which data.server_rows fare worst",
     )
+    vote: Vote | None = Field(
+        None,
+        description="undo a step that the median client's held-out loss speaks against; true: "
+        "with the defaults",
+    )
+
+    @field_validator("vote", mode="before")
+    @classmethod
+    def _yes_or_no(cls, value: Any) -> Any:  # noqa: ANN401  pydantic hands over raw input
+        return ({} if value else None) if isinstance(value, bool) else value
 
     def check(self, aggregator: Aggregator, *, server_rows: int) -> None:
         """Refuse parts that do not go with the rule.

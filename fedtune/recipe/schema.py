@@ -257,6 +257,9 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _defence_fits(self) -> Recipe:
         self.defence.check(self.aggregator, server_rows=self.data.server_rows)
+        if (vote := self.defence.vote) is not None:
+            clients, sample = self.federation.num_clients, self.federation.sample_size
+            vote.check(self.aggregator.f, num_clients=clients, sample_size=sample)
         return self
 
     @model_validator(mode="after")

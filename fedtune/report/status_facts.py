@@ -11,6 +11,7 @@ from fedtune.report.status_stages import StagesStatus
 from fedtune.report.status_words import MAX_WHY, View, view_of
 from fedtune.report.summary import Record
 from fedtune.report.text import clean, number
+from fedtune.report.votes import undone_so_far
 
 MAX_REFUSALS = 1000
 
@@ -71,6 +72,7 @@ def _of_run(status: RunStatus) -> dict[str, Any]:
         "download_bytes": progress.download_bytes,
         "retried_rounds": recorded.retried_rounds,
         "second_replies": recorded.second_replies,
+        "undone_rounds": undone_so_far(recorded.records),
         "clients": [_client(one) for one in clients],
         "refusals": [
             {

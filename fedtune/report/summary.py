@@ -9,6 +9,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from fedtune.report.text import number
+from fedtune.report.votes import votes_in_words
 
 if TYPE_CHECKING:  # it brings torch
     from fedtune.recipe import Recipe
@@ -55,6 +56,7 @@ class RunFacts:
 
     ``discarded`` is the mean share of the products' energy, in a round, that the adapter's rank
     could not hold, and ``discarded_of_change`` of the round's own change; None on factors.
+    ``voted`` says what the clients' votes came to; None where nobody voted.
     """
 
     rounds: int
@@ -69,6 +71,7 @@ class RunFacts:
     discarded: float | None
     discarded_of_change: float | None
     clients: list[ClientFacts]
+    voted: str | None = None
 
 
 def summarise(records: Sequence[Record]) -> RunFacts:
@@ -76,8 +79,9 @@ def summarise(records: Sequence[Record]) -> RunFacts:
     records = well_formed(records)
     measured = [record for record in records if isinstance(record.get("eval"), Mapping)]
     base = measured[0] if measured and round_of(measured[0]) == 0 else {}
+    rounds = max(map(round_of, records), default=0)
     return RunFacts(
-        rounds=max(map(round_of, records), default=0),
+        rounds=rounds,
         base=base.get("eval", {}),
         final=measured[-1]["eval"] if measured else {},
         curve=[(round_of(record), record["eval"].get("loss")) for record in measured],
@@ -89,6 +93,7 @@ def summarise(records: Sequence[Record]) -> RunFacts:
         discarded=_average(records, "discarded"),
         discarded_of_change=_average(records, "discarded_of_change"),
         clients=_client_facts(records),
+        voted=votes_in_words(records, rounds),
     )
 
 

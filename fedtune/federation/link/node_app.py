@@ -54,6 +54,18 @@ def evaluate(message: Message, context: Context) -> Message:
     return _ask("evaluate", message, context)
 
 
+@app.evaluate("vote")
+def vote(message: Message, context: Context) -> Message:
+    """Commit to a vote on a candidate, measured on this node's own held-out rows."""
+    return _ask("evaluate.vote", message, context)
+
+
+@app.evaluate("reveal")
+def reveal_vote(message: Message, context: Context) -> Message:
+    """Show the vote that was committed to."""
+    return _ask("evaluate.reveal", message, context)
+
+
 def _ask(kind: str, message: Message, context: Context) -> Message:
     if SOCKET not in os.environ:
         from fedtune.federation import client

@@ -33,7 +33,8 @@ Answer = Callable[[Message, Context], Message]
 Adapt = Callable[[str], tuple[str, dict[str, Any]]]
 Note = Callable[[object, str, object], None]
 Spend = Callable[[int, object, object], None]
-KINDS = ("query", "train", wire.REVEAL, "evaluate")
+SpendVote = Callable[[int, object], None]
+KINDS = ("query", "train", wire.REVEAL, "evaluate", wire.VOTE, wire.REVEAL_VOTE)
 
 
 def ignore(round_: object, reply_hash: str, anchor_hash: object) -> None:
@@ -44,8 +45,17 @@ def put_up(run_id: int, round_: object, anchor_hash: object) -> None:
     """Train whenever asked."""
 
 
+def vote_on(run_id: int, round_: object) -> None:
+    """Vote whenever asked."""
+
+
 def serve(
-    path: Path, answer: Answer, adapt: Adapt, note: Note = ignore, spend: Spend = put_up
+    path: Path,
+    answer: Answer,
+    adapt: Adapt,
+    note: Note = ignore,
+    spend: Spend = put_up,
+    spend_vote: SpendVote = vote_on,
 ) -> None:
     """Answer frames, one connection at a time, until the process ends.
 
@@ -57,8 +67,9 @@ def serve(
         note: Told of each delta before it is sent: the round, the hashes of reply and anchor.
         spend: Told of each order to train, by Flower's number of the run, the round and the hash
             of the anchor; raises where the owner's patience is over.
+        spend_vote: The same of each order to vote, by the number of the run and the round.
     """
-    desk = Desk(answer, adapt, note, spend)
+    desk = Desk(answer, adapt, note, spend, spend_vote)
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
@@ -84,9 +95,15 @@ class Desk:
     """Answers messages one after another; a run's state is kept from one to the next."""
 
     def __init__(
-        self, answer: Answer, adapt: Adapt, note: Note = ignore, spend: Spend = put_up
+        self,
+        answer: Answer,
+        adapt: Adapt,
+        note: Note = ignore,
+        spend: Spend = put_up,
+        spend_vote: SpendVote = vote_on,
     ) -> None:
         self._answer, self._adapt, self._note, self._spend = answer, adapt, note, spend
+        self._spend_vote = spend_vote
         self._run_id, self._state = 0, RecordDict()
 
     def reply_to(self, words: dict[str, Any], body: bytes) -> bytes:
@@ -101,6 +118,8 @@ class Desk:
         order["recipe"], told = self._adapt(str(order["recipe"]))
         if kind == MessageType.TRAIN:
             self._spend(TaskIdentity.run_id, order["round"], order["anchor_hash"])
+        elif kind == wire.VOTE:
+            self._spend_vote(TaskIdentity.run_id, order["round"])
         message = Message(content, TaskIdentity.node_id, kind)
         message.metadata.__dict__["_message_id"] = "of-this-node"
         began = time.monotonic()
@@ -145,7 +164,8 @@ def main() -> None:
     from fedtune.federation.record import SentLog
 
     path, folder = Path(sys.argv[1]), Path(sys.argv[2])
-    serve(path, client.app, adapter_of(folder), SentLog(folder).note, Patience(folder).spend)
+    patience, note = Patience(folder), SentLog(folder).note
+    serve(path, client.app, adapter_of(folder), note, patience.spend, patience.spend_vote)
 
 
 if __name__ == "__main__":

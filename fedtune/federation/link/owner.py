@@ -13,6 +13,7 @@ from typing import Any
 
 from fedtune.deployment.node import NODE_FILE, NodeConfig, load_node_config
 from fedtune.federation.client import OWN_ROWS
+from fedtune.federation.defence.vote import SCALES
 from fedtune.recipe import Recipe, parse_recipe
 from fedtune.recipe.reward import EntryPointReward, ModelReward
 from fedtune.training.base import find_folder, hash_weights
@@ -100,12 +101,13 @@ def _model(recipe: Recipe, config: NodeConfig) -> Iterator[str]:
 
 
 class Patience:
-    """How often a run may have this node train, and in what order, whatever its server asks for."""
+    """How often a run may have this node train and vote, and in what order, whoever asks."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._run_id, self._orders = 0, 0
         self._round, self._anchor_hash = 0, ""
+        self._votes = 0
 
     def spend(self, run_id: int, round_: object, anchor_hash: object) -> None:
         """Count one order to train.
@@ -120,20 +122,43 @@ class Patience:
                 if the owner's ``max_rounds`` are used up: a round that is asked for again counts
                 again.
         """
-        most = load_node_config(self._folder).max_rounds
-        if type(round_) is not int or not 1 <= round_ <= most:
-            raise NotAllowedError(f"round: needs 1 to {most}; got {str(round_)[:20]}")
-        if run_id != self._run_id:
-            self._run_id, self._orders = run_id, 0
-            self._round, self._anchor_hash = 0, ""
-        if round_ < self._round:
-            raise NotAllowedError(f"round: {round_} is over; this run is in round {self._round}")
+        round_, most = self._enter(run_id, round_)
         if round_ == self._round and anchor_hash != self._anchor_hash:
             raise NotAllowedError(f"round: {round_} was begun from another anchor")
         self._round, self._anchor_hash = round_, str(anchor_hash)
         self._orders += 1
         if self._orders > most:
             raise NotAllowedError(f"max_rounds: this run has had its {most} orders to train")
+
+    def spend_vote(self, run_id: int, round_: object) -> None:
+        """Count one order to vote, which is one evaluation, or two where a run begins.
+
+        Args:
+            run_id: As in `spend`.
+            round_: As the server says; this node may not have trained in it.
+
+        Raises:
+            NotAllowedError: If the round is none, or is over, or all votes of ``max_rounds`` rounds
+                are used up.
+        """
+        _, most = self._enter(run_id, round_)
+        self._votes += 1
+        if self._votes > len(SCALES) * most:
+            raise NotAllowedError(
+                f"max_rounds: this run has had its {len(SCALES) * most} orders to vote"
+            )
+
+    def _enter(self, run_id: int, round_: object) -> tuple[int, int]:
+        """The round, if it is one and not over, and the owner's most; another run begins anew."""
+        most = load_node_config(self._folder).max_rounds
+        if type(round_) is not int or not 1 <= round_ <= most:
+            raise NotAllowedError(f"round: needs 1 to {most}; got {str(round_)[:20]}")
+        if run_id != self._run_id:
+            self._run_id, self._orders, self._votes = run_id, 0, 0
+            self._round, self._anchor_hash = 0, ""
+        if round_ < self._round:
+            raise NotAllowedError(f"round: {round_} is over; this run is in round {self._round}")
+        return round_, most
 
 
 def adapter_of(folder: Path) -> Callable[[str], tuple[str, NodeWords]]:

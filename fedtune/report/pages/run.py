@@ -77,7 +77,8 @@ def _story(recipe: Recipe, facts: RunFacts, liars: Sequence[int], silenced: Sequ
             tag("strong", figure(last)),
             f" in {rounds}.",
         )
-    notes = [_liars(recipe, facts, liars), _refused(facts), _backdoor(facts)]
+    voted = f"{facts.voted}." if facts.voted else None
+    notes = [_liars(recipe, facts, liars), voted, _refused(facts), _backdoor(facts)]
     return tag(
         "section",
         tag("p", lead, class_="lead"),

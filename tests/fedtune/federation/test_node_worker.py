@@ -129,13 +129,17 @@ def test_orders_to_train_are_counted_and_others_are_not(tiny_recipe):
     def answer(message, context):
         return Message(RecordDict(), reply_to=message)
 
-    spent = []
+    spent, votes = [], []
     desk = node_worker.Desk(
-        answer, lambda text: (text, {}), spend=lambda *order: spent.append(order)
+        answer,
+        lambda text: (text, {}),
+        spend=lambda *order: spent.append(order),
+        spend_vote=lambda *order: votes.append(order),
     )
     words = {"run_id": 5, "node_id": 7, "client": 1}
     body = recorddict_to_proto(order(tiny_recipe())).SerializeToString()
-    for kind in ("query", "train", "evaluate", "train"):
+    for kind in ("query", "train", "evaluate", "train", wire.VOTE, wire.REVEAL_VOTE):
         desk.reply_to({**words, "kind": kind}, body)
+    assert votes == [(5, 1)]
     start = order(tiny_recipe()).config_records[wire.ORDER]["anchor_hash"]
     assert spent == [(5, 1, start), (5, 1, start)]

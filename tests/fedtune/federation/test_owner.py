@@ -132,6 +132,23 @@ def test_a_server_that_goes_back_or_begins_a_round_twice_is_refused(tmp_path):
     patience.spend(8, 1, "a")  # another run, or one that goes on after a stop
 
 
+def test_votes_are_counted_too_and_two_a_round_are_allowed(tmp_path):
+    (tmp_path / "node.yaml").write_text("max_rounds: 2\n")
+    patience = Patience(tmp_path)
+    patience.spend(7, 1, "a")
+    for round_ in (1, 1, 2):
+        patience.spend_vote(7, round_)
+    patience.spend(7, 2, "b")  # votes are not counted as orders to train
+    with pytest.raises(NotAllowedError, match="1 is over; this run is in round 2"):
+        patience.spend_vote(7, 1)
+    patience.spend_vote(7, 2)
+    with pytest.raises(NotAllowedError, match="has had its 4 orders to vote"):
+        patience.spend_vote(7, 2)
+    with pytest.raises(NotAllowedError, match="needs 1 to 2"):
+        patience.spend_vote(7, 3)
+    patience.spend_vote(8, 1)  # another run
+
+
 @pytest.mark.parametrize("round_", [0, 3, -1, True, 1.0, "1", None])
 def test_a_round_that_is_none_is_refused(tmp_path, round_):
     (tmp_path / "node.yaml").write_text("max_rounds: 2\n")

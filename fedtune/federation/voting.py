@@ -1,0 +1,189 @@
+"""Ask every client that is there to vote on a candidate anchor: all commit, then all reveal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+from torch import Tensor
+
+from aggregators.geometry import Point, Step
+from fedtune.adapters.layout import Layout
+from fedtune.federation import wire
+from fedtune.federation.aggregation.shorter import shorter
+from fedtune.federation.broadcast import Broadcast
+from fedtune.federation.defence.vote import Votes, line_search, record_of
+from fedtune.federation.post import Post
+from fedtune.federation.screening.commitments import Occasion, open_reply
+from fedtune.federation.screening.screen import MAX_REASON, RefusedError, content_of
+from fedtune.federation.screening.vote import read_vote
+from fedtune.federation.settled import Moved, State
+from fedtune.recipe import Recipe
+
+NO_REPLY = "it did not vote"
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """What a round's step was made of.
+
+    Attributes:
+        change: The aggregate.
+        unstepped: The server's state once the rule had run and before the step, with the counts
+            that go with it.
+    """
+
+    change: Tensor | Point | Step
+    unstepped: State
+
+
+class Stepping(Moved, Protocol):
+    """A server that steps along what the rule has made of a round."""
+
+    record: dict[str, Any]
+    made: Made | None
+    undone_rounds: int
+
+    def step(self, change: Tensor | Point | Step) -> None:
+        """Move the anchor along a change; a ValueError moves nothing."""
+
+
+class Voting:
+    """The voters are the whole roster, whoever was sampled for the round.
+
+    The accepted anchor travels along only to those who are not known to have measured it: as a
+    rule they have, when it was a candidate. A client that has forgotten is not counted once, and
+    is sent both the next time.
+
+    Args:
+        recipe: The run's.
+        layout: Of the whole adapter.
+        post: By whose way orders go out and replies come in.
+    """
+
+    def __init__(self, recipe: Recipe, layout: Layout, post: Post) -> None:
+        self._recipe, self._layout, self._post = recipe, layout, post
+        self._measured: dict[int, set[str]] = {}  # hashes by client, of its last good vote
+
+    def settle(self, server: Stepping, grid: Grid, before: State) -> None:
+        """Vote on the step that a round has made; undone, try half of it, and then leave it.
+
+        Nothing is saved before this returns, so that each checkpoint holds an anchor that was voted
+        on. A process that is killed in here goes on from the last accepted one and runs the round
+        again: to the same candidate, the same votes and the same bits.
+
+        Args:
+            server: Has made a step.
+            grid: Of any engine.
+            before: The server's state before the round.
+        """
+
+        def shorten(scale: float) -> bool:
+            assert server.made is not None
+            change = shorter(server.made.change, scale)
+            if change is None:
+                return False
+            server.made.unstepped.put_back(server)
+            try:
+                server.step(change)
+            except ValueError:  # out of float32's range, where the longer one was in it
+                return False
+            return True
+
+        tallies = line_search(
+            self._recipe,
+            ask=lambda: self.ask(grid, server.outer.anchor, before.anchor, server.record),
+            shorten=shorten,
+        )
+        server.made = None  # and with it the mapped rows
+        if tallies[-1].decision == "undone":
+            before.put_back(server)
+            server.undone_rounds += 1
+        server.record |= {
+            "vote": record_of(tallies, self._recipe),
+            "undone_rounds": server.undone_rounds,
+            **server.counts,
+        }
+
+    def ask(self, grid: Grid, candidate: Tensor, accepted: Tensor, record: dict[str, Any]) -> Votes:
+        """Votes on a candidate, and why a client's is not counted.
+
+        Args:
+            grid: Of any engine.
+            candidate: The anchor to vote on, a float32 row of the whole layout.
+            accepted: The last accepted one.
+            record: The round's; bytes are added to it.
+        """
+        round_, recipe = record["round"], self._recipe
+        sent = Broadcast(recipe, self._layout, candidate, round_=round_)
+        before = Broadcast(recipe, self._layout, accepted, round_=round_)
+        roster = self._post.roster
+        not_counted = dict(roster.absent)
+        orders = self._orders(list(roster.nodes), sent, before, round_)
+        reveals, unbound = self._post.bind(grid, orders, sent, record, reveal=wire.REVEAL_VOTE)
+        not_counted |= unbound
+        commitments = dict(self._post.commitments)
+        changes: dict[int, float] = {}
+        most = wire.MAX_WORDS_BYTES
+        for reply in self._post.stream(grid, reveals, sent, record, most=most):
+            client = self._post.gathered.sender(reply)
+            record["upload_bytes"] = record.get("upload_bytes", 0) + wire.count_bytes(reply)
+            try:
+                changes[client] = _open(client, reply, commitments, sent, before, round_)
+            except RefusedError as refusal:
+                not_counted[client] = str(refusal)
+        not_counted |= self._post.gathered.refused
+        for client in commitments:
+            if client not in changes:
+                not_counted.setdefault(client, NO_REPLY)
+        self._note(list(roster.nodes), changes, sent, before)
+        return Votes(changes, {client: why[:MAX_REASON] for client, why in not_counted.items()})
+
+    def _orders(
+        self, clients: list[int], sent: Broadcast, before: Broadcast, round_: int
+    ) -> list[Message]:
+        orders = self._post.orders(clients, sent, round_=round_, message_type=wire.VOTE)
+        for client, order in zip(clients, orders, strict=True):
+            accepted = before.to(client)
+            knows = accepted.anchor_hash in self._measured.get(client, ())
+            order.content = wire.vote_order(
+                order.content,
+                accepted_hash=accepted.anchor_hash,
+                accepted=None if knows else accepted.arrays,
+            )
+        return orders
+
+    def _note(
+        self, clients: list[int], changes: dict[int, float], sent: Broadcast, before: Broadcast
+    ) -> None:
+        for client in clients:
+            self._measured.pop(client, None)
+            if client in changes:
+                hashes = {before.to(client).anchor_hash, sent.to(client).anchor_hash}
+                self._measured[client] = hashes
+
+
+def _open(
+    client: int,
+    reply: Message,
+    commitments: dict[int, str],
+    sent: Broadcast,
+    before: Broadcast,
+    round_: int,
+) -> float:
+    """The vote in a reply, held against what its client committed to.
+
+    Raises:
+        RefusedError: If it is something else, or no vote on this candidate.
+    """
+    candidate_hash = sent.to(client).anchor_hash
+    occasion = Occasion(candidate_hash, round_, client)
+    content: RecordDict = open_reply(content_of(reply), commitments.get(client), occasion)
+    return read_vote(
+        content,
+        round_=round_,
+        candidate_hash=candidate_hash,
+        accepted_hash=before.to(client).anchor_hash,
+    )

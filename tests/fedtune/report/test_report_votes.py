@@ -1,0 +1,83 @@
+"""How often the clients undid a round is said in table, page, status and progress."""
+
+from io import StringIO
+
+from html_outline import outline
+from made_up_run import RECORDS, make_run
+from rich.console import Console
+
+from fedtune.federation.defence.vote import undone_rounds
+from fedtune.federation.events import RoundFinished, RunStarted
+from fedtune.federation.folder import RunFolder
+from fedtune.recipe import parse_recipe
+from fedtune.report.live import LiveView
+from fedtune.report.pages.run import run_page
+from fedtune.report.status import Watch
+from fedtune.report.status_facts import facts_of
+from fedtune.report.status_words import view_of
+from fedtune.report.table import print_summary
+from fedtune.report.votes import outcome_of, undone_so_far, votes_in_words
+
+RECIPE = {"federation": {"num_clients": 4, "num_rounds": 3}}
+WORDS = "1 of 3 rounds undone by vote, 1 at half length, 1 without a decision"
+
+
+def voted(records):
+    """Round 1 stands at half its length, round 2 is undone, round 3 has too few votes."""
+    outcomes = [("accepted", 2, 0), ("undone", 2, 1), ("no decision", 1, 1)]
+    told = [
+        record | {"vote": {"decided": decided, "tries": [{}] * tries}, "undone_rounds": undone}
+        for record, (decided, tries, undone) in zip(records[1:], outcomes, strict=False)
+    ]
+    return [records[0], *told]
+
+
+def test_the_words_by_hand(records):
+    assert votes_in_words(records, 3) is None
+    assert votes_in_words(voted(records), 3) == WORDS
+    one = [{"round": 1, "vote": {"decided": "accepted", "tries": [{}]}, "undone_rounds": 0}]
+    assert votes_in_words(one, 1) == "0 of 1 rounds undone by vote"
+
+
+def test_the_count_is_carried_past_a_line_that_was_cut_off(records):
+    # A round that is measured again after its line was lost says nothing of votes.
+    mended = [*voted(records)[:3], {"round": 3, "measured_again": True}]
+    assert undone_so_far(mended) == undone_rounds(mended) == 1
+    assert undone_rounds([]) == 0
+    assert undone_so_far(records) is None
+
+
+def test_a_stranger_s_record_is_no_outcome():
+    for section in (None, 3, "undone", {}, {"decided": []}, {"decided": "won"}):
+        assert outcome_of({"vote": section}) is None
+    assert outcome_of({"vote": {"decided": "accepted", "tries": 7}}) == "accepted"
+
+
+def test_table_page_and_progress_say_it(records, tmp_path):
+    recipe, told = parse_recipe(RECIPE), voted(records)
+    console = Console(record=True, width=80, file=StringIO())
+    print_summary(console, recipe, told, [], RunFolder(tmp_path))
+    assert f" {WORDS}\n" in console.export_text()
+    page = run_page(recipe, told, {}, [], recipe_text="", command="")
+    assert f"{WORDS}." in outline(page).all("main")[0].text
+    assert "by vote" not in run_page(recipe, records, {}, [], recipe_text="", command="")
+    out = StringIO()
+    with LiveView(Console(file=out, width=200), recipe) as view:
+        view(RunStarted(told[:1]))
+        for record in told[1:]:
+            view(RoundFinished(record))
+    lines = [line for line in out.getvalue().splitlines() if line.startswith("round ")]
+    said = ("half of the step by vote", "undone by vote", "too few votes to decide")
+    assert [part in line for part, line in zip(said, lines, strict=True)] == [True] * 3
+
+
+def test_status_says_it(tmp_path):
+    told = voted(RECORDS)
+    status = Watch(make_run(tmp_path / "run", records=told).path).look()
+    assert dict(view_of(status).facts)["Votes"] == (
+        "1 of 2 rounds undone by vote, 1 at half length"
+    )
+    assert facts_of(status)["undone_rounds"] == 1
+    plain = Watch(make_run(tmp_path / "plain").path).look()
+    assert "Votes" not in dict(view_of(plain).facts)
+    assert facts_of(plain)["undone_rounds"] is None
