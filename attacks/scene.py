@@ -60,19 +60,18 @@ class Span(Protocol):
     def quick(self) -> bool:
         """Whether ``weigh`` is work on small matrices alone, not on whole rows."""
 
-    def weigh(self, coefficients: Tensor, *, without: Sequence[int] = ()) -> Tensor:
+    def weigh(self, coefficients: Tensor) -> Tensor:
         """What the server would make of it, as coefficients over all points, shape (p,).
 
         Args:
             coefficients: Of each attacker's row, shape (num_attackers, width), float64.
-            without: Honest updates, by row of the view, that the server leaves out itself.
 
         Returns:
             Those of the aggregate. Where the server has nothing to combine, or refuses to: those
             of the honest mean, from which such a lie moves nothing away.
         """
 
-    def confirm(self, coefficients: Tensor, *, without: Sequence[int] = ()) -> Tensor:
+    def confirm(self, coefficients: Tensor) -> Tensor:
         """Likewise, with the rows made and screened, and their own exact inner products."""
 
 

@@ -95,7 +95,6 @@ def worst(
     *,
     search: Search,
     generator: torch.Generator,
-    without: Sequence[int] = (),
 ) -> Tensor:
     """Return the attackers' coefficients, of one family, of which the goal gets most.
 
@@ -113,12 +112,11 @@ def worst(
         goal: What is to be made great.
         search: The budget.
         generator: Draws the mutations.
-        without: Honest updates that the server leaves out itself.
     """
     budget = search.evaluations if span.quick else max(search.evaluations // SLOW, 1)
 
     def score(parameters: Tensor) -> float:
-        return goal(span.weigh(family.rows(parameters), without=without))
+        return goal(span.weigh(family.rows(parameters)))
 
     tried = list(family.starts[: max(budget // 5, 1)])
     if family.draw is not None:
@@ -130,7 +128,7 @@ def worst(
         for value, k in scored[: search.restarts]
     ]
     exact = max(search.evaluations // 20, 1)
-    return _confirmed(family, ends, span, goal, without, exact, generator)
+    return _confirmed(family, ends, span, goal, exact, generator)
 
 
 def _by_value(found: tuple[float, int]) -> tuple[float, int]:
@@ -180,14 +178,13 @@ def _confirmed(
     ends: Sequence[Tensor],
     span: Span,
     goal: Goal,
-    without: Sequence[int],
     evaluations: int,
     generator: torch.Generator,
 ) -> Tensor:
     """The best of the ends by the server's whole way, and what is better near it."""
 
     def score(parameters: Tensor) -> float:
-        return goal(span.confirm(family.rows(parameters), without=without))
+        return goal(span.confirm(family.rows(parameters)))
 
     scales = _SCALES if span.quick else (1.0,)  # else it is the exact score that was climbed
     tried = [family.lengthen(end, times) for end in ends for times in scales]

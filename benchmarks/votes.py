@@ -17,7 +17,8 @@ from pathlib import Path
 
 import _path  # noqa: F401  before anything of ours
 
-from fedtune.federation.defence.vote import MAX_CHANGE, median
+from fedtune.federation.defence.candidate import MAX_CHANGE
+from fedtune.federation.defence.vote import median
 from fedtune.recipe import load_recipe
 from fedtune.training.process import get_worker
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -157,7 +156,6 @@ def searched_rows(
     generator: torch.Generator | None,
     objective: str = "push",
     enough: float = math.inf,
-    without: Sequence[int] = (),
 ) -> Tensor:
     """The family's worst rows by the server's rule, within the scene's budget.
 
@@ -170,6 +168,5 @@ def searched_rows(
         goal_of(objective, span, len(honest), enough=enough),
         search=scene.search or Search(),
         generator=need_generator(name, generator),
-        without=without,
     )
     return made(coefficients, honest, aim)

@@ -1,4 +1,4 @@
-"""Past the trial: a lie with less noise than honest work does better on the server's rows."""
+"""Past the trial: a lie as large as the loss on the server's rows does not feel."""
 
 from __future__ import annotations
 
@@ -29,21 +29,22 @@ def past_trial(
     memory: float = 0.7,
     mean: float = 1.0,
     margin: float = 0.0,
-    expelled: int | None = None,
     enough: float = 1.0,
 ) -> Tensor:
-    """Send ``mean * mu + b * T``, b as large as a trial on rows like the server's lets through.
+    """Send ``mean * mu + b * T``, b as large as keeps the loss on rows like the server's down.
 
-    A server that tries each reply on rows of its own leaves out those of highest loss. One honest
-    update is mostly the noise of its own rows; the mean of all honest updates, with a lie behind
-    it, has less, and a lower loss. So honest clients are left out in the attackers' stead, and the
-    same f bears on the few that stay. The attackers know the distribution of the server's rows,
-    not the rows: they try the lie on rows of their own, and take the greatest b, up to 4, at which
-    its loss is below that of the ``expelled`` worst honest updates, less ``margin``. T is what
-    their training taught them (``denoised_backdoor``).
+    A server that tries each round's aggregate on rows of its own undoes a step that raises their
+    loss. A backdoor need not: rows without a trigger hardly feel it, and the honest mean in front
+    brings the loss down by more than T brings it up. The attackers know the distribution of the
+    server's rows, not the rows: they make of the lie what the server's rule makes of it (its plain
+    mean with the honest updates, where they do not know the rule), try that on rows of their own,
+    and take the greatest b, up to 4, at which the loss is at most that of no step, less
+    ``margin``. T is what their training taught them (``denoised_backdoor``).
 
-    With a search, that b may be shortened if the rule then lets more through. The trial is taken
-    to have left out the honest updates that do worst on the attackers' rows.
+    An outer optimizer that remembers moves the model further than the aggregate that is tried, and
+    what a rule adds from before (a momentum, a centre) is no row that the attackers hold: of both
+    the margin has to take account. With a search, that b may be shortened if the rule then lets
+    more through.
 
     Args:
         honest: The updates the attackers see, shape (h, d), floating point.
@@ -53,51 +54,55 @@ def past_trial(
         generator: Draws the search.
         memory: How much of the direction's past stays, in [0, 1).
         mean: How much of the visible mean.
-        margin: How far below, of the loss.
-        expelled: Honest updates to be left out by the trial; None: as many as there are attackers.
+        margin: How far below the loss of no step; below 0, what the server is known to tolerate.
         enough: The push that is aimed at, in honest lengths.
 
     Returns:
         The crafted rows, shape (num_attackers, d), dtype and device of ``honest``, all alike; the
-        mean in front alone where even that has a higher loss.
+        mean in front alone where no b passes.
 
     Raises:
         ValueError: If ``own`` or the loss is missing, a view is malformed, or the search lacks the
             rule.
 
     Source:
-        fedtune, against trials on server data such as Zeno: Xie, Koyejo, Gupta 2019,
-        https://arxiv.org/abs/1805.10032
+        fedtune, against trials of the aggregate such as Andreina et al. 2021 (BaFFLe),
+        https://arxiv.org/abs/2011.02167
     """
     check_view(honest, num_attackers=num_attackers, own=own)
     if scene.loss is None:
         raise ValueError("past_trial needs scene.loss: got None; hand over a model to try rows on")
     loss, h = scene.loss, len(honest)
     aim = learnt("past_trial", honest, own, scene=scene, memory=memory)
-    count = min(num_attackers if expelled is None else expelled, h - 1)
-    losses = [loss(row) for row in honest]
-    order = sorted(range(h), key=lambda k: (-losses[k], k))
-    bar = losses[order[count - 1]] - margin if count else float("inf")
+    span = None if scene.span is None else scene.span(aim[None])
+    bar = loss(torch.zeros_like(honest[0])) - margin
+
+    def rows(length: float) -> Tensor:
+        return behind_the_mean(h, mean, length).repeat(num_attackers, 1)
 
     def passes(length: float) -> bool:
-        row = made(behind_the_mean(h, mean, length)[None], honest, aim)[0]
-        return loss(row) < bar
+        step = _mean_with(rows(length), h) if span is None else span.confirm(rows(length))
+        return loss(made(step[None, : h + 1], honest, aim)[0]) <= bar
 
     longest = longest_passing(passes, most=min(_LONGEST, enough * (h + num_attackers)))
     if scene.search is None:
-        row = behind_the_mean(h, mean, longest)
-        return made(row.repeat(num_attackers, 1), honest, aim)
+        return made(rows(longest), honest, aim)
     family = Family(
-        rows=lambda p: behind_the_mean(h, mean, float(p[0].clamp(0.0, longest))).repeat(
-            num_attackers, 1
-        ),
+        rows=lambda p: rows(float(p[0].clamp(0.0, longest))),
         starts=torch.tensor([[part * longest] for part in _PARTS], dtype=torch.float64),
     )
     span = span_of("past_trial", scene, aim)
     return searched_rows(
         "past_trial", family, honest, aim, span=span, scene=scene, generator=generator,
-        enough=enough, without=order[:count],
+        enough=enough,
     )  # fmt: skip
+
+
+def _mean_with(lies: Tensor, num_honest: int) -> Tensor:
+    """The plain mean of honest updates and lies, as coefficients over them and the direction."""
+    total = lies.sum(dim=0)
+    total[:num_honest] += 1.0
+    return total / (num_honest + len(lies))
 
 
 def longest_passing(passes: Callable[[float], bool], *, most: float) -> float:
@@ -124,9 +129,9 @@ def watch(
 
 ATTACK = Attack(
     name="past_trial",
-    summary="a denoised lie that does better on rows like the server's than noisy honest updates",
-    source="fedtune, against trials such as Xie, Koyejo, Gupta 2019 (Zeno), "
-    "https://arxiv.org/abs/1805.10032",
+    summary="a denoised lie, no larger than keeps the loss on rows like the server's from rising",
+    source="fedtune, against trials of the aggregate such as Andreina et al. 2021 (BaFFLe), "
+    "https://arxiv.org/abs/2011.02167",
     level="update",
     goal="backdoor",
     knowledge=("all",),
@@ -134,14 +139,11 @@ ATTACK = Attack(
         "memory": MEMORY,
         "mean": MEAN,
         "margin": Option(
-            kind=float, default=0.0, low=0.0, high=1e6, summary="how far below the bar, of the loss"
-        ),
-        "expelled": Option(
-            kind=int,
-            default=None,
-            low=0,
-            high=10_000,
-            summary="honest updates that the trial is to leave out; default: as many as attackers",
+            kind=float,
+            default=0.0,
+            low=-1e6,
+            high=1e6,
+            summary="how far the loss is to stay below that of no step; below 0: what is tolerated",
         ),
         "enough": ENOUGH,
     },

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 from flwr.app import MetricRecord, RecordDict
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from fedtune.adapters.layout import Layout
 from fedtune.federation import wire
-from fedtune.federation.defence.vote import MAX_CHANGE
+from fedtune.federation.defence.candidate import loss_rise
 from fedtune.federation.kept_back import VOTE, kept_back
 from fedtune.federation.liars.voters import said_of
 from fedtune.federation.screening.commitments import Occasion
@@ -73,8 +72,7 @@ def loss_change(
         loss_of: The loss of a row on the client's held-out rows.
 
     Returns:
-        A finite number of at most `MAX_CHANGE`. A loss that is not finite counts as the worst: a
-        client that could not say so would have no vote against an anchor that ruins the model.
+        A finite number, as `loss_rise` makes it of the two.
 
     Raises:
         ValueError: If the accepted anchor was neither sent nor measured before.
@@ -88,7 +86,7 @@ def loss_change(
         before = float(loss_of(row))
     after = float(loss_of(candidate[0]))
     state[LOSSES] = MetricRecord({before_hash: before, candidate[1]: after})
-    return _difference(after, before)
+    return loss_rise(after, before)
 
 
 def _accepted_in(order: RecordDict, layout: Layout) -> Tensor | None:
@@ -100,11 +98,3 @@ def _accepted_in(order: RecordDict, layout: Layout) -> Tensor | None:
     if (got := wire.hash_row(row, layout)) != need:
         raise ValueError(f"accepted_hash differs: need {str(need)[:12]}, got {got[:12]}")
     return row
-
-
-def _difference(after: float, before: float) -> float:
-    if math.isfinite(after) and math.isfinite(before):
-        return max(-MAX_CHANGE, min(MAX_CHANGE, after - before))
-    if not math.isfinite(after) and not math.isfinite(before):
-        return 0.0
-    return -MAX_CHANGE if math.isfinite(after) else MAX_CHANGE

@@ -226,7 +226,7 @@ class Run:
     def _save(self, strategy: RobustStrategy, server_round: int) -> None:
         """Record the round, then the checkpoint that says how far the records are good.
 
-        Where clients vote, they have decided by now: `Voting.settle` says why not before.
+        Where the step is judged, it has been by now: `settling.settle` says why not before.
         """
         parts: dict[str, Any] = {
             "round": server_round,

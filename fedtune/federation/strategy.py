@@ -22,7 +22,7 @@ from fedtune.federation import wire
 from fedtune.federation.aggregation.combining import Combiner
 from fedtune.federation.aggregation.product_outer import make_outer
 from fedtune.federation.broadcast import Broadcast
-from fedtune.federation.defence.server_data import LossOf, OwnRows, TrainOwn
+from fedtune.federation.defence.server_data import LossOf, TrainOwn, own_update
 from fedtune.federation.defence.standing import count_on, counts_of
 from fedtune.federation.evaluated import note_evaluations
 from fedtune.federation.events import Observer, Refused, RoundStarted, RunStoppedError, ignore
@@ -37,7 +37,7 @@ from fedtune.federation.screening.intake import Intake
 from fedtune.federation.screening.screen import MAX_REASON, RefusedError
 from fedtune.federation.screening.spool import Spool
 from fedtune.federation.settled import State
-from fedtune.federation.voting import Made, Voting
+from fedtune.federation.settling import Made, juries_of, settle
 from fedtune.recipe import Recipe
 
 
@@ -75,9 +75,9 @@ class RobustStrategy(Strategy):
         hashes = (base_hash, tokenizer_hash)
         self.intake = Intake(recipe, Spool(spool), hashes)
         self.post = Post(recipe, recipe_json, hashes, observer, stop or threading.Event())
-        self._own = OwnRows(recipe, train_own, loss_of)
+        self._train_own = train_own
         self._tools = tools
-        self._voting = Voting(recipe, layout, self.post) if recipe.defence.vote else None
+        self._juries = juries_of(recipe, layout, self.post, loss_of)
         self._observer = observer
         self._sent = Broadcast(recipe, layout, anchor, round_=1)
 
@@ -96,11 +96,11 @@ class RobustStrategy(Strategy):
         The sample stays, and so do the good replies: a retry is no new draw for liars to wait for.
 
         Returns:
-            True if the anchor was stepped, or the clients voted against the step, which is then
-            undone. False leaves anchor, momentum and the rule's state untouched; `record` says who
-            was refused and why.
+            True if the anchor was stepped, or a jury refused the step, which is then undone. False
+            leaves anchor, momentum and the rule's state untouched; `record` says who was refused
+            and why.
         """
-        before = None if self._voting is None else State.of(self)
+        before = State.of(self) if self._juries else None
         self.begin_round(server_round)
         for attempt in range(self.recipe.federation.max_retries + 1):
             if attempt:
@@ -112,8 +112,8 @@ class RobustStrategy(Strategy):
             replies = self.post.exchange(grid, messages, self._sent, self.record)
             stepped, _ = self.aggregate_train(server_round, replies)
             if stepped is not None:
-                if self._voting is not None and before is not None:
-                    self._voting.settle(self, grid, before)
+                if before is not None:
+                    settle(self, self._juries, before, grid)
                 return True
         return False
 
@@ -150,8 +150,10 @@ class RobustStrategy(Strategy):
         started = time.monotonic()
         self._take(server_round, replies)
         enough = self.objection() is None
-        own, anchor = self._own, self.outer.anchor
-        reference = own.reference(anchor, server_round, self.record) if enough else None
+        reference = None
+        if enough:
+            anchor = self.outer.anchor
+            reference = own_update(self.recipe, self._train_own, anchor, self.record)
         self.record["train_s"] = round(self.record["train_s"] + time.monotonic() - started, 3)
         if not enough:
             return None, None
@@ -267,13 +269,12 @@ class RobustStrategy(Strategy):
             round_=round_,
             outer=self.outer,
             reference=reference,
-            left_out=self._own.left_out(self.intake.spool, self._sent, self.record),
             f=f,
         )
         for i, client in enumerate(self.intake.spool.clients):
             self.record["clients"][str(client)] |= combined.facts_of(i)
         counts = count_on(self.record, self.counts)
-        if self._voting is not None:
+        if self._juries:
             self.made = Made(combined.change, replace(State.of(self), counts=counts))
         try:
             self.step(combined.change)

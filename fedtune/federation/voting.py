@@ -2,56 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 from torch import Tensor
 
-from aggregators.geometry import Point, Step
 from fedtune.adapters.layout import Layout
 from fedtune.federation import wire
-from fedtune.federation.aggregation.shorter import shorter
 from fedtune.federation.broadcast import Broadcast
-from fedtune.federation.defence.vote import Votes, line_search, record_of
+from fedtune.federation.defence.vote import Tally, Votes, byzantine_voters, count, record_of
 from fedtune.federation.post import Post
 from fedtune.federation.screening.commitments import Occasion, open_reply
 from fedtune.federation.screening.screen import MAX_REASON, RefusedError, content_of
 from fedtune.federation.screening.vote import read_vote
-from fedtune.federation.settled import Moved, State
 from fedtune.recipe import Recipe
 
 NO_REPLY = "it did not vote"
 
 
-@dataclass(frozen=True, eq=False)
-class Made:
-    """What a round's step was made of.
-
-    Attributes:
-        change: The aggregate.
-        unstepped: The server's state once the rule had run and before the step, with the counts
-            that go with it.
-    """
-
-    change: Tensor | Point | Step
-    unstepped: State
-
-
-class Stepping(Moved, Protocol):
-    """A server that steps along what the rule has made of a round."""
-
-    record: dict[str, Any]
-    made: Made | None
-    undone_rounds: int
-
-    def step(self, change: Tensor | Point | Step) -> None:
-        """Move the anchor along a change; a ValueError moves nothing."""
-
-
 class Voting:
-    """The voters are the whole roster, whoever was sampled for the round.
+    """The jury of the clients' votes.
+
+    The voters are the whole roster, whoever was sampled for the round.
 
     The accepted anchor travels along only to those who are not known to have measured it: as a
     rule they have, when it was a candidate. A client that has forgotten is not counted once, and
@@ -67,45 +41,27 @@ class Voting:
         self._recipe, self._layout, self._post = recipe, layout, post
         self._measured: dict[int, set[str]] = {}  # hashes by client, of its last good vote
 
-    def settle(self, server: Stepping, grid: Grid, before: State) -> None:
-        """Vote on the step that a round has made; undone, try half of it, and then leave it.
-
-        Nothing is saved before this returns, so that each checkpoint holds an anchor that was voted
-        on. A process that is killed in here goes on from the last accepted one and runs the round
-        again: to the same candidate, the same votes and the same bits.
-
-        Args:
-            server: Has made a step.
-            grid: Of any engine.
-            before: The server's state before the round.
-        """
-
-        def shorten(scale: float) -> bool:
-            assert server.made is not None
-            change = shorter(server.made.change, scale)
-            if change is None:
-                return False
-            server.made.unstepped.put_back(server)
-            try:
-                server.step(change)
-            except ValueError:  # out of float32's range, where the longer one was in it
-                return False
-            return True
-
-        tallies = line_search(
-            self._recipe,
-            ask=lambda: self.ask(grid, server.outer.anchor, before.anchor, server.record),
-            shorten=shorten,
+    def judge(
+        self,
+        candidate: Tensor,
+        accepted: Tensor,
+        *,
+        scale: float,
+        grid: Grid,
+        record: dict[str, Any],
+    ) -> Tally:
+        """Ask for votes on a candidate, made of so much of the aggregate, and count them."""
+        assert self._recipe.defence.vote is not None
+        return count(
+            self.ask(grid, candidate, accepted, record),
+            scale=scale,
+            f=byzantine_voters(self._recipe),
+            tolerance=self._recipe.defence.vote.tolerance,
         )
-        server.made = None  # and with it the mapped rows
-        if tallies[-1].decision == "undone":
-            before.put_back(server)
-            server.undone_rounds += 1
-        server.record |= {
-            "vote": record_of(tallies, self._recipe),
-            "undone_rounds": server.undone_rounds,
-            **server.counts,
-        }
+
+    def record_of(self, verdicts: Sequence[Tally]) -> dict[str, Any]:
+        """What a round's record says of its vote."""
+        return record_of(verdicts, self._recipe)
 
     def ask(self, grid: Grid, candidate: Tensor, accepted: Tensor, record: dict[str, Any]) -> Votes:
         """Votes on a candidate, and why a client's is not counted.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, field_validator
 
 from fedtune.recipe.section import Section
+from fedtune.recipe.server_data import ServerData
 from fedtune.recipe.vote import Vote
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 class Defence(Section):
     """Parts that go with a rule on the Gram matrix; momentum with either of the others.
 
-    The vote looks at the step alone, and goes with every rule.
+    The trial on server data and the vote look at the step alone, and go with every rule.
     """
 
     momentum: float | None = Field(
@@ -32,9 +33,9 @@ class Defence(Section):
         description="how much of the suspicion of earlier rounds stays; who has lost more than "
         "half of its share on that average is left out, up to f",
     )
-    server_data: bool = Field(
-        False,
-        description="leave out the f replies with which data.server_rows fare worst",
+    server_data: ServerData | None = Field(
+        None,
+        description="undo a step that raises the loss on data.server_rows; true: with the defaults",
     )
     vote: Vote | None = Field(
         None,
@@ -42,7 +43,7 @@ class Defence(Section):
         "with the defaults",
     )
 
-    @field_validator("vote", mode="before")
+    @field_validator("server_data", "vote", mode="before")
     @classmethod
     def _yes_or_no(cls, value: Any) -> Any:  # noqa: ANN401  pydantic hands over raw input
         return ({} if value else None) if isinstance(value, bool) else value
@@ -53,42 +54,37 @@ class Defence(Section):
         Raises:
             ValueError: Naming the key, and what to write instead.
         """
-        from aggregators import AGGREGATORS
-
-        rule = AGGREGATORS[aggregator.name]
         if self.server_data and server_rows == 0:
             raise ValueError(
                 "defence.server_data: needs data.server_rows: got 0; write 256, say: rows of your "
                 "own that are like the clients'"
-            )
-        if self.server_data and self.suspicion is not None:
-            raise ValueError(
-                "defence: server_data leaves out f clients in every round, and suspicion could "
-                "leave out no other; write one of the two"
             )
         if self.momentum is not None and aggregator.combined_by != "factors":
             raise ValueError(
                 "defence.momentum: averages rows, and needs aggregator.combination: factors: got "
                 f"{aggregator.combined_by}; write it, or leave the momentum to outer"
             )
-        leaves_out = [
-            key for key in ("suspicion", "server_data") if getattr(self, key) not in {None, False}
-        ]
-        for key in leaves_out:
-            if aggregator.f == 0:
-                raise ValueError(f"defence.{key}: leaves out up to f clients: got f=0; raise f")
-            if rule.memory == "history" or aggregator.client_weights is not None:
-                what = "client_weights" if aggregator.client_weights else aggregator.name
-                raise ValueError(f"defence.{key}: cannot go with {what}; leave out one of the two")
-            if aggregator.combined_by == "dense":
-                raise ValueError(f"defence.{key}: cannot go with combination: dense")
+        if self.suspicion is not None:
+            self._check_suspicion(aggregator)
+
+    def _check_suspicion(self, aggregator: Aggregator) -> None:
+        from aggregators import AGGREGATORS
+
+        rule = AGGREGATORS[aggregator.name]
+        if aggregator.f == 0:
+            raise ValueError("defence.suspicion: leaves out up to f clients: got f=0; raise f")
+        if rule.memory == "history" or aggregator.client_weights is not None:
+            what = "client_weights" if aggregator.client_weights else aggregator.name
+            raise ValueError(f"defence.suspicion: cannot go with {what}; leave out one of the two")
+        if aggregator.combined_by == "dense":
+            raise ValueError("defence.suspicion: cannot go with combination: dense")
         picks = aggregator.name == "krum" or aggregator.options.get("m") is not None
-        if self.suspicion is not None and picks:
+        if picks:
             raise ValueError(
                 f"defence.suspicion: needs a rule that weighs most clients in every round: got "
                 f"{aggregator.name}, under which honest ones lose their share; name caf, say"
             )
-        if self.suspicion is not None and rule.kind != "gram":
+        if rule.kind != "gram":
             raise ValueError(
                 f"defence.suspicion: needs a rule that weighs clients: got {aggregator.name}, "
                 "which weighs coordinates; name caf, geometric_median or multi_krum, say"

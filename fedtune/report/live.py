@@ -17,7 +17,7 @@ from fedtune.federation.events import Event, Ignored, Refused, RoundFinished, Ru
 from fedtune.report.progress import Mark, Progress
 from fedtune.report.summary import describe
 from fedtune.report.text import clean, duration, figure, marks_for, size, sparkline
-from fedtune.report.votes import outcome_of
+from fedtune.report.undone import Record, outcome_of, undone_by
 
 if TYPE_CHECKING:  # it brings torch
     from fedtune.recipe import Recipe
@@ -25,9 +25,9 @@ if TYPE_CHECKING:  # it brings torch
 REDRAWS_PER_S = 4
 NUMBERED_CLIENTS = 24  # with more than this, a client is a mark without its number
 MARKED_CLIENTS = 200  # with more than this, only counts are shown
-VOTED = {
-    "halved": "half of the step by vote, ",
-    "undone": "undone by vote, ",
+JUDGED = {
+    "halved": "half of the step stands, ",
+    "undone": "undone by {by}, ",
     "no decision": "too few votes to decide, ",
 }
 STYLES: dict[Mark, str] = {"waiting": "dim", "replied": "green", "refused": "bold red"}
@@ -174,9 +174,13 @@ class LiveView:
         return (
             f"round {progress.round}/{progress.num_rounds}: {loss}, "
             f"{progress.count('replied')} of {len(progress.clients)} replies accepted, "
-            f"{VOTED.get(outcome_of(event.record) or '', '')}"
+            f"{_judged(event.record)}"
             f"{self._traffic()}, {self._time()}"
         )
+
+
+def _judged(record: Record) -> str:
+    return JUDGED.get(outcome_of(record) or "", "").format(by=undone_by(record))
 
 
 def _label(event: Refused | Ignored) -> str:

@@ -11,7 +11,7 @@ from fedtune.report.status_stages import StagesStatus
 from fedtune.report.status_words import MAX_WHY, View, view_of
 from fedtune.report.summary import Record
 from fedtune.report.text import clean, number
-from fedtune.report.votes import undone_so_far
+from fedtune.report.undone import undone_so_far
 
 MAX_REFUSALS = 1000
 

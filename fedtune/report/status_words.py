@@ -218,8 +218,8 @@ def _facts(status: RunStatus) -> list[tuple[str, str]]:
         losses = sorted(progress.losses.values())
         text = f"{figure(losses[0])} to {figure(losses[-1])}, {len(losses)} clients' word"
         facts.append(("Training loss, this round", text))
-    if recorded.facts.voted:
-        facts.append(("Votes", recorded.facts.voted))
+    if recorded.facts.undone:
+        facts.append(("Steps", recorded.facts.undone))
     if recorded.retried_rounds:
         facts.append(("Asked again", f"in {recorded.retried_rounds} of {progress.done} rounds"))
     if recorded.second_replies:

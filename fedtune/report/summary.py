@@ -9,7 +9,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from fedtune.report.text import number
-from fedtune.report.votes import votes_in_words
+from fedtune.report.undone import undone_in_words
 
 if TYPE_CHECKING:  # it brings torch
     from fedtune.recipe import Recipe
@@ -56,7 +56,7 @@ class RunFacts:
 
     ``discarded`` is the mean share of the products' energy, in a round, that the adapter's rank
     could not hold, and ``discarded_of_change`` of the round's own change; None on factors.
-    ``voted`` says what the clients' votes came to; None where nobody voted.
+    ``undone`` says what was undone by whom; None where nobody judged a step.
     """
 
     rounds: int
@@ -71,7 +71,7 @@ class RunFacts:
     discarded: float | None
     discarded_of_change: float | None
     clients: list[ClientFacts]
-    voted: str | None = None
+    undone: str | None = None
 
 
 def summarise(records: Sequence[Record]) -> RunFacts:
@@ -93,7 +93,7 @@ def summarise(records: Sequence[Record]) -> RunFacts:
         discarded=_average(records, "discarded"),
         discarded_of_change=_average(records, "discarded_of_change"),
         clients=_client_facts(records),
-        voted=votes_in_words(records, rounds),
+        undone=undone_in_words(records, rounds),
     )
 
 

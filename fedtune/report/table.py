@@ -133,8 +133,8 @@ def _totals(facts: RunFacts, recipe: Recipe) -> str:
     rounds = f"{facts.rounds} of {recipe.federation.num_rounds} rounds"
     traffic = f"{size(facts.upload_bytes)} up, {size(facts.download_bytes)} down"
     work = f"training {facts.train_s:.1f} s, aggregating {facts.aggregate_s:.1f} s"
-    voted = f"\n {facts.voted}" if facts.voted else ""
-    text = f"\n {rounds} in {duration(facts.round_s)}: {work}{voted}\n {traffic}"
+    undone = f"\n {facts.undone}" if facts.undone else ""
+    text = f"\n {rounds} in {duration(facts.round_s)}: {work}{undone}\n {traffic}"
     if facts.discarded is None:
         return text
     return (

@@ -123,17 +123,35 @@ def test_the_longest_that_passes():
     assert longest_passing(lambda length: False, most=4.0) == 0.0
 
 
-def test_past_the_trial_stays_below_the_worst_honest_loss():
-    # Loss: the third coordinate, and 1 for the second honest row. Worst is it; the lie is
-    # (1, 1, 2b), so 2b < 1: of 4 and its halves, 0.375 is the greatest below 0.5.
+def test_past_the_trial_stays_below_the_loss_of_no_step():
+    # Loss of no step is 1; of a step it is 1, less its first coordinate, and its third added. Of
+    # two honest rows and two lies (1, 1, 2b) the mean is (1, 1, b): it passes for b <= 1. Of 4 and
+    # its halves: 4 no, 2 no, 1 yes, then 1.5, 1.25 and 1.125 no.
     def loss(row):
-        return 1.0 if torch.equal(row, HONEST[1]) else float(row[2])
+        return 1.0 - float(row[0]) + float(row[2])
 
-    rows = sent("past_trial", scene=Scene(loss=loss), expelled=1)
-    assert torch.allclose(rows, torch.tensor([1.0, 1.0, 0.75]))
-    # No lie is below a margin of 1.
-    rows = sent("past_trial", scene=Scene(loss=loss), expelled=1, margin=1.0)
+    rows = sent("past_trial", scene=Scene(loss=loss))
+    assert torch.allclose(rows, torch.tensor([1.0, 1.0, 2.0]))
+    # A margin of 0.5 leaves b <= 0.5; a tolerance of 1 lets b <= 2.
+    assert torch.allclose(sent("past_trial", scene=Scene(loss=loss), margin=0.5)[0, 2],
+                          torch.tensor(1.0))  # fmt: skip
+    assert torch.allclose(sent("past_trial", scene=Scene(loss=loss), margin=-1.0)[0, 2],
+                          torch.tensor(4.0))  # fmt: skip
+    # Where not even the mean in front passes, it is sent alone.
+    rows = sent("past_trial", scene=Scene(loss=loss), margin=9.0)
     assert torch.allclose(rows, torch.tensor([1.0, 1.0, 0.0]))
+
+
+def test_past_the_trial_tries_what_the_known_rule_makes_of_it():
+    # A rule that leaves nothing of a lie lets any length pass that is aimed at.
+    class Deaf:
+        def confirm(self, coefficients):
+            return torch.tensor([0.5, 0.5, 0.0], dtype=torch.float64)
+
+    scene = Scene(loss=lambda row: float(row[2]), span=lambda aims: Deaf())
+    assert torch.allclose(sent("past_trial", scene=scene)[0, 2], torch.tensor(8.0))
+    # Without the rule it is the mean, of which any push raises the loss.
+    assert sent("past_trial", scene=Scene(loss=lambda row: float(row[2])))[0, 2] == 0
 
 
 def test_ascent_turns_the_loss_until_its_ceiling():

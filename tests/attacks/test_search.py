@@ -133,7 +133,7 @@ def test_a_lie_beyond_the_cliff_is_brought_back():
     """Exact products allow less than the small matrices promise: it is the exact that counts."""
 
     class Brittle(HandSpan):
-        def confirm(self, coefficients, *, without=()):
+        def confirm(self, coefficients):
             if float(coefficients[0, -1]) > 1.9:
                 return torch.tensor([0.5, 0.5, 0.0], dtype=torch.float64)
             return self.weigh(coefficients)

@@ -40,28 +40,20 @@ class Terms:
         clients: With a good reply, in ascending order.
         f: How many of them may be Byzantine.
         round_: Counted from 1.
-        left_out: Who is to weigh nothing, the worst first; no more than the rule can bear.
         section: The recipe's, less the mixings that are not defined on so few replies.
+        left_out: Who is to weigh nothing, no more than the rule can bear.
     """
 
     clients: Sequence[int]
     f: int
     round_: int
-    left_out: Sequence[int]
     section: Aggregator
+    left_out: Sequence[int] = ()
 
     @classmethod
-    def of(
-        cls,
-        section: Aggregator,
-        clients: Sequence[int],
-        f: int,
-        round_: int,
-        left_out: Sequence[int],
-    ) -> Terms:
-        """The terms of a round; who may be left out is cut to what the rule can bear."""
-        fitted, spare = section.fitted(len(clients), f), section.spare(len(clients), f)
-        return cls(clients, f, round_, list(left_out)[:spare], fitted)
+    def of(cls, section: Aggregator, clients: Sequence[int], f: int, round_: int) -> Terms:
+        """The terms of a round in which nobody is left out yet."""
+        return cls(clients, f, round_, section.fitted(len(clients), f))
 
     @property
     def places(self) -> list[int]:
@@ -95,7 +87,6 @@ class Combiner:
         round_: int,
         outer: object,
         reference: Tensor | None = None,
-        left_out: Sequence[int] = (),
         f: int | None = None,
     ) -> Combined:
         """Combine the rows in the spool, each client's own momentum in their place if asked for.
@@ -107,7 +98,6 @@ class Combiner:
             round_: Counted from 1.
             outer: Where a dense rule makes the step itself, the optimizer whose step it is.
             reference: The server's own row, for rules that compare with it.
-            left_out: Clients that are to weigh nothing, the worst first.
             f: How many of the replies may be Byzantine; None: the recipe's.
 
         Raises:
@@ -115,7 +105,7 @@ class Combiner:
         """
         section, beta = self.recipe.aggregator, self.recipe.defence.momentum
         f = section.f if f is None else f
-        terms = Terms.of(section, spool.clients, f, round_, left_out)
+        terms = Terms.of(section, spool.clients, f, round_)
         if beta is not None:
             self.state = momentum.smooth(spool, self.state, part.name, beta=beta)
         if section.geometry == "factors":
@@ -145,7 +135,6 @@ class Combiner:
         clients: Sequence[int],
         *,
         round_: int,
-        left_out: Sequence[int] = (),
         f: int | None = None,
     ) -> Tensor:
         """What a rule on the Gram would make of such points, all state heeded and none changed.
@@ -154,7 +143,6 @@ class Combiner:
             points: The clients' and the `extra_points`, in the geometry of the run.
             clients: Whose they are, in ascending order.
             round_: Counted from 1.
-            left_out: As in `combine`.
             f: As in `combine`.
 
         Returns:
@@ -164,7 +152,7 @@ class Combiner:
             ValueError: If the rule is not defined on so few.
         """
         trial, section = Combiner(self.recipe, dict(self.state)), self.recipe.aggregator
-        terms = Terms.of(section, clients, section.f if f is None else f, round_, left_out)
+        terms = Terms.of(section, clients, section.f if f is None else f, round_)
         return trial._weigh(points, trial._suspend(points, terms))
 
     def extra_points(self, part: Part, sent: Broadcast) -> list[Tensor] | list[LowRank]:
@@ -280,11 +268,11 @@ class Combiner:
         if before is None:
             before = torch.zeros(self.recipe.federation.num_clients, dtype=torch.float64)
         most = min(terms.f, terms.spare)
-        gone = suspicion.suspended(before, terms.clients, f=most, already=terms.left_out)
-        weights = self._weigh(points, replace(terms, left_out=()))[: len(terms.clients)]
+        gone = suspicion.suspended(before, terms.clients, f=most)
+        weights = self._weigh(points, terms)[: len(terms.clients)]
         after = suspicion.updated(before, terms.clients, weights, memory=memory)
         self.state = self.state | {suspicion.NAME: after}
-        return replace(terms, left_out=[*terms.left_out, *gone])
+        return replace(terms, left_out=gone)
 
     def _extra_rows(self, part: Part, reference: Tensor | None) -> list[Tensor]:
         """The rule's extra points, as rows: its centre, if it has one yet, or the server's own."""

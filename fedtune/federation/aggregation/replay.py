@@ -128,9 +128,9 @@ def _point(clients: list[Any], weights: list[float]) -> LowRank:
 
 
 def _strategy(recipe: Recipe, layout: Layout, anchor: Tensor, grid: LocalGrid) -> RobustStrategy:
-    """The real strategy with its roll called, ready for round 1; no model, and so no vote."""
-    unvoted = recipe.defence.model_copy(update={"vote": None})
-    recipe = recipe.model_copy(update={"defence": unvoted})
+    """The real strategy with its roll called, ready for round 1; no model, so no juries."""
+    unjudged = recipe.defence.model_copy(update={"vote": None, "server_data": None})
+    recipe = recipe.model_copy(update={"defence": unjudged})
     recipe_json = recipe.model_dump_json()
     strategy = RobustStrategy(
         recipe,

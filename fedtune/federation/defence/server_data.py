@@ -1,18 +1,21 @@
-"""What the server does with rows of its own: an update to compare with, a trial of the replies."""
+"""What the server does with rows of its own: an update to compare with, a trial of each step.
+
+The trial is of what the rule has made of *all* replies, never of one reply: a single honest update
+is mostly the noise of its own rows, and a lie without noise does better on any rows.
+"""
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+from flwr.serverapp import Grid
 from torch import Tensor
 
-from fedtune.adapters.ranks import widen
-from fedtune.federation.broadcast import Broadcast
-from fedtune.federation.screening.spool import Spool
+from fedtune.federation.defence.candidate import Decision, loss_rise
 from fedtune.recipe import Recipe
 from fedtune.training.client_round import Trained
 
@@ -20,69 +23,97 @@ TrainOwn = Callable[[Tensor, int], Trained]
 LossOf = Callable[[Tensor], float]
 
 
-@dataclass(frozen=True, eq=False)
-class OwnRows:
-    """What the server can do with ``data.server_rows``, where the recipe asks for it.
-
-    Attributes:
-        recipe: The run's.
-        train: Local steps of the server's own from an anchor, in a round.
-        loss_of: Loss of a whole adapter, a float32 row at the full rank, on the server's rows.
-    """
-
-    recipe: Recipe
-    train: TrainOwn | None = None
-    loss_of: LossOf | None = None
-
-    def reference(self, anchor: Tensor, round_: int, record: dict[str, Any]) -> Tensor | None:
-        """The server's own update, for a rule that compares with it."""
-        if not self.recipe.aggregator.takes_reference or self.train is None:
-            return None
-        trained = self.train(anchor, round_)
-        record["server_train_loss"] = trained.train_loss
-        return trained.delta
-
-    def left_out(self, spool: Spool, sent: Broadcast, record: dict[str, Any]) -> list[int]:
-        """Who does worst on the server's rows, if these are to judge; what it cost is recorded."""
-        if not self.recipe.defence.server_data or self.loss_of is None:
-            return []
-        started = time.monotonic()
-        losses = try_out(spool, sent, self.loss_of)
-        record["server_loss"] = {str(client): loss for client, loss in losses.items()}
-        record["trial_s"] = round(time.monotonic() - started, 3)
-        return worst(losses, f=self.recipe.aggregator.f)
-
-
-def try_out(spool: Spool, sent: Broadcast, loss_of: Callable[[Tensor], float]) -> dict[int, float]:
-    """The server's loss of anchor + delta, by client: one forward pass over its rows each.
+def own_update(
+    recipe: Recipe, train: TrainOwn | None, anchor: Tensor, record: dict[str, Any]
+) -> Tensor | None:
+    """The server's own update, for a rule that compares with it; None for all others.
 
     Args:
-        spool: The good replies.
-        sent: What they started from.
+        recipe: The run's.
+        train: Local steps of the server's own from an anchor, in a round.
+        anchor: Of the round.
+        record: Of the round; the training loss is added to it.
+    """
+    if not recipe.aggregator.takes_reference or train is None:
+        return None
+    trained = train(anchor, record["round"])
+    record["server_train_loss"] = trained.train_loss
+    return trained.delta
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One candidate's trial.
+
+    Attributes:
+        scale: The share of the round's aggregate that made the candidate.
+        change: Loss on the candidate less loss on the last accepted anchor.
+        decision: ``undone`` where that is above the tolerance.
+    """
+
+    scale: float
+    change: float
+    decision: Decision
+
+    def as_record(self) -> dict[str, Any]:
+        """As it stands in metrics.jsonl."""
+        return {
+            "scale": self.scale,
+            "change": self.change,
+            "undone": self.decision == "undone",
+        }
+
+
+@dataclass(eq=False)
+class Trial:
+    """The jury of the server's own rows.
+
+    Attributes:
+        tolerance: By how much the loss may rise; of exactly so much it may.
         loss_of: Loss of a whole adapter, a float32 row at the full rank, on the server's rows.
     """
-    losses = {}
-    for client in spool.clients:
-        received = sent.to(client)
-        local = received.part.put(received.start + spool.row(client), received.anchor)
-        losses[client] = loss_of(widen(local, received.part.whole, sent.whole.part.whole))
-    return losses
 
+    tolerance: float
+    loss_of: LossOf
+    _known: list[tuple[Tensor, float]] = field(default_factory=list, repr=False)
 
-def worst(losses: Mapping[int, float], *, f: int) -> list[int]:
-    """The f clients of highest loss, the highest first; no finite loss counts as the highest.
+    def judge(
+        self,
+        candidate: Tensor,
+        accepted: Tensor,
+        *,
+        scale: float,
+        grid: Grid,
+        record: dict[str, Any],
+    ) -> Tried:
+        """Try a candidate. An accepted one is what the next is compared with: one pass a round.
 
-    It assumes that the server's rows are like the clients': a client whose data are unlike them
-    fares badly with honest work. All f go in every round, so that a lie must be better on these
-    rows than f honest replies to have a say.
+        Args:
+            candidate: The anchor to try, a float32 row of the whole layout.
+            accepted: The last accepted one.
+            scale: Of the aggregate.
+            grid: Not used; nobody is asked.
+            record: The round's; the seconds that it took are added to it.
+        """
+        started = time.monotonic()
+        before = self._loss(accepted)
+        after = self._loss(candidate)
+        self._known = [(accepted, before), (candidate, after)]
+        took = time.monotonic() - started
+        record["trial_s"] = round(record.get("trial_s", 0.0) + took, 3)
+        change = loss_rise(after, before)
+        return Tried(scale, change, "undone" if change > self.tolerance else "accepted")
 
-    Source:
-        Xie, Koyejo, Gupta 2019 (Zeno: the f of lowest score go), https://arxiv.org/abs/1805.10032;
-        without its penalty on length, which the rule after it sees to.
-    """
+    def record_of(self, verdicts: Sequence[Tried]) -> dict[str, Any]:
+        """What a round's record says: every try, and what was decided of the last."""
+        return {
+            "tries": [tried.as_record() for tried in verdicts],
+            "decided": verdicts[-1].decision,
+            "tolerance": self.tolerance,
+        }
 
-    def badness(client: int) -> tuple[float, int]:
-        loss = losses[client]
-        return (loss if math.isfinite(loss) else math.inf, -client)
-
-    return sorted(losses, key=badness, reverse=True)[:f]
+    def _loss(self, row: Tensor) -> float:
+        for known, loss in self._known:
+            if torch.equal(known, row):
+                return loss
+        return self.loss_of(row)

@@ -14,24 +14,20 @@ NAME = "suspicion"
 LIMIT = 0.5  # of its share, lost on average over the remembered rounds
 
 
-def suspended(
-    suspicion: Tensor, clients: Sequence[int], *, f: int, already: Sequence[int] = ()
-) -> list[int]:
+def suspended(suspicion: Tensor, clients: Sequence[int], *, f: int) -> list[int]:
     """Which of a round's clients are left out, those of most suspicion first.
 
     Args:
         suspicion: Of every client of the run, shape (num_clients,), from 0 to 1.
         clients: The round's, by number.
         f: The most that may be left out in a round.
-        already: Clients that are left out for another reason; they count.
 
     Returns:
-        Clients above `LIMIT`, ``already`` not among them, at most f - len(already); of equals
-        the lowest number first.
+        Clients above `LIMIT`, at most f; of equals the lowest number first.
     """
-    over = [k for k in clients if float(suspicion[k]) > LIMIT and k not in already]
+    over = [k for k in clients if float(suspicion[k]) > LIMIT]
     over.sort(key=lambda k: (-float(suspicion[k]), k))
-    return over[: max(f - len(already), 0)]
+    return over[:f]
 
 
 def updated(suspicion: Tensor, clients: Sequence[int], weights: Tensor, *, memory: float) -> Tensor:

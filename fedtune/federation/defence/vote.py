@@ -8,17 +8,12 @@ and 5/7. A step that harms fewer honest clients than that passes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
+from fedtune.federation.defence.candidate import Decision
 from fedtune.recipe import Recipe
-
-# The whole aggregate, then half of it: at most so many undone tries, then the accepted anchor.
-SCALES = (1.0, 0.5)
-MAX_CHANGE = 1e6  # what a vote may say; a loss that is not finite counts as so much
-
-Decision = Literal["accepted", "undone", "no decision"]
 
 
 def byzantine_voters(recipe: Recipe) -> int:
@@ -92,33 +87,6 @@ def count(votes: Votes, *, scale: float, f: int, tolerance: float) -> Tally:
     return Tally(scale, votes, middle, "undone" if middle > tolerance else "accepted")
 
 
-def line_search(
-    recipe: Recipe, *, ask: Callable[[], Votes], shorten: Callable[[float], bool]
-) -> list[Tally]:
-    """Vote on a step, then on ever shorter ones, until one stands or all are undone.
-
-    No client trains again: a shorter step is a part of the same aggregate.
-
-    Args:
-        recipe: With a vote.
-        ask: The votes on the candidate as it stands.
-        shorten: Makes the candidate of a part of the aggregate; False where there is none.
-
-    Returns:
-        A tally of each try, in order. Of the last alone the decision may be another than undone.
-    """
-    assert recipe.defence.vote is not None
-    f, tolerance = byzantine_voters(recipe), recipe.defence.vote.tolerance
-    tallies: list[Tally] = []
-    for scale in SCALES:
-        if tallies and not shorten(scale):
-            break
-        tallies.append(count(ask(), scale=scale, f=f, tolerance=tolerance))
-        if tallies[-1].decision != "undone":
-            break
-    return tallies
-
-
 def median(values: Sequence[float]) -> float:
     """The middle one; of an even count the mean of the two in the middle."""
     ordered = sorted(values)
@@ -127,11 +95,7 @@ def median(values: Sequence[float]) -> float:
 
 
 def record_of(tallies: Sequence[Tally], recipe: Recipe) -> dict[str, Any]:
-    """What a round's record says of its vote: every try, and what was decided in the end.
-
-    ``accepted`` and ``no decision`` are of the last try, whose candidate stands; ``undone`` means
-    that the last accepted anchor stands.
-    """
+    """What a round's record says of its vote: every try, and what was decided of the last."""
     assert recipe.defence.vote is not None
     f = byzantine_voters(recipe)
     return {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -119,16 +117,13 @@ def _span(honest: Tensor, aims: Tensor, liars: int) -> attacks.Span:
     free = torch.zeros(clients, liars, dtype=torch.float64)
     free[len(honest) :] = torch.eye(liars, dtype=torch.float64)
 
-    def judge(_: Gram, gone: Sequence[int]) -> Tensor:
-        weights = torch.ones(clients, dtype=torch.float64)
-        weights[list(gone)] = 0.0
-        return weights / weights.sum()
+    def judge(_: Gram) -> Tensor:
+        return torch.full((clients,), 1 / clients, dtype=torch.float64)
 
-    def send(coefficients: Tensor, gone: Sequence[int]) -> Tensor:
-        return span.mix(coefficients).T @ judge(points, gone)
+    def send(coefficients: Tensor) -> Tensor:
+        return span.mix(coefficients).T @ judge(points)
 
-    places = range(len(honest))
-    span = ServerSpan(points, fixed, free, points.num_clients, places, judge, send)
+    span = ServerSpan(points, fixed, free, points.num_clients, len(honest), judge, send)
     return span
 
 

@@ -16,10 +16,10 @@ from fedtune.federation.broadcast import Received
 from fedtune.federation.defence import momentum
 from fedtune.federation.liars.white_box import WhiteBox
 
-Judge = Callable[[Gram, Sequence[int]], Tensor]
-"""From the clients' points, and who of them is left out by position, to weights of all points."""
-Send = Callable[[Tensor, Sequence[int]], Tensor]
-"""From the attackers' coefficients, and likewise, to the aggregate's over all points."""
+Judge = Callable[[Gram], Tensor]
+"""From the clients' points to weights of all points."""
+Send = Callable[[Tensor], Tensor]
+"""From the attackers' coefficients to the aggregate's over all points."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class ServerSpan:
         fixed: What of each client's point no attacker chooses, over the points, shape (n, p).
         free: How much of each client's point is an attacker's row, shape (n, num_attackers).
         width: Honest updates and directions: what rows may be made of.
-        places: Where in the rule's order each honest update of the view is; -1: refused.
+        num_honest: Updates of the view: the first points.
         judge: The chain on a Gram; None for rules that need the columns.
         send: The whole way, rows and all.
     """
@@ -41,7 +41,7 @@ class ServerSpan:
     fixed: Tensor
     free: Tensor
     width: int
-    places: Sequence[int]
+    num_honest: int
     judge: Judge | None
     send: Send
 
@@ -57,20 +57,20 @@ class ServerSpan:
         """Whether the rule needs the Gram alone."""
         return self.judge is not None
 
-    def weigh(self, coefficients: Tensor, *, without: Sequence[int] = ()) -> Tensor:
+    def weigh(self, coefficients: Tensor) -> Tensor:
         """The aggregate's coefficients by the rule on the Gram of the combinations."""
         if self.judge is None:
-            return self.confirm(coefficients, without=without)
+            return self.confirm(coefficients)
         mix = self.mix(coefficients)
         try:
-            weights = self.judge(self.points.mixed(mix), self._gone(without))
+            weights = self.judge(self.points.mixed(mix))
         except ValueError:
             return self.honest_mean()  # such lies stop the run with an error, and move nothing
         return torch.cat([mix.T @ weights[: len(mix)], weights[len(mix) :]])
 
-    def confirm(self, coefficients: Tensor, *, without: Sequence[int] = ()) -> Tensor:
+    def confirm(self, coefficients: Tensor) -> Tensor:
         """Likewise, with the rows made, screened, and brought to the rule as replies are."""
-        return self.send(coefficients, self._gone(without))
+        return self.send(coefficients)
 
     def mix(self, coefficients: Tensor) -> Tensor:
         """Every client's point, as the rule sees it, over the points, shape (n, p)."""
@@ -81,11 +81,8 @@ class ServerSpan:
     def honest_mean(self) -> Tensor:
         """The coefficients of the mean of the view."""
         mean = torch.zeros(len(self.points.centred) - 1, dtype=torch.float64)
-        mean[: len(self.places)] = 1 / len(self.places)
+        mean[: self.num_honest] = 1 / self.num_honest
         return mean
-
-    def _gone(self, without: Sequence[int]) -> list[int]:
-        return [self.places[k] for k in without if self.places[k] >= 0]
 
 
 def span_of(
@@ -128,18 +125,14 @@ def span_of(
             free[i, list(attackers).index(client)] = now
         else:
             fixed[i, order.index(client) if client in honest else width + rest.index(client)] = now
-    places = [clients.index(client) if client in clients else -1 for client in order]
     basis = torch.stack([*honest.values(), *aims]).to(torch.float64)
 
-    def judge(given: Gram, gone: Sequence[int]) -> Tensor:
-        left_out = [clients[k] for k in gone]
-        return box.combiner.weights_of(
-            given, clients, round_=box.round_, left_out=left_out, f=box.f
-        )
+    def judge(given: Gram) -> Tensor:
+        return box.combiner.weights_of(given, clients, round_=box.round_, f=box.f)
 
-    def send(coefficients: Tensor, gone: Sequence[int]) -> Tensor:
+    def send(coefficients: Tensor) -> Tensor:
         lies = cut((coefficients.to(torch.float64) @ basis).to(torch.float32))
-        made = box.combined(lies, left_out=[clients[k] for k in gone])
+        made = box.combined(lies)
         if made is None:
             return span.honest_mean()
         if span.judge is None:
@@ -148,7 +141,7 @@ def span_of(
         return _read(made[1], span.mix(coefficients)[there], len(seen.centred) - 1)
 
     on_gram = box.recipe.aggregator.plan().last.rule.kind == "gram"
-    span = ServerSpan(seen, fixed, free, width, places, judge if on_gram else None, send)
+    span = ServerSpan(seen, fixed, free, width, len(honest), judge if on_gram else None, send)
     return span
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedtune.federation.defence.vote import MAX_CHANGE
+from fedtune.federation.defence.candidate import MAX_CHANGE
 from fedtune.federation.liars.adversary import byzantine_clients
 from fedtune.recipe import Recipe
 

@@ -22,9 +22,10 @@ from fedtune.recipe import Recipe
 class WhiteBox:
     """The rule of the round, its mixings, geometry and memory, on what the spool holds.
 
-    What a liar cannot know is not in it: the server's own rows, and so their judgement. ``f`` is
-    what the server holds the replies to, None being the recipe's. ``others`` are the rows of those
-    who do not lie as the server takes them, kept from the first trial on.
+    What attackers cannot know is not in it: whether the server's own rows, or the clients' votes,
+    let the step stand. ``f`` is what the server holds the replies to, None being the recipe's.
+    ``others`` are the rows of those who do not lie as the server takes them, kept from the first
+    trial on.
     """
 
     recipe: Recipe
@@ -56,9 +57,7 @@ class WhiteBox:
         assert isinstance(change, LowRank)
         return distance_between(mean, change, self.sent.whole)
 
-    def combined(
-        self, lies: Mapping[int, Tensor], *, left_out: Sequence[int] = ()
-    ) -> tuple[list[int], Combined] | None:
+    def combined(self, lies: Mapping[int, Tensor]) -> tuple[list[int], Combined] | None:
         """What the server would combine these and the other replies to, and whose they are.
 
         None where it would have nothing to combine, or stop with an error.
@@ -70,7 +69,6 @@ class WhiteBox:
         if not self.recipe.aggregator.is_defined(tried.clients, self.f):
             return None
         clients = tried.clients
-        gone = [client for client in left_out if client in clients]
         try:
             return clients, Combiner(self.recipe, dict(self.combiner.state)).combine(
                 tried,
@@ -78,7 +76,6 @@ class WhiteBox:
                 self.part,
                 round_=self.round_,
                 outer=self.outer,
-                left_out=gone,
                 f=self.f,
             )
         except ValueError:

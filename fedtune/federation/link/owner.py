@@ -13,7 +13,7 @@ from typing import Any
 
 from fedtune.deployment.node import NODE_FILE, NodeConfig, load_node_config
 from fedtune.federation.client import OWN_ROWS
-from fedtune.federation.defence.vote import SCALES
+from fedtune.federation.defence.candidate import SCALES
 from fedtune.recipe import Recipe, parse_recipe
 from fedtune.recipe.reward import EntryPointReward, ModelReward
 from fedtune.training.base import find_folder, hash_weights

@@ -7,7 +7,7 @@ import math
 from flwr.app import ConfigRecord, MetricRecord, RecordDict
 
 from fedtune.federation import wire
-from fedtune.federation.defence.vote import MAX_CHANGE
+from fedtune.federation.defence.candidate import MAX_CHANGE
 from fedtune.federation.screening.screen import RefusedError
 
 _WORDS = ("round", "anchor_hash", "accepted_hash")

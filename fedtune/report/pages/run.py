@@ -77,8 +77,8 @@ def _story(recipe: Recipe, facts: RunFacts, liars: Sequence[int], silenced: Sequ
             tag("strong", figure(last)),
             f" in {rounds}.",
         )
-    voted = f"{facts.voted}." if facts.voted else None
-    notes = [_liars(recipe, facts, liars), voted, _refused(facts), _backdoor(facts)]
+    undone = f"{facts.undone}." if facts.undone else None
+    notes = [_liars(recipe, facts, liars), undone, _refused(facts), _backdoor(facts)]
     return tag(
         "section",
         tag("p", lead, class_="lead"),

@@ -1,4 +1,4 @@
-"""The parts of the defence beside the rule: momentum, suspicion, the server's own rows.
+"""The parts of the defence that remember: momentum and suspicion; what each refuses.
 
 Not proven here: what they buy in training; see docs/results.
 """
@@ -12,7 +12,6 @@ from fedtune.adapters.part import Part
 from fedtune.federation.aggregation.combining import Combiner
 from fedtune.federation.broadcast import Broadcast
 from fedtune.federation.defence import momentum, suspicion
-from fedtune.federation.defence.server_data import OwnRows, try_out, worst
 from fedtune.federation.screening.spool import Spool
 from fedtune.recipe import RecipeError, parse_recipe
 
@@ -27,11 +26,9 @@ def spool_of(rows):
     return spool
 
 
-def combine(combiner, rows, round_=1, left_out=()):
+def combine(combiner, rows, round_=1):
     sent = Broadcast(combiner.recipe, LAYOUT, ANCHOR, round_=round_)
-    return combiner.combine(
-        spool_of(rows), sent, PART, round_=round_, outer=None, left_out=left_out
-    )
+    return combiner.combine(spool_of(rows), sent, PART, round_=round_, outer=None)
 
 
 def test_momentum_by_hand():
@@ -82,8 +79,6 @@ def test_suspicion_by_hand():
     assert state.tolist() == [0, 0, 0.75, 0.75, 0]
     assert suspicion.suspended(state, clients, f=2) == [2, 3]
     assert suspicion.suspended(state, clients, f=1) == [2]
-    assert suspicion.suspended(state, clients, f=2, already=[2]) == [3]
-    assert suspicion.suspended(state, clients, f=2, already=[0, 1]) == []
     # Forgiven: 0.75 -> 0.375.
     state = suspicion.updated(state, clients, torch.full((4,), 0.25), memory=0.5)
     assert state.tolist() == [0, 0, 0.375, 0.375, 0]
@@ -125,44 +120,16 @@ def test_suspicion_does_not_change_a_round_without_history():
 
 @pytest.mark.parametrize("geometry", ["factors", "product"])
 @pytest.mark.parametrize("name", ["mean", "caf", "geometric_median"])
-def test_clients_left_out_weigh_nothing(name, geometry):
-    recipe = recipe_of(7, aggregator={"name": name, "f": 2, "geometry": geometry})
+def test_who_is_suspect_weighs_nothing(name, geometry):
+    recipe = recipe_of(10, aggregator={"name": name, "f": 2, "geometry": geometry},
+                       defence={"suspicion": 0.9})  # fmt: skip
+    combiner = Combiner(recipe)
+    combiner.state = {"suspicion": torch.tensor([0, 0, 0, 1.0, 0, 0, 0, 0, 0, 0.8]).double()}
     rows = {k: 0.01 * drawn(k + 1) for k in (0, 2, 3, 5, 6, 8, 9)}
-    combined = combine(Combiner(recipe), rows, left_out=[3, 9])
+    combined = combine(combiner, rows)
     weights = dict(zip(sorted(rows), combined.weights, strict=True))
     assert [k for k, weight in weights.items() if weight == 0] == [3, 9]
     assert sum(weights.values()) == pytest.approx(1)
-
-
-def test_trial_by_hand():
-    losses = {0: 1.0, 3: 2.0, 4: float("nan"), 6: 1.5, 9: 2.0}
-    assert worst(losses, f=1) == [4]
-    assert worst(losses, f=2) == [3, 4]  # of equals the lowest number
-    assert worst(losses, f=3) == [3, 4, 9]
-    assert worst(losses, f=0) == []
-
-
-def test_the_trial_measures_anchor_plus_delta():
-    recipe = recipe_of(3, aggregator={"name": "mean", "f": 1, "geometry": "factors"},
-                       data={"server_rows": 8}, defence={"server_data": True})  # fmt: skip
-    rows = {k: 0.01 * drawn(k + 1) for k in range(3)}
-    sent = Broadcast(recipe, LAYOUT, ANCHOR, round_=1)
-    tried = []
-
-    def loss_of(row):
-        tried.append(row)
-        return float(len(tried) == 2)
-
-    losses = try_out(spool_of(rows), sent, loss_of)
-    assert losses == {0: 0.0, 1: 1.0, 2: 0.0}
-    for k in range(3):
-        assert_close(tried[k], ANCHOR + rows[k])
-    tried.clear()
-    record = {}
-    own = OwnRows(recipe, None, loss_of)
-    assert own.left_out(spool_of(rows), sent, record) == [1]
-    assert record["server_loss"] == {"0": 0.0, "1": 1.0, "2": 0.0}
-    assert OwnRows(recipe).left_out(spool_of(rows), sent, {}) == []
 
 
 @pytest.mark.parametrize(
@@ -183,9 +150,9 @@ def test_the_trial_measures_anchor_plus_delta():
         ({"defence": {"suspicious": 0.5}}, "suspicion"),
         ({"defence": {"suspicion": 0.5}, "aggregator": {"name": "krum", "f": 1}},
          "defence.suspicion: needs a rule that weighs most clients in every round: got krum"),
-        ({"defence": {"suspicion": 0.5, "server_data": True}, "data": {"server_rows": 8},
-          "aggregator": {"name": "caf", "f": 1}},
-         "defence: server_data leaves out f clients in every round"),
+        ({"defence": {"suspicion": 0.5}, "aggregator": {
+            "name": "median", "f": 1, "geometry": "product", "combination": "dense"}},
+         "defence.suspicion: cannot go with combination: dense"),
     ],
 )  # fmt: skip
 def test_refusals(sections, message):

@@ -1,4 +1,4 @@
-"""Rows that the server keeps and trains on: FLTrust in real runs, retries, parts, geometry, resume.
+"""Rows that the server keeps: FLTrust and trials of the aggregate in real runs, retries, resume.
 
 Not proven here: that the server's rows are like the clients', on which FLTrust stands or falls.
 """
@@ -51,8 +51,9 @@ def test_liars_get_no_trust_and_the_loss_falls(tiny_recipe, run, geometry):
     [
         {"lora": {"train": "alternate"}, "aggregator": {**FLTRUST, "geometry": "product"}},
         {"federation": {"inner_optimizer": "keep", "clients_per_round": 3}},
+        {"aggregator": {"name": "mean"}, "defence": {"server_data": {"tolerance": 0.0}}},
     ],
-    ids=["one factor in products", "clients keep their optimizers"],
+    ids=["one factor in products", "clients keep their optimizers", "each step is tried"],
 )
 def test_a_killed_run_goes_on_to_the_same_bits(tiny_recipe, run, forked, sections):
     recipe = with_server_rows(tiny_recipe, **sections)
@@ -64,6 +65,31 @@ def test_a_killed_run_goes_on_to_the_same_bits(tiny_recipe, run, forked, section
     run.resume(recipe, folder)
     assert adapter_bytes(folder) == adapter_bytes(whole)
     assert eval_records(folder) == eval_records(whole)
+    assert trials(folder) == trials(whole)
+
+
+def trials(folder):
+    return [record.get("trial") for record in folder.read_metrics()[1:]]
+
+
+def test_a_takeover_in_the_last_round_is_refused_by_the_servers_rows(tiny_recipe, run):
+    # One client of four sends -3000 times the others' mean in round 3, and the rule is the mean.
+    attack = {"name": "on_off", "epsilon": 3000.0, "num_attackers": 1, "honest_rounds": 2}
+    sections = {
+        "aggregator": {"name": "mean", "f": 1},
+        "federation": {"num_clients": 4, "num_rounds": 3},
+        "attack": {**attack, "period": 1},
+        "checkpoint": {"keep": 9},
+    }
+    guard = {"server_data": {"tolerance": 0.005}}  # a model of chance weights has little to lose
+    folder = run(with_server_rows(tiny_recipe, **sections, defence=guard))
+    records = folder.read_metrics()
+    assert [record["undone_rounds"] for record in records[1:]] == [0, 0, 1]
+    assert [each["undone"] for each in records[3]["trial"]["tries"]] == [True, True]
+    assert records[3]["eval"] == records[2]["eval"]
+    assert records[3]["revision"] == records[2]["revision"]
+    ruined = run(with_server_rows(tiny_recipe, **sections)).read_metrics()[-1]["eval"]["loss"]
+    assert ruined > records[3]["eval"]["loss"] + 0.02
 
 
 def test_no_client_sees_what_the_server_keeps(tiny_recipe):

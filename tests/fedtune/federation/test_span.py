@@ -187,21 +187,3 @@ def test_a_lie_that_is_refused_moves_nothing_away(geometry, monkeypatch):
     assert float(seen["confirm"][7]) == 0.0
     assert float(seen["confirm"][:7].sum()) == pytest.approx(1.0)
     assert len(liars) == ATTACKERS
-
-
-def test_who_the_trial_expels_has_no_weight(monkeypatch):
-    seen = {}
-    original = span_of
-
-    def watched(*given):
-        span = original(*given)
-        seen["weigh"] = span.weigh(COPIES, without=[0, 5])
-        seen["confirm"] = span.confirm(COPIES, without=[0, 5])
-        return span
-
-    monkeypatch.setattr("fedtune.federation.strategy.span_of", watched)
-    rounds(recipe_of("mean", f=0), COPIES, count=1, monkeypatch=monkeypatch)
-    # eight rows of 1/8: the honest 1, 3, 6 once, 2 and 4 also by an attacker, and the direction
-    wanted = torch.tensor([0, 1, 2, 1, 2, 0, 1, 1], dtype=torch.float64) / 8
-    assert torch.allclose(seen["weigh"], wanted)
-    assert torch.allclose(seen["confirm"], wanted)

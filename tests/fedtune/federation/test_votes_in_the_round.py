@@ -13,7 +13,8 @@ from toy_voters import loss_at, mean_loss, target_of, vote_rounds, voting_app, v
 from fedtune.federation.aggregation.product_outer import make_outer
 from fedtune.federation.aggregation.shorter import shorter
 from fedtune.federation.checkpoint import Checkpoint
-from fedtune.federation.defence.vote import MAX_CHANGE, Votes, count, line_search, median
+from fedtune.federation.defence.candidate import MAX_CHANGE, line_search
+from fedtune.federation.defence.vote import Votes, count, median
 from fedtune.federation.liars.adversary import byzantine_clients
 from fedtune.federation.local import LocalGrid
 
@@ -225,10 +226,13 @@ def test_the_step_of_a_dense_rule_has_no_half_and_is_tried_once():
     aggregator = {"name": "median", "combination": "dense", "f": 1}
     made = Round(recipe_of(5, aggregator=aggregator), drawn(0)).run(rows)
     assert shorter(made.change, 0.5) is None
-    recipe = recipe_of(5, aggregator=aggregator, defence={"vote": True})
     votes = Votes(dict.fromkeys(range(5), 1.0))
-    tallies = line_search(recipe, ask=lambda: votes, shorten=lambda scale: False)
-    assert [(each.scale, each.decision) for each in tallies] == [(1.0, "undone")]
+    heard, stands = line_search(
+        {"vote": lambda scale: count(votes, scale=scale, f=1, tolerance=0.0)},
+        shorten=lambda scale: False,
+    )
+    assert [(each.scale, each.decision) for each in heard["vote"]] == [(1.0, "undone")]
+    assert not stands
 
 
 def test_without_a_vote_nothing_is_kept_and_nobody_is_asked():

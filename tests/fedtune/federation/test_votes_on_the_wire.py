@@ -12,7 +12,7 @@ from toy_federation import ANCHOR, CountingGrid, SilentGrid
 from toy_voters import vote_rounds, voting_app, voting_recipe
 
 from fedtune.federation import ballot, wire
-from fedtune.federation.defence.vote import MAX_CHANGE
+from fedtune.federation.defence.candidate import MAX_CHANGE
 from fedtune.federation.local import LocalGrid
 from fedtune.federation.screening.screen import RefusedError
 from fedtune.federation.screening.vote import read_vote

@@ -141,6 +141,7 @@ def toy_strategy(
     layout=LAYOUT,
     anchor=ANCHOR,
     train_own=None,
+    loss_of=None,
     tools=None,
 ):
     """The real strategy with its roll called, ready for round 1."""
@@ -153,6 +154,7 @@ def toy_strategy(
         base_hash=BASE,
         tokenizer_hash=TOKENIZER,
         train_own=train_own,
+        loss_of=loss_of,
         tools=tools,
         observer=observer,
     )

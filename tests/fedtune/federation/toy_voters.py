@@ -81,10 +81,10 @@ def voting_recipe(*, vote=True, rule="mean", f=3, attack=None, outer=None, **sec
     )
 
 
-def vote_rounds(recipe, app=None, *, rounds=1, grid=None):
+def vote_rounds(recipe, app=None, *, rounds=1, grid=None, loss_of=None):
     """The strategy after some rounds, and the records of them."""
     grid = grid or LocalGrid(app or voting_app(), recipe.federation.num_clients)
-    strategy = toy_strategy(recipe, grid)
+    strategy = toy_strategy(recipe, grid, loss_of=loss_of)
     records = []
     for round_ in range(1, rounds + 1):
         assert strategy.run_round(grid, round_), strategy.record["refused"]

@@ -1,4 +1,4 @@
-"""How often the clients undid a round is said in table, page, status and progress."""
+"""How often a round was undone, and by whom, is said in table, page, status and progress."""
 
 from io import StringIO
 
@@ -16,7 +16,7 @@ from fedtune.report.status import Watch
 from fedtune.report.status_facts import facts_of
 from fedtune.report.status_words import view_of
 from fedtune.report.table import print_summary
-from fedtune.report.votes import outcome_of, undone_so_far, votes_in_words
+from fedtune.report.undone import outcome_of, undone_by, undone_in_words, undone_so_far
 
 RECIPE = {"federation": {"num_clients": 4, "num_rounds": 3}}
 WORDS = "1 of 3 rounds undone by vote, 1 at half length, 1 without a decision"
@@ -33,10 +33,46 @@ def voted(records):
 
 
 def test_the_words_by_hand(records):
-    assert votes_in_words(records, 3) is None
-    assert votes_in_words(voted(records), 3) == WORDS
+    assert undone_in_words(records, 3) is None
+    assert undone_in_words(voted(records), 3) == WORDS
     one = [{"round": 1, "vote": {"decided": "accepted", "tries": [{}]}, "undone_rounds": 0}]
-    assert votes_in_words(one, 1) == "0 of 1 rounds undone by vote"
+    assert undone_in_words(one, 1) == "0 of 1 rounds undone by vote"
+
+
+def judged(round_, undone, **decisions):
+    """A record in which each jury has decided so, after so many tries."""
+    said = {
+        key: {"decided": decided, "tries": [{}] * tries}
+        for key, (decided, tries) in decisions.items()
+    }
+    return {"round": round_, "undone_rounds": undone, **said}
+
+
+def test_the_words_of_a_trial_on_server_data():
+    alone = [
+        judged(1, 0, trial=("accepted", 1)),
+        judged(2, 1, trial=("undone", 2)),
+        judged(3, 1, trial=("accepted", 2)),
+    ]
+    assert undone_in_words(alone, 3) == "1 of 3 rounds undone by server data, 1 at half length"
+    assert [outcome_of(each) for each in alone] == ["accepted", "undone", "halved"]
+
+
+def test_the_words_of_both_juries_say_who_refused_last():
+    both = [
+        judged(1, 0, trial=("accepted", 1), vote=("accepted", 1)),
+        judged(2, 1, trial=("undone", 2)),  # the clients are not asked
+        judged(3, 2, trial=("undone", 2), vote=("undone", 1)),  # the clients refused the whole step
+        judged(4, 3, trial=("accepted", 2), vote=("undone", 2)),
+        judged(5, 3, trial=("accepted", 2), vote=("accepted", 1)),
+        judged(6, 3, trial=("accepted", 1), vote=("no decision", 1)),
+    ]
+    assert [undone_by(each) for each in both] == [
+        None, "server data", "server data", "vote", None, None]  # fmt: skip
+    assert undone_in_words(both, 6) == (
+        "3 of 6 rounds undone (2 by server data, 1 by vote), 1 at half length, 1 without a decision"
+    )
+    assert undone_in_words(both[:1], 1) == "0 of 1 rounds undone"
 
 
 def test_the_count_is_carried_past_a_line_that_was_cut_off(records):
@@ -67,17 +103,17 @@ def test_table_page_and_progress_say_it(records, tmp_path):
         for record in told[1:]:
             view(RoundFinished(record))
     lines = [line for line in out.getvalue().splitlines() if line.startswith("round ")]
-    said = ("half of the step by vote", "undone by vote", "too few votes to decide")
+    said = ("half of the step stands", "undone by vote", "too few votes to decide")
     assert [part in line for part, line in zip(said, lines, strict=True)] == [True] * 3
 
 
 def test_status_says_it(tmp_path):
     told = voted(RECORDS)
     status = Watch(make_run(tmp_path / "run", records=told).path).look()
-    assert dict(view_of(status).facts)["Votes"] == (
+    assert dict(view_of(status).facts)["Steps"] == (
         "1 of 2 rounds undone by vote, 1 at half length"
     )
     assert facts_of(status)["undone_rounds"] == 1
     plain = Watch(make_run(tmp_path / "plain").path).look()
-    assert "Votes" not in dict(view_of(plain).facts)
+    assert "Steps" not in dict(view_of(plain).facts)
     assert facts_of(plain)["undone_rounds"] is None
