@@ -1,0 +1,50 @@
+"""What a round holds its rule to: how many may be Byzantine, who is left out, what is skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fedtune.recipe import Aggregator
+
+
+@dataclass(frozen=True, eq=False)
+class Terms:
+    """What the rule is held to in a round.
+
+    Attributes:
+        clients: With a good reply, in ascending order.
+        f: How many of them may be Byzantine.
+        round_: Counted from 1.
+        left_out: Who is to weigh nothing, the worst first; no more than the rule can bear.
+        section: The recipe's, less the mixings that are not defined on so few replies.
+    """
+
+    clients: Sequence[int]
+    f: int
+    round_: int
+    left_out: Sequence[int]
+    section: Aggregator
+
+    @classmethod
+    def of(
+        cls,
+        section: Aggregator,
+        clients: Sequence[int],
+        f: int,
+        round_: int,
+        left_out: Sequence[int],
+    ) -> Terms:
+        """The terms of a round; who may be left out is cut to what the rule can bear."""
+        fitted, spare = section.fitted(len(clients), f), section.spare(len(clients), f)
+        return cls(clients, f, round_, list(left_out)[:spare], fitted)
+
+    @property
+    def places(self) -> list[int]:
+        """Where those left out stand among the clients."""
+        return [self.clients.index(client) for client in self.left_out]
+
+    @property
+    def spare(self) -> int:
+        """How many may be left out in all."""
+        return self.section.spare(len(self.clients), self.f)
