@@ -137,8 +137,8 @@ def test_clients_left_out_weigh_nothing(name, geometry):
 def test_trial_by_hand():
     losses = {0: 1.0, 3: 2.0, 4: float("nan"), 6: 1.5, 9: 2.0}
     assert worst(losses, f=1) == [4]
-    assert worst(losses, f=2) == [3, 4]  # of equals the lowest number
-    assert worst(losses, f=3) == [3, 4, 9]
+    assert worst(losses, f=2) == [4, 3]  # the highest first, of equals the lowest number
+    assert worst(losses, f=3) == [4, 3, 9]
     assert worst(losses, f=0) == []
 
 
