@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,55 +14,22 @@ from aggregators.geometry import (
     Change,
     LowRank,
     Renewed,
-    combine_dense,
     gather,
     renew,
     truncate,
 )
-from aggregators.gram import gram, middle
+from aggregators.gram import gram
 from fedtune.adapters.part import Part
+from fedtune.federation.aggregation.dense import combine_entries
 from fedtune.federation.aggregation.outer import OuterOptimizer
 from fedtune.federation.aggregation.points import Combined, gram_of, point_of, seen_from, shared
 from fedtune.federation.aggregation.product_outer import MOMENTUM_RANKS, ProductOuter, pack, unpack
+from fedtune.federation.aggregation.terms import Terms
 from fedtune.federation.broadcast import Broadcast, Received
 from fedtune.federation.defence import momentum, suspicion
 from fedtune.federation.screening.spool import Spool
-from fedtune.recipe import Aggregator, Recipe
+from fedtune.recipe import Recipe
 from fedtune.seeds import derive
-
-
-@dataclass(frozen=True, eq=False)
-class Terms:
-    """What the rule is held to in a round.
-
-    Attributes:
-        clients: With a good reply, in ascending order.
-        f: How many of them may be Byzantine.
-        round_: Counted from 1.
-        section: The recipe's, less the mixings that are not defined on so few replies.
-        left_out: Who is to weigh nothing, no more than the rule can bear.
-    """
-
-    clients: Sequence[int]
-    f: int
-    round_: int
-    section: Aggregator
-    left_out: Sequence[int] = ()
-
-    @classmethod
-    def of(cls, section: Aggregator, clients: Sequence[int], f: int, round_: int) -> Terms:
-        """The terms of a round in which nobody is left out yet."""
-        return cls(clients, f, round_, section.fitted(len(clients), f))
-
-    @property
-    def places(self) -> list[int]:
-        """Where those left out stand among the clients."""
-        return [self.clients.index(client) for client in self.left_out]
-
-    @property
-    def spare(self) -> int:
-        """How many may be left out in all."""
-        return self.section.spare(len(self.clients), self.f)
 
 
 @dataclass
@@ -125,7 +91,7 @@ class Combiner:
             return replace(combined, norm=seen.norm, distances=seen.distances)
         if section.combined_by == "dense":
             assert isinstance(outer, ProductOuter)
-            return self._dense(rows, received, sent, outer, f)
+            return combine_entries(rows, received, sent, outer, plan=section.plan(), f=f)
         point = None if reference is None else point_of(reference, sent.whole)
         return self._exact(terms, rows, received, part, point)
 
@@ -279,39 +245,6 @@ class Combiner:
         mine = self._mine(part)
         center = [mine["center"]] if "center" in mine else []
         return [*center, *([] if reference is None else [reference])]
-
-    def _dense(
-        self,
-        rows: Sequence[Tensor],
-        received: Sequence[Received],
-        sent: Broadcast,
-        outer: ProductOuter,
-        f: int,
-    ) -> Combined:
-        last = self.recipe.aggregator.plan().last
-        starts, factors = shared(received)
-        whole = sent.whole
-        given: dict[str, Any] = dict(last.options)
-        if last.rule.takes_scale:
-            entries = sum(out * in_ for out, in_ in whole.factors.shapes) + whole.factors.num_plain
-            given["scale"] = middle(gram_of(rows, received, []).norms()) / entries**0.5
-
-        def rule(block: Tensor) -> Tensor:
-            values: Tensor = last.rule.function(block, f=f, **given).values
-            return values
-
-        made = combine_dense(
-            rows,
-            starts,
-            factors,
-            rule,
-            anchor=whole.anchor,
-            target=whole.factors,
-            carry=outer.residual,
-            residual_rank=outer.residual_rank,
-        )
-        seen = seen_from(rows, received, point_of(made.row - whole.anchor, whole))
-        return replace(seen, change=made)
 
     def _mine(self, part: Part) -> dict[str, Tensor]:
         """What the rule has kept of the rounds of this part: another part's has other columns."""

@@ -1,7 +1,8 @@
 """Forged replies on the whole road of a reply: refused by name and reason, and never counted.
 
-A refused lie must leave the run where silence leaves it, to the bit. Not proven here: forged
-sender ids, and a node that floods the server outside of its replies.
+A refused lie must leave the run where silence leaves it, to the bit: at the same f, or where no
+correct client sends such a reply, at an f less its senders. Not proven here: forged sender ids, and
+a node that floods the server outside of its replies.
 """
 
 import re
@@ -52,6 +53,7 @@ REFUSED = [
     ("silence", {}, "^it sent no reply$"),
 ]
 IDS = ["-".join((name, *map(str, options.values()))) for name, options, _ in REFUSED]
+PROVEN = {"nan", "inf", "wrong_shape", "wrong_keys"}  # what no correct client sends
 RULES = [
     {"name": "median", "f": 2},
     {"name": "trimmed_mean", "f": 2},
@@ -74,10 +76,15 @@ def lying_recipe(name, num_clients=7, num_attackers=2, *, rule=None, federation=
 
 @pytest.mark.parametrize(("name", "options", "reason"), REFUSED, ids=IDS)
 def test_a_refused_lie_leaves_the_bits_that_silence_leaves(name, options, reason):
-    recipe = lying_recipe(name, **options)
+    rule = {"name": "trimmed_mean", "f": 2}
+    recipe = lying_recipe(name, rule=rule, **options)
     strategy, stepped = toy_rounds(recipe, toy_app(), rounds=3)
-    silent, _ = toy_rounds(lying_recipe("silence"), toy_app(), rounds=3)
+    f = 0 if name in PROVEN else 2  # both attackers are found out, or neither
+    silent, _ = toy_rounds(lying_recipe("silence", rule={**rule, "f": f}), toy_app(), rounds=3)
     assert stepped == [True] * 3
+    assert strategy.record["f"] == silent.record["f"] == f
+    proven = sorted(byzantine_clients(recipe)) if name in PROVEN else []
+    assert strategy.record["proven_faulty"] == proven
     assert set(strategy.record["refused"]) == {str(liar) for liar in byzantine_clients(recipe)}
     for said in strategy.record["refused"].values():
         assert re.search(reason, said), said
@@ -183,20 +190,34 @@ def test_a_robust_rule_withstands_huge_numbers_that_the_screen_lets_pass(rule, w
 
 
 def test_huge_numbers_ruin_a_mean_and_the_run_stops(tiny_recipe, run):
-    # 1 of 4 at 3e38 in round 1: the anchor stands at 7.5e37, where honest clients train to NaN and
-    # are refused. The liar alone is left: 7.5e37 + 3e38 is beyond 3.4e38.
+    # 1 of 4 at 3e38 in round 1: the anchor stands at 7.5e37, where every client trains to NaN and
+    # says that it has no update.
     recipe = tiny_recipe(
         federation={"num_rounds": 2, "local_steps": 1},
         aggregator={"name": "mean"},
         attack={"name": "huge", "num_attackers": 1},
     )
-    with pytest.raises(RunStoppedError, match=r"the step leaves the range of float32.*Name a rule"):
+    words = "mean needs n >= 1: got n=0.*local training left a value that is not finite"
+    with pytest.raises(RunStoppedError, match=words):
         run(recipe)
     base, first = run.folder_of(recipe, number=1)[0].read_metrics()
     assert base["eval"]["loss"] < 6
     assert first["refused"] == {}
     assert first["aggregate_norm"] > 1e38
     assert first["eval"]["loss"] is None
+
+
+def test_a_mean_that_leaves_the_range_stops_the_run_and_moves_nothing():
+    # 1 of 2 at 3e38: the anchor moves by 1.5e38 a round, and 4.5e38 is beyond 3.4e38.
+    recipe = toy_recipe(2, attack={"name": "huge", "num_attackers": 1, "where": "all"})
+    grid = LocalGrid(toy_app(), 2)
+    strategy = toy_strategy(recipe, grid)
+    assert strategy.run_round(grid, 1)
+    assert strategy.run_round(grid, 2)
+    before = strategy.outer.anchor
+    with pytest.raises(RunStoppedError, match=r"the step leaves the range of float32.*Name a rule"):
+        strategy.run_round(grid, 3)
+    assert torch.equal(strategy.outer.anchor, before)
 
 
 @pytest.mark.parametrize("engine", ["local", "ray"])
@@ -221,8 +242,10 @@ def test_an_honest_client_that_is_not_heard_is_waited_for_all_the_same():
 
 
 def test_liars_lie_anew_in_a_retry_and_are_asked_alone():
-    # Krum wants 2f + 3 = 7 of 7, and two never send a good reply.
-    recipe = lying_recipe("nan", rule={"name": "krum", "f": 2}, federation={"max_retries": 2})
+    # Krum wants 2f + 3 = 7 of 7, and two never send a good reply, nor one that proves a fault.
+    recipe = lying_recipe(
+        "wrong_revision", rule={"name": "krum", "f": 2}, federation={"max_retries": 2}
+    )
     events = []
     grid = LocalGrid(toy_app(), 7)
     strategy = toy_strategy(recipe, grid, events.append)

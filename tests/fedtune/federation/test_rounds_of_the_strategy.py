@@ -178,14 +178,36 @@ def test_exactly_as_many_as_the_rule_needs_are_enough():
     assert set(strategy.record["refused"]) == {"3"}
 
 
-def test_a_mixing_counts_too_in_what_a_round_needs():
-    # The mean needs 1 whatever f is, nnm 2 f + 1 = 5; of 7 clients 3 fail, which leaves 4.
+def test_a_mixing_that_is_not_defined_on_so_few_is_skipped_and_recorded():
+    # nnm and the median need 2f + 1 = 3 rows. Of 6 clients 4 reply: bucketing in pairs would leave
+    # 2 of these and is skipped, nnm is not.
+    def two_fail(message, client):
+        if client < 2:
+            raise ConnectionError("gone")
+        return honest(message, client)
+
+    def rounds_of(mixing):
+        rule = {"name": "median", "f": 1, "mixing": mixing}
+        return toy_rounds(toy_recipe(6, aggregator=rule, max_retries=0), toy_app(two_fail))
+
+    strategy, stepped = rounds_of(["bucketing", "nnm"])
+    assert stepped == [True]
+    assert strategy.record["skipped_mixings"] == ["bucketing"]
+    assert strategy.record["f"] == 1
+    mixed, _ = rounds_of(["nnm"])
+    assert "skipped_mixings" not in mixed.record
+    assert torch.equal(strategy.outer.anchor, mixed.outer.anchor)
+
+
+def test_the_rules_own_condition_counts_in_what_a_round_needs():
+    # nnm is skipped, and the median needs 2f + 1 = 5; of 7 clients 3 fail, which leaves 4.
     def three_fail(message, client):
         if client < 3:
             raise ConnectionError("gone")
         return honest(message, client)
 
-    recipe = toy_recipe(7, aggregator={"name": "mean", "f": 2, "mixing": ["nnm"]}, max_retries=0)
+    rule = {"name": "median", "f": 2, "mixing": ["nnm"]}
+    recipe = toy_recipe(7, aggregator=rule, max_retries=0)
     strategy, stepped = toy_rounds(recipe, toy_app(three_fail))
     assert stepped == [False]
     assert len(strategy.record["clients"]) == 4

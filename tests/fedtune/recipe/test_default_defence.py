@@ -1,4 +1,4 @@
-"""A recipe that names no rule. Why it gets this one: docs/results/bench_full.md."""
+"""A recipe that names no rule. Why it gets this one: docs/results/searched.md."""
 
 import pytest
 
@@ -20,8 +20,8 @@ from fedtune.recipe import RecipeError, parse_recipe
 )
 def test_three_tenths_of_a_round_may_lie(federation, f):
     recipe = parse_recipe({"federation": federation})
-    assert recipe.aggregator.name == "caf"
-    assert recipe.aggregator.mixing == ["agreement"]
+    assert recipe.aggregator.name == "capped_spectral"
+    assert recipe.aggregator.mixing == []
     assert recipe.aggregator.geometry == "product"
     assert recipe.aggregator.f == f
     assert recipe.defence.suspicion is None
@@ -29,10 +29,11 @@ def test_three_tenths_of_a_round_may_lie(federation, f):
 
 def test_what_is_given_stays():
     recipe = parse_recipe({"aggregator": {"f": 1, "geometry": "factors"}})
-    assert (recipe.aggregator.name, recipe.aggregator.f) == ("caf", 1)
+    assert (recipe.aggregator.name, recipe.aggregator.f) == ("capped_spectral", 1)
     assert recipe.aggregator.geometry == "factors"
     with_suspicion = parse_recipe({"defence": {"suspicion": 0.5}})
-    assert (with_suspicion.aggregator.name, with_suspicion.defence.suspicion) == ("caf", 0.5)
+    assert with_suspicion.aggregator.name == "capped_spectral"
+    assert with_suspicion.defence.suspicion == 0.5
     assert parse_recipe({"aggregator": {"f": "2"}}).aggregator.f == 2
     named = parse_recipe({"aggregator": {"name": "mean"}})
     assert (named.aggregator.f, named.aggregator.mixing) == (0, [])
@@ -40,7 +41,8 @@ def test_what_is_given_stays():
 
 def test_an_outer_optimizer_that_steps_coordinates_gets_factors():
     recipe = parse_recipe({"outer": {"name": "adam"}})
-    assert (recipe.aggregator.name, recipe.aggregator.geometry) == ("caf", "factors")
+    assert recipe.aggregator.name == "capped_spectral"
+    assert recipe.aggregator.geometry == "factors"
     assert parse_recipe({"outer": {"name": "nesterov"}}).aggregator.geometry == "product"
     with pytest.raises(RecipeError, match="outer"):
         parse_recipe({"outer": {"name": "adam"}, "aggregator": {"geometry": "product"}})
@@ -59,5 +61,5 @@ def test_wrong_sections_are_still_named():
         parse_recipe({"federation": {"num_clients": "ten"}})
     with pytest.raises(RecipeError, match=r"aggregator\.f"):
         parse_recipe({"aggregator": {"f": "two"}})
-    with pytest.raises(RecipeError, match="option of caf"):
+    with pytest.raises(RecipeError, match="option of capped_spectral"):
         parse_recipe({"aggregator": {"m": 3}})

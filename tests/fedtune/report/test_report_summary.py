@@ -116,11 +116,11 @@ def test_describe_names_rule_outer_and_liars():
     assert describe(recipe) == expected
     product = {"aggregator": {"name": "krum", "f": 1, "geometry": "product"}}
     assert describe(parse_recipe(product)) == "krum, f=1, on products | fedavg"
-    assert describe(parse_recipe({})) == "agreement + caf, f=3, on products | fedavg"
+    assert describe(parse_recipe({})) == "capped_spectral, f=3, on products | fedavg"
     poison = {"name": "trigger", "rate": 0.5, "token": "cf"}
     poisoned = {"attack": {"name": "ipm", "epsilon": 0, "num_attackers": 2, "poison": poison}}
     expected = (
-        "agreement + caf, f=3, on products | fedavg | "
+        "capped_spectral, f=3, on products | fedavg | "
         "2 of 10 lie: ipm (epsilon 0) on trigger (rate 0.5)"
     )
     assert describe(parse_recipe(poisoned)) == expected

@@ -1,0 +1,42 @@
+"""What a round holds its rule to: how many may be Byzantine, who is left out, what is skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fedtune.recipe import Aggregator
+
+
+@dataclass(frozen=True, eq=False)
+class Terms:
+    """What the rule is held to in a round.
+
+    Attributes:
+        clients: With a good reply, in ascending order.
+        f: How many of them may be Byzantine.
+        round_: Counted from 1.
+        section: The recipe's, less the mixings that are not defined on so few replies.
+        left_out: Who is to weigh nothing, no more than the rule can bear.
+    """
+
+    clients: Sequence[int]
+    f: int
+    round_: int
+    section: Aggregator
+    left_out: Sequence[int] = ()
+
+    @classmethod
+    def of(cls, section: Aggregator, clients: Sequence[int], f: int, round_: int) -> Terms:
+        """The terms of a round in which nobody is left out yet."""
+        return cls(clients, f, round_, section.fitted(len(clients), f))
+
+    @property
+    def places(self) -> list[int]:
+        """Where those left out stand among the clients."""
+        return [self.clients.index(client) for client in self.left_out]
+
+    @property
+    def spare(self) -> int:
+        """How many may be left out in all."""
+        return self.section.spare(len(self.clients), self.f)
