@@ -150,10 +150,9 @@ class RobustStrategy(Strategy):
         started = time.monotonic()
         self._take(server_round, replies)
         enough = self.objection() is None
-        reference = None
+        reference, mine = None, self._train_own
         if enough:
-            anchor = self.outer.anchor
-            reference = own_update(self.recipe, self._train_own, anchor, self.record)
+            reference = own_update(self.recipe, mine, self.outer.anchor, self.record)
         self.record["train_s"] = round(self.record["train_s"] + time.monotonic() - started, 3)
         if not enough:
             return None, None
