@@ -23,6 +23,7 @@ def test_a_shipped_bench_is_found_by_name_and_is_no_recipe():
 # What cannot run among ten clients: bulyan needs 4f + 3 of them, 11 at f=2; buckets of two leave
 # geometric_median five rows, and it needs 2f + 1 = 7 at f=3.
 REFUSED = {
+    "bench_beyond": set(),
     "bench_full": set(),
     "bench_geometry": set(),
     "bench_minority": set(),
@@ -45,7 +46,7 @@ def test_every_shipped_bench_lays_out(name):
     assert set(refused) == REFUSED[name]
     assert len(refused) == len(REFUSED[name]) * (1 + len(bench.attacks)) * len(bench.seeds)
     runs = sum(len(bench.seeds_of(defence)) for defence in bench.defences)
-    references = 2 + 3 * (name in {"bench_full", "bench_smoke"})  # and the floor of a backdoor
+    references = 2 + 3 * (name in {"bench_beyond", "bench_full", "bench_smoke"})  # and the floor of a backdoor
     of_a_table = (1 + len(bench.attacks)) * runs + references * len(bench.seeds)
     assert len(cells) == of_a_table * len(bench.fractions)
 
