@@ -46,7 +46,9 @@ def test_every_shipped_bench_lays_out(name):
     assert set(refused) == REFUSED[name]
     assert len(refused) == len(REFUSED[name]) * (1 + len(bench.attacks)) * len(bench.seeds)
     runs = sum(len(bench.seeds_of(defence)) for defence in bench.defences)
-    references = 2 + 3 * (name in {"bench_beyond", "bench_full", "bench_smoke"})  # and the floor of a backdoor
+    references = 2 + 3 * (
+        name in {"bench_beyond", "bench_full", "bench_smoke"}
+    )  # and the floor of a backdoor
     of_a_table = (1 + len(bench.attacks)) * runs + references * len(bench.seeds)
     assert len(cells) == of_a_table * len(bench.fractions)
 
