@@ -5,8 +5,7 @@ Measured: 3 liars of 10, non-IID rows whose cosines are near 0.02, as in late ro
 There the honest mean is mostly the clients' own, so that progress along it is a strict measure.
 The rows are plain numbers and have no products: the rule is tried as on factors.
 
-Not proven here: that training suffers. The defence does not stop ``searched_span``, nor does
-agreement see ``vouched_reversal``: the bounds say what is left.
+Not proven here: that training suffers. The bounds say what is left.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from attacks import Scene
 from fedtune.recipe.default import RULE
 
 LIARS = 3
+AGREED = {"name": "caf", "mixing": ["agreement"]}
 OLDER = {"name": "geometric_median", "mixing": ["agreement", "nnm"]}
 
 
@@ -71,22 +71,21 @@ def test_vouched_reversal_stands_as_it_says():
         friends = (torch.arange(3) + liar) % 7
         assert (cosines[liar, friends] > 0).all()
         assert (cosines[liar] > 0).sum() == 3
-    agreed = defended(honest, lies).report["mixing[0].agreement.agreement"]
+    agreed = defended(honest, lies, AGREED).report["mixing[0].agreement.agreement"]
     assert isinstance(agreed, list)
     assert min(agreed[7:]) > 0
     assert progress(lies.mean(dim=0), honest) < -1
 
 
-def test_vouched_reversal_frames_no_one_and_is_left_to_caf():
-    # Measured over seeds 0 to 5: progress 0.78 to 0.81, as of caf alone; of agreement, nnm and the
-    # geometric median 0.24 to 0.47; of the plain mean 0.2. Before the spread had a floor, agreement
-    # left up to three honest rows out: 0.14 to 0.78.
+def test_vouched_reversal_frames_no_one():
+    # Measured over seeds 0 to 5: progress 0.67 to 0.69, and no weight below 0.028; of agreement, nnm
+    # and the geometric median 0.24 to 0.47; of the plain mean 0.2.
     for seed in range(6):
         honest = honest_rows(seed)
         lies = vouched_reversal(honest, num_attackers=LIARS, generator=generator(seed))
         held = defended(honest, lies)
-        assert (held.weights[:7] > 0).all()
-        assert 0.7 < progress(held.aggregate, honest) < 0.9
+        assert (held.weights > 0.02).all()
+        assert 0.6 < progress(held.aggregate, honest) < 0.8
         assert progress(defended(honest, lies, OLDER).aggregate, honest) < 0.6
 
 
@@ -97,9 +96,10 @@ def test_crowding_out_takes_honest_weight_but_no_progress(seed):
     result = defended(honest, lies)
     mean = honest.mean(dim=0)
     error = float((result.aggregate - mean).square().sum() / mean.square().sum())
-    assert progress(result.aggregate, honest) > 0.85  # 0.93
-    assert 0.5 < error < 1.2  # 0.81 to 0.98
+    assert progress(result.aggregate, honest) > 0.85  # 0.91
+    assert 0.5 < error < 0.8  # 0.60 to 0.70
     assert result.weights[4:7].max() < 0.5 * result.weights[:4].min()
+    assert result.weights[4:7].min() > 0.05
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -111,9 +111,9 @@ def test_quiet_drift_moves_the_default_as_a_mean_would_be_moved(seed):
     moved = defended(honest, lies).aggregate @ axis / length
     assert plain == pytest.approx(0.37, abs=0.05)
     assert moved <= plain + 0.03
-    # louder, and the three are taken for what they are
+    # louder, and the three share less weight: 0.34 to 0.35
     loud = quiet_drift(honest, num_attackers=LIARS, generator=generator(seed), share=0.9)
-    assert defended(honest, loud).aggregate @ axis / length < 0.1
+    assert defended(honest, loud).aggregate @ axis / length < plain
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -132,5 +132,5 @@ def test_a_search_in_the_honest_span_finds_more_than_any_of_these(seed):
         harm(attack(honest, num_attackers=LIARS, generator=generator(5)))
         for attack in (vouched_reversal, crowding_out, quiet_drift)
     ]
-    # measured over seeds 0 to 3: 0.88 to 1.48, beside 0.26 at most
-    assert harm(lies) > 2 * max(known)
+    # measured over seeds 0 and 1: 0.43 and 0.44, beside 0.34 at most; of agreement and caf 0.88 to 1.48
+    assert max(known) < harm(lies) < 0.6

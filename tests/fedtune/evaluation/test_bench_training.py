@@ -49,6 +49,7 @@ def tiny(tiny_model_folder, small_data, **changes):
             "federation": federation,
             "train.per_device_train_batch_size": 2,
             "lora.r": 2,
+            "aggregator.f": 1,
         },
         "defences": {"krum": {"aggregator": {"name": "krum"}}},
         "attacks": {
