@@ -78,7 +78,7 @@ def test_vouched_reversal_stands_as_it_says():
 
 
 def test_vouched_reversal_frames_no_one():
-    # Measured over seeds 0 to 5: progress 0.67 to 0.69, and no weight below 0.028; of agreement, nnm
+    # Measured over seeds 0 to 5: progress 0.67 to 0.69, no weight below 0.028; of agreement, nnm
     # and the geometric median 0.24 to 0.47; of the plain mean 0.2.
     for seed in range(6):
         honest = honest_rows(seed)
@@ -132,5 +132,5 @@ def test_a_search_in_the_honest_span_finds_more_than_any_of_these(seed):
         harm(attack(honest, num_attackers=LIARS, generator=generator(5)))
         for attack in (vouched_reversal, crowding_out, quiet_drift)
     ]
-    # measured over seeds 0 and 1: 0.43 and 0.44, beside 0.34 at most; of agreement and caf 0.88 to 1.48
+    # measured over seeds 0 and 1: 0.43 and 0.44, beside 0.34; of agreement and caf 0.88 to 1.48
     assert max(known) < harm(lies) < 0.6

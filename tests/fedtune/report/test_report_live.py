@@ -51,7 +51,7 @@ def test_a_pipe_gets_a_line_per_round_and_per_refusal(records, evil):
     with LiveView(Console(file=out, width=80), recipe()) as view:
         play(view, records, evil)
     lines = out.getvalue().splitlines()
-    assert lines[0] == "agreement + caf, f=1, on products | fedavg: loading, measuring the base"
+    assert lines[0] == "capped_spectral, f=1, on products | fedavg: loading, measuring the base"
     assert lines[1] == "base loss 6.000; 3 rounds to go"
     assert lines[2] == "refused: round 1, client 3: [bold]trust[/bold] me [2J ]0;owned it is enif"
     assert lines[3].startswith(
