@@ -5,12 +5,13 @@ from __future__ import annotations
 from math import comb
 
 from attacks.updates.alie import z_max
+from fedtune.federation.checks.weightless import most_weightless
 from fedtune.recipe import Recipe
 
 
 def find_risks(recipe: Recipe) -> list[str]:
     """Notes on a recipe that is in order, a line each."""
-    looks = (_assumed_liars, _weights, _costs, _harmless, _steady_gain)
+    looks = (_assumed_liars, _stopped, _silenced, _weights, _costs, _harmless, _steady_gain)
     return [risk for look in looks for risk in look(recipe)]
 
 
@@ -36,6 +37,39 @@ def _assumed_liars(recipe: Recipe) -> list[str]:
             f"need more clients"
         )
     return risks
+
+
+def _stopped(recipe: Recipe) -> list[str]:
+    """Where f silent clients leave the rule too few: f is not lowered for who is absent."""
+    n, f, section = recipe.federation.sample_size, recipe.aggregator.f, recipe.aggregator
+
+    def withstands(f: int) -> bool:
+        return section.fitted(n - f, f).plan().is_defined(n - f, f)
+
+    if withstands(f):
+        return []
+    lower = next(each for each in range(f - 1, -1, -1) if withstands(each))
+    least = section.fitted(n - f, f).plan().min_clients(f)
+    other = f", or name capped_spectral, which needs {2 * f + 1}" if n >= 3 * f + 1 else ""
+    return [
+        f"aggregator.f: {f} silent clients of {n} leave {n - f} replies, and {section.name} at "
+        f"f={f} needs {least}: they can stop this run; lower f to {lower}{other}"
+    ]
+
+
+def _silenced(recipe: Recipe) -> list[str]:
+    """Where more than f honest clients can have no part in a round."""
+    n, f, section = recipe.federation.sample_size, recipe.aggregator.f, recipe.aggregator
+    most = most_weightless(recipe)
+    if f == 0 or most <= f:
+        return []
+    chain = " + ".join([*section.mixing_names, section.name])
+    chain += " + suspicion" if recipe.defence.suspicion is not None else ""
+    return [
+        f"aggregator: {chain} can leave up to {most} of {n} clients without weight in a round, "
+        f"more than f={f}: the honest ones whose data are unlike the others' go first; "
+        f"capped_spectral alone leaves out at most f"
+    ]
 
 
 def _costs(recipe: Recipe) -> list[str]:

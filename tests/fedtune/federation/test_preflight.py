@@ -38,6 +38,25 @@ def test_the_chance_of_too_many_liars_in_a_sample():
         (["aggregator={name: mean}"], "withstands no liar"),
         (["outer.momentum=0.9"], "lr/(1-momentum) is 7.0"),
         (
+            ["aggregator={name: krum, f: 3}"],
+            "3 silent clients of 10 leave 7 replies, and krum at f=3 needs 9: they can stop this "
+            "run; lower f to 2, or name capped_spectral, which needs 7",
+        ),
+        (  # 4 silent of 10 leave 6, and 2f + 1 is 9; at f = 3 it is 7 of 7
+            ["aggregator={f: 4}"],
+            "4 silent clients of 10 leave 6 replies, and capped_spectral at f=4 needs 9: they can "
+            "stop this run; lower f to 3",
+        ),
+        (["aggregator={name: krum, f: 1}"], "krum can leave up to 9 of 10 clients without weight"),
+        (
+            ["aggregator={name: caf, f: 3, mixing: [agreement]}"],
+            "agreement + caf can leave up to 8 of 10 clients without weight",
+        ),
+        (
+            ["aggregator={name: capped_spectral, f: 3}", "defence={suspicion: 0.7}"],
+            "capped_spectral + suspicion can leave up to 6 of 10 clients without weight",
+        ),
+        (
             [
                 "aggregator={name: median, f: 2, geometry: product, combination: dense}",
                 "outer={name: fedavg}",
@@ -52,6 +71,14 @@ def test_the_chance_of_too_many_liars_in_a_sample():
 )
 def test_what_an_owner_should_know_is_said(overrides, told):
     assert any(told in risk for risk in find_risks(load_recipe("quickstart", overrides)))
+
+
+@pytest.mark.parametrize("f", range(4))
+def test_a_rule_that_runs_without_f_of_its_clients_and_leaves_out_no_more_is_no_risk(f):
+    rules = ["capped_spectral", "geometric_median", "trimmed_mean", "median", "smea"]
+    for name in rules if f else ["mean"]:
+        found = find_risks(load_recipe("quickstart", [f"aggregator={{name: {name}, f: {f}}}"]))
+        assert not any("stop this run" in risk or "without weight" in risk for risk in found), name
 
 
 def test_an_attack_is_tried_with_every_count_of_liars_that_a_sample_can_hold():
@@ -95,6 +122,7 @@ def test_more_than_the_machine_has_is_known(override, told):
 
 
 PRODUCT = "aggregator={name: krum, f: 2, geometry: product}"
+FACTORS = "aggregator={name: krum, f: 2}"
 
 
 def test_a_rank_beyond_a_modules_inputs_is_known_in_products(tiny_model_folder):
@@ -108,7 +136,7 @@ def test_a_rank_beyond_a_modules_inputs_is_known_in_products(tiny_model_folder):
     assert checked(model, PRODUCT, "lora.r=32") == []
     assert checked(model, PRODUCT, "lora.r=64", "lora.target_modules=[down_proj]") == []
     assert checked(model, PRODUCT, "lora.r=40", "lora.train=b_only") == []
-    assert checked(model, "lora.r=40") == []
+    assert checked(model, FACTORS, "lora.r=40") == []
 
 
 @pytest.mark.filterwarnings("ignore:.*tie_word_embeddings", "ignore:.*fan_in_fan_out")
@@ -122,7 +150,7 @@ def test_an_embedding_has_no_gauge_in_products(tiny_model_folder, architecture, 
     assert problem.startswith("lora.target_modules: geometry: product needs an A of full rank: got")
     assert f"{name}, an embedding, on which PEFT starts A at zero; leave it out" in problem
     assert checked(model, PRODUCT, targets, "lora.train=alternate") == []
-    assert checked(model, targets) == []
+    assert checked(model, FACTORS, targets) == []
 
 
 def test_a_rank_is_no_problem_of_a_module_that_is_not_there():
