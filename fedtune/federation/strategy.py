@@ -21,6 +21,7 @@ from fedtune.adapters.part import Part
 from fedtune.federation import wire
 from fedtune.federation.aggregation.combining import Combiner
 from fedtune.federation.aggregation.product_outer import make_outer
+from fedtune.federation.aggregation.terms import f_of_the_rest
 from fedtune.federation.broadcast import Broadcast
 from fedtune.federation.defence.server_data import LossOf, TrainOwn, own_update
 from fedtune.federation.defence.standing import count_on, counts_of
@@ -241,9 +242,8 @@ class RobustStrategy(Strategy):
         return self.recipe.aggregator.objection(self.intake.spool.clients, self._f())
 
     def _f(self) -> int:
-        """How many of the good replies may be Byzantine: who has proven to be is none of them."""
-        proven = set(self.record["proven_faulty"]) - set(self.intake.spool.clients)
-        return max(self.recipe.aggregator.f - len(proven), 0)
+        proven, clients = self.record["proven_faulty"], self.intake.spool.clients
+        return f_of_the_rest(self.recipe.aggregator.f, proven, clients)
 
     def _known(self, round_: int) -> Known:
         """What simulated liars know, the rule itself included."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from fedtune.recipe import Aggregator
@@ -40,3 +40,17 @@ class Terms:
     def spare(self) -> int:
         """How many may be left out in all."""
         return self.section.spare(len(self.clients), self.f)
+
+
+def f_of_the_rest(f: int, proven: Collection[int], clients: Collection[int]) -> int:
+    """How many of the good replies may be Byzantine, once some clients have proven to be.
+
+    One stays, where f has any: else whoever holds one key more than f could burn f of them and then
+    meet a rule that assumes nobody, and cuts nothing.
+
+    Args:
+        f: Of the recipe, of all who were asked.
+        proven: Who sent in this round what no correct client sends.
+        clients: Who sent a good reply, perhaps after that: they count among the rest.
+    """
+    return max(f - len(set(proven) - set(clients)), min(f, 1))
