@@ -15,6 +15,7 @@ _SLOW, _FAST = 0.1, 0.25  # step sizes
 _SLOW_STEPS, _FAST_STEPS = 5, 48
 _STEEPEST = 10.0  # how many times the average pull a row's pull counts at most, in one step
 _LONGEST = 1.5  # median norms: what no update is longer than, after the cut
+_SHORTEST = 1e-3  # median norms: what is shorter is not brought to the median norm, but filled up
 _NEAR = 2.0  # a spread within this factor of the least one found is small enough
 _ROUNDING = 1e-14  # of the squared radius: a spread below is that of equal rows
 
@@ -34,29 +35,33 @@ def capped_spectral(gram: Gram, *, f: int) -> Combination:
 
     No update is longer than the f + 1st longest, nor than 1.5 median norms: it is cut there. So at
     most f honest ones are cut where their norms are alike, and the aggregate is never longer than
-    1.5 median norms, however many attackers there are as long as they are under half. Two lengths
-    are looked at together, with equal say: each update cut so, and each brought to the median norm.
-    In the first, rows that differ in length differ; in the second, no row comes near to all others
-    by being short. The aggregate is made of the first.
+    1.5 median norms, however many attackers there are as long as they are under half. The spread is
+    that of two views together: the updates as cut, where one of another length stands apart, and
+    the updates brought to the median norm, where none is near to all others for being short. (Below
+    a thousandth of the median norm an update has no direction worth the name: in the second view it
+    gets the rest of its length in a direction of its own.) The aggregate is made of the first view.
 
     f = 0 is the plain mean, uncut. Nothing is selected: between two steps the weights are
     interpolated to where the norm meets the bound, so that equal rows weigh the same and rounding
     decides nothing.
 
-    Why it is bounded: where the covariance in both lengths together has a top eigenvalue of at
-    most twice that of the honest clients alone, any weights of the capped simplex lie within
-    (1 + sqrt 2)² f/(n-2f) of it from the honest mean, squared. That the path finds such weights is
-    not proven; a search over attackers' rows has found at most 4 f/(n-2f) times the honest
-    variance (tests/aggregators/test_capped_spectral_under_search.py).
+    Why it is bounded, where honest norms are within 1.5 medians: where the covariance in both views
+    together has a top eigenvalue of at most twice that of the honest clients alone, any weights of
+    the capped simplex lie within (1 + sqrt 2)² f/(n-2f) of it from the honest mean, squared. That
+    the path finds such weights is not proven; a search over attackers' rows has found at most 4
+    f/(n-2f) times the honest variance (tests/aggregators/test_capped_spectral_under_search.py).
+    Where norms are not alike the cut costs more: with half of the clients standing still, the
+    median is 0 and nothing moves. No rule can bound both the error by f/(n-2f) and the length by
+    the median there.
 
     Args:
         gram: The clients' Gram.
         f: Clients that may be Byzantine, a count. Needs n >= 2f + 1.
 
     Returns:
-        Weights that sum to at most one: the rest is what the cut takes. Facts: ``radius``,
-        ``shrink`` (each client's factor), ``spread`` (the norm at the weights, over the squared
-        median norm), ``steps``.
+        Weights that sum to at most one: the rest is what the cut takes. Facts: ``radius``, ``cut``
+        (what is left of each client's length), ``spread`` (the norm at the weights, over the
+        squared median norm), ``steps``.
 
     Raises:
         ValueError: If n < 2f + 1.
@@ -71,17 +76,19 @@ def capped_spectral(gram: Gram, *, f: int) -> Combination:
     weights = torch.zeros(n + gram.num_extra, dtype=torch.float64)
     if f == 0:
         weights[:n] = 1 / n
-        return Combination(weights, {"shrink": [1.0] * n, "steps": 0.0})
+        return Combination(weights, {"cut": [1.0] * n, "steps": 0.0})
     norms = gram.norms()
     median = middle(norms)
     radius = min(float(norms.sort(descending=True).values[f]), _LONGEST * median)
     factors = shrink(norms, radius)
-    facts: Facts = {"radius": radius, "shrink": factors.tolist()}
-    if median == 0:  # half of the clients or more stand still
+    facts: Facts = {"radius": radius, "cut": factors.tolist()}
+    if median**2 == 0:  # half of the clients or more stand still
         weights[:n] = factors / n
         return Combination(weights, {**facts, "steps": 0.0})
-    whole = torch.where(norms > 0, median / norms, 0.0)
+    short = norms < _SHORTEST * median
+    whole = torch.where(short, 1 / _SHORTEST, median / norms)
     products = (_products(gram, factors) + _products(gram, whole)) / median**2
+    products += torch.diag(torch.where(short, 1 - (whole * norms / median).square(), 0.0))
     shares, spread, steps = _weigh(products, 1 / (n - f))
     weights[:n] = shares * factors
     return Combination(weights, {**facts, "spread": spread, "steps": steps})
@@ -107,7 +114,8 @@ def _weigh(products: Tensor, cap: float) -> tuple[Tensor, float, float]:
             size = _SLOW if step < _SLOW_STEPS else _FAST
             relative = (pulls / (weights @ pulls)).clamp(max=_STEEPEST)
             weights = capped(weights * torch.exp(-size * (relative - 1)), cap)
-    bound, first = _NEAR * min(spreads), min(_SLOW_STEPS, len(path) - 1)
+    first = min(_SLOW_STEPS, len(path) - 1)
+    bound = _NEAR * min(spreads[first:])
     at = next(k for k in range(first, len(path)) if spreads[k] <= bound)
     if at == first:
         return path[at], spreads[at], float(at)
@@ -164,8 +172,9 @@ RULE = Rule(
     function=capped_spectral,
     cost="n² d for the Gram, then up to 54 eigenvalue problems of n x n",
     kappa=(
-        "at most 4 f/(n-2f) of the honest variance in every search over attackers' rows; not "
-        "proven. The aggregate is no longer than 1.5 median norms; no weight is above 1/(n-f)"
+        "at most 4 f/(n-2f) of the honest variance in every search over attackers' rows, honest "
+        "norms being alike; not proven. The aggregate is no longer than 1.5 median norms; no "
+        "weight is above 1/(n-f)"
     ),
     reading="Weights by the updates as cut and at the median norm, together",
 )

@@ -69,7 +69,7 @@ def train(message: Message, context: Context) -> Message:
         train_loss=trained.train_loss,
         figures=trained.figures,
     )
-    reply = privately(reply, context)
+    reply = privately(reply, context)  # refuses noise that leaves float32
     if recipe.federation.commit_then_reveal:
         occasion = Occasion(agreement.anchor_hash, round_, client)
         reply = kept_back(reply, context.state, occasion)

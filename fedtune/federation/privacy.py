@@ -39,6 +39,8 @@ def privately(reply: RecordDict, context: Context) -> RecordDict:
         raise ValueError(f"Flower's LocalDpMod refused: {noisy.error.reason}")
     (found,) = noisy.content.array_records.values()
     arrays = {name: Array(array.numpy().astype(np.float32)) for name, array in found.items()}
+    if not all(np.isfinite(array.numpy()).all() for array in arrays.values()):
+        raise ValueError("privacy: the noise leaves the range of float32: raise epsilon")
     figures = MetricRecord({"train_loss": float("nan")})  # a loss would tell of the rows
     return RecordDict(
         {

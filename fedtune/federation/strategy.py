@@ -224,8 +224,8 @@ class RobustStrategy(Strategy):
             except RefusedError as refusal:
                 bad[client] = str(refusal)
                 faulty |= {client} if refusal.proves_fault else set()
+        self.record["proven_faulty"] = sorted(faulty)  # attackers know, too, who is found out
         bad |= self.intake.settle(sorted(said), self._known(round_))
-        self.record["proven_faulty"] = sorted(faulty)
         bad |= self.post.gathered.refused
         for client in sorted(self.post.gathered.asked.values()):
             if client in bad or client not in said:

@@ -51,14 +51,13 @@ def _spread(vectors, weights):
     """Schatten norm of order 12 of the weighted covariance, and x' C^11 x of each centred row."""
     mean = sum(w * v for w, v in zip(weights, vectors, strict=True))
     away = [v - mean for v in vectors]
-    covariance = sum(w * np.outer(v, v) for w, v in zip(weights, away, strict=True))
-    values, directions = np.linalg.eigh(covariance)
-    values = np.maximum(values, 0)
-    if values[-1] <= 0:
+    rooted = np.stack([math.sqrt(w) * v for w, v in zip(weights, away, strict=True)])
+    _, singular, directions = np.linalg.svd(rooted, full_matrices=False)
+    if singular[0] <= 0:
         return 0.0, [1.0] * len(vectors)
-    relative = values / values[-1]
-    pulls = [float(((v @ directions) ** 2) @ relative**11) for v in away]
-    return float(values[-1] * (relative**12).sum() ** (1 / 12)), pulls
+    relative = (singular / singular[0]) ** 2  # eigenvalues of the covariance, over the largest
+    pulls = [float(((directions @ v) ** 2) @ relative**11) for v in away]
+    return float(singular[0] ** 2 * (relative**12).sum() ** (1 / 12)), pulls
 
 
 def capped_spectral(rows, f):
@@ -71,10 +70,13 @@ def capped_spectral(rows, f):
     cut = [_clip(row, radius) for row in rows]
     if median == 0:
         return _average(cut)
-    whole = [
-        row * (median / length) if length else row for row, length in zip(rows, norms, strict=True)
-    ]
-    both = [np.concatenate(pair) / median for pair in zip(cut, whole, strict=True)]
+    both = []
+    for k, (row, length) in enumerate(zip(rows, norms, strict=True)):
+        whole = row * (median / max(length, 1e-3 * median))
+        own = np.zeros(n)  # what a short row lacks of the median norm, in a direction of its own
+        if length < 1e-3 * median:
+            own[k] = math.sqrt(median**2 - _norm(whole) ** 2)
+        both.append(np.concatenate([cut[k], whole, own]) / median)
     weights, path = [1 / n] * n, []
     for step in range(54):
         spread, pulls = _spread(both, weights)
@@ -88,7 +90,8 @@ def capped_spectral(rows, f):
             for w, pull in zip(weights, pulls, strict=True)
         ]
         weights = _to_simplex(moved, 1 / (n - f))
-    bound, first = 2 * min(spread for spread, _ in path), min(5, len(path) - 1)
+    first = min(5, len(path) - 1)
+    bound = 2 * min(spread for spread, _ in path[first:])
     at = next(k for k in range(first, len(path)) if path[k][0] <= bound)
     share = 1.0
     if at > first:

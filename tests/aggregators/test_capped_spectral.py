@@ -46,7 +46,7 @@ def test_the_longest_are_cut_at_the_next_and_at_one_and_a_half_medians():
     # Lengths 1 1 1.2 9, f = 1: the next to 9 is 1.2, and 1.5 medians are 1.65.
     report = aggregate_with_report(torch.diag(rows_of(1, 1, 1.2, 9)[:, 0]), "capped_spectral", f=1)
     assert report.report["radius"] == pytest.approx(1.2)
-    assert report.report["shrink"] == pytest.approx([1, 1, 1, 1.2 / 9])
+    assert report.report["cut"] == pytest.approx([1, 1, 1, 1.2 / 9])
     # Lengths 1 1 1 1 8 9, f = 1: the next to 9 is 8, and 1.5 medians are 1.5.
     six = aggregate_with_report(torch.diag(rows_of(1, 1, 1, 1, 8, 9)[:, 0]), "capped_spectral", f=1)
     assert six.report["radius"] == pytest.approx(1.5)

@@ -106,8 +106,12 @@ def rounds_by_default(examples):
         kind = [sending(numbers_of(client) * np.float32(0.01)) for client in range(2, 7)]
         assert strategy.run_round(HandingGrid([*map(sending, chosen), *kind]), 1)
         assert strategy.outer.anchor.isfinite().all()
-        # Five honest rows of 0.01 N(0, 1): no coordinate of theirs is beyond 0.05.
-        assert (strategy.outer.anchor - ANCHOR).abs().max() < 0.2
+        # In what the model feels, no step is longer than one and a half median ones; of the five
+        # honest rows of 0.01 N(0, 1) no coordinate is beyond 0.05.
+        norms = sorted(facts["norm"] for facts in strategy.record["clients"].values())
+        median = (norms[(len(norms) - 1) // 2] + norms[len(norms) // 2]) / 2
+        assert strategy.record["aggregate_norm"] <= 1.5 * median * (1 + 1e-6)
+        assert (strategy.outer.anchor - ANCHOR).abs().max() < 0.3
 
     fuzz(check, examples, 2)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import aggregators
-from aggregators import Gram
+from aggregators import Gram, Weighing
 from aggregators.geometry import (
     Change,
     LowRank,
@@ -22,7 +22,14 @@ from aggregators.gram import gram
 from fedtune.adapters.part import Part
 from fedtune.federation.aggregation.dense import combine_entries
 from fedtune.federation.aggregation.outer import OuterOptimizer
-from fedtune.federation.aggregation.points import Combined, gram_of, point_of, seen_from, shared
+from fedtune.federation.aggregation.points import (
+    Combined,
+    gram_of,
+    point_of,
+    seen_from,
+    shared,
+    shares_of,
+)
 from fedtune.federation.aggregation.product_outer import MOMENTUM_RANKS, ProductOuter, pack, unpack
 from fedtune.federation.aggregation.terms import Terms
 from fedtune.federation.broadcast import Broadcast, Received
@@ -119,7 +126,7 @@ class Combiner:
         """
         trial, section = Combiner(self.recipe, dict(self.state)), self.recipe.aggregator
         terms = Terms.of(section, clients, section.f if f is None else f, round_)
-        return trial._weigh(points, trial._suspend(points, terms))
+        return _weights_in(trial._weigh(points, trial._suspend(points, terms)))
 
     def extra_points(self, part: Part, sent: Broadcast) -> list[Tensor] | list[LowRank]:
         """What the rule remembers as a point: rows, or in product geometry points of its space."""
@@ -178,8 +185,8 @@ class Combiner:
         assert isinstance(norms, list)
         assert isinstance(distances, list)
         norm = float(result.aggregate.double().norm())
-        weights = result.weights.tolist()
-        return Combined(result.aggregate, norm, weights, norms, distances), result.aggregate
+        shares = shares_of(result.weights.tolist(), result.report, terms.places)
+        return Combined(result.aggregate, norm, shares, norms, distances), result.aggregate
 
     def _exact(
         self,
@@ -192,13 +199,15 @@ class Combiner:
         center = unpack("center", self._mine(part))
         extra = [point for point in (center, reference) if point is not None]
         points = gram_of(rows, received, extra)
-        weights = self._weigh(points, self._suspend(points, terms))
+        terms = self._suspend(points, terms)
+        weighed = self._weigh(points, terms)
+        weights, n = _weights_in(weighed), len(rows)
         starts, factors = shared(received)
         change = Change(
             gather(rows, starts, factors),
-            weights[: len(rows)],
+            weights[:n],
             extra=extra,
-            extra_weights=weights[len(rows) :].tolist(),
+            extra_weights=weights[n:].tolist(),
         )
         if terms.section.plan().last.rule.memory == "center":
             kept, _ = truncate(change, MOMENTUM_RANKS * self.recipe.lora.r)
@@ -207,23 +216,21 @@ class Combiner:
         return Combined(
             change,
             points.length(spread - points.affine(torch.zeros_like(weights))),
-            weights[: len(rows)].tolist(),
+            shares_of(weights[:n].tolist(), weighed.facts, terms.places),
             points.norms().tolist(),
             points.distances_to(spread).tolist(),
         )
 
-    def _weigh(self, points: Gram, terms: Terms) -> Tensor:
+    def _weigh(self, points: Gram, terms: Terms) -> Weighing:
         section = terms.section
-        weights = aggregators.weigh(
+        return aggregators.weigh(
             points,
             section.plan(),
             f=terms.f,
             generator=self._generator(terms.round_),
             client_weights=section.shares(terms.clients),
             left_out=terms.places,
-        ).weights
-        assert weights is not None
-        return weights
+        )
 
     def _suspend(self, points: Gram | None, terms: Terms) -> Terms:
         """Exclude clients whom earlier rounds make suspect; then update all suspicions."""
@@ -235,8 +242,9 @@ class Combiner:
             before = torch.zeros(self.recipe.federation.num_clients, dtype=torch.float64)
         most = min(terms.f, terms.spare)
         gone = suspicion.suspended(before, terms.clients, f=most)
-        weights = self._weigh(points, terms)[: len(terms.clients)]
-        after = suspicion.updated(before, terms.clients, weights, memory=memory)
+        weighed, n = self._weigh(points, terms), len(terms.clients)
+        shares = torch.tensor(shares_of(_weights_in(weighed)[:n].tolist(), weighed.facts))
+        after = suspicion.updated(before, terms.clients, shares, memory=memory)
         self.state = self.state | {suspicion.NAME: after}
         return replace(terms, left_out=gone)
 
@@ -263,3 +271,9 @@ class Combiner:
     def _generator(self, round_: int) -> torch.Generator:
         seed = derive(self.recipe.federation.seed, "aggregate", round_)
         return torch.Generator().manual_seed(seed)
+
+
+def _weights_in(weighed: Weighing) -> Tensor:
+    """The weights of a rule on the Gram; a rule on columns has none, and is not weighed."""
+    assert weighed.weights is not None
+    return weighed.weights

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from aggregators import Gram
 from aggregators.geometry import LowRank, Point, Step, combined_change, gather, product_gram
+from aggregators.rule import Facts
 from fedtune.federation.broadcast import Received
 from fedtune.federation.defence.standing import is_dropped
 
@@ -23,7 +24,8 @@ class Combined:
         change: What the outer optimizer steps along: a row, a point of product space, or a step
             already made.
         norm: Its length, in the geometry of the rule.
-        weights: Each client's share, in the order of the spool; None where a dense rule has none.
+        weights: Each client's share, in the order of the spool, as it was before a rule cut the
+            length of its update; None where a dense rule has none.
         norms: Each client's length.
         distances: Each client's distance to the aggregate.
     """
@@ -43,6 +45,26 @@ class Combined:
             "norm": self.norms[i],
             "distance": self.distances[i],
         }
+
+
+def shares_of(
+    weights: Sequence[float], facts: Facts, left_out: Collection[int] = ()
+) -> list[float]:
+    """Each client's share: its weight without what the rule has cut off the length of its update.
+
+    A cut update still steers with its whole share. What a mixing has cut stays cut.
+
+    Args:
+        weights: The clients', shape (n,).
+        facts: What the rule saw; ``cut`` is what it left of the length of the rows that it saw.
+        left_out: Rows that it did not see, by place.
+    """
+    cut = facts.get("cut")
+    if not isinstance(cut, list) or any(name.startswith("mixing[") for name in facts):
+        return list(weights)
+    factors = iter(cut)
+    seen = [1.0 if i in left_out else next(factors) for i in range(len(weights))]
+    return [w / factor if factor > 0 else w for w, factor in zip(weights, seen, strict=True)]
 
 
 def shared(received: Sequence[Received]) -> tuple[Any, Any]:

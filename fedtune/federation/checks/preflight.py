@@ -166,7 +166,7 @@ def _ranks(recipe: Recipe) -> list[str]:
         return []
     try:
         modules = adapted_modules(recipe)
-    except (OSError, ValueError):
+    except (OSError, ValueError, re.error):
         return []  # `_model` or `_lora` has said what is wrong, or only loading can tell
     r, problems = recipe.lora.r, []
     narrow = {name: module.d_in for name, module in modules.items() if module.d_in < r}

@@ -8,7 +8,7 @@ after the last undone try the accepted anchor stands.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 # The whole aggregate, then half of it: at most so many undone tries, then the accepted anchor.
@@ -36,7 +36,9 @@ def line_search(
 
     Args:
         juries: Each judges the candidate as it stands, made of so much of the aggregate. They are
-            asked in order, and none after the first that refuses.
+            asked in order, and none after the first that refuses. A jury that has refused a longer
+            step refuses a shorter one that it comes to no decision on: else voters who stay away
+            from the second vote could let half of a refused step stand.
         shorten: Makes the candidate of a part of the aggregate; False where there is none.
 
     Returns:
@@ -48,11 +50,18 @@ def line_search(
             break
         for name, judge in juries.items():
             heard[name].append(judge(scale))
-            if heard[name][-1].decision == "undone":
+            if decided(heard[name]) == "undone":
                 break
         else:
             return heard, True
     return heard, False
+
+
+def decided(verdicts: Sequence[Verdict]) -> Decision:
+    """What a jury has decided in the end: its last word, or its refusal before if that is none."""
+    last = verdicts[-1].decision
+    refused = any(verdict.decision == "undone" for verdict in verdicts)
+    return "undone" if last == "no decision" and refused else last
 
 
 def loss_rise(after: float, before: float) -> float:

@@ -15,7 +15,7 @@ import torch
 from flwr.serverapp import Grid
 from torch import Tensor
 
-from fedtune.federation.defence.candidate import Decision, loss_rise
+from fedtune.federation.defence.candidate import Decision, decided, loss_rise
 from fedtune.recipe import Recipe
 from fedtune.training.client_round import Trained
 
@@ -108,7 +108,7 @@ class Trial:
         """What a round's record says: every try, and what was decided of the last."""
         return {
             "tries": [tried.as_record() for tried in verdicts],
-            "decided": verdicts[-1].decision,
+            "decided": decided(verdicts),
             "tolerance": self.tolerance,
         }
 

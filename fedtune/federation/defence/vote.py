@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fedtune.federation.defence.candidate import Decision
+from fedtune.federation.defence.candidate import Decision, decided
 from fedtune.recipe import Recipe
 
 
@@ -100,7 +100,7 @@ def record_of(tallies: Sequence[Tally], recipe: Recipe) -> dict[str, Any]:
     f = byzantine_voters(recipe)
     return {
         "tries": [tally.as_record() for tally in tallies],
-        "decided": tallies[-1].decision,
+        "decided": decided(tallies),
         "f": f,
         "needed": 2 * f + 1,
         "tolerance": recipe.defence.vote.tolerance,

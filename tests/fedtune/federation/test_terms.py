@@ -68,3 +68,17 @@ def test_f_of_a_round_is_what_the_rule_is_given():
     recipe = recipe_of(8, aggregator={"name": "multi_krum", "f": 2})
     picked = [sum(w > 0 for w in combined(recipe, range(8), f=f).values()) for f in (None, 1, 0)]
     assert picked == [6, 7, 8]
+
+
+def test_the_record_has_the_share_that_a_cut_update_steers_with():
+    # Nine alike in length and one a million times as long: it is cut to the next longest, and its
+    # coefficient is a millionth of a share. What it steers with is a share like the others'.
+    recipe = recipe_of(10, aggregator={"name": "capped_spectral", "f": 3, "geometry": "factors"})
+    spool = Spool()
+    for k in range(10):
+        spool.put(k, drawn(k + 1) * (1e6 if k == 9 else 1.0))
+    sent = Broadcast(recipe, LAYOUT, ANCHOR, round_=1)
+    made = Combiner(recipe).combine(spool, sent, Part("both", LAYOUT), round_=1, outer=None)
+    assert sum(made.weights) == pytest.approx(1)
+    assert 0.05 < made.weights[9] < 1 / 7 + 1e-12
+    assert made.facts_of(9)["dropped"] is False

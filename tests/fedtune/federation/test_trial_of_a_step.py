@@ -76,6 +76,7 @@ def test_every_jury_is_asked_in_order_and_none_after_a_refusal():
 
     assert search(jury("accepted"), jury("no decision")) == [1, 1, True]
     assert search(jury("undone", "undone"), jury()) == [2, 0, False]
+    assert search(jury("undone", "no decision"), jury()) == [2, 0, False]  # its refusal holds
     assert search(jury("undone", "accepted"), jury("accepted")) == [2, 1, True]
     assert search(jury("accepted", "accepted"), jury("undone", "undone")) == [2, 2, False]
     assert search(jury("accepted", "undone"), jury("undone")) == [2, 1, False]
