@@ -259,8 +259,7 @@ class RobustStrategy(Strategy):
         before = dict(self.combiner.state)
         section, clients, f = self.recipe.aggregator, self.intake.spool.clients, self._f()
         self.record["f"] = f
-        if skipped := section.plan().unfit(len(clients), f):
-            self.record["skipped_mixings"] = [section.mixing_names[k] for k in skipped]
+        unfit = [section.mixing_names[k] for k in section.plan().unfit(len(clients), f)]
         combined = self.combiner.combine(
             self.intake.spool,
             self._sent,
@@ -270,7 +269,9 @@ class RobustStrategy(Strategy):
             reference=reference,
             f=f,
         )
-        for i, client in enumerate(self.intake.spool.clients):
+        if skipped := [*unfit, *combined.skipped]:
+            self.record["skipped_mixings"] = skipped
+        for i, client in enumerate(clients):
             self.record["clients"][str(client)] |= combined.facts_of(i)
         counts = count_on(self.record, self.counts)
         if self._juries:

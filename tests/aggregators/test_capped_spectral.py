@@ -107,3 +107,15 @@ def test_nudged_rows_move_it_by_as_little():
     for size in (1e-12, 1e-8, 1e-5):
         after = aggregate(updates + size * normal(10, 6, 5), "capped_spectral", f=3)
         assert float((after - before).norm()) < 100 * size * math.sqrt(60)
+
+
+def test_where_half_stand_still_the_length_bound_costs_more_than_c_of_four():
+    # Ten honest clients at 0, nine at 1 and an attacker at 0: the median is 0, and nothing moves.
+    # The honest mean is 9/19, the variance 9/19 * 10/19; f/(n - 2f) = 1/18. So the error is
+    # 18 (9/19)^2 / (9/19 * 10/19) = 18 * 0.9 = 16.2 units, and no rule that is no longer than the
+    # median could do better.
+    honest = torch.cat([torch.zeros(10, 1), torch.ones(9, 1)]).to(torch.float64)
+    step = aggregate(torch.cat([honest, torch.zeros(1, 1).double()]), "capped_spectral", f=1)
+    error = float((step - honest.mean(dim=0)).square())
+    variance = float((honest - honest.mean(dim=0)).square().mean())
+    assert error / (variance / 18) == pytest.approx(16.2)

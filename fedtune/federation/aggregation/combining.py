@@ -29,6 +29,7 @@ from fedtune.federation.aggregation.points import (
     seen_from,
     shared,
     shares_of,
+    skipped_in,
 )
 from fedtune.federation.aggregation.product_outer import MOMENTUM_RANKS, ProductOuter, pack, unpack
 from fedtune.federation.aggregation.terms import Terms
@@ -186,7 +187,9 @@ class Combiner:
         assert isinstance(distances, list)
         norm = float(result.aggregate.double().norm())
         shares = shares_of(result.weights.tolist(), result.report, terms.places)
-        return Combined(result.aggregate, norm, shares, norms, distances), result.aggregate
+        skipped = skipped_in(result.report)
+        made = Combined(result.aggregate, norm, shares, norms, distances, skipped)
+        return made, result.aggregate
 
     def _exact(
         self,
@@ -219,6 +222,7 @@ class Combiner:
             shares_of(weights[:n].tolist(), weighed.facts, terms.places),
             points.norms().tolist(),
             points.distances_to(spread).tolist(),
+            skipped_in(weighed.facts),
         )
 
     def _weigh(self, points: Gram, terms: Terms) -> Weighing:

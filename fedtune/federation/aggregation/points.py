@@ -28,6 +28,7 @@ class Combined:
             length of its update; None where a dense rule has none.
         norms: Each client's length.
         distances: Each client's distance to the aggregate.
+        skipped: Mixings that would have left the rule too few rows, by name.
     """
 
     change: Tensor | Point | Step
@@ -35,6 +36,7 @@ class Combined:
     weights: list[float] | None
     norms: list[float]
     distances: list[float]
+    skipped: tuple[str, ...] = ()
 
     def facts_of(self, i: int) -> dict[str, float | bool | None]:
         """What the record says of the i-th client of the spool."""
@@ -45,6 +47,11 @@ class Combined:
             "norm": self.norms[i],
             "distance": self.distances[i],
         }
+
+
+def skipped_in(facts: Facts) -> tuple[str, ...]:
+    """The mixings that say of themselves that they were skipped, by name."""
+    return tuple(name.split(".")[1] for name in facts if name.endswith(".skipped"))
 
 
 def shares_of(

@@ -82,3 +82,18 @@ def test_the_record_has_the_share_that_a_cut_update_steers_with():
     assert sum(made.weights) == pytest.approx(1)
     assert 0.05 < made.weights[9] < 1 / 7 + 1e-12
     assert made.facts_of(9)["dropped"] is False
+
+
+@pytest.mark.parametrize("geometry", ["factors", "product"])
+def test_an_agreement_that_would_leave_too_few_is_said_to_be_skipped(geometry):
+    # krum at f = 3 needs 2f + 3 = 9 rows. Of ten, one that points against the others may go; with
+    # two eight would be left, and nobody goes.
+    for against, skipped in (((9,), ()), ((8, 9), ("agreement",))):
+        rule = {"name": "krum", "f": 3, "mixing": ["agreement"], "geometry": geometry}
+        recipe = recipe_of(10, aggregator=rule)
+        spool = Spool()
+        for k in range(10):
+            spool.put(k, 0.01 * (drawn(50) + 0.1 * drawn(k + 1)) * (-1 if k in against else 1))
+        sent = Broadcast(recipe, LAYOUT, ANCHOR, round_=1)
+        made = Combiner(recipe).combine(spool, sent, Part("both", LAYOUT), round_=1, outer=None)
+        assert made.skipped == skipped
