@@ -101,12 +101,6 @@ def worst_honest(lines: Mapping[int, Line], oracles: Mapping[int, Line]) -> dict
     return {"kept": kept, "client": client, "name": name_of(lines[seed], client), "seed": seed}
 
 
-def worst_share(line: Line, oracle: Line | None) -> float | None:
-    """The least share among the honest clients of one run; None where nothing tells it."""
-    shares = [share for share in client_shares(line, oracle).values() if share is not None]
-    return min(shares, default=None)
-
-
 def name_of(line: Line, client: int) -> str:
     """What a client is called beside its number; empty if nothing."""
     names = line.get("client_names") or []

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedtune.evaluation.bench.backdoors import backdoor_facts, floor_of
-from fedtune.evaluation.bench.gains import gain_curve, least_of, worst_honest, worst_share
+from fedtune.evaluation.bench.gains import gain_curve, least_of, worst_honest
 from fedtune.evaluation.bench.interval import stat
 from fedtune.evaluation.bench.schema import FLOORS, MEAN_OF_ALL, ORACLE
 
@@ -98,9 +98,6 @@ def cell_facts(results: Results, attack: str, defence: str) -> dict[str, Any]:
         "least": least_of(curves),
         "worse_than_base": _worse_than_base(lines),
         "worst_honest": worst_honest(lines, oracles),
-        "worst_honest_gain": stat(
-            {s: worst_share(line, oracles.get(s)) for s, line in lines.items()}
-        ),
         "loss": _stat(lines, lambda line: line["loss"]),
         "behind_best": None,
         "worst_client": _stat(lines, _worst_loss),

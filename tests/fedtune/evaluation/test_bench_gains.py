@@ -112,7 +112,6 @@ def test_a_cell_and_its_defence_say_the_least_and_where():
     assert cell["worse_than_base"] == []
     worst = {"kept": 0.75, "client": 7, "name": "", "seed": 0}  # 1.5 / 2
     assert cell["worst_honest"] == worst
-    assert cell["worst_honest_gain"]["values"] == {"0": 0.75, "1": 0.75}
     assert table["defences"][1]["worst_honest"] == worst | {"attack": "alie"}
     # with no attacker against the mean of all, which keeps as much
     assert table["defences"][1]["worst_honest_free"] == worst | {"kept": 1.0}
