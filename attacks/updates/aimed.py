@@ -17,8 +17,9 @@ from attacks.statistics import mean
 TOWARDS = Option(
     kind=str,
     default="own",
-    choices=("own", "against", "random"),
-    summary="where to push: what the attackers' own rows taught, against the mean, or anywhere",
+    choices=("own", "against", "odd", "random"),
+    summary="where to push: what the attackers' own rows taught, against the mean, against what "
+    "sets the honest client apart that is least like the others, or anywhere",
 )
 MEAN = Option(
     kind=float, default=1.0, low=-1e6, high=1e6, summary="how much of the honest mean is in front"
@@ -49,7 +50,8 @@ def direction(
         honest: The visible updates, shape (h, d).
         own: What each attacker has trained, shape (num_attackers, d).
         towards: "own": the mean of ``own`` less the visible mean. "against": minus that mean.
-            "random": drawn once, and remembered.
+            "odd": from the honest row of the least cosine with the mean of the others to that
+            mean. "random": drawn once, and remembered.
         scene: Its memory keeps what is drawn.
         generator: Draws it.
 
@@ -65,13 +67,30 @@ def direction(
         return scaled(mean(own) - mean(honest), like=honest)
     if towards == "against":
         return scaled(-mean(honest), like=honest)
+    if towards == "odd":
+        return scaled(-apart(honest), like=honest)
     if towards != "random":
-        raise ValueError(f"{name}.towards needs own, against or random: got {towards!r}")
+        raise ValueError(f"{name}.towards needs own, against, odd or random: got {towards!r}")
     drawn = normal(name, (honest.shape[1],), generator=generator, like=honest)
     kept = recall(scene, f"{name}.direction", like=honest.double())
     if kept is None:
         kept = scene.memory[f"{name}.direction"] = drawn
     return scaled(kept, like=honest)
+
+
+def apart(honest: Tensor) -> Tensor:
+    """What sets the honest row apart that is least like the others, shape (d,), float64.
+
+    Raises:
+        ValueError: If there is but one row, and so no other.
+    """
+    rows = honest.double()
+    if len(rows) < 2:
+        raise ValueError(f"towards=odd needs two honest updates: got {len(rows)}")
+    others = (rows.sum(dim=0) - rows) / (len(rows) - 1)
+    cosines = torch.nn.functional.cosine_similarity(rows, others, dim=1)
+    odd = int(cosines.argmin())
+    return rows[odd] - others[odd]
 
 
 def scaled(row: Tensor, *, like: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ def capture(
         scene: With ``search`` and ``span`` the search is made.
         own: What each attacker has trained, poisoned or not; needed of towards="own".
         generator: Draws the direction of "random", and the search.
-        towards: "own", "against" or "random".
+        towards: "own", "against", "odd" or "random".
         mean: How much of the visible mean.
         length: How much of the direction.
 

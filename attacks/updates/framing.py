@@ -61,7 +61,7 @@ def framing(
         scene: With ``search`` and ``span`` the search is made.
         own: What each attacker has trained, poisoned or not; needed of towards="own".
         generator: Draws the direction of "random", and the search.
-        towards: "own", "against" or "random".
+        towards: "own", "against", "odd" or "random".
         framed: How many honest clients; None: as many as there are attackers.
         bite: How much of each framed one is taken away, in the others' shares.
         mean: How much of the visible mean.

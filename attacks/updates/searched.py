@@ -41,7 +41,7 @@ def searched(
         scene: With ``span``; its ``search`` is 300 evaluations and 3 restarts unless said.
         own: What each attacker has trained, poisoned or not; needed of towards="own".
         generator: Draws the direction of "random", and the search; required.
-        towards: "own", "against" or "random".
+        towards: "own", "against", "odd" or "random".
         objective: "push" along the direction, "progress" lost along the honest mean, or
             "displacement".
 

@@ -36,6 +36,17 @@ def test_capture_is_the_mean_and_the_direction():
     assert torch.allclose(away, torch.tensor([-2.0, -2.0, 0.0]))
 
 
+def test_the_odd_one_is_pushed_away_from_what_sets_it_apart():
+    # Cosines with the mean of the others: row 2 with (2, .5, 0) the least, 0. It is (0, 0, 2), so
+    # T = (2, .5, -2), brought to the median length 2; the mean in front is left out.
+    honest = torch.tensor([[2.0, 0.0, 0.0], [2.0, 1.0, 0.0], [0.0, 0.0, 2.0]])
+    rows = sent("capture", honest=honest, towards="odd", mean=0.0, length=1.0)
+    aim = torch.tensor([2.0, 0.5, -2.0])
+    assert torch.allclose(rows, 2.0 * aim / aim.norm())
+    with pytest.raises(ValueError, match="needs two honest updates: got 1"):
+        sent("capture", honest=honest[:1], towards="odd")
+
+
 def test_a_random_direction_is_drawn_once():
     memory: dict[str, torch.Tensor] = {}
     first = sent("capture", scene=Scene(memory=memory), towards="random", mean=0.0)
