@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: run test test-slow test-gpu test-browser lint format docs bench clean
+.PHONY: run test test-slow test-gpu test-browser golden lint format docs bench clean
 
 run: $(VENV)/.installed  ## make the environment, run the quickstart
 	$(BIN)/fedtune run quickstart
@@ -24,6 +24,9 @@ test-gpu: $(VENV)/.installed  ## needs a CUDA device
 test-browser: $(VENV)/.installed  ## needs Chromium on the PATH
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[browser]'
 	$(BIN)/python -m pytest -m browser
+
+golden: $(VENV)/.installed  ## the golden recipes end in the bits of BASE
+	$(BIN)/python tests/golden/compare.py $(BASE)
 
 lint: $(VENV)/.installed  ## lint, format, types, import contracts
 	$(BIN)/ruff check .
