@@ -9,21 +9,24 @@ A rule works on the Gram matrix of the updates or on their columns; a mixing run
 Everything that there is stands in ``AGGREGATORS`` and ``MIXINGS``.
 """
 
-from aggregators.aggregation import Aggregation, Weighing
-from aggregators.face import aggregate, aggregate_with_report, weigh
-from aggregators.files import FileRows
-from aggregators.gram import Gram
-from aggregators.plans import Plan, Step
+from aggregators.api import aggregate, aggregate_with_report, weigh
+from aggregators.engine.aggregation import Aggregation, Weighing
+from aggregators.engine.files import FileRows
+from aggregators.engine.gram import Gram
+from aggregators.engine.plans import Plan, Step
+from aggregators.engine.rule import Combination, Kept, Mixture, Option, Rule
 from aggregators.registry import AGGREGATORS, MIXINGS, Mixing, plan
-from aggregators.rule import Option, Rule
 
 __all__ = [
     "AGGREGATORS",
     "MIXINGS",
     "Aggregation",
+    "Combination",
     "FileRows",
     "Gram",
+    "Kept",
     "Mixing",
+    "Mixture",
     "Option",
     "Plan",
     "Rule",

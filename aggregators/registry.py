@@ -2,38 +2,34 @@
 
 from collections.abc import Mapping, Sequence
 
-from aggregators import (
-    agreement,
-    arc,
-    bucketing,
+from aggregators.engine.plans import Plan, Step
+from aggregators.engine.rule import Rule, unknown
+from aggregators.mixings import agreement, arc, bucketing, clipping, nnm
+from aggregators.rules.columns import (
     bulyan,
+    meamed,
+    median,
+    phocas,
+    rlr,
+    sign_majority,
+    trimmed_mean,
+)
+from aggregators.rules.exact import mda, minimum_variance, smea
+from aggregators.rules.gram import (
     caf,
     capped_spectral,
     centered_clipping,
     cge,
-    clipping,
     dnc,
     flame,
     fltrust,
     foolsgold,
     geometric_median,
     krum,
-    mda,
-    meamed,
     mean,
-    median,
-    minimum_variance,
     multi_krum,
-    nnm,
     norm_clip,
-    phocas,
-    rlr,
-    sign_majority,
-    smea,
-    trimmed_mean,
 )
-from aggregators.plans import Plan, Step
-from aggregators.rule import Rule, unknown
 
 Mixing = str | Mapping[str, object]
 

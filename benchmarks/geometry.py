@@ -19,8 +19,8 @@ import _path  # noqa: F401  before anything of ours
 import torch
 from torch import Tensor
 
+from aggregators.engine.gram import gram
 from aggregators.geometry import Factors, Module, combine_products, product_gram
-from aggregators.gram import gram
 
 SIZES = {  # n, d_out = d_in, r
     "n=10, 1024 x 1024, r=8": (10, 1024, 8),

@@ -31,7 +31,7 @@ from rich.table import Table
 from safetensors.torch import save_file
 
 from aggregators import FileRows, aggregate
-from aggregators.pool import limit_threads
+from aggregators.engine.pool import limit_threads
 
 MiB = 1 << 20
 console = Console()

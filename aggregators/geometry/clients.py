@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from aggregators.engine.rows import Rows, one_thread, squared_norms
 from aggregators.geometry.layout import Factors, LowRank, Pair, check_row
-from aggregators.rows import Rows, one_thread, squared_norms
 
 
 @dataclass(frozen=True, slots=True, eq=False)

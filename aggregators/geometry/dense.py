@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from aggregators.engine.rows import Rows, one_thread
 from aggregators.geometry.clients import Client, change, check_alike, check_points, gather
 from aggregators.geometry.layout import Factors, LowRank, Pair
 from aggregators.geometry.readout import Gauge
 from aggregators.geometry.recompress import Step, step_by_module
-from aggregators.rows import Rows, one_thread
 
 _BLOCK_VALUES = 1 << 22  # 32 MB of float64 for all clients' block together
 

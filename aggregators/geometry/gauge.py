@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from aggregators.engine.rows import Rows, one_thread
 from aggregators.geometry.clients import check_finite, gather
 from aggregators.geometry.layout import Factors, Module, write
-from aggregators.rows import Rows, one_thread
 
 
 class GaugeError(ValueError):

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from aggregators.engine.gram import Gram
+from aggregators.engine.rows import Rows, one_thread
 from aggregators.geometry.clients import Client, by_anchor, check_finite, check_points, gather
 from aggregators.geometry.gauge import turn
 from aggregators.geometry.layout import Factors, LowRank, Module, Pair
-from aggregators.gram import Gram
-from aggregators.rows import Rows, one_thread
 
 _FAR = 0.5  # of |A|: beyond it a client's factors are brought near before they are subtracted
 _WORST = 1e6  # a change of gauge of a worse condition would cost the digits that it saves

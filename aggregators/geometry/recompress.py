@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from aggregators.engine.rows import Rows, one_thread
 from aggregators.geometry.clients import Change, check_alike, check_points, gather
 from aggregators.geometry.gauge import check_full_rank
 from aggregators.geometry.layout import (
@@ -20,7 +21,6 @@ from aggregators.geometry.layout import (
 )
 from aggregators.geometry.readout import Gauge, linear_step, read_out
 from aggregators.geometry.spectrum import spectrum
-from aggregators.rows import Rows, one_thread
 
 _ROUNDING = 1e-14  # of the sides' norms: a tail below it is what float64 cannot tell from nothing
 

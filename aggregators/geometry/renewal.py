@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from aggregators.engine.rows import one_thread
 from aggregators.geometry.layout import Factors, check_row, write
-from aggregators.rows import one_thread
 
 
 @dataclass(frozen=True, slots=True, eq=False)

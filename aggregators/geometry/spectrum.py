@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from aggregators.engine.rows import one_thread
 from aggregators.geometry.layout import LowRank, Pair, Point
-from aggregators.rows import one_thread
 
 
 @dataclass(frozen=True, slots=True, eq=False)

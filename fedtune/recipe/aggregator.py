@@ -131,7 +131,7 @@ class Aggregator(Named):
             clients: Whose replies there are.
             f: How many of them may be Byzantine; None: the section's.
         """
-        from aggregators.screening import check_shares
+        from aggregators.engine.screening import check_shares
 
         f = self.f if f is None else f
         plan = self.fitted(len(clients), f).plan()

@@ -10,7 +10,7 @@ import torch
 from calls import call, defined
 
 from aggregators import AGGREGATORS, MIXINGS, aggregate, aggregate_with_report, plan
-from aggregators.gram import gram
+from aggregators.engine.gram import gram
 
 LISTED = {**AGGREGATORS, **MIXINGS}
 FEWEST = {  # worked from the papers, not read from the code: f -> least n

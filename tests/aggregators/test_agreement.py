@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from aggregators import MIXINGS, Gram, aggregate, aggregate_with_report, plan, weigh
-from aggregators.gram import gram
-from aggregators.leaving_out import keep_others
+from aggregators.engine.gram import gram
+from aggregators.engine.leaving_out import keep_others
 
 
 def rows(*values):

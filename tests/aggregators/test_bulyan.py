@@ -10,8 +10,8 @@ import torch
 from test_column_rules import column, gaussian, refuse
 
 from aggregators import MIXINGS, aggregate, aggregate_with_report
-from aggregators.bulyan import bulyan, bulyan_selection
-from aggregators.gram import gram
+from aggregators.engine.gram import gram
+from aggregators.rules.columns.bulyan import bulyan, bulyan_selection
 
 BULYAN_ROWS = (0, 1, 2, 4, 7, 11, 100)
 # f = 1: theta = 5 picks, each with 4 3 2 1 1 neighbours among the rows left.

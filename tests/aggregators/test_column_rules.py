@@ -14,7 +14,7 @@ import reference_columns
 import torch
 
 from aggregators import aggregate, aggregate_with_report
-from aggregators.windows import around_median
+from aggregators.rules.columns.windows import around_median
 
 RULES = {
     "median": reference.median,

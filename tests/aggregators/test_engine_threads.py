@@ -11,11 +11,11 @@ import threading
 import pytest
 import torch
 
-from aggregators.columns import walk_columns
-from aggregators.gram import gram
-from aggregators.pool import limit_threads, one_thread
-from aggregators.rows import combine, distances_to, squared_norms, stretches
-from aggregators.rule import Kept
+from aggregators.engine.columns import walk_columns
+from aggregators.engine.gram import gram
+from aggregators.engine.pool import limit_threads, one_thread
+from aggregators.engine.rows import combine, distances_to, squared_norms, stretches
+from aggregators.engine.rule import Kept
 
 
 def gaussian(n, d):
@@ -50,7 +50,7 @@ def test_bits_do_not_depend_on_the_number_of_threads():
 
 IN_A_FRESH_PROCESS = """
 import torch
-from aggregators.pool import in_order, limit_threads
+from aggregators.engine.pool import in_order, limit_threads
 rows = torch.randn(21, 5000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 seen = []
 for threads in (1, 2):

@@ -15,8 +15,8 @@ import torch
 from test_rules_against_reference import CASES, assert_close, gaussian
 
 from aggregators import AGGREGATORS, aggregate, aggregate_with_report
-from aggregators.flame import majority_cluster
-from aggregators.gram import gram
+from aggregators.engine.gram import gram
+from aggregators.rules.gram.flame import majority_cluster
 
 RULES = list(reference_filters.RULES)
 

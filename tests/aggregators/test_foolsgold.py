@@ -13,7 +13,7 @@ from reference_filters import foolsgold, foolsgold_trust
 from test_rules_against_reference import assert_close, gaussian
 
 from aggregators import AGGREGATORS, aggregate, aggregate_with_report
-from aggregators.gram import gram
+from aggregators.engine.gram import gram
 
 
 def run(rows, name, **options):

@@ -18,8 +18,8 @@ from product_space import (
     in_other_gauge,
 )
 
+from aggregators.engine.gram import gram
 from aggregators.geometry import Factors, LowRank, Module, product_gram
-from aggregators.gram import gram
 
 random = settings(max_examples=40, derandomize=True, deadline=None)
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from aggregators.columns import walk_columns
-from aggregators.gram import Gram, _sample, gram, middle
-from aggregators.pool import Scratch
-from aggregators.rows import (
+from aggregators.engine.columns import walk_columns
+from aggregators.engine.gram import Gram, _sample, gram, middle
+from aggregators.engine.pool import Scratch
+from aggregators.engine.rows import (
     block_width,
     column_blocks,
     combine,
@@ -19,7 +19,7 @@ from aggregators.rows import (
     squared_norms,
     stretches,
 )
-from aggregators.rule import Kept
+from aggregators.engine.rule import Kept
 
 
 def gaussian(n, d, seed=0, dtype=torch.float32):

@@ -13,7 +13,7 @@ import torch
 from test_rules_against_reference import CASES, gaussian
 
 from aggregators import MIXINGS, aggregate, aggregate_with_report, plan
-from aggregators.gram import gram
+from aggregators.engine.gram import gram
 
 BUCKETS = {"name": "bucketing", "s": 3}
 CHAINS = [

@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import save_file
 
 from aggregators import AGGREGATORS, aggregate, aggregate_with_report
-from aggregators.files import FileRows
-from aggregators.gram import gram
-from aggregators.pool import limit_threads
-from aggregators.rows import combine, squared_norms, stretches
+from aggregators.engine.files import FileRows
+from aggregators.engine.gram import gram
+from aggregators.engine.pool import limit_threads
+from aggregators.engine.rows import combine, squared_norms, stretches
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MIXED = [
@@ -233,8 +233,8 @@ MEASURE = """
 import resource, sys
 import torch
 from aggregators import aggregate
-from aggregators.files import FileRows
-from aggregators.pool import limit_threads
+from aggregators.engine.files import FileRows
+from aggregators.engine.pool import limit_threads
 
 def peak():
     with open("/proc/self/status") as lines:

@@ -23,7 +23,7 @@ from calls import (
 )
 
 from aggregators import Gram, aggregate, aggregate_with_report
-from aggregators.gram import gram
+from aggregators.engine.gram import gram
 
 ALL = pairs()
 # A bucketing draws which rows it joins: another order of clients, other buckets.

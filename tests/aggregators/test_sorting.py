@@ -11,8 +11,8 @@ import itertools
 import pytest
 import torch
 
-from aggregators import sorting
-from aggregators.sorting import on_sorted, selection_network, sorted_chunks
+from aggregators.engine import sorting
+from aggregators.engine.sorting import on_sorted, selection_network, sorted_chunks
 
 COUNTS = range(1, 61)
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]

@@ -14,12 +14,13 @@ import pytest
 import reference_subsets as reference
 import torch
 
-from aggregators import caf, mda, minimum_variance, smea
-from aggregators.gram import gram
-from aggregators.removal import best_removal
-from aggregators.rows import combine
-from aggregators.subset import Search
-from aggregators.vertex_cover import bits, vertex_cover
+from aggregators.engine.gram import gram
+from aggregators.engine.rows import combine
+from aggregators.rules.exact import mda, minimum_variance, smea
+from aggregators.rules.exact.removal import best_removal
+from aggregators.rules.exact.subset import Search
+from aggregators.rules.exact.vertex_cover import bits, vertex_cover
+from aggregators.rules.gram import caf
 
 RULES = {
     "mda": mda.mda,

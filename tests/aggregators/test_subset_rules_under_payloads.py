@@ -12,9 +12,10 @@ import pytest
 import reference_subsets as reference
 import torch
 
-from aggregators import caf, mda, minimum_variance, smea
-from aggregators.gram import Gram, gram
-from aggregators.rows import combine
+from aggregators.engine.gram import Gram, gram
+from aggregators.engine.rows import combine
+from aggregators.rules.exact import mda, minimum_variance, smea
+from aggregators.rules.gram import caf
 
 RULES = {
     "mda": mda.mda,

@@ -12,7 +12,7 @@ import torch
 from calls import ON_GRAM, report
 from test_rules_against_reference import ALL, CASES
 
-from aggregators.ties import TIE, first_least, in_order, levels
+from aggregators.engine.ties import TIE, first_least, in_order, levels
 
 NOISE = 1e-14
 # By equal rows, by symmetry, or by what clipping and mixing make of rows; the others are slow.

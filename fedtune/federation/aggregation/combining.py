@@ -10,6 +10,7 @@ from torch import Tensor
 
 import aggregators
 from aggregators import Gram, Weighing
+from aggregators.engine.gram import gram
 from aggregators.geometry import (
     Change,
     LowRank,
@@ -18,7 +19,6 @@ from aggregators.geometry import (
     renew,
     truncate,
 )
-from aggregators.gram import gram
 from fedtune.adapters.part import Part
 from fedtune.federation.aggregation.dense import combine_entries
 from fedtune.federation.aggregation.outer import OuterOptimizer

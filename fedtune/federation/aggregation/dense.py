@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from aggregators import Plan
+from aggregators.engine.gram import middle
 from aggregators.geometry import combine_dense
-from aggregators.gram import middle
 from fedtune.federation.aggregation.points import Combined, gram_of, point_of, seen_from, shared
 from fedtune.federation.aggregation.product_outer import ProductOuter
 from fedtune.federation.broadcast import Broadcast, Received

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from aggregators import Gram
+from aggregators.engine.rule import Facts
 from aggregators.geometry import LowRank, Point, Step, combined_change, gather, product_gram
-from aggregators.rule import Facts
 from fedtune.federation.broadcast import Received
 from fedtune.federation.defence.standing import is_dropped
 

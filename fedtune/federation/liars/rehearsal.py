@@ -7,7 +7,7 @@ from torch import Tensor
 
 import attacks
 from aggregators import Gram
-from aggregators.gram import gram
+from aggregators.engine.gram import gram
 from fedtune.adapters.layout import Layout
 from fedtune.adapters.part import Part
 from fedtune.federation.aggregation.geometry import describe

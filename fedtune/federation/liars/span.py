@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from aggregators import Gram
+from aggregators.engine.gram import gram
 from aggregators.geometry import LowRank
-from aggregators.gram import gram
 from fedtune.federation.aggregation.points import Combined, gram_of
 from fedtune.federation.broadcast import Received
 from fedtune.federation.defence import momentum

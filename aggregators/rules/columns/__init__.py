@@ -1,0 +1,1 @@
+"""Rules on the columns: each coordinate by itself."""
