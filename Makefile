@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: run test test-slow test-gpu test-browser golden lint format docs bench clean
+.PHONY: run test test-slow test-gpu test-browser golden mutants lint format docs bench clean
 
 run: $(VENV)/.installed  ## make the environment, run the quickstart
 	$(BIN)/fedtune run quickstart
@@ -27,6 +27,9 @@ test-browser: $(VENV)/.installed  ## needs Chromium on the PATH
 
 golden: $(VENV)/.installed  ## the golden recipes end in the bits of BASE
 	$(BIN)/python tests/golden/compare.py $(BASE)
+
+mutants: $(VENV)/.installed  ## twenty known breakages, each caught by the fast tier
+	$(BIN)/python tests/mutants/run.py
 
 lint: $(VENV)/.installed  ## lint, format, types, import contracts
 	$(BIN)/ruff check .
