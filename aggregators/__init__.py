@@ -15,6 +15,7 @@ from aggregators.engine.files import FileRows
 from aggregators.engine.gram import Gram
 from aggregators.engine.plans import Plan, Step
 from aggregators.engine.rule import Combination, Kept, Mixture, Option, Rule
+from aggregators.plugins import load_installed, register
 from aggregators.registry import AGGREGATORS, MIXINGS, Mixing, plan
 
 __all__ = [
@@ -35,5 +36,8 @@ __all__ = [
     "aggregate",
     "aggregate_with_report",
     "plan",
+    "register",
     "weigh",
 ]
+
+load_installed()

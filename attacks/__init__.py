@@ -12,15 +12,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from attacks.attack import GOALS, Attack, Backdoor, Goal, Level, Option, View, nearest
-from attacks.data import DATA
-from attacks.lora import LORA
-from attacks.protocol import PROTOCOL
+from attacks.attack import GOALS, Attack, Backdoor, Goal, Level, Option, View
+from attacks.plugins import load_installed, register
+from attacks.registry import ATTACKS, find
 from attacks.reply import Reply
-from attacks.rewards import REWARDS
 from attacks.scene import Scene, Search, Span
-from attacks.training import TRAINING
-from attacks.updates import UPDATES
 from attacks.view import check_crafted, check_view
 
 __all__ = [
@@ -42,37 +38,10 @@ __all__ = [
     "forge",
     "mislead",
     "poison",
+    "register",
     "reprice",
     "watch",
 ]
-
-ATTACKS: dict[str, Attack] = {**UPDATES, **LORA, **DATA, **TRAINING, **REWARDS, **PROTOCOL}
-
-
-def find(name: str, *, level: Level | None = None) -> Attack:
-    """Return the attack of that name.
-
-    Args:
-        name: A key of ``ATTACKS``.
-        level: Where given, the level that the attack must have.
-
-    Raises:
-        ValueError: If there is none (the known ones and the nearest are named), or its level
-            is another.
-    """
-    if name not in ATTACKS:
-        raise ValueError(
-            f"an attack needs a name among: {', '.join(ATTACKS)}; "
-            f"got {name!r}{nearest(str(name), ATTACKS)}"
-        )
-    attack = ATTACKS[name]
-    if level is not None and attack.level != level:
-        known = ", ".join(key for key, one in ATTACKS.items() if one.level == level)
-        raise ValueError(
-            f"need an attack of level {level!r} here: got {name}, of level {attack.level!r}; "
-            f"use one of: {known}"
-        )
-    return attack
 
 
 def craft(
@@ -273,3 +242,5 @@ _WANTED = {
     "loss": "hand over a model to try rows on, or name an attack that needs none",
     "defence": "hand over the rule to be attacked, or name an attack that needs none",
 }
+
+load_installed()
