@@ -13,7 +13,7 @@ from fedtune.cli.bench import bench
 from fedtune.cli.console import out
 from fedtune.cli.dash import dash
 from fedtune.cli.deploy import deploy_app
-from fedtune.cli.look import evaluate, list_, merge
+from fedtune.cli.look import evaluate, list_, merge, schema
 from fedtune.cli.nano import nano_app
 from fedtune.cli.node import node_app
 from fedtune.cli.report import report
@@ -53,6 +53,7 @@ def _options(
 app.command()(run)
 app.command()(check)
 app.command("list")(list_)
+app.command()(schema)
 app.command()(bench)
 app.command()(evaluate)
 app.command()(report)

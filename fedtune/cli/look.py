@@ -1,4 +1,4 @@
-"""What looks and does not train: `fedtune list`, `evaluate`, `merge`."""
+"""What looks and does not train: `fedtune list`, `schema`, `evaluate`, `merge`."""
 
 from __future__ import annotations
 
@@ -48,6 +48,18 @@ def list_(
             for row in rows_of(kind.value):
                 table.add_row(*(escape(cell) for cell in row))
             out.print(table)
+
+
+def schema() -> None:
+    """Print the JSON schema of recipes, by which an editor completes and checks them.
+
+    fedtune schema > recipe.schema.json
+    """
+    import json
+
+    from fedtune.recipe.json_schema import json_schema
+
+    out.print(json.dumps(json_schema(), indent=1), markup=False, highlight=False, soft_wrap=True)
 
 
 def evaluate(

@@ -69,7 +69,7 @@ class Attack(Named):
         None, description="let the attack's numbers be searched for against the run's own rule"
     )
 
-    @field_validator("poison", mode="before")
+    @field_validator("poison", mode="before", json_schema_input_type=str | Poison | None)
     @classmethod
     def _name_alone(cls, value: Any) -> Any:  # noqa: ANN401  pydantic hands over raw input
         return {"name": value} if isinstance(value, str) else value

@@ -43,10 +43,15 @@ class Defence(Section):
         "with the defaults",
     )
 
-    @field_validator("server_data", "vote", mode="before")
+    @field_validator("server_data", mode="before", json_schema_input_type=bool | ServerData | None)
     @classmethod
-    def _yes_or_no(cls, value: Any) -> Any:  # noqa: ANN401  pydantic hands over raw input
-        return ({} if value else None) if isinstance(value, bool) else value
+    def _server_data_or_not(cls, value: Any) -> Any:  # noqa: ANN401  pydantic hands over raw input
+        return _yes_or_no(value)
+
+    @field_validator("vote", mode="before", json_schema_input_type=bool | Vote | None)
+    @classmethod
+    def _vote_or_not(cls, value: Any) -> Any:  # noqa: ANN401  pydantic hands over raw input
+        return _yes_or_no(value)
 
     def check(self, aggregator: Aggregator, *, server_rows: int) -> None:
         """Refuse parts that do not go with the rule.
@@ -89,3 +94,7 @@ class Defence(Section):
                 f"defence.suspicion: needs a rule that weighs clients: got {aggregator.name}, "
                 "which weighs coordinates; name caf, geometric_median or multi_krum, say"
             )
+
+
+def _yes_or_no(value: object) -> object:
+    return ({} if value else None) if isinstance(value, bool) else value

@@ -194,7 +194,7 @@ class Recipe(Section):
     def _defended(cls, raw: Any) -> Any:  # noqa: ANN401  pydantic hands over raw input
         return with_default_defence(raw) if isinstance(raw, Mapping) else raw
 
-    @field_validator("report_to", mode="before")
+    @field_validator("report_to", mode="before", json_schema_input_type=str | list[str] | None)
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:  # noqa: ANN401  pydantic hands over raw input
         if value in (None, "none"):

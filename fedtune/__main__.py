@@ -1,0 +1,6 @@
+"""`python -m fedtune` is the `fedtune` command."""
+
+from fedtune.cli import main
+
+if __name__ == "__main__":
+    main()
