@@ -4,16 +4,13 @@ import hashlib
 import json
 
 import pytest
+from recorded_runs import record
 from typer.testing import CliRunner
 
 from fedtune.cli import app
 from fedtune.deployment.folder import DeploymentFolder
-from fedtune.federation import client
-from fedtune.federation.canonical import hash_reply
-from fedtune.federation.folder import RunFolder
-from fedtune.federation.local import LocalGrid
-from fedtune.federation.record import SENT, SentLog, bad_signature, broken_links, sign, trace
-from fedtune.federation.server import Run
+from fedtune.federation.evidence.sent import SENT, SentLog, read_sent
+from fedtune.federation.record import bad_signature, broken_links, sign
 
 
 @pytest.fixture
@@ -24,23 +21,7 @@ def deployment(tmp_path):
 @pytest.fixture
 def recorded(tiny_recipe, deployment):
     """A run whose nodes have written down what they sent, signed by a deployment's server."""
-
-    class Noting(LocalGrid):
-        def pull_messages(self, message_ids):
-            replies = super().pull_messages(message_ids)
-            for reply in replies:
-                if reply.metadata.message_type == "train":
-                    node = deployment.node_folders[reply.metadata.src_node_id - 2]
-                    (node / "run").mkdir(exist_ok=True)
-                    about = reply.content["about"]
-                    noted = hash_reply(reply.content), about["anchor_hash"]
-                    SentLog(node).note(about["round"], *noted)
-            return replies
-
-    folder, recipe = RunFolder.create(tiny_recipe(aggregator={"name": "mean"}))
-    Run(recipe, folder).serve(Noting(client.app, 4))
-    sign(folder, deployment.server_certificate, deployment.server_key)
-    return folder
+    return record(tiny_recipe(aggregator={"name": "mean"}), deployment)
 
 
 def verify(folder, *keys):
@@ -64,8 +45,8 @@ def test_a_node_finds_each_of_its_deltas_counted(recorded, deployment):
     assert "is client 2" in said
     for number in (1, 2, 3):
         assert f"round {number}: counted as sent, weight 25.0 %" in said
-    number, fates = trace(recorded, RunFolder.open(recorded.path)[1], node)
-    assert (number, len(fates)) == (2, 3)
+    assert "adapter: the one in which the record ends" in said
+    assert [sent.round for sent in read_sent(node)] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
@@ -130,8 +111,8 @@ def test_a_line_that_a_crash_cut_off_costs_no_other(recorded, deployment):
     node = deployment.node_folders[1]
     lines = (node / SENT).read_text().splitlines(keepends=True)
     (node / SENT).write_text("".join(lines[:2]) + lines[2][:20])
-    last = json.loads(lines[2])
-    SentLog(node).note(last["round"], last["reply"], last["anchor"])
+    last = {**json.loads(lines[2]), "recipe": recorded.read_manifest()["recipe"]}
+    SentLog(node).note(last, last["reply"], last["anchor"])
     code, said = verify(recorded, "--node", str(node))
     assert code == 0, said
     assert "round 3: counted as sent" in said
@@ -160,7 +141,8 @@ def test_a_reply_that_a_node_has_not_sent_is_found(recorded, deployment):
     assert code == 1
     assert "round 3: the record counts a reply that this node has not sent" in said
     (node / SENT).write_text(lines[0].replace('"reply": "', '"reply": "00'))
-    assert "counts nothing" in verify(recorded, "--node", str(node))[1]
+    said = verify(recorded, "--node", str(node))[1]
+    assert "round 1: the record counts a reply that this node has not sent" in said
 
 
 def test_a_node_that_was_given_another_anchor_finds_it(recorded, deployment):
