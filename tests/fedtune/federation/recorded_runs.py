@@ -6,7 +6,7 @@ import json
 from fedtune.deployment.node_keys import fingerprint
 from fedtune.federation import client
 from fedtune.federation.canonical import hash_reply
-from fedtune.federation.evidence.sent import SENT, SentLog
+from fedtune.federation.evidence.sent import SentLog
 from fedtune.federation.folder import RunFolder
 from fedtune.federation.local import LocalGrid
 from fedtune.federation.record import sign
