@@ -103,7 +103,7 @@ def check_deployment(bound: Bound, path: Path) -> Iterator[Finding]:
 
 def _check_old(folder: RunFolder, recipe: Recipe, bound: Bound) -> Iterator[Finding]:
     need = bound.facts.get("recipe_hash")
-    if need not in {hash_recipe(recipe), _hash_of_said(folder.recipe)}:
+    if need not in {hash_recipe(recipe), hash_of_said(folder.recipe)}:
         yield Finding("recipe.yaml is not the recipe whose hash stands in manifest.json")
     yield noted(
         "an older fedtune wrote this record: it does not name its run to the nodes, so that "
@@ -111,7 +111,7 @@ def _check_old(folder: RunFolder, recipe: Recipe, bound: Bound) -> Iterator[Find
     )
 
 
-def _hash_of_said(path: Path) -> str:
+def hash_of_said(path: Path) -> str:
     """The hash of a recipe by the keys that stand in its file: younger ones have no part in it."""
     said = read_mapping(path)
     for key in ("output_dir", "report_to"):

@@ -5,16 +5,21 @@ does), and anything that no node's log and no kept reply speaks of.
 """
 
 import json
+from dataclasses import replace
 from shutil import copytree
 
 import pytest
 from recorded_runs import forge, lines_of, record
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from fedtune.cli import app
 from fedtune.deployment.folder import DeploymentFolder
+from fedtune.federation import client
+from fedtune.federation.checkpoint import load_latest
 from fedtune.federation.evidence.sent import SENT, SentLog
 from fedtune.federation.folder import RunFolder
+from fedtune.recipe.leaving import leaving
 
 _made = {}
 RULE = {"name": "median", "f": 1, "geometry": "factors"}
@@ -49,8 +54,6 @@ def edit_recipe(folder, *pairs):
 
 def bind_edited_recipe(folder, deployment):
     """The manifest now says what recipe.yaml says, and all hashes follow."""
-    from fedtune.recipe.leaving import leaving
-
     text = leaving(RunFolder.open(folder.path)[1]).model_dump_json()
     forge(folder, deployment, manifest=lambda facts: facts.update(recipe=text))
 
@@ -213,8 +216,6 @@ def test_a_step_from_another_anchor_is_found_without_a_node(case):
 
 
 def test_another_adapter_in_the_folder_is_found(case):
-    from safetensors.torch import load_file, save_file
-
     path = case[0].adapter / "adapter_model.safetensors"
     tensors = load_file(path)
     save_file({name: tensor + 1e-3 for name, tensor in tensors.items()}, path)
@@ -260,3 +261,24 @@ def test_an_order_that_binds_no_record_is_not_answered(case):
         for word in (None, 3, "x", "0" * 63 + "\n"):
             with pytest.raises(ValueError, match=f"an order needs '{name}'"):
                 log.note({**order, name: word}, "r", "a")
+
+
+def test_a_checkpoint_that_was_edited_and_sealed_anew_shows_in_the_record(run, tiny_recipe):
+    """The seal has no key, so that the run goes on; its record then does not hang together."""
+
+    def dies(message, context):
+        if message.metadata.message_type == "train" and message.content["order"]["round"] == 3:
+            raise KeyboardInterrupt
+        return client.app(message, context)
+
+    recipe = tiny_recipe(aggregator={"name": "mean"})
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, app=dies)
+    folder, recipe = RunFolder.open(recipe.output_dir)
+    there = load_latest(folder.checkpoints)
+    edited = replace(there, anchor=there.anchor + 1e-3)
+    edited.save(folder.checkpoints, keep=2)
+    run.resume(recipe, folder)
+    done = CliRunner().invoke(app, ["verify", str(folder.path)])
+    assert done.exit_code == 1
+    assert "round 3: began from another anchor than round 2 led to" in done.output

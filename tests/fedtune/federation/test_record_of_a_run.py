@@ -4,11 +4,12 @@ import hashlib
 import json
 
 import pytest
-from recorded_runs import record
+from recorded_runs import forge, lines_of, record
 from typer.testing import CliRunner
 
 from fedtune.cli import app
 from fedtune.deployment.folder import DeploymentFolder
+from fedtune.federation.evidence.binding import hash_of_said
 from fedtune.federation.evidence.sent import SENT, SentLog, read_sent
 from fedtune.federation.record import bad_signature, broken_links, sign
 
@@ -162,3 +163,48 @@ def test_a_node_that_sent_nothing_and_a_folder_that_is_no_run_are_errors(
     (deployment.node_folders[0] / SENT).unlink()
     assert verify(recorded, "--node", str(deployment.node_folders[0]))[0] == 2
     assert CliRunner().invoke(app, ["verify", str(tmp_path)]).exit_code == 2
+
+
+def as_an_older_fedtune_wrote_it(folder, deployment):
+    """No run, recipe or keys in the manifest, no next anchors, no words in the node's log."""
+    young = ("run", "recipe", "node_keys")
+    text = folder.recipe.read_text()
+    folder.recipe.write_text(text.replace("  keep_replies: false\n", ""))
+    lines = [{k: v for k, v in line.items() if k != "next_anchor"} for line in lines_of(folder)]
+    forge(folder, deployment, lines, lambda facts: [facts.pop(name) for name in young])
+    for node in deployment.node_folders:
+        log = [json.loads(line) for line in (node / SENT).read_text().splitlines()]
+        old = [{name: line[name] for name in ("round", "reply", "anchor")} for line in log]
+        (node / SENT).write_text("".join(json.dumps(line) + "\n" for line in old))
+
+
+def test_an_older_record_is_read_and_what_it_cannot_prove_is_said(recorded, deployment):
+    as_an_older_fedtune_wrote_it(recorded, deployment)
+    # However many keys have come since: the hash goes by those that stand in the file.
+    assert hash_of_said(recorded.recipe) == recorded.read_manifest()["recipe_hash"]
+    node = str(deployment.node_folders[2])
+    code, said = verify(recorded, "--node", node)
+    assert code == 0, said
+    assert "is client 2" in said
+    assert said.count("counted as sent, weight 25.0 %") == 3
+    assert "an older fedtune wrote this record" in said
+    assert "adapter: not looked at" in said
+    # A key that the recipe of that time did not have counts for nothing; one that it had does.
+    text = recorded.recipe.read_text()
+    recorded.recipe.write_text(text.replace("local_steps: 2", "local_steps: 3"))
+    code, said = verify(recorded, "--node", node)
+    assert code == 1
+    assert "recipe.yaml is not the recipe whose hash stands in manifest.json" in said
+
+
+def test_a_run_that_stopped_and_a_weight_that_is_no_mean_are_told(recorded, deployment):
+    lines = lines_of(recorded)
+    lines[3]["clients"]["0"]["weight"] = 0.4
+    forge(recorded, deployment, lines)
+    code, said = verify(recorded)
+    assert code == 1
+    assert "round 3: client 0 has a weight of 0.4: by the recipe it is 0.25" in said
+    forge(recorded, deployment, lines[:2])
+    assert "the record ends with round 1 of 3" in verify(recorded)[1]
+    recorded.metrics.write_text("")
+    assert "there is no record" in verify(recorded)[1]
