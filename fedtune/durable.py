@@ -6,12 +6,17 @@ import os
 from pathlib import Path
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder and those above it, each on disk before this returns."""
+def make_folder(path: Path, *, mode: int = 0o777) -> None:
+    """Make a folder and those above it, each on disk before this returns.
+
+    Args:
+        path: The folder. One that is there stays as it is.
+        mode: Of the folder, if it is new; those above it have the usual one.
+    """
     if path.is_dir():
         return
     make_folder(path.parent)
-    path.mkdir(exist_ok=True)
+    path.mkdir(mode=mode, exist_ok=True)
     sync(path.parent)
 
 

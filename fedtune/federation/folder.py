@@ -21,6 +21,7 @@ from fedtune.recipe.source import read_run_recipe, with_absolute_paths, with_fol
 
 STAGES = "stages.json"  # in a folder of several runs, one after another
 LOCK = ".lock"
+CLOSED = 0o700  # a run's folder is its owner's
 LOOKED_AT_S = (0.01, 0.02, 0.04, 0.08)  # an onlooker holds the lock for less than the first
 PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "flwr", "flwr-datasets", "numpy")
 
@@ -69,7 +70,7 @@ class RunFolder:
         The caller keeps others out, and sees to it that the recipe is the one it began with.
         """
         folder = cls(recipe.output_dir)
-        make_folder(folder.path)
+        make_folder(folder.path, mode=CLOSED)
         write_whole(folder.recipe, to_yaml(recipe))
         return folder
 
@@ -133,7 +134,7 @@ class RunFolder:
         no line can be changed, left out or slipped in without all that follow.
         """
         linked = {**_finite(record), "previous": self.head()}
-        with self.metrics.open("a", encoding="utf-8") as stream:
+        with open(self.metrics, "a", encoding="utf-8", opener=own) as stream:
             stream.write(json.dumps(linked, allow_nan=False) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
@@ -141,10 +142,14 @@ class RunFolder:
 
     def head(self) -> str:
         """SHA-256 of the last line of the metrics, or of the manifest while there is none."""
-        last = _last_line(self.metrics) if self.metrics_bytes() else None
-        if last is None:
-            last = self.manifest.read_bytes() if self.manifest.is_file() else b""
-        return hashlib.sha256(last).hexdigest()
+        if not self.metrics_bytes():
+            return self.manifest_hash()
+        return hashlib.sha256(_last_line(self.metrics)).hexdigest()
+
+    def manifest_hash(self) -> str:
+        """SHA-256 of the manifest, which names the run."""
+        written = self.manifest.read_bytes() if self.manifest.is_file() else b""
+        return hashlib.sha256(written).hexdigest()
 
     def metrics_bytes(self) -> int:
         """Bytes of metrics so far: what a checkpoint remembers."""
@@ -227,9 +232,9 @@ def claim(wanted: Path) -> Path:
     """Make the folder that is wanted, or the next free number; no two processes get the same."""
     path, number = wanted, 1
     while True:
-        make_folder(path)
+        make_folder(path, mode=CLOSED)
         if not any(path.iterdir()):
-            with suppress(FileExistsError), (path / "recipe.yaml").open("x"):
+            with suppress(FileExistsError), open(path / "recipe.yaml", "x", opener=own):
                 return path
         number += 1
         path = wanted.with_name(f"{wanted.name}-{number}")
@@ -246,15 +251,31 @@ def hash_recipe(recipe: Recipe) -> str:
     Of a model's or an adapter's folder the name counts alone: what is in it has hashes of its own.
     """
     said = with_folders(recipe, lambda path: Path(path).name)
-    told = said.model_dump_json(exclude={"output_dir", "report_to"})
+    told = said.model_dump_json(
+        exclude={"output_dir": True, "report_to": True, "federation": _unsaid(recipe)}
+    )
     return hashlib.sha256(told.encode()).hexdigest()
 
 
+def _unsaid(recipe: Recipe) -> set[str]:
+    """Keys that are younger than some run folders: they count where they are set."""
+    return set() if recipe.federation.keep_replies else {"keep_replies"}
+
+
 def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a reader finds the old one, the new one, or none, never half."""
+    """Write a file so that a reader finds the old one, the new one, or none, never half.
+
+    None but its owner may read it: a run's files name folders, and people.
+    """
     unfinished = path.with_name(f".{path.name}.tmp")
-    unfinished.write_text(text, encoding="utf-8")
+    with open(unfinished, "w", encoding="utf-8", opener=own) as stream:
+        stream.write(text)
     put_in_place(unfinished, path)
+
+
+def own(path: str, flags: int) -> int:
+    """An opener: a file that is new is its owner's alone."""
+    return os.open(path, flags, 0o600)
 
 
 def environment() -> dict[str, Any]:
@@ -272,6 +293,7 @@ def environment() -> dict[str, Any]:
         "system": platform.platform(),
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
         "gpus": gpus,
     }
     return {"versions": versions, "hardware": hardware}

@@ -56,7 +56,7 @@ class Journal:
     def __enter__(self) -> Observer:
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-            self._handle = os.open(self._path, flags, 0o666)
+            self._handle = os.open(self._path, flags, 0o600)
         except OSError as error:
             self._warn(error)
         self._head = self._line(BEGAN, {"pid": os.getpid()})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from flwr.app import Message, MessageType, MetricRecord, RecordDict
@@ -28,6 +28,7 @@ class Post:
         roster: Which node is which client.
         gathered: Of the exchange that is running, or of the last one.
         commitments: What each client is bound to in this round, where the recipe asks for it.
+        binding: What every order says of the run and its record.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Post:
         self.roster = Roster({}, {})
         self.gathered = Gathered()
         self.commitments: dict[int, str] = {}
+        self.binding: Mapping[str, str] = {}
         self._recipe, self._recipe_json = recipe, recipe_json
         self._hashes, self._observer, self._stop = hashes, observer, stop
 
@@ -142,6 +144,7 @@ class Post:
 
     def _message(self, client: int, content: RecordDict, message_type: str) -> Message:
         ttl = self._recipe.federation.round_timeout_s + wire.CLOCK_SKEW_S
+        content.config_records[wire.ORDER].update(self.binding)
         return Message(content, self.roster.nodes[client], message_type, ttl=ttl)
 
     def _order(self, received: Received, round_: int) -> RecordDict:

@@ -78,7 +78,7 @@ class RobustStrategy(Strategy):
         self.post = Post(recipe, recipe_json, hashes, observer, stop or threading.Event())
         self._train_own = train_own
         self._tools = tools
-        self._juries = juries_of(recipe, layout, self.post, loss_of)
+        self.juries = juries_of(recipe, layout, self.post, loss_of)
         self._observer = observer
         self._sent = Broadcast(recipe, layout, anchor, round_=1)
 
@@ -101,7 +101,7 @@ class RobustStrategy(Strategy):
             leaves anchor, momentum and the rule's state untouched; `record` says who was refused
             and why.
         """
-        before = State.of(self) if self._juries else None
+        before = State.of(self) if self.juries else None
         self.begin_round(server_round)
         for attempt in range(self.recipe.federation.max_retries + 1):
             if attempt:
@@ -114,7 +114,7 @@ class RobustStrategy(Strategy):
             stepped, _ = self.aggregate_train(server_round, replies)
             if stepped is not None:
                 if before is not None:
-                    settle(self, self._juries, before, grid)
+                    settle(self, self.juries, before, grid)
                 return True
         return False
 
@@ -135,7 +135,7 @@ class RobustStrategy(Strategy):
                 self._refuse(server_round, client, self.roster.absent[client])
         anchor = wire.from_arrays(arrays, self.layout)
         self._sent = Broadcast(self.recipe, self.layout, anchor, round_=server_round)
-        self.record["anchor"] = self._sent.whole.anchor_hash
+        self.record |= self._sent.hashes
         return self.post.orders(asked, self._sent, round_=server_round)
 
     def aggregate_train(
@@ -274,7 +274,7 @@ class RobustStrategy(Strategy):
         for i, client in enumerate(clients):
             self.record["clients"][str(client)] |= combined.facts_of(i)
         counts = count_on(self.record, self.counts)
-        if self._juries:
+        if self.juries:
             self.made = Made(combined.change, replace(State.of(self), counts=counts))
         try:
             self.step(combined.change)

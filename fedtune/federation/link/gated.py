@@ -25,6 +25,7 @@ from fedtune.federation.link.admit import bring_in_line
 from fedtune.federation.link.bundle import make_bundle
 from fedtune.federation.link.guard import PIN, write_wrappers
 from fedtune.federation.link.replies_alone import replies_alone
+from fedtune.federation.link.whereabouts import SERVER
 
 _HOOK = "flwr.ee.superlink.extensions"  # where Flower looks for middleware, outermost first
 
@@ -36,6 +37,7 @@ def main() -> None:
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
     put_gate_first(folder)
+    os.environ[SERVER] = str(folder.server)
     _run_own_apps_alone(Path(os.environ["FLWR_HOME"]) / "bin")
     from flwr.superlink.cli.flower_superlink import flower_superlink
     from flwr.superlink.servicer.fleet import fleet_handlers

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +31,13 @@ from fedtune.federation.screening.screen import last_line
 
 Answer = Callable[[Message, Context], Message]
 Adapt = Callable[[str], tuple[str, dict[str, Any]]]
-Note = Callable[[object, str, object], None]
+Note = Callable[[Mapping[str, object], str, object], None]
 Spend = Callable[[int, object, object], None]
 SpendVote = Callable[[int, object], None]
 KINDS = ("query", "train", wire.REVEAL, "evaluate", wire.VOTE, wire.REVEAL_VOTE)
 
 
-def ignore(round_: object, reply_hash: str, anchor_hash: object) -> None:
+def ignore(order: Mapping[str, object], reply_hash: str, anchor_hash: object) -> None:
     """Note nothing."""
 
 
@@ -64,7 +64,8 @@ def serve(
         answer: The whole ClientApp.
         adapt: The server's recipe to the one that is run here, and what of the owner's the
             ClientApp is told beside it; raises where the owner forbids it.
-        note: Told of each delta before it is sent: the round, the hashes of reply and anchor.
+        note: Told of each delta before it is sent: the order as it came, the hashes of reply and
+            anchor.
         spend: Told of each order to train, by Flower's number of the run, the round and the hash
             of the anchor; raises where the owner's patience is over.
         spend_vote: The same of each order to vote, by the number of the run and the round.
@@ -115,6 +116,7 @@ class Desk:
         TaskIdentity.task_id = 1
         content = unpack(recorddict_from_proto(RecordDictProto.FromString(body)))
         order = content.config_records[wire.ORDER]
+        as_it_came = dict(order)
         order["recipe"], told = self._adapt(str(order["recipe"]))
         if kind == MessageType.TRAIN:
             self._spend(TaskIdentity.run_id, order["round"], order["anchor_hash"])
@@ -128,7 +130,7 @@ class Desk:
         print(f"{kind} {order.get('round', 0)!s}: {took_s:.3f} s", flush=True)
         if wire.DELTA in answered:
             start = answered.config_records[wire.ABOUT]["anchor_hash"]
-            self._note(order["round"], hash_reply(without_salt(answered)), start)
+            self._note(as_it_came, hash_reply(without_salt(answered)), start)
         sent: bytes = recorddict_to_proto(pack(answered)).SerializeToString()
         return sent
 
@@ -160,8 +162,8 @@ def main() -> None:
     """Serve the ClientApp of this node."""
     end_with(os.getppid())
     from fedtune.federation import client
+    from fedtune.federation.evidence.sent import SentLog
     from fedtune.federation.link.owner import Patience, adapter_of
-    from fedtune.federation.record import SentLog
 
     path, folder = Path(sys.argv[1]), Path(sys.argv[2])
     patience, note = Patience(folder), SentLog(folder).note

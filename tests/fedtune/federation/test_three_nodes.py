@@ -11,10 +11,13 @@ import time
 import pytest
 from left_by_a_run import adapter_bytes
 from network import locally, new_deployment, start, workers
+from typer.testing import CliRunner
 
+from fedtune.cli import app
 from fedtune.federation.events import Refused, Replied, RoundFinished
 from fedtune.federation.folder import RunFolder
 from fedtune.federation.link.rehearsal import rehearse
+from fedtune.federation.record import sign
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -48,6 +51,34 @@ def test_a_run_over_the_network_has_the_bits_of_local(deployment, tmp_path):
     said = json.loads((ran.path / "clients.json").read_text())
     assert [said[client]["rows"] > 0 for client in "012"] == [True] * 3
     assert len({said[client]["schema_hash"] for client in "012"}) == 1
+
+
+def verify(run, node, *words):
+    done = CliRunner().invoke(app, ["verify", str(run.path), "--node", str(node), *words])
+    return done.exit_code, " ".join(done.output.split())
+
+
+def test_every_node_finds_its_replies_and_whoever_has_them_the_anchors(deployment, tmp_path):
+    folder, _ = deployment
+    ran = start(folder, tmp_path / "net", print, "federation.keep_replies=true")
+    for number, node in enumerate(folder.node_folders):
+        words = ("--deployment", str(folder.path)) if number else ("--recompute",)
+        code, said = verify(ran, node, *words)
+        assert code == 0, said
+        assert f"is client {number}" in said
+        assert said.count("counted as sent") == 3
+        assert said.count("the same bits") == (0 if number else 3)
+    # Nothing that a node may ask the SuperLink for names the launcher's folders.
+    for file in (folder.server).glob("superlink.db*"):
+        held = file.read_bytes()
+        assert str(ran.path).encode() not in held
+    assert not list(folder.server.glob("run-*"))
+    lines = ran.metrics.read_bytes().splitlines(keepends=True)
+    ran.metrics.write_bytes(b"".join(lines[:-1]))
+    sign(ran, folder.server_certificate, folder.server_key)
+    code, said = verify(ran, folder.node_folders[2])
+    assert code == 1
+    assert "round 3: this node has sent a reply, and the record has no such round" in said
 
 
 def test_a_worker_that_is_killed_is_started_again_and_costs_one_reply(deployment, tmp_path):
