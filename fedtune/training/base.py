@@ -54,9 +54,14 @@ def load_base(section: Model, *, peft_type: str = "CAUSAL_LM", seed: int = 0) ->
 
     Raises:
         FileNotFoundError: If a named folder, or a hub model in the cache, is not there.
+        ValueError: If the folder holds an adapter's configuration.
     """
     transformers.utils.logging.disable_progress_bar()
     folder = find_folder(section)
+    if (folder / "adapter_config.json").is_file():  # transformers would fetch another base for it
+        raise ValueError(
+            f"model.name_or_path: {folder} is an adapter; name its base, merged or bare"
+        )
     device = choose_device(section.device)
     dtype = choose_dtype(section.dtype, device)
     tokenizer = AutoTokenizer.from_pretrained(folder, **NO_CODE)

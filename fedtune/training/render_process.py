@@ -51,5 +51,6 @@ def _say(said: IO[bytes], body: bytes) -> None:
 
 if __name__ == "__main__":
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # it writes to its pipe alone
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     serve(sys.stdin.buffer, sys.stdout.buffer, float(sys.argv[1]))

@@ -21,6 +21,8 @@ RENDER_S = 10.0  # one call, which is one conversation where rows are prepared
 START_S = 60.0  # a process loads transformers' own renderer first
 _GRACE_S = 5.0  # by then the process has ended itself
 MAX_TEXT = 2**26  # bytes of an answer
+# No token of the owner's is in the process in which a stranger's program runs.
+_ENVIRONMENT = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")
 _CHILD = "fedtune.training.render_process"
 
 
@@ -75,6 +77,7 @@ class Renderer:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 bufsize=0,
+                env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
             )
             _read(self._process, time.monotonic() + START_S)
         return self._process
