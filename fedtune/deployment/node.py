@@ -16,14 +16,14 @@ NODE_FILE = "node.yaml"
 # The key of Flower's node config under which a node's processes find their folder.
 FOLDER_KEY = "fedtune-node"
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
-_MODEL = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+_MODEL = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+(@[\w.-]+)?)?")
 
 
 def _check_model(name: str) -> str:
     if not (_HASH.fullmatch(name) if name.startswith("sha256:") else _MODEL.fullmatch(name)):
         raise ValueError(
-            f"needs nano, a hub's name or sha256: and 64 hex digits: got {name!r}; "
-            "a folder is allowed by the hash of its weights"
+            f"needs nano, a hub's name or sha256: and 64 hex digits: got {name!r}; a revision is "
+            "owner/name@revision; fedtune node check prints the hash of a model that is here"
         )
     return name
 
@@ -58,7 +58,9 @@ class NodeConfig(Section):
     max_local_steps: int = Field(1000, ge=1, le=1_000_000, strict=True, description="in one round")
     max_rounds: int = Field(1000, ge=1, le=100_000, strict=True, description="in one run")
     allowed_models: list[AllowedModel] = Field(
-        default=["nano"], max_length=1000, description="by name, or by sha256: of the weights"
+        default=["nano"],
+        max_length=1000,
+        description="by name, fetched if it is not here; or by sha256: of all files of one that is",
     )
     privacy: Privacy | None = Field(
         None, description="clip what this node sends and add noise; null: neither"

@@ -17,8 +17,9 @@ from fedtune.federation import ballot, wire
 from fedtune.federation.kept_back import VOTE, kept_back, shown
 from fedtune.federation.liars.adversary import trains_for_nothing
 from fedtune.federation.liars.poisoning import poison_of
-from fedtune.federation.privacy import privately, refuse_figures
+from fedtune.federation.privacy import finite, privately, refuse_figures
 from fedtune.federation.screening.commitments import Occasion
+from fedtune.federation.told import failure
 from fedtune.training.client_round import Trained
 from fedtune.training.process import get_worker, read_recipe
 from fedtune.training.worker import Worker
@@ -59,10 +60,8 @@ def train(message: Message, context: Context) -> Message:
             poison=poison_of(recipe, client, round_),
             state_folder=Path(recipe.output_dir) / "clients" / f"{client:04d}",
         )
-    if not torch.isfinite(trained.delta).all():
-        raise ValueError("local training left a value that is not finite: there is no update")
     reply = wire.train_reply(
-        trained.delta,
+        finite(trained.delta, context),
         worker.part(client, round_).layout,
         round_=round_,
         agreement=agreement,
@@ -131,11 +130,12 @@ def _order(message: Message) -> Mapping[str, object]:
 def _anchor(message: Message, worker: Worker, client: int) -> tuple[torch.Tensor, wire.Agreement]:
     """The anchor, if it is what its hash says and both sides hold the same base and tokenizer."""
     layout = worker.layout_of(client)
-    anchor = wire.from_arrays(message.content.array_records[wire.ANCHOR], layout)
+    anchor = ballot.read_anchor(message.content.array_records[wire.ANCHOR], layout)
     ours = wire.Agreement(
         worker.base_hash, worker.base.tokenizer_hash, wire.hash_row(anchor, layout)
     )
     theirs = wire.read_agreement(message.content.config_records[wire.ORDER])
     if difference := ours.difference(theirs):
-        raise ValueError(f"this client does not train for that server: {difference}")
+        named = difference.partition("_")[0]  # base, tokenizer, anchor
+        raise failure(f"other-{named}", f"this client does not train for that server: {difference}")
     return anchor, ours

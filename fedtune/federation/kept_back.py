@@ -16,6 +16,7 @@ from fedtune.federation.screening.commitments import (
     commitment_reply,
     with_salt,
 )
+from fedtune.federation.told import failure
 
 DELTA, VOTE = "kept-back", "vote-kept-back"  # in the client's state, and before a record's name
 
@@ -40,7 +41,8 @@ def shown(state: RecordDict, round_: object, *, kind: str = DELTA) -> RecordDict
     """
     about = state.config_records.get(kind)
     if about is None or about["round"] != round_ or not isinstance(salt := about["salt"], bytes):
-        raise ValueError(f"needs a reply that was kept back for round {round_}; there is none")
+        text = f"needs a reply that was kept back for round {round_}; there is none"
+        raise failure("nothing-kept", text)
     start = f"{kind}."
     reply = {name[len(start) :]: each for name, each in state.items() if name.startswith(start)}
     _forget(state, kind)

@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel, NonNegativeInt, ValidationError
 
 from fedtune.deployment.node_keys import fingerprint_of_private
+from fedtune.federation.told import failure
 
 SENT = Path("run") / "sent.jsonl"  # in a node's folder
 MANIFEST, RECORD = "manifest", "record"  # in an order: see `binding_words`
@@ -114,5 +115,6 @@ def _read(line: bytes) -> Sent | None:
 def _hash_in(order: Mapping[str, object], name: str) -> str:
     word = order.get(name)
     if not isinstance(word, str) or not _HASH.fullmatch(word):
-        raise ValueError(f"an order needs {name!r}, a SHA-256 in hex: this one binds no record")
+        text = f"an order needs {name!r}, a SHA-256 in hex: this one binds no record"
+        raise failure("no-record", text)
     return word

@@ -15,6 +15,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from flwr.app import Error
+
+from fedtune.federation.told import CODES
+
 PIN = "FEDTUNE_BUNDLE"  # the SHA-256 of the one bundle that may run
 WRAPPER = '#!/bin/sh\nexec "{python}" -P -m fedtune.federation.link.guard {role} "$@"\n'
 COMMANDS = {"client": "flwr-clientapp", "server": "flwr-serverapp"}
@@ -58,8 +62,15 @@ def run_client() -> None:
         check_bundle(content, pinned)
 
     process.install_from_fab = refuse_or_leave
+    process.Error = error_of_ours
     process.get_load_client_app_fn = lambda **_: lambda *_: node_app.app
     flwr_clientapp()
+
+
+def error_of_ours(code: int, reason: str) -> Error:
+    """What Flower sends of an exception outside the app: a code of ours, in place of its text."""
+    known = "other-bundle" if BundleRefusedError.__name__ in reason else "failed"
+    return Error(code=code, reason=f"{known}: {CODES[known]}")
 
 
 def _import_bare(name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import psutil
 import torch
 
 from fedtune.deployment.node import NodeConfig, load_node_config
+from fedtune.federation.link.allowed_models import is_allowed
 from fedtune.federation.link.owner import adapt, refusals
 from fedtune.recipe import Recipe, parse_recipe
 from fedtune.training.base import (
@@ -16,10 +18,11 @@ from fedtune.training.base import (
     choose_device,
     choose_dtype,
     find_folder,
+    find_here,
     find_weights,
-    hash_weights,
 )
 from fedtune.training.estimate import Estimate, estimate, matmul_speed
+from fedtune.training.model_hash import hash_model
 from fedtune.training.rewards import check_rewards
 from fedtune.training.sources import load_rows
 from fedtune.training.tasks import TASKS
@@ -32,7 +35,7 @@ class Weights:
     Attributes:
         folder: That holds them.
         bytes: All of them.
-        hash: SHA-256, as ``allowed_models`` takes it.
+        hash: SHA-256 of all files of the model, as ``allowed_models`` takes it.
     """
 
     folder: Path
@@ -46,7 +49,8 @@ class Outlook:
 
     Attributes:
         recipe: As it would be run: the owner's rows, device, threads and folder.
-        refused: What the owner does not allow, a line each; then nothing else was looked at.
+        refused: What the owner does not allow, a line each; then no more was looked at than whether
+            the model is here.
         problems: What would fail here, a line each.
         weights: Of the model; None if it is not here.
         rows: Of the owner's own; None if the recipe's source is read.
@@ -83,7 +87,7 @@ def look_ahead(recipe: Recipe, folder: Path) -> Outlook:
     """
     config = load_node_config(folder)
     if refused := list(refusals(recipe, config)):
-        return Outlook(recipe, refused, [])
+        return Outlook(recipe, refused, list(_to_allow(recipe, config)))
     own = parse_recipe(adapt(recipe.model_dump_json(), config, folder))
     problems: list[str] = []
     weights, rows = _weights(own, problems), _rows(own, config, problems)
@@ -107,6 +111,15 @@ def look_ahead(recipe: Recipe, folder: Path) -> Outlook:
     return Outlook(own, [], problems, weights, rows, needs, free, speed)
 
 
+def _to_allow(recipe: Recipe, config: NodeConfig) -> Iterator[str]:
+    """What an owner would write to allow a model that is here; a server is never told."""
+    if is_allowed(recipe.model, config.allowed_models):
+        return
+    folder = find_here(recipe.model)
+    if folder is not None:
+        yield f"model: of what is here, allowed_models would name sha256:{hash_model(folder)}"
+
+
 def free_memory(device: torch.device) -> int:
     """Bytes that are not in use on a device; of a CPU, the machine's."""
     if device.type == "cuda":
@@ -119,7 +132,7 @@ def _weights(recipe: Recipe, problems: list[str]) -> Weights | None:
         check_model(recipe.model)
         folder = find_folder(recipe.model)
         size = sum(file.stat().st_size for file in find_weights(folder))
-        return Weights(folder, size, f"sha256:{hash_weights(folder)}")
+        return Weights(folder, size, f"sha256:{hash_model(folder)}")
     except OSError as error:
         problems.append(f"model: {error}")
         return None

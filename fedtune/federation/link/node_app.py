@@ -9,25 +9,25 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import time
+import traceback
 from pathlib import Path
 
-from flwr.app import Context, Message
+from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 
 from fedtune.federation.link import frames
+from fedtune.federation.told import failure, told, without_controls
 
 SOCKET = "FEDTUNE_NODE_SOCKET"
 MAX_BYTES = 2**33
 _START_S = 120.0  # a worker that was just started loads torch before it listens
 
 app = ClientApp()
-
-
-class WorkerFailedError(RuntimeError):
-    """What the worker raised: its last line, for the server to read."""
 
 
 @app.query()
@@ -67,6 +67,18 @@ def reveal_vote(message: Message, context: Context) -> Message:
 
 
 def _ask(kind: str, message: Message, context: Context) -> Message:
+    """The worker's answer, or an error that says no more than a code of ours.
+
+    Flower would send the text of an exception, which may name files of this machine.
+    """
+    try:
+        return _answer(kind, message, context)
+    except Exception as error:
+        print(without_controls(traceback.format_exc()), file=sys.stderr, flush=True)
+        return _failed(told(error), message)
+
+
+def _answer(kind: str, message: Message, context: Context) -> Message:
     if SOCKET not in os.environ:
         from fedtune.federation import client
         from fedtune.federation.link.packing import unpack
@@ -84,9 +96,14 @@ def _ask(kind: str, message: Message, context: Context) -> Message:
         frames.send(connection, words, content)
         said, body = frames.receive(connection, max_bytes=MAX_BYTES)
     if error := said.get("error"):
-        raise WorkerFailedError(str(error))
+        return _failed(str(error), message)
     answer = recorddict_from_proto(RecordDictProto.FromString(body))
     return Message(answer, reply_to=message)
+
+
+def _failed(reason: str, message: Message) -> Message:
+    error = Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason=reason)
+    return Message(error, reply_to=message)
 
 
 def _connect(path: Path) -> socket.socket:
@@ -99,7 +116,7 @@ def _connect(path: Path) -> socket.socket:
         except OSError as error:
             connection.close()
             if time.monotonic() > deadline:
-                raise WorkerFailedError(f"no worker listens: {error}") from error
+                raise failure("no-worker", f"no worker listens: {error}") from error
             time.sleep(0.1)
         else:
             return connection

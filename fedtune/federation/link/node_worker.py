@@ -16,7 +16,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from flwr.app import Context, Message, MessageType, RecordDict
+import numpy as np
+from flwr.app import ArrayRecord, Context, Message, MessageType, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 from flwr.supercore.task_identity import TaskIdentity
@@ -27,7 +28,7 @@ from fedtune.federation.link import frames
 from fedtune.federation.link.node_app import MAX_BYTES
 from fedtune.federation.link.packing import pack, unpack
 from fedtune.federation.screening.commitments import without_salt
-from fedtune.federation.screening.screen import last_line
+from fedtune.federation.told import failure, told, without_controls
 
 Answer = Callable[[Message, Context], Message]
 Adapt = Callable[[str], tuple[str, dict[str, Any]]]
@@ -87,9 +88,9 @@ def serve(
                 frames.send(connection, {}, desk.reply_to(words, body))
             except (ConnectionError, OSError):
                 continue  # who asked is gone; the server will hear of it from Flower
-            except Exception as error:  # the server is told one line; the rest is for this log
-                traceback.print_exc()
-                _tell(connection, f"{type(error).__name__}: {error}")
+            except Exception as error:  # the server is told a code; the rest is for this log
+                print(without_controls(traceback.format_exc()), file=sys.stderr, flush=True)
+                _tell(connection, told(error))
 
 
 class Desk:
@@ -111,7 +112,8 @@ class Desk:
         """What the ClientApp answers to one message, as bytes."""
         kind, client = words["kind"], words["client"]
         if kind not in KINDS:
-            raise ValueError(f"a message needs a kind of {', '.join(KINDS)}; got {kind!r}")
+            text = f"a message needs a kind of {', '.join(KINDS)}; got {kind!r}"
+            raise failure("no-order", text)
         TaskIdentity.run_id, TaskIdentity.node_id = int(words["run_id"]), int(words["node_id"])
         TaskIdentity.task_id = 1
         content = unpack(recorddict_from_proto(RecordDictProto.FromString(body)))
@@ -129,6 +131,7 @@ class Desk:
         took_s = time.monotonic() - began
         print(f"{kind} {order.get('round', 0)!s}: {took_s:.3f} s", flush=True)
         if wire.DELTA in answered:
+            _refuse_what_is_not_finite(answered.array_records[wire.DELTA])
             start = answered.config_records[wire.ABOUT]["anchor_hash"]
             self._note(as_it_came, hash_reply(without_salt(answered)), start)
         sent: bytes = recorddict_to_proto(pack(answered)).SerializeToString()
@@ -140,9 +143,15 @@ class Desk:
         return Context(self._run_id, TaskIdentity.node_id, config, self._state, {})
 
 
+def _refuse_what_is_not_finite(delta: ArrayRecord) -> None:
+    """The last look at what leaves this node."""
+    if not all(np.isfinite(array.numpy()).all() for array in delta.values()):
+        raise failure("not-finite")
+
+
 def _tell(connection: socket.socket, reason: str) -> None:
     try:
-        frames.send(connection, {"error": last_line(reason)})
+        frames.send(connection, {"error": reason})
     except OSError:
         return
 
@@ -164,8 +173,10 @@ def main() -> None:
     from fedtune.federation import client
     from fedtune.federation.evidence.sent import SentLog
     from fedtune.federation.link.owner import Patience, adapter_of
+    from fedtune.training.rendering import render_apart
 
     path, folder = Path(sys.argv[1]), Path(sys.argv[2])
+    render_apart()
     patience, note = Patience(folder), SentLog(folder).note
     serve(path, client.app, adapter_of(folder), note, patience.spend, patience.spend_vote)
 

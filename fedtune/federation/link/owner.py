@@ -14,21 +14,22 @@ from typing import Any
 from fedtune.deployment.node import NODE_FILE, NodeConfig, load_node_config
 from fedtune.federation.client import OWN_ROWS
 from fedtune.federation.defence.candidate import SCALES
-from fedtune.recipe import Recipe, parse_recipe
+from fedtune.federation.link.allowed_keys import PLAIN, key_refusals
+from fedtune.federation.link.allowed_models import allowed_model
+from fedtune.federation.told import NotAllowedError, failure
+from fedtune.recipe import Recipe, RecipeError, parse_recipe
+from fedtune.recipe.data import EMBEDDED
 from fedtune.recipe.reward import EntryPointReward, ModelReward
-from fedtune.training.base import find_folder, hash_weights
 
 NodeWords = dict[str, bool | int | float | str]
-EMBEDDED = "python-docs"
 MAX_RECIPE_BYTES = 2**18
-
-
-class NotAllowedError(ValueError):
-    """What a recipe asks of this node is not what its owner allowed."""
+MAX_STATES = 20  # of an optimizer that a node keeps on its disk
 
 
 def adapt(recipe_json: str, config: NodeConfig, folder: Path) -> str:
     """The recipe as it is run on this node.
+
+    The sections that the server alone reads are replaced before anything of them is read.
 
     Args:
         recipe_json: The server's.
@@ -37,23 +38,34 @@ def adapt(recipe_json: str, config: NodeConfig, folder: Path) -> str:
 
     Raises:
         NotAllowedError: With everything in it that the owner does not allow.
-        RecipeError: If it is no recipe.
+        ValueError: If it is no recipe.
     """
     if len(recipe_json) > MAX_RECIPE_BYTES:
         raise NotAllowedError(f"a recipe needs at most {MAX_RECIPE_BYTES} bytes")
-    raw: dict[str, Any] = json.loads(recipe_json)
-    recipe = parse_recipe(raw)
+    recipe = _parsed(recipe_json)
     if problems := list(refusals(recipe, config)):
         raise NotAllowedError(f"this node's owner does not allow it: {'; '.join(problems)}")
+    model = allowed_model(recipe.model, config.allowed_models)
+    owners = {"device": config.device.partition(":")[0]}
+    federation = {"threads_per_client": config.threads, "deployment": None}
     changes: dict[str, Any] = {
-        "model": {**raw["model"], "device": config.device.partition(":")[0]},
-        "federation": {**raw["federation"], "threads_per_client": config.threads},
-        "output_dir": str(folder / "run"),
-        "report_to": [],
+        "model": model.model_copy(update=owners),
+        "federation": recipe.federation.model_copy(update=federation),
+        "output_dir": folder / "run",
     }
     if config.data is not None:
-        changes["data"] = {**raw["data"], "source": str(config.data)}
-    return parse_recipe({**raw, **changes}).model_dump_json()
+        changes["data"] = recipe.data.model_copy(update={"source": str(config.data)})
+    return recipe.model_copy(update=changes).model_dump_json()
+
+
+def _parsed(recipe_json: str) -> Recipe:
+    try:
+        raw = json.loads(recipe_json)
+        if not isinstance(raw, dict):
+            raise RecipeError([f"needs a mapping of sections; got {type(raw).__name__}"])
+        return parse_recipe({**raw, **PLAIN})
+    except (ValueError, RecursionError) as error:  # a RecipeError is one, and so is JSON's own
+        raise failure("no-recipe", str(error)) from error
 
 
 def refusals(recipe: Recipe, config: NodeConfig) -> Iterator[str]:
@@ -63,41 +75,29 @@ def refusals(recipe: Recipe, config: NodeConfig) -> Iterator[str]:
         yield f"local_steps: {federation.local_steps} of at most {config.max_local_steps}"
     if federation.num_rounds > config.max_rounds:
         yield f"num_rounds: {federation.num_rounds} of at most {config.max_rounds}"
+    if federation.inner_optimizer == "keep" and recipe.checkpoint.keep > MAX_STATES:
+        yield f"checkpoint.keep: {recipe.checkpoint.keep} of at most {MAX_STATES}"
     if recipe.attack is not None:
         yield "attack: this is no simulation"
-    if config.data is None and recipe.data.source != EMBEDDED:
-        yield f"data.source: nothing but {EMBEDDED}, while {NODE_FILE} names no data"
+    if config.data is None and recipe.data.source not in EMBEDDED:
+        yield (f"data.source: nothing but {' or '.join(EMBEDDED)}, while {NODE_FILE} names no data")
     yield from _files(recipe)
-    yield from _model(recipe, config)
+    try:
+        allowed_model(recipe.model, config.allowed_models)
+    except NotAllowedError as error:
+        yield str(error)
+    yield from key_refusals(recipe.task, json.loads(recipe.model_dump_json()))
 
 
 def _files(recipe: Recipe) -> Iterator[str]:
     """What would name a file of this node, or import a function into it."""
     if recipe.initial_adapter is not None:
         yield "initial_adapter: an adapter comes with the anchor"
-    if recipe.reference not in ("base", None):
-        yield f"reference: base alone; got {str(recipe.reference)[:80]!r}"
+    if recipe.reference != "base":
+        yield f"reference: base alone; got {recipe.reference[:80]!r}"
     for reward in recipe.rewards:
         if isinstance(reward, ModelReward | EntryPointReward):
             yield f"rewards: {reward.name} is not taken from a recipe"
-
-
-def _model(recipe: Recipe, config: NodeConfig) -> Iterator[str]:
-    name = recipe.model.name_or_path
-    if name in config.allowed_models:
-        return
-    hashes = {each for each in config.allowed_models if each.startswith("sha256:")}
-    said = f"model.name_or_path: {name[:80]!r} is not in allowed_models"
-    if not hashes or name.startswith(("/", ".", "~")):
-        yield said
-        return
-    try:
-        found = f"sha256:{hash_weights(find_folder(recipe.model))}"
-    except (OSError, ValueError):
-        yield said
-        return
-    if found not in hashes:
-        yield f"{said}, nor are its weights, {found}"
 
 
 class Patience:

@@ -76,7 +76,7 @@ def screen_content(
             raise RefusedError(f"it answers round {answered!r}; need round {round_}")
         if difference := agreement.difference(wire.read_agreement(about)):
             raise RefusedError(difference)
-        return _read_row(delta, layout), read_metrics(metrics)
+        return read_row(delta, layout), read_metrics(metrics)
     except RefusedError:
         raise
     except Exception as error:  # whatever a hostile reply manages to raise, it refuses itself
@@ -133,7 +133,12 @@ def _holds(key: object, value: object, kinds: tuple[type, ...]) -> bool:
     return type(key) is str and all(type(item) in kinds for item in items)
 
 
-def _read_row(record: ArrayRecord, layout: Layout) -> Tensor:
+def read_row(record: ArrayRecord, layout: Layout) -> Tensor:
+    """Named arrays of a stranger as a finite float32 row of a layout.
+
+    Raises:
+        RefusedError: If names, shapes, dtypes or formats differ, or a value is not finite.
+    """
     try:
         check_same_names(record, [name for name, _ in layout.shapes])
     except ValueError as error:

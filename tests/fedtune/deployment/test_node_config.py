@@ -50,6 +50,8 @@ def test_models_by_name_and_by_hash(written):
     models = ["nano", "Qwen/Qwen3-0.6B", "sha256:" + "0123456789abcdef" * 4]
     assert load_node_config(written({"allowed_models": models})).allowed_models == models
     assert load_node_config(written({"allowed_models": []})).allowed_models == []
+    pinned = ["Qwen/Qwen3-0.6B@c1899de289a04d12100db370d81485cdf75e47ca"]
+    assert load_node_config(written({"allowed_models": pinned})).allowed_models == pinned
 
 
 @pytest.mark.parametrize(
@@ -66,7 +68,7 @@ def test_models_by_name_and_by_hash(written):
         ("device: tpu", "device: string should match pattern"),
         ("allowed_models: nano", "allowed_models: input should be a valid list; got 'nano'"),
         ("allowed_models: [../secret]", "needs nano, a hub's name or sha256: and 64 hex digits"),
-        ("allowed_models: [a/b/c]", "a folder is allowed by the hash of its weights"),
+        ("allowed_models: [a/b/c]", "a revision is owner/name@revision"),
         ("allowed_models: ['sha256:12']", "allowed_models.0: needs nano, a hub's name or sha256:"),
         ("data: .", "data: needs rows of your own: got the folder that holds node.key"),
         ("data: ''", "data: needs rows of your own"),

@@ -10,7 +10,12 @@ from pathlib import Path
 import pytest
 
 from fedtune.federation.link.bundle import make_bundle
-from fedtune.federation.link.guard import BundleRefusedError, check_bundle, write_wrappers
+from fedtune.federation.link.guard import (
+    BundleRefusedError,
+    check_bundle,
+    error_of_ours,
+    write_wrappers,
+)
 
 
 def test_the_bundle_is_the_same_bytes_whenever_it_is_made():
@@ -47,6 +52,13 @@ def test_any_other_bundle_is_refused_by_both_hashes():
     check_bundle(bundle.content, bundle.hash_str)
     with pytest.raises(BundleRefusedError, match=bundle.hash_str[:12]):
         check_bundle(bundle.content + b"\0", bundle.hash_str)
+
+
+def test_flower_sends_none_of_an_exceptions_text():
+    said = error_of_ours(2, "<class 'OSError'>:<'/home/me/run/flwr: no space'>")
+    assert (said.code, said.reason) == (2, "failed: the reason is in this node's log")
+    refused = error_of_ours(2, f"<class '{BundleRefusedError.__name__}'>:<'abc'>")
+    assert refused.reason.startswith("other-bundle: ")
 
 
 @pytest.mark.parametrize("name", ["flwr-clientapp", "flwr-serverapp"])

@@ -10,7 +10,7 @@ from fedtune.federation.link import joining
 from fedtune.federation.link.joining import look_ahead
 from fedtune.nano import model_folder
 from fedtune.recipe import load_recipe
-from fedtune.training.base import hash_weights
+from fedtune.training.model_hash import hash_model
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_an_owner_is_told_model_memory_time_and_traffic(node):
     said = " ".join(done.output.split())
     assert done.exit_code == 0, said
     assert "4 rounds of 8 steps, one of 3 clients" in said
-    assert f"sha256:{hash_weights(model_folder())}" in said
+    assert f"sha256:{hash_model(model_folder())}" in said
     assert "python-docs, as the recipe names it" in said
     assert "free on cpu" in said
     assert "a client-round: up to" in said
@@ -45,6 +45,16 @@ def test_an_owner_is_told_all_that_the_node_would_refuse(node):
     assert "local_steps: 51 of at most 50" in said
     assert "'someone/model' is not in allowed_models" in said
     assert "would take part" not in said
+
+
+def test_an_owner_is_told_what_to_write_to_allow_a_model_that_is_here(node):
+    (node / "node.yaml").write_text("allowed_models: []\n")
+    done = check(node)
+    assert done.exit_code == 1
+    entry = f"sha256:{hash_model(model_folder())}"
+    assert f"allowed_models would name {entry}" in " ".join(done.output.split())
+    (node / "node.yaml").write_text(f"allowed_models: ['{entry}']\n")
+    assert check(node).exit_code == 0
 
 
 def test_the_owners_rows_are_counted_and_judged(node):

@@ -7,10 +7,11 @@ import pytest
 
 from fedtune.deployment.node import NodeConfig, load_node_config
 from fedtune.federation.client import OWN_ROWS
-from fedtune.federation.link.owner import NotAllowedError, Patience, adapt, adapter_of
+from fedtune.federation.link.owner import Patience, adapt, adapter_of
+from fedtune.federation.told import NotAllowedError, code_of
 from fedtune.nano import model_folder
-from fedtune.recipe import RecipeError, parse_recipe
-from fedtune.training.base import hash_weights
+from fedtune.recipe import parse_recipe
+from fedtune.training.model_hash import hash_model
 
 FEW = {
     "federation": {"num_clients": 3, "num_rounds": 2, "local_steps": 4},
@@ -35,8 +36,34 @@ def test_device_threads_rows_and_folders_are_the_owners(tmp_path):
     assert run.data.source == "/mine/rows.jsonl"
     assert run.output_dir == tmp_path / "run"
     assert run.report_to == []
-    unchanged = {"model", "federation", "data", "output_dir", "report_to"}
-    assert run.model_dump(exclude=unchanged) == parse_recipe(sent).model_dump(exclude=unchanged)
+    changed = {"model", "federation", "data", "output_dir", "report_to", "aggregator"}
+    assert run.model_dump(exclude=changed) == parse_recipe(sent).model_dump(exclude=changed)
+
+
+def test_what_the_server_alone_reads_is_not_even_parsed(tmp_path):
+    sent = json.loads(recipe(outer={"name": "adam"}, lora={"train": "b_only"}))
+    for section in ("aggregator", "outer", "defence", "report_to"):
+        sent[section] = {"name": "of a later version", "options": [[1e999]]}
+    run = parse_recipe(adapt(json.dumps(sent), NodeConfig(), tmp_path))
+    assert (run.aggregator.name, run.outer.name, run.report_to) == ("mean", "fedavg", [])
+    assert run.lora.train == "b_only"
+
+
+def test_a_clients_own_rank_is_taken(tmp_path):
+    ranks = {"lora": {"r": 8, "client_ranks": [8, 4, 2]}}
+    product = {"aggregator": {"name": "mean", "geometry": "product"}}
+    assert parse_recipe(
+        adapt(recipe(**ranks, **product), NodeConfig(), tmp_path)
+    ).lora.client_ranks == [8, 4, 2]
+
+
+def test_the_launchers_folders_and_a_pile_of_states_do_not_come_along(tmp_path):
+    sent = recipe(federation={**FEW["federation"], "deployment": "/home/launcher/fed"})
+    assert parse_recipe(adapt(sent, NodeConfig(), tmp_path)).federation.deployment is None
+    keep = {"federation": {**FEW["federation"], "inner_optimizer": "keep"}}
+    refused("checkpoint.keep: 21 of at most 20", **keep, checkpoint={"keep": 21})
+    adapt(recipe(**keep, checkpoint={"keep": 20}), NodeConfig(), tmp_path)
+    adapt(recipe(checkpoint={"keep": 100}), NodeConfig(), tmp_path)  # the server's own
 
 
 def test_limits_are_kept_to_the_last_step():
@@ -69,6 +96,12 @@ def test_limits_are_kept_to_the_last_step():
         ({"model": {"name_or_path": "someone/model"}}, "allowed_models"),
         ({"model": {"name_or_path": "/root/model"}}, "allowed_models"),
         ({"model": {"name_or_path": "../model"}}, "allowed_models"),
+        ({"model": {"name_or_path": "nano", "revision": "main"}}, "allowed_models"),
+        ({"train": {"accelerator_config": "/etc/passwd"}}, "train.accelerator_config: .* path"),
+        ({"train": {"deepspeed": "/etc/passwd"}}, "train.deepspeed: .* opens a path"),
+        ({"train": {"hub_token": "x", "push_to_hub": True}}, "train.push_to_hub: .* machine"),
+        ({"train": {"learning_rate": 1e38}}, "train.learning_rate: .* needs a number of 0 to 10"),
+        ({"lora": {"modules_to_save": ["(a+)+"]}}, "lora.modules_to_save: .* names of modules"),
     ],
 )
 def test_nothing_reaches_a_file_or_a_function_of_the_node(sections, said):
@@ -81,17 +114,27 @@ def test_all_that_is_not_allowed_is_said_at_once():
     )
 
 
-def test_a_model_is_allowed_by_the_hash_of_its_weights():
-    by_hash = NodeConfig(allowed_models=[f"sha256:{hash_weights(model_folder())}"])
+def test_a_model_is_allowed_by_the_hash_of_its_files():
+    by_hash = NodeConfig(allowed_models=[f"sha256:{hash_model(model_folder())}"])
     adapt(recipe(), by_hash, Path("/nowhere"))
-    refused("nor are its weights", NodeConfig(allowed_models=["sha256:" + "0" * 64]))
+    refused("nor is its hash", NodeConfig(allowed_models=["sha256:" + "0" * 64]))
     refused("not in allowed_models", by_hash, model={"name_or_path": str(model_folder())})
 
 
-@pytest.mark.parametrize("sent", ["{", "[]", '{"fedration": {}}'])
-def test_what_is_no_recipe_is_refused(sent):
-    with pytest.raises((RecipeError, ValueError)):
+@pytest.mark.parametrize(
+    ("sent", "why"),
+    [
+        ("{", "Expecting"),
+        ("[]", "needs a mapping"),
+        ('{"fedration": {}}', "unknown key"),
+        ("[" * 2**17, "recursion"),
+        ("9" * 5000, "digits"),
+    ],
+)
+def test_what_is_no_recipe_is_refused(sent, why):
+    with pytest.raises(ValueError, match=why) as failed:
         adapt(sent, NodeConfig(), Path("/nowhere"))
+    assert code_of(failed.value) == "no-recipe"
     with pytest.raises(NotAllowedError, match="at most"):
         adapt(json.dumps("x" * 2**19), NodeConfig(), Path("/nowhere"))
 
