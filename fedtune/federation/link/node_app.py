@@ -81,8 +81,13 @@ def _ask(kind: str, message: Message, context: Context) -> Message:
     }
     content = recorddict_to_proto(message.content).SerializeToString()
     with _connect(Path(os.environ[SOCKET])) as connection:
-        frames.send(connection, words, content)
-        said, body = frames.receive(connection, max_bytes=MAX_BYTES)
+        try:
+            frames.send(connection, words, content)
+            said, body = frames.receive(connection, max_bytes=MAX_BYTES)
+        except OSError as gone:
+            raise WorkerFailedError(
+                "the worker ended while it worked: max_order_s was over, or it crashed"
+            ) from gone
     if error := said.get("error"):
         raise WorkerFailedError(str(error))
     answer = recorddict_from_proto(RecordDictProto.FromString(body))
