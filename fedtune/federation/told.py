@@ -26,6 +26,7 @@ CODES: Mapping[str, str] = {
     "template": "the chat template needs too much time or memory",
     "no-memory": "the memory of this node does not suffice",
     "no-file": "a file or model that is needed is not here",
+    "ended": "the worker ended while it worked: max_order_s was over, or it crashed",
     "no-worker": "this node's worker does not answer",
     "other-bundle": "this node runs the bundle of the fedtune that is installed here alone",
     "failed": "the reason is in this node's log",

@@ -93,8 +93,11 @@ def _answer(kind: str, message: Message, context: Context) -> Message:
     }
     content = recorddict_to_proto(message.content).SerializeToString()
     with _connect(Path(os.environ[SOCKET])) as connection:
-        frames.send(connection, words, content)
-        said, body = frames.receive(connection, max_bytes=MAX_BYTES)
+        try:
+            frames.send(connection, words, content)
+            said, body = frames.receive(connection, max_bytes=MAX_BYTES)
+        except OSError as gone:
+            raise failure("ended") from gone
     if error := said.get("error"):
         return _failed(str(error), message)
     answer = recorddict_from_proto(RecordDictProto.FromString(body))

@@ -13,11 +13,12 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-from flwr.app import ArrayRecord, Context, Message, MessageType, RecordDict
+from flwr.app import ArrayRecord, Context, Message, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 from flwr.supercore.task_identity import TaskIdentity
@@ -33,8 +34,6 @@ from fedtune.federation.told import failure, told, without_controls
 Answer = Callable[[Message, Context], Message]
 Adapt = Callable[[str], tuple[str, dict[str, Any]]]
 Note = Callable[[Mapping[str, object], str, object], None]
-Spend = Callable[[int, object, object], None]
-SpendVote = Callable[[int, object], None]
 KINDS = ("query", "train", wire.REVEAL, "evaluate", wire.VOTE, wire.REVEAL_VOTE)
 
 
@@ -42,12 +41,31 @@ def ignore(order: Mapping[str, object], reply_hash: str, anchor_hash: object) ->
     """Note nothing."""
 
 
-def put_up(run_id: int, round_: object, anchor_hash: object) -> None:
-    """Train whenever asked."""
+class Meter(Protocol):
+    """What counts orders, and refuses those that are more than the owner allows."""
+
+    def order(self) -> AbstractContextManager[None]:
+        """Within it one order is worked on, of whatever kind."""
+
+    def charge(self, kind: str, run_id: int, order: Mapping[str, object]) -> None:
+        """Count what an order asks for, before it is done.
+
+        Args:
+            kind: Flower's type of the message.
+            run_id: Flower's number of the run.
+            order: The server's words, with the recipe as it is run here.
+        """
 
 
-def vote_on(run_id: int, round_: object) -> None:
-    """Vote whenever asked."""
+class NoMeter:
+    """Counts nothing, where there is no owner."""
+
+    def order(self) -> AbstractContextManager[None]:
+        """Nothing."""
+        return nullcontext()
+
+    def charge(self, kind: str, run_id: int, order: Mapping[str, object]) -> None:
+        """Nothing."""
 
 
 def serve(
@@ -55,8 +73,7 @@ def serve(
     answer: Answer,
     adapt: Adapt,
     note: Note = ignore,
-    spend: Spend = put_up,
-    spend_vote: SpendVote = vote_on,
+    meter: Meter | None = None,
 ) -> None:
     """Answer frames, one connection at a time, until the process ends.
 
@@ -67,11 +84,9 @@ def serve(
             ClientApp is told beside it; raises where the owner forbids it.
         note: Told of each delta before it is sent: the order as it came, the hashes of reply and
             anchor.
-        spend: Told of each order to train, by Flower's number of the run, the round and the hash
-            of the anchor; raises where the owner's patience is over.
-        spend_vote: The same of each order to vote, by the number of the run and the round.
+        meter: Counts every order; None: nobody does.
     """
-    desk = Desk(answer, adapt, note, spend, spend_vote)
+    desk = Desk(answer, adapt, note, meter)
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
@@ -101,15 +116,18 @@ class Desk:
         answer: Answer,
         adapt: Adapt,
         note: Note = ignore,
-        spend: Spend = put_up,
-        spend_vote: SpendVote = vote_on,
+        meter: Meter | None = None,
     ) -> None:
-        self._answer, self._adapt, self._note, self._spend = answer, adapt, note, spend
-        self._spend_vote = spend_vote
+        self._answer, self._adapt, self._note = answer, adapt, note
+        self._meter = meter or NoMeter()
         self._run_id, self._state = 0, RecordDict()
 
     def reply_to(self, words: dict[str, Any], body: bytes) -> bytes:
         """What the ClientApp answers to one message, as bytes."""
+        with self._meter.order():  # before a byte of it is read
+            return self._answered(words, body)
+
+    def _answered(self, words: dict[str, Any], body: bytes) -> bytes:
         kind, client = words["kind"], words["client"]
         if kind not in KINDS:
             text = f"a message needs a kind of {', '.join(KINDS)}; got {kind!r}"
@@ -120,10 +138,7 @@ class Desk:
         order = content.config_records[wire.ORDER]
         as_it_came = dict(order)
         order["recipe"], told = self._adapt(str(order["recipe"]))
-        if kind == MessageType.TRAIN:
-            self._spend(TaskIdentity.run_id, order["round"], order["anchor_hash"])
-        elif kind == wire.VOTE:
-            self._spend_vote(TaskIdentity.run_id, order["round"])
+        self._meter.charge(kind, TaskIdentity.run_id, order)
         message = Message(content, TaskIdentity.node_id, kind)
         message.metadata.__dict__["_message_id"] = "of-this-node"
         began = time.monotonic()
@@ -172,13 +187,13 @@ def main() -> None:
     end_with(os.getppid())
     from fedtune.federation import client
     from fedtune.federation.evidence.sent import SentLog
-    from fedtune.federation.link.owner import Patience, adapter_of
+    from fedtune.federation.link.meter import NodeMeter
+    from fedtune.federation.link.owner import adapter_of
     from fedtune.training.rendering import render_apart
 
     path, folder = Path(sys.argv[1]), Path(sys.argv[2])
     render_apart()
-    patience, note = Patience(folder), SentLog(folder).note
-    serve(path, client.app, adapter_of(folder), note, patience.spend, patience.spend_vote)
+    serve(path, client.app, adapter_of(folder), SentLog(folder).note, NodeMeter(folder))
 
 
 if __name__ == "__main__":

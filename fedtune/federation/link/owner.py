@@ -13,9 +13,9 @@ from typing import Any
 
 from fedtune.deployment.node import NODE_FILE, NodeConfig, load_node_config
 from fedtune.federation.client import OWN_ROWS
-from fedtune.federation.defence.candidate import SCALES
 from fedtune.federation.link.allowed_keys import PLAIN, key_refusals
 from fedtune.federation.link.allowed_models import allowed_model
+from fedtune.federation.link.limits import exceeded
 from fedtune.federation.told import NotAllowedError, failure
 from fedtune.recipe import Recipe, RecipeError, parse_recipe
 from fedtune.recipe.data import EMBEDDED
@@ -70,12 +70,8 @@ def _parsed(recipe_json: str) -> Recipe:
 
 def refusals(recipe: Recipe, config: NodeConfig) -> Iterator[str]:
     """What of a recipe the owner does not allow, a line each."""
-    federation = recipe.federation
-    if federation.local_steps > config.max_local_steps:
-        yield f"local_steps: {federation.local_steps} of at most {config.max_local_steps}"
-    if federation.num_rounds > config.max_rounds:
-        yield f"num_rounds: {federation.num_rounds} of at most {config.max_rounds}"
-    if federation.inner_optimizer == "keep" and recipe.checkpoint.keep > MAX_STATES:
+    yield from exceeded(recipe, config)
+    if recipe.federation.inner_optimizer == "keep" and recipe.checkpoint.keep > MAX_STATES:
         yield f"checkpoint.keep: {recipe.checkpoint.keep} of at most {MAX_STATES}"
     if recipe.attack is not None:
         yield "attack: this is no simulation"
@@ -98,67 +94,6 @@ def _files(recipe: Recipe) -> Iterator[str]:
     for reward in recipe.rewards:
         if isinstance(reward, ModelReward | EntryPointReward):
             yield f"rewards: {reward.name} is not taken from a recipe"
-
-
-class Patience:
-    """How often a run may have this node train and vote, and in what order, whoever asks."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._run_id, self._orders = 0, 0
-        self._round, self._anchor_hash = 0, ""
-        self._votes = 0
-
-    def spend(self, run_id: int, round_: object, anchor_hash: object) -> None:
-        """Count one order to train.
-
-        Args:
-            run_id: Flower's number of the run; a run that goes on after a stop has another.
-            round_: As the server says.
-            anchor_hash: Of what it is to start from, as the server says.
-
-        Raises:
-            NotAllowedError: If the round is none, or is over, or was begun from another anchor; or
-                if the owner's ``max_rounds`` are used up: a round that is asked for again counts
-                again.
-        """
-        round_, most = self._enter(run_id, round_)
-        if round_ == self._round and anchor_hash != self._anchor_hash:
-            raise NotAllowedError(f"round: {round_} was begun from another anchor")
-        self._round, self._anchor_hash = round_, str(anchor_hash)
-        self._orders += 1
-        if self._orders > most:
-            raise NotAllowedError(f"max_rounds: this run has had its {most} orders to train")
-
-    def spend_vote(self, run_id: int, round_: object) -> None:
-        """Count one order to vote, which is one evaluation, or two where a run begins.
-
-        Args:
-            run_id: As in `spend`.
-            round_: As the server says; this node may not have trained in it.
-
-        Raises:
-            NotAllowedError: If the round is none, or is over, or all votes of ``max_rounds`` rounds
-                are used up.
-        """
-        _, most = self._enter(run_id, round_)
-        self._votes += 1
-        if self._votes > len(SCALES) * most:
-            raise NotAllowedError(
-                f"max_rounds: this run has had its {len(SCALES) * most} orders to vote"
-            )
-
-    def _enter(self, run_id: int, round_: object) -> tuple[int, int]:
-        """The round, if it is one and not over, and the owner's most; another run begins anew."""
-        most = load_node_config(self._folder).max_rounds
-        if type(round_) is not int or not 1 <= round_ <= most:
-            raise NotAllowedError(f"round: needs 1 to {most}; got {str(round_)[:20]}")
-        if run_id != self._run_id:
-            self._run_id, self._orders, self._votes = run_id, 0, 0
-            self._round, self._anchor_hash = 0, ""
-        if round_ < self._round:
-            raise NotAllowedError(f"round: {round_} is over; this run is in round {self._round}")
-        return round_, most
 
 
 def adapter_of(folder: Path) -> Callable[[str], tuple[str, NodeWords]]:

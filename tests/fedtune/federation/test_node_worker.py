@@ -5,6 +5,7 @@ import json
 import stat
 import threading
 import time
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -126,21 +127,44 @@ def test_a_worker_that_is_not_there_is_waited_for_and_then_named(node, tmp_path,
     assert failed.error.reason == "no-worker: this node's worker does not answer"
 
 
-def test_orders_to_train_are_counted_and_others_are_not(tiny_recipe):
+class Counting:
+    """Says what it was asked, in order."""
+
+    def __init__(self):
+        self.seen = []
+
+    @contextmanager
+    def order(self):
+        self.seen.append("begin")
+        try:
+            yield
+        finally:
+            self.seen.append("end")
+
+    def charge(self, kind, run_id, words):
+        self.seen.append((kind, run_id, words["round"]))
+
+
+def test_every_order_is_counted_before_it_is_read_and_charged_before_it_is_done(tiny_recipe):
     def answer(message, context):
+        meter.seen.append("work")
         return Message(RecordDict(), reply_to=message)
 
-    spent, votes = [], []
-    desk = node_worker.Desk(
-        answer,
-        lambda text: (text, {}),
-        spend=lambda *order: spent.append(order),
-        spend_vote=lambda *order: votes.append(order),
-    )
+    def adapt(text):
+        meter.seen.append("read")
+        return text, {}
+
+    meter = Counting()
+    desk = node_worker.Desk(answer, adapt, meter=meter)
     words = {"run_id": 5, "node_id": 7, "client": 1}
     body = recorddict_to_proto(order(tiny_recipe())).SerializeToString()
-    for kind in ("query", "train", "evaluate", "train", wire.VOTE, wire.REVEAL_VOTE):
+    for kind in node_worker.KINDS:
+        meter.seen.clear()
         desk.reply_to({**words, "kind": kind}, body)
-    assert votes == [(5, 1)]
-    start = order(tiny_recipe()).config_records[wire.ORDER]["anchor_hash"]
-    assert spent == [(5, 1, start), (5, 1, start)]
+        assert meter.seen == ["begin", "read", (kind, 5, 1), "work", "end"]
+    meter.seen.clear()
+    with pytest.raises(ValueError, match="needs a kind"):
+        desk.reply_to({**words, "kind": "other"}, body)
+    with pytest.raises(Exception, match="Error parsing"):
+        desk.reply_to({**words, "kind": "train"}, b"no message")
+    assert meter.seen == ["begin", "end"] * 2

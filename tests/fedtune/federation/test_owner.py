@@ -7,12 +7,14 @@ import pytest
 
 from fedtune.deployment.node import NodeConfig, load_node_config
 from fedtune.federation.client import OWN_ROWS
-from fedtune.federation.link.owner import Patience, adapt, adapter_of
+from fedtune.federation.link.limits import exceeded, rows_at_once, tokens_of
+from fedtune.federation.link.owner import adapt, adapter_of
 from fedtune.federation.told import NotAllowedError, code_of
 from fedtune.nano import model_folder
-from fedtune.recipe import parse_recipe
+from fedtune.recipe import find_recipe, load_recipe, parse_recipe, shipped_recipes
 from fedtune.training.model_hash import hash_model
 
+GRPO = {"task": "grpo", "rewards": [{"name": "python_docs"}]}
 FEW = {
     "federation": {"num_clients": 3, "num_rounds": 2, "local_steps": 4},
     "aggregator": {"name": "mean"},
@@ -153,47 +155,67 @@ def test_the_owners_file_is_read_anew(tmp_path):
     assert load_node_config(tmp_path).data == tmp_path / "rows.jsonl"
 
 
-def test_a_server_that_asks_for_ever_is_refused_after_the_owners_rounds(tmp_path):
-    (tmp_path / "node.yaml").write_text("max_rounds: 2\n")
-    patience = Patience(tmp_path)
-    patience.spend(7, 1, "a")
-    patience.spend(7, 1, "a")  # asked again, as after too few replies
-    with pytest.raises(NotAllowedError, match="has had its 2 orders"):
-        patience.spend(7, 2, "b")
-    patience.spend(8, 2, "b")  # another run
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        ({"train": {"gradient_accumulation_steps": 10**6}}, "tokens to train: 32,768,000,000 of"),
+        ({"train": {"per_device_train_batch_size": 65}}, "rows at once: 65 of at most 64"),
+        ({"evaluation": {"batch_size": 65}}, "rows at once: 65 of at most 64"),
+        ({"train": {"max_length": 10**6}}, "tokens to train: 32,000,000 of"),
+        ({"train": {"max_length": None}}, "train.max_length: needs a whole number"),
+        ({"train": {"max_length": True}}, "train.max_length: needs a whole number"),
+        ({"train": {"gradient_accumulation_steps": 2.0}}, "gradient_accumulation_steps: needs a"),
+        ({"evaluation": {"max_rows": 10**6}}, "tokens to evaluate: 1,024,000,000 of at most"),
+        ({"lora": {"r": 65}}, "lora.r: 65 of at most 64"),
+        ({"lora": {"target_modules": "([a-z._0-9]+)+X"}}, "list of names, no pattern"),
+        ({"lora": {"target_modules": ".*q_proj"}}, "list of names, no pattern"),
+        ({"lora": {"target_modules": ["q_proj", "(a+)+"]}}, "target_modules: needs names of mod"),
+        ({"lora": {"target_modules": ["q_proj"] * 257}}, "target_modules: 257 of at most 256"),
+        ({"lora": {"modules_to_save": ["a|b"]}}, "modules_to_save: needs names of modules"),
+        ({**GRPO, "train": {"steps_per_generation": 9}}, "rows at once: 72 of at most 64"),
+        ({**GRPO, "train": {"generation_batch_size": 128}}, "rows at once: 128 of at most 64"),
+        ({**GRPO, "train": {"max_completion_length": 10**6}}, "tokens to train: "),
+    ],
+)
+def test_what_multiplies_work_is_held_to_the_owners_limits(sections, said):
+    refused(said, **sections)
 
 
-def test_a_server_that_goes_back_or_begins_a_round_twice_is_refused(tmp_path):
-    (tmp_path / "node.yaml").write_text("max_rounds: 9\n")
-    patience = Patience(tmp_path)
-    patience.spend(7, 2, "b")
-    with pytest.raises(NotAllowedError, match="1 is over; this run is in round 2"):
-        patience.spend(7, 1, "a")
-    with pytest.raises(NotAllowedError, match="2 was begun from another anchor"):
-        patience.spend(7, 2, "c")
-    patience.spend(7, 4, "d")  # it was away for a round
-    patience.spend(8, 1, "a")  # another run, or one that goes on after a stop
+def test_names_of_modules_and_all_of_them_are_taken():
+    for targets in ("all-linear", ["q_proj", "layers.0.self_attn.v_proj"]):
+        adapt(recipe(lora={"target_modules": targets}), NodeConfig(), Path("/nowhere"))
 
 
-def test_votes_are_counted_too_and_two_a_round_are_allowed(tmp_path):
-    (tmp_path / "node.yaml").write_text("max_rounds: 2\n")
-    patience = Patience(tmp_path)
-    patience.spend(7, 1, "a")
-    for round_ in (1, 1, 2):
-        patience.spend_vote(7, round_)
-    patience.spend(7, 2, "b")  # votes are not counted as orders to train
-    with pytest.raises(NotAllowedError, match="1 is over; this run is in round 2"):
-        patience.spend_vote(7, 1)
-    patience.spend_vote(7, 2)
-    with pytest.raises(NotAllowedError, match="has had its 4 orders to vote"):
-        patience.spend_vote(7, 2)
-    with pytest.raises(NotAllowedError, match="needs 1 to 2"):
-        patience.spend_vote(7, 3)
-    patience.spend_vote(8, 1)  # another run
+def test_tokens_are_steps_times_rows_times_tokens():
+    train = {
+        "gradient_accumulation_steps": 3, "per_device_train_batch_size": 2, "max_length": 100
+    }  # fmt: skip
+    sft = parse_recipe({**FEW, "train": train, "evaluation": {"max_rows": 7}})
+    assert tokens_of("train", sft) == 4 * 3 * 2 * 100
+    assert tokens_of("evaluate", sft) == 7 * 100
+    assert tokens_of("evaluate.vote", sft) == 2 * 7 * 100  # the candidate and the accepted anchor
+    assert (tokens_of("query", sft), tokens_of("train.reveal", sft)) == (0, 0)
+    dpo = parse_recipe({**FEW, "task": "dpo", "train": train})
+    assert tokens_of("train", dpo) == 2 * 4 * 3 * 2 * 100  # pairs
+    grpo = parse_recipe(
+        {
+            **FEW,
+            **GRPO,
+            "train": {
+                "per_device_train_batch_size": 8, "steps_per_generation": 2, "num_iterations": 2,
+                "max_completion_length": 24,
+            },
+        }
+    )  # fmt: skip
+    # 4 steps of 8 completions are trained; 16 are written for 2 steps of 2 passes each: once.
+    assert tokens_of("train", grpo) == (4 * 8 + 16) * (1024 + 24)
+    assert rows_at_once(grpo) == 32  # the evaluation's; 16 are written at a time
+    assert rows_at_once(sft) == 32
 
 
-@pytest.mark.parametrize("round_", [0, 3, -1, True, 1.0, "1", None])
-def test_a_round_that_is_none_is_refused(tmp_path, round_):
-    (tmp_path / "node.yaml").write_text("max_rounds: 2\n")
-    with pytest.raises(NotAllowedError, match="needs 1 to 2"):
-        Patience(tmp_path).spend(7, round_, "a")
+def test_every_shipped_recipe_is_within_what_a_new_node_allows():
+    for name in shipped_recipes():
+        text = find_recipe(name).read_text()
+        if "federation:" not in text or "stages:" in text or "4bit" in name:
+            continue
+        assert list(exceeded(load_recipe(name), NodeConfig())) == [], name

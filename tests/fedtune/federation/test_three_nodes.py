@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from fedtune.cli import app
 from fedtune.federation.events import Refused, Replied, RoundFinished
 from fedtune.federation.folder import RunFolder
+from fedtune.federation.link.budget import Ledger
 from fedtune.federation.link.rehearsal import rehearse
 from fedtune.federation.record import sign
 
@@ -118,3 +119,28 @@ def test_what_the_owner_forbids_is_refused_with_the_reason(deployment, tmp_path)
     assert "local_steps: 2 of at most 1" in refused[1]
     lines = ran.metrics.read_text().splitlines()
     assert json.loads(lines[-1])["round"] == 3
+
+
+def test_an_order_that_takes_too_long_has_its_worker_killed_and_the_day_is_charged(
+    deployment, tmp_path
+):
+    folder, _ = deployment
+    node = folder.path / "nodes" / "node-01"
+    seen = []
+
+    def observe(event):
+        seen.append(event)
+        if isinstance(event, RoundFinished):  # read anew at each order
+            (node / "node.yaml").write_text("max_order_s: 1\n")
+
+    long = ["federation.num_rounds=2", "federation.max_retries=0", "federation.local_steps=60"]
+    ran = start(folder, tmp_path / "net", observe, *long, "aggregator={name: median, f: 0}")
+    refused = {event.client: event.reason for event in seen if isinstance(event, Refused)}
+    assert list(refused) == [1]
+    assert "the worker ended while it worked" in refused[1]
+    assert json.loads(ran.metrics.read_text().splitlines()[-1])["round"] == 2
+    said = (folder.path / "logs" / "node-01.log").read_text()
+    assert "the worker was killed: its order took more than 1 s (max_order_s)" in said
+    book = Ledger(node).read()
+    assert (book.orders, book.begun, book.working) == (3, 1, None)  # who it is, and two rounds
+    assert book.seconds >= 1
