@@ -1,7 +1,7 @@
 """A reply's pieces are weighed before they are unpacked, and no one waits for those that lack.
 
-Against the real SuperLink without its HTTP. Not proven here: what a node does to the SuperLink's
-own process, which is Flower's and stores whatever it is sent.
+Against the real SuperLink without its HTTP. What a node does to the SuperLink's
+own store: test_hostile_announcements.py.
 """
 
 import json

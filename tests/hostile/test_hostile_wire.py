@@ -1,7 +1,6 @@
 """A node that speaks Flower's protocol and nothing else of Flower's, against the real SuperLink.
 
-Only HTTP is left out. Not proven here: what a node does to the SuperLink's own process, which is
-Flower's and stores whatever it is sent.
+Only HTTP is left out. What a node does to the SuperLink's own store: test_hostile_announcements.py.
 """
 
 import json

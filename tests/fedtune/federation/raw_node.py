@@ -16,6 +16,7 @@ from flwr.supercore.inflatable.inflatable_utils import (
     ObjectUnavailableError,
     inflate_object_from_contents,
 )
+from flwr.supercore.run import RunNotRunningException
 from flwr.supernode.fleet_http_connection import http_request_response
 
 from fedtune.federation.link.packing import pack, unpack
@@ -109,6 +110,6 @@ class RawNode:
         try:
             self.send(reply, ObjectTree(object_id=root, children=children), 0.0)
             done = "taken"
-        except Exception as error:
+        except (Exception, RunNotRunningException) as error:  # the latter is Flower's for 403
             done = type(error).__name__
         self.noted.append((what, done, time.monotonic() - began))

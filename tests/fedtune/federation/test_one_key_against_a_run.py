@@ -104,6 +104,8 @@ def test_connections_that_stall_hold_no_memory_and_are_hung_up_on(deployment):
         for each in psutil.Process(process.pid).children(recursive=True)
         if "fedtune.federation.link.gated" in each.cmdline()
     ]
+    with RawNode(folder, silent):  # what it takes to serve one is no one's attack
+        online(folder)
     before = superlink.memory_info().rss
     trusted = ssl.create_default_context(cafile=str(folder.ca))
     stalled = [dial(folder, trusted) for _ in range(20)]
@@ -114,11 +116,16 @@ def test_connections_that_stall_hold_no_memory_and_are_hung_up_on(deployment):
     idle = [dial(folder, trusted) for _ in range(40)]
     for each in idle[:20]:
         each.sendall(b"POST /v1/fleet/pull-messages HTTP/1.1\r\nHost: ")
+    heads = [dial(folder, trusted) for _ in range(10)]
+    for each in heads:
+        flood(
+            each, b"POST /v1/fleet/pull-messages HTTP/1.1\r\nHost: x\r\nA: " + bytes(b"a" * 2**23)
+        )
     bare = [socket.create_connection(("127.0.0.1", port_of(folder))) for _ in range(20)]
     assert superlink.memory_info().rss - before < 60e6
     assert {status(each) for each in stalled} <= {b"401", b"413", b""}
     began = time.monotonic()
-    for each in [*stalled, *idle, *bare]:
+    for each in [*stalled, *idle, *heads, *bare]:
         each.settimeout(60)
         assert ended(each)
         each.close()
