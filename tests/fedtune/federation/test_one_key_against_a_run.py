@@ -23,7 +23,7 @@ from test_network_faults import online
 from fedtune.deployment.folder import DeploymentFolder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
-KEYS = ("federation.num_clients=4", "federation.num_rounds=2", "federation.round_timeout_s=60")
+KEYS = ("federation.num_clients=4", "federation.num_rounds=2", "federation.round_timeout_s=45")
 WAYS = {
     "both factors": (),
     "unchanged factors, commitments": (
