@@ -81,10 +81,14 @@ def _ask(kind: str, message: Message, context: Context) -> Message:
 def _answer(kind: str, message: Message, context: Context) -> Message:
     if SOCKET not in os.environ:
         from fedtune.federation import client
-        from fedtune.federation.link.packing import unpack
+        from fedtune.federation.link.packing import is_packed, pack, unpack
 
+        came_packed = is_packed(message.content)
         message.content = unpack(message.content)
-        return client.app(message, context)
+        answered = client.app(message, context)
+        if came_packed:
+            answered.content = pack(answered.content)
+        return answered
     words = {
         "kind": kind,
         "run_id": context.run_id,

@@ -17,7 +17,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from fedtune.federation import client, wire
 from fedtune.federation.canonical import hash_reply
 from fedtune.federation.link import node_app, node_worker
-from fedtune.federation.link.packing import PACKED, unpack
+from fedtune.federation.link.packing import is_packed, pack, unpack
 from fedtune.training.process import get_worker
 from fedtune.training.sources import load_rows
 from fedtune.training.tasks import TASKS
@@ -71,7 +71,7 @@ def test_the_thin_app_answers_as_the_whole_one_does(node, tiny_recipe):
     direct = client.app(message("train", order(recipe)), context())
     thin = node_app.app(message("train", order(recipe)), context())
     assert thin.metadata.reply_to_message_id == "asked"
-    assert list(thin.content.array_records[wire.DELTA]) == [PACKED]
+    assert is_packed(thin.content)
     thin.content = unpack(thin.content)
     assert hash_reply(thin.content) == hash_reply(direct.content)
     layout = get_worker(recipe.model_dump_json()).layout
@@ -79,7 +79,17 @@ def test_the_thin_app_answers_as_the_whole_one_does(node, tiny_recipe):
     assert torch.count_nonzero(moved) > 0
     words = RecordDict({wire.ORDER: ConfigRecord({"recipe": recipe.model_dump_json()})})
     said = node_app.app(message("query", words), context())
-    assert said.content.config_records[wire.ABOUT]["client"] == 1
+    assert unpack(said.content).config_records[wire.ABOUT]["client"] == 1
+
+
+def test_without_a_worker_an_order_is_answered_as_it_came(tiny_recipe):
+    words = RecordDict({wire.ORDER: ConfigRecord({"recipe": tiny_recipe().model_dump_json()})})
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 5, 7, 1
+    plain = node_app.app(message("query", RecordDict(dict(words))), context()).content
+    packed = node_app.app(message("query", pack(words)), context()).content
+    assert is_packed(packed)
+    assert not is_packed(plain)
+    assert hash_reply(unpack(packed)) == hash_reply(plain)
 
 
 def test_what_fails_is_told_by_a_code_and_the_worker_goes_on(node, tiny_recipe, capfd):
@@ -105,7 +115,7 @@ def test_a_node_with_rows_of_its_own_trains_on_all_of_them(node, tiny_recipe, sm
     dealt = node_app  # the same app, told of other rows
     node(lambda text: (text, {client.OWN_ROWS: True}))
     words = RecordDict({wire.ORDER: ConfigRecord({"recipe": recipe.model_dump_json()})})
-    said = dealt.app(message("query", words), context()).content.config_records[wire.ABOUT]
+    said = unpack(dealt.app(message("query", words), context()).content).config_records[wire.ABOUT]
     assert said["rows"] == 48  # of 64, less a quarter that it holds out for itself
     assert said["client"] == 1
     columns = load_rows(recipe.data, TASKS["sft"], seed=0).features
