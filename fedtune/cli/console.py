@@ -11,6 +11,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from fedtune.stopping import status_when_stopped
+
 out = Console()
 err = Console(stderr=True)
 
@@ -37,7 +39,7 @@ def one_screen_errors() -> Iterator[None]:
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
         err.print("\nstopped")
-        raise typer.Exit(130) from None
+        raise typer.Exit(status_when_stopped()) from None
 
 
 def short(path: Path) -> str:

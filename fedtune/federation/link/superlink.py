@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 import httpx
 
@@ -34,7 +35,8 @@ def run_on_superlink(
     try:
         _follow(control, run_id, follower, observer)
     except KeyboardInterrupt:
-        control.stop_run(run_id)
+        with suppress(httpx.HTTPError):  # a SuperLink that is away has no order to withdraw
+            control.stop_run(run_id)
         _wait_for_the_end(control, run_id)
         raise
 
