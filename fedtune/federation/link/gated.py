@@ -25,6 +25,7 @@ from fedtune.federation.link.admit import bring_in_line
 from fedtune.federation.link.bundle import make_bundle
 from fedtune.federation.link.guard import PIN, write_wrappers
 from fedtune.federation.link.replies_alone import replies_alone
+from fedtune.plain import clean_logs
 
 _HOOK = "flwr.ee.superlink.extensions"  # where Flower looks for middleware, outermost first
 
@@ -42,6 +43,7 @@ def main() -> None:
 
     vars(fleet_handlers)["push_messages"] = replies_alone(fleet_handlers.push_messages)
     logging.getLogger("uvicorn.access").addFilter(_went_wrong)
+    clean_logs()
     sys.argv = ["flower-superlink", *sys.argv[2:]]
     flower_superlink()
 

@@ -1,8 +1,9 @@
-"""Flower's two app processes, which run the installed fedtune and never a bundle's own code.
+"""Flower's app processes, which run the installed fedtune and never a bundle's own code.
 
 Flower ships a bundle to every node and to the server, unpacks it and imports it. Found on the path
 under the names `flwr-clientapp` and `flwr-serverapp`, this stands in their place: the bundle must
-be the one that was pinned, a node does not unpack it, and the app that runs is fedtune's own.
+be the one that was pinned, a node does not unpack it, and the app that runs is fedtune's own. What
+these processes log of the other side is plain; so is that of a node's SuperNode, started likewise.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from fedtune.plain import OwnLines, clean_logs
+
 PIN = "FEDTUNE_BUNDLE"  # the SHA-256 of the one bundle that may run
 WRAPPER = '#!/bin/sh\nexec "{python}" -P -m fedtune.federation.link.guard {role} "$@"\n'
-COMMANDS = {"client": "flwr-clientapp", "server": "flwr-serverapp"}
+COMMANDS = {"client": "flwr-clientapp", "server": "flwr-serverapp", "node": "flower-supernode"}
 
 
 class BundleRefusedError(RuntimeError):
@@ -36,7 +39,7 @@ def check_bundle(content: bytes, pinned: str) -> None:
 
 
 def write_wrappers(folder: Path, python: Path | None = None) -> None:
-    """Write the two commands into a folder that is to lead the path."""
+    """Write the commands into a folder that is to lead the path."""
     folder.mkdir(parents=True, exist_ok=True)
     for role, name in COMMANDS.items():
         file = folder / name
@@ -58,6 +61,7 @@ def run_client() -> None:
         check_bundle(content, pinned)
 
     process.install_from_fab = refuse_or_leave
+    OwnLines()
     process.get_load_client_app_fn = lambda **_: lambda *_: node_app.app
     flwr_clientapp()
 
@@ -83,9 +87,18 @@ def run_server() -> None:
         install(content, **keys)
 
     process.install_from_fab = refuse_or_install
+    clean_logs()
     flwr_serverapp()
+
+
+def run_node() -> None:
+    """`flower-supernode`, whose log quotes the types and groups of the server's messages."""
+    from flwr.supernode.cli import flower_supernode
+
+    OwnLines()
+    flower_supernode()
 
 
 if __name__ == "__main__":
     role, sys.argv = sys.argv[1], [COMMANDS[sys.argv[1]], *sys.argv[2:]]
-    {"client": run_client, "server": run_server}[role]()
+    {"client": run_client, "server": run_server, "node": run_node}[role]()

@@ -28,12 +28,14 @@ from fedtune.federation.link.node_app import MAX_BYTES
 from fedtune.federation.link.packing import pack, unpack
 from fedtune.federation.screening.commitments import without_salt
 from fedtune.federation.screening.screen import last_line
+from fedtune.plain import OwnLines
 
 Answer = Callable[[Message, Context], Message]
 Adapt = Callable[[str], tuple[str, dict[str, Any]]]
 Note = Callable[[object, str, object], None]
 Spend = Callable[[int, object, object], None]
 SpendVote = Callable[[int, object], None]
+Say = Callable[[str], None]
 KINDS = ("query", "train", wire.REVEAL, "evaluate", wire.VOTE, wire.REVEAL_VOTE)
 
 
@@ -56,6 +58,7 @@ def serve(
     note: Note = ignore,
     spend: Spend = put_up,
     spend_vote: SpendVote = vote_on,
+    say: Say = print,
 ) -> None:
     """Answer frames, one connection at a time, until the process ends.
 
@@ -68,8 +71,9 @@ def serve(
         spend: Told of each order to train, by Flower's number of the run, the round and the hash
             of the anchor; raises where the owner's patience is over.
         spend_vote: The same of each order to vote, by the number of the run and the round.
+        say: Writes a line of the node's log, told of each order that was carried out.
     """
-    desk = Desk(answer, adapt, note, spend, spend_vote)
+    desk = Desk(answer, adapt, note, spend, spend_vote, say)
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
@@ -101,10 +105,12 @@ class Desk:
         note: Note = ignore,
         spend: Spend = put_up,
         spend_vote: SpendVote = vote_on,
+        say: Say = print,
     ) -> None:
         self._answer, self._adapt, self._note, self._spend = answer, adapt, note, spend
         self._spend_vote = spend_vote
         self._run_id, self._state = 0, RecordDict()
+        self._say = say
 
     def reply_to(self, words: dict[str, Any], body: bytes) -> bytes:
         """What the ClientApp answers to one message, as bytes."""
@@ -125,7 +131,7 @@ class Desk:
         began = time.monotonic()
         answered = self._answer(message, self._context({**told, "partition-id": client})).content
         took_s = time.monotonic() - began
-        print(f"{kind} {order.get('round', 0)!s}: {took_s:.3f} s", flush=True)
+        self._say(f"{kind} {str(order.get('round', 0))[:20]}: {took_s:.3f} s")
         if wire.DELTA in answered:
             start = answered.config_records[wire.ABOUT]["anchor_hash"]
             self._note(order["round"], hash_reply(without_salt(answered)), start)
@@ -159,13 +165,14 @@ def end_with(parent: int) -> None:
 def main() -> None:
     """Serve the ClientApp of this node."""
     end_with(os.getppid())
+    say = OwnLines().say  # before what is told of a stranger's recipe can be logged
     from fedtune.federation import client
     from fedtune.federation.link.owner import Patience, adapter_of
     from fedtune.federation.record import SentLog
 
     path, folder = Path(sys.argv[1]), Path(sys.argv[2])
     patience, note = Patience(folder), SentLog(folder).note
-    serve(path, client.app, adapter_of(folder), note, patience.spend, patience.spend_vote)
+    serve(path, client.app, adapter_of(folder), note, patience.spend, patience.spend_vote, say)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from fedtune.federation.folder import RunFolder
 from fedtune.federation.link.bundle import make_bundle
 from fedtune.federation.link.control import FINISHED, Control, State
 from fedtune.federation.link.event_log import Follower
+from fedtune.plain import plain
 from fedtune.recipe import Recipe
 
 _LOOK_S = 0.2
@@ -59,7 +60,7 @@ def _follow(control: Control, run_id: int, follower: Follower, observer: Observe
                 for event in follower.fresh():  # what came between the two looks
                     observer(event)
                 if not follower.done:
-                    raise RunStoppedError(f"the server's process ended: {state.details}")
+                    raise RunStoppedError(f"the server's process ended: {plain(state.details)}")
         time.sleep(_LOOK_S)
 
 

@@ -49,8 +49,15 @@ def test_any_other_bundle_is_refused_by_both_hashes():
         check_bundle(bundle.content + b"\0", bundle.hash_str)
 
 
-@pytest.mark.parametrize("name", ["flwr-clientapp", "flwr-serverapp"])
-def test_the_commands_are_flowers_own_but_for_the_bundle(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("flwr-clientapp", "--runtime-api-address"),
+        ("flwr-serverapp", "--runtime-api-address"),
+        ("flower-supernode", "--auth-supernode-private-key"),
+    ],
+)
+def test_the_commands_are_flowers_own_but_for_the_bundle(tmp_path, name, option):
     write_wrappers(tmp_path)
     done = subprocess.run(
         [tmp_path / name, "--help"],
@@ -59,7 +66,7 @@ def test_the_commands_are_flowers_own_but_for_the_bundle(tmp_path, name):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert "--runtime-api-address" in done.stdout
+    assert option in done.stdout
 
 
 def test_without_a_pin_nothing_runs(tmp_path):
