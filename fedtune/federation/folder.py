@@ -15,12 +15,13 @@ from pathlib import Path
 from shutil import rmtree
 from typing import IO, Any
 
-from fedtune.durable import make_folder, put_in_place, sync
+from fedtune.durable import make_folder, put_in_place, read_whole, sync, write_beside
 from fedtune.recipe import Recipe, to_yaml
 from fedtune.recipe.source import read_run_recipe, with_absolute_paths, with_folders
 
 STAGES = "stages.json"  # in a folder of several runs, one after another
 LOCK = ".lock"
+MAX_METRICS_BYTES = 2**30  # of a metrics.jsonl that is read whole: 10,000 rounds of 1,000 clients
 LOOKED_AT_S = (0.01, 0.02, 0.04, 0.08)  # an onlooker holds the lock for less than the first
 PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "flwr", "flwr-datasets", "numpy")
 
@@ -162,8 +163,8 @@ class RunFolder:
     def read_metrics(self) -> list[dict[str, Any]]:
         """All records so far; a line that was cut off in the middle is left out."""
         records = []
-        if self.metrics.exists():
-            for line in self.metrics.read_text(encoding="utf-8").splitlines():
+        if self.metrics.is_file():
+            for line in read_whole(self.metrics, most=MAX_METRICS_BYTES).splitlines():
                 try:
                     records.append(json.loads(line))
                 except json.JSONDecodeError:
@@ -178,7 +179,7 @@ class RunFolder:
         """What `write_manifest` recorded; empty if the run never came so far."""
         if not self.manifest.is_file():
             return {}
-        facts: dict[str, Any] = json.loads(self.manifest.read_text(encoding="utf-8"))
+        facts: dict[str, Any] = json.loads(read_whole(self.manifest))
         return facts
 
     def replace_adapter(self, write: Callable[[Path], None]) -> None:
@@ -252,9 +253,7 @@ def hash_recipe(recipe: Recipe) -> str:
 
 def write_whole(path: Path, text: str) -> None:
     """Write a file so that a reader finds the old one, the new one, or none, never half."""
-    unfinished = path.with_name(f".{path.name}.tmp")
-    unfinished.write_text(text, encoding="utf-8")
-    put_in_place(unfinished, path)
+    put_in_place(write_beside(path, text), path)
 
 
 def environment() -> dict[str, Any]:
