@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationError
 
 from fedtune.recipe.errors import RecipeError, explain
+from fedtune.recipe.reading import read_mapping
 from fedtune.recipe.section import Section
-from fedtune.recipe.source import read_mapping
 
 NODE_FILE = "node.yaml"
 # The key of Flower's node config under which a node's processes find their folder.

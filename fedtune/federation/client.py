@@ -48,7 +48,7 @@ def train(message: Message, context: Context) -> Message:
     """Run the local steps from the anchor, and send the delta."""
     worker, client = _open(message, context)
     anchor, agreement = _anchor(message, worker, client)
-    round_ = int(str(_order(message)["round"]))
+    round_, try_ = int(str(_order(message)["round"])), wire.try_of(_order(message))
     recipe = read_recipe(str(_order(message)["recipe"]))
     if trains_for_nothing(recipe, client, round_):
         trained = Trained(torch.zeros(worker.part(client, round_).layout.size), 0.0)
@@ -57,6 +57,7 @@ def train(message: Message, context: Context) -> Message:
             anchor,
             client=client,
             round_=round_,
+            try_=try_,
             poison=poison_of(recipe, client, round_),
             state_folder=Path(recipe.output_dir) / "clients" / f"{client:04d}",
         )
@@ -70,7 +71,7 @@ def train(message: Message, context: Context) -> Message:
     )
     reply = privately(reply, context)  # refuses noise that leaves float32
     if recipe.federation.commit_then_reveal:
-        occasion = Occasion(agreement.anchor_hash, round_, client)
+        occasion = Occasion(agreement.anchor_hash, round_, client, try_)
         reply = kept_back(reply, context.state, occasion)
     return Message(reply, reply_to=message)
 
@@ -78,7 +79,9 @@ def train(message: Message, context: Context) -> Message:
 @app.train("reveal")
 def reveal(message: Message, context: Context) -> Message:
     """Show the reply that was committed to; what else is asked for was never kept."""
-    return Message(shown(context.state, _order(message)["round"]), reply_to=message)
+    order = _order(message)
+    reply = shown(context.state, order["round"], try_=wire.try_of(order))
+    return Message(reply, reply_to=message)
 
 
 @app.evaluate()

@@ -165,6 +165,8 @@ def read_journal(folder: Path) -> Told:
 
     It may be half written, from another version, or hold what a stranger put there.
     """
+    if not (folder / JOURNAL).is_file():  # to open a pipe may never return
+        return Told()
     try:
         with (folder / JOURNAL).open("rb") as stream:
             lines = stream.read(MAX_BYTES).split(b"\n")

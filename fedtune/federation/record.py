@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import BaseModel, Field, NonNegativeInt
 
+from fedtune.durable import read_whole
 from fedtune.federation.folder import RunFolder, write_whole
 
 SIGNATURE = "signature.json"
@@ -85,8 +86,7 @@ def read_lines(folder: RunFolder) -> list[Line]:
     Raises:
         ValueError: If a line is none.
     """
-    with folder.metrics.open("rb") as stream:
-        return [read_line(line) for line in stream]
+    return [read_line(line) for line in folder.written_lines()]
 
 
 def sign(folder: RunFolder, certificate: Path, key: Path) -> None:
@@ -117,23 +117,26 @@ def broken_links(folder: RunFolder) -> Iterator[str]:
     if not folder.manifest.is_file() or not folder.metrics.is_file():
         yield f"{folder.path} needs manifest.json and metrics.jsonl: there is no record"
         return
-    if not folder.metrics_bytes():
+    try:
+        need, lines = folder.manifest_hash(), folder.written_lines()
+    except ValueError as error:
+        yield f"there is no record: {error}"
+        return
+    if not lines:
         yield f"{folder.metrics} holds no line: there is no record"
-    need = folder.manifest_hash()
     before = "manifest.json"
-    with folder.metrics.open("rb") as stream:
-        for number, line in enumerate(stream):
-            name = f"line {number + 1} of metrics.jsonl"
-            try:
-                said = read_line(line)
-            except ValueError:
-                yield f"{name} is no line of a record"
-                return
-            if said.previous != need:
-                yield f"{name} does not follow {before}: one of the two was changed"
-            if said.round != number:
-                yield f"{name} is of round {said.round}: need round {number}"
-            need, before = said.hash, name
+    for number, line in enumerate(lines):
+        name = f"line {number + 1} of metrics.jsonl"
+        try:
+            said = read_line(line)
+        except ValueError:
+            yield f"{name} is no line of a record"
+            return
+        if said.previous != need:
+            yield f"{name} does not follow {before}: one of the two was changed"
+        if said.round != number:
+            yield f"{name} is of round {said.round}: need round {number}"
+        need, before = said.hash, name
 
 
 def bad_signature(folder: RunFolder, authority: Path) -> str | None:
@@ -147,7 +150,7 @@ def bad_signature(folder: RunFolder, authority: Path) -> str | None:
     if not path.is_file():
         return f"{SIGNATURE} is not there: the record is not signed"
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        said = json.loads(read_whole(path))
         certificate = x509.load_pem_x509_certificate(said["certificate"].encode())
         issuer = x509.load_pem_x509_certificate(authority.read_bytes())
         certificate.verify_directly_issued_by(issuer)

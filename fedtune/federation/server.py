@@ -110,6 +110,7 @@ class Run:
                 self._round(grid, worker, strategy, server_round)
                 trackers.log(strategy.record)
                 self.observer(RoundFinished(strategy.record))
+        strategy.tries.close()
         anchor = strategy.outer.anchor
         self.folder.replace_adapter(lambda path: worker.save_adapter(anchor, path))
         self._write_samples(worker, anchor)
@@ -140,7 +141,7 @@ class Run:
             train_own=lambda anchor, round_: worker.train(anchor, client=None, round_=round_),
             loss_of=worker.server_loss,
             tools=_tools(self.recipe, worker),
-            spool=self.folder.path / "replies",
+            folder=self.folder.path,
             observer=self.observer,
             stop=self.stop,
         )

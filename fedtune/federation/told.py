@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from fedtune.plain import plain
+
 MAX_TOLD = 300  # of a line's signs
 
 CODES: Mapping[str, str] = {
@@ -61,7 +63,7 @@ def failure(code: str, text: str = "") -> ValueError:
 def told(error: BaseException) -> str:
     """What the server is told of a failure, one line."""
     if isinstance(error, NotAllowedError):
-        return without_controls(" ".join(f"not-allowed: {error}".split()))[:MAX_TOLD]
+        return plain(" ".join(f"not-allowed: {error}".split()))[:MAX_TOLD]
     code = code_of(error)
     return f"{code}: {CODES[code]}"
 
@@ -74,10 +76,3 @@ def code_of(error: BaseException) -> str:
     # By name: torch and transformers are not loaded where a message is only handed on.
     named = {each.__name__ for each in type(error).__mro__}
     return next((code for name, code in _BY_NAME.items() if name in named), "failed")
-
-
-def without_controls(text: str) -> str:
-    """Text of strangers for a log: lines stay, each other sign that does not print becomes "?"."""
-    return "\n".join(
-        "".join(sign if sign.isprintable() else "?" for sign in line) for line in text.split("\n")
-    )

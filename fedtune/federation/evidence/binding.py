@@ -14,12 +14,13 @@ from pydantic_core import to_json
 from fedtune.deployment.description import read_description
 from fedtune.deployment.folder import DESCRIPTION, DeploymentFolder
 from fedtune.deployment.node_keys import fingerprint
+from fedtune.durable import read_bytes
 from fedtune.federation.evidence.finding import Finding, noted
 from fedtune.federation.folder import RunFolder, hash_recipe
 from fedtune.federation.screening.screen import printable
 from fedtune.recipe import Recipe, RecipeError, parse_recipe
 from fedtune.recipe.leaving import differences, leaving
-from fedtune.recipe.source import read_mapping
+from fedtune.recipe.reading import read_mapping
 
 RECIPE, KEYS = "recipe", "node_keys"
 MOST_KEYS = 20  # of a recipe that are named
@@ -57,7 +58,7 @@ def read_bound(folder: RunFolder) -> Bound:
     Raises:
         ValueError: If it is no manifest.
     """
-    written = folder.manifest.read_bytes()
+    written = read_bytes(folder.manifest)
     try:
         facts = json.loads(written)
         recipe, keys = facts.get(RECIPE), facts.get(KEYS, [])

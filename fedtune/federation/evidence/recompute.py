@@ -14,11 +14,12 @@ from torch import Tensor
 
 from fedtune.adapters.layout import Layout
 from fedtune.federation.aggregation.product_outer import make_outer
+from fedtune.federation.environment import environment
 from fedtune.federation.events import RunStoppedError
 from fedtune.federation.evidence.binding import Bound
 from fedtune.federation.evidence.finding import Finding, noted
 from fedtune.federation.evidence.verdicts import retold
-from fedtune.federation.folder import RunFolder, environment
+from fedtune.federation.folder import RunFolder
 from fedtune.federation.local import LocalGrid
 from fedtune.federation.record import Line, read_line
 from fedtune.federation.roster import Roster
@@ -53,8 +54,7 @@ def recompute(
     if why := _obstacle(recipe):
         yield Finding(f"recompute: {why}")
         return
-    with folder.metrics.open("rb") as stream:
-        lines = [(read_line(each), json.loads(each)) for each in stream]
+    lines = [(read_line(each), json.loads(each)) for each in folder.written_lines()]
     exact = _same_stack(bound)
     threads = torch.get_num_threads()
     torch.set_num_threads(_threads(bound, threads))

@@ -29,6 +29,7 @@ from fedtune.federation.link.listening import connections_for, hanging_up, uvico
 from fedtune.federation.link.replies_alone import guard_handlers
 from fedtune.federation.link.signed import Signed
 from fedtune.federation.link.whereabouts import SERVER
+from fedtune.plain import clean_logs
 
 _HOOK = "flwr.ee.superlink.extensions"  # where Flower looks for middleware, outermost first
 
@@ -49,6 +50,7 @@ def main() -> None:
     vars(fleet_handlers).update(guard_handlers(fleet_handlers))
     vars(sys.modules[flower_superlink.__module__])["uvicorn"] = uvicorn_on(connections)
     logging.getLogger("uvicorn.access").addFilter(_went_wrong)
+    clean_logs()
     sys.argv = ["flower-superlink", *sys.argv[2:]]
     flower_superlink()
 

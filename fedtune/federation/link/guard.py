@@ -2,7 +2,8 @@
 
 Flower ships a bundle to every node and to the server, unpacks it and imports it. Found on the path
 under the names `flwr-clientapp` and `flwr-serverapp`, this stands in their place: the bundle must
-be the one that was pinned, a node does not unpack it, and the app that runs is fedtune's own.
+be the one that was pinned, a node does not unpack it, and the app that runs is fedtune's own. What
+these processes log of the other side is plain; so is that of a node's SuperNode, started likewise.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from typing import Any
 from flwr.app import Error
 
 from fedtune.federation.told import CODES
+from fedtune.plain import OwnLines, clean_logs
 
 PIN = "FEDTUNE_BUNDLE"  # the SHA-256 of the one bundle that may run
 WRAPPER = '#!/bin/sh\nexec "{python}" -P -m fedtune.federation.link.guard {role} "$@"\n'
-COMMANDS = {"client": "flwr-clientapp", "server": "flwr-serverapp"}
+COMMANDS = {"client": "flwr-clientapp", "server": "flwr-serverapp", "node": "flower-supernode"}
 # What else Flower's launcher starts by name. An "agent app" is code of the bundle, and whether a
 # message asks for one is the SuperLink's word.
 REFUSED = ("flwr-agentapp", "flwr-model", "flwr-connector", "flwr-simulation")
@@ -46,7 +48,7 @@ def check_bundle(content: bytes, pinned: str) -> None:
 
 
 def write_wrappers(folder: Path, python: Path | None = None) -> None:
-    """Write the two commands into a folder that is to lead the path."""
+    """Write the commands into a folder that is to lead the path."""
     folder.mkdir(parents=True, exist_ok=True)
     for role, name in COMMANDS.items():
         file = folder / name
@@ -72,6 +74,7 @@ def run_client() -> None:
 
     process.install_from_fab = refuse_or_leave
     process.Error = error_of_ours
+    OwnLines()
     process.get_load_client_app_fn = lambda **_: lambda *_: node_app.app
     if token := os.environ.pop(TOKEN, ""):
         sys.argv += ["--token", token]  # of this process's own list: the kernel's has none
@@ -124,9 +127,24 @@ def run_server() -> None:
         install(content, **keys)
 
     process.install_from_fab = refuse_or_install
+    clean_logs()
     flwr_serverapp()
+
+
+def run_node() -> None:
+    """`flower-supernode`, whose log quotes the types and groups of the server's messages."""
+    from flwr.supernode.cli import flower_supernode
+
+    OwnLines()
+    flower_supernode()
 
 
 if __name__ == "__main__":
     role, sys.argv = sys.argv[1], [COMMANDS.get(sys.argv[1], sys.argv[1]), *sys.argv[2:]]
-    {"client": run_client, "server": run_server, "launcher": run_launcher}[role]()
+    roles = {
+        "client": run_client,
+        "server": run_server,
+        "launcher": run_launcher,
+        "node": run_node,
+    }
+    roles[role]()

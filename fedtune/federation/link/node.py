@@ -20,6 +20,7 @@ from fedtune.federation.link.clock import complaint
 from fedtune.federation.link.guard import PIN, write_wrappers
 from fedtune.federation.link.keeping import Child, Kept, Watchdog
 from fedtune.federation.link.node_app import SOCKET
+from fedtune.plain import plain
 
 Say = Callable[[str], None]
 _LONGEST_SOCKET = 100  # bytes of a path that every kernel takes
@@ -166,7 +167,7 @@ def main() -> None:
     """`python -m fedtune.federation.link.node FOLDER COMMAND...`."""
 
     def say(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+        print(plain(line), file=sys.stderr, flush=True)
 
     folder, supernode = Path(sys.argv[1]), sys.argv[2:]
     status = run_node(folder, supernode, say=say)

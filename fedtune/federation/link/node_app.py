@@ -21,7 +21,8 @@ from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 
 from fedtune.federation.link import frames
-from fedtune.federation.told import failure, told, without_controls
+from fedtune.federation.told import failure, told
+from fedtune.plain import plain_lines
 
 SOCKET = "FEDTUNE_NODE_SOCKET"
 MAX_BYTES = 2**33
@@ -74,7 +75,7 @@ def _ask(kind: str, message: Message, context: Context) -> Message:
     try:
         return _answer(kind, message, context)
     except Exception as error:
-        print(without_controls(traceback.format_exc()), file=sys.stderr, flush=True)
+        print(plain_lines(traceback.format_exc()), file=sys.stderr, flush=True)
         return _failed(told(error), message)
 
 

@@ -29,11 +29,13 @@ from fedtune.federation.link import frames
 from fedtune.federation.link.node_app import MAX_BYTES
 from fedtune.federation.link.packing import pack, unpack
 from fedtune.federation.screening.commitments import without_salt
-from fedtune.federation.told import failure, told, without_controls
+from fedtune.federation.told import failure, told
+from fedtune.plain import OwnLines, plain_lines
 
 Answer = Callable[[Message, Context], Message]
 Adapt = Callable[[str], tuple[str, dict[str, Any]]]
 Note = Callable[[Mapping[str, object], str, object], None]
+Say = Callable[[str], None]
 KINDS = ("query", "train", wire.REVEAL, "evaluate", wire.VOTE, wire.REVEAL_VOTE)
 
 
@@ -74,6 +76,7 @@ def serve(
     adapt: Adapt,
     note: Note = ignore,
     meter: Meter | None = None,
+    say: Say = print,
 ) -> None:
     """Answer frames, one connection at a time, until the process ends.
 
@@ -85,8 +88,9 @@ def serve(
         note: Told of each delta before it is sent: the order as it came, the hashes of reply and
             anchor.
         meter: Counts every order; None: nobody does.
+        say: Writes a line of the node's log, told of each order that was carried out.
     """
-    desk = Desk(answer, adapt, note, meter)
+    desk = Desk(answer, adapt, note, meter, say)
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
@@ -104,7 +108,7 @@ def serve(
             except (ConnectionError, OSError):
                 continue  # who asked is gone; the server will hear of it from Flower
             except Exception as error:  # the server is told a code; the rest is for this log
-                print(without_controls(traceback.format_exc()), file=sys.stderr, flush=True)
+                print(plain_lines(traceback.format_exc()), file=sys.stderr, flush=True)
                 _tell(connection, told(error))
 
 
@@ -117,10 +121,12 @@ class Desk:
         adapt: Adapt,
         note: Note = ignore,
         meter: Meter | None = None,
+        say: Say = print,
     ) -> None:
         self._answer, self._adapt, self._note = answer, adapt, note
         self._meter = meter or NoMeter()
         self._run_id, self._state = 0, RecordDict()
+        self._say = say
 
     def reply_to(self, words: dict[str, Any], body: bytes) -> bytes:
         """What the ClientApp answers to one message, as bytes."""
@@ -144,7 +150,7 @@ class Desk:
         began = time.monotonic()
         answered = self._answer(message, self._context({**told, "partition-id": client})).content
         took_s = time.monotonic() - began
-        print(f"{kind} {order.get('round', 0)!s}: {took_s:.3f} s", flush=True)
+        self._say(f"{kind} {str(order.get('round', 0))[:20]}: {took_s:.3f} s")
         if wire.DELTA in answered:
             _refuse_what_is_not_finite(answered.array_records[wire.DELTA])
             start = answered.config_records[wire.ABOUT]["anchor_hash"]
@@ -185,6 +191,7 @@ def end_with(parent: int) -> None:
 def main() -> None:
     """Serve the ClientApp of this node."""
     end_with(os.getppid())
+    say = OwnLines().say  # before what is told of a stranger's recipe can be logged
     from fedtune.federation import client
     from fedtune.federation.evidence.sent import SentLog
     from fedtune.federation.link.meter import NodeMeter
@@ -193,7 +200,8 @@ def main() -> None:
 
     path, folder = Path(sys.argv[1]), Path(sys.argv[2])
     render_apart()
-    serve(path, client.app, adapter_of(folder), SentLog(folder).note, NodeMeter(folder))
+    note = SentLog(folder).note
+    serve(path, client.app, adapter_of(folder), note, NodeMeter(folder), say)
 
 
 if __name__ == "__main__":

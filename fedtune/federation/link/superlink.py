@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -13,6 +14,7 @@ from fedtune.federation.link.bundle import make_bundle
 from fedtune.federation.link.control import FINISHED, Control, State
 from fedtune.federation.link.event_log import Follower
 from fedtune.federation.link.whereabouts import told
+from fedtune.plain import plain
 
 _LOOK_S = 0.2
 _ASK_S = 2.0  # the SuperLink itself is asked more rarely than the file is read
@@ -40,7 +42,8 @@ def run_on_superlink(control: Control, server: Path, folder: RunFolder, observer
         try:
             _follow(control, run_id, follower, observer)
         except KeyboardInterrupt:
-            control.stop_run(run_id)
+            with suppress(httpx.HTTPError):  # a SuperLink that is away has no order to withdraw
+                control.stop_run(run_id)
             _wait_for_the_end(control, run_id)
             raise
 
@@ -63,7 +66,7 @@ def _follow(control: Control, run_id: int, follower: Follower, observer: Observe
                 for event in follower.fresh():  # what came between the two looks
                     observer(event)
                 if not follower.done:
-                    raise RunStoppedError(f"the server's process ended: {state.details}")
+                    raise RunStoppedError(f"the server's process ended: {plain(state.details)}")
         time.sleep(_LOOK_S)
 
 

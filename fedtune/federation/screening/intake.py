@@ -54,6 +54,7 @@ class Intake:
         *,
         round_: int,
         commitment: str | None = None,
+        try_: int = 0,
     ) -> dict[str, float]:
         """Screen a reply and write its row.
 
@@ -63,6 +64,7 @@ class Intake:
             received: What the client started from.
             round_: Counted from 1.
             commitment: What the client is bound to, where the recipe asks for it.
+            try_: Of the round, from 0.
 
         Returns:
             The client's own metrics, for display.
@@ -72,7 +74,7 @@ class Intake:
         """
         content = content_of(reply)
         if self._recipe.federation.commit_then_reveal:
-            occasion = Occasion(received.anchor_hash, round_, client)
+            occasion = Occasion(received.anchor_hash, round_, client, try_)
             content = open_reply(content, commitment, occasion)
         row, metrics = screen_content(
             content, received.part.layout, round_=round_, agreement=self.agreement(received)

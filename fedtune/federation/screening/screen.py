@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fedtune.adapters.layout import Layout, check_same_names
 from fedtune.federation import wire
+from fedtune.plain import plain
 
 NPY_MAGIC = b"\x93NUMPY\x01\x00"  # and version 1.0
 NPY_HEADER_BYTES = 1024
@@ -48,7 +49,7 @@ class RefusedError(Exception):
 
 def printable(text: str) -> str:
     """The beginning of a stranger's text as one short line; what does not print becomes "?"."""
-    return "".join(sign if sign.isprintable() else "?" for sign in text[:MAX_REASON])
+    return plain(text[:MAX_REASON])
 
 
 def screen_content(

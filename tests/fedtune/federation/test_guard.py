@@ -61,8 +61,15 @@ def test_flower_sends_none_of_an_exceptions_text():
     assert refused.reason.startswith("other-bundle: ")
 
 
-@pytest.mark.parametrize("name", ["flwr-clientapp", "flwr-serverapp"])
-def test_the_commands_are_flowers_own_but_for_the_bundle(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("flwr-clientapp", "--runtime-api-address"),
+        ("flwr-serverapp", "--runtime-api-address"),
+        ("flower-supernode", "--auth-supernode-private-key"),
+    ],
+)
+def test_the_commands_are_flowers_own_but_for_the_bundle(tmp_path, name, option):
     write_wrappers(tmp_path)
     done = subprocess.run(
         [tmp_path / name, "--help"],
@@ -71,7 +78,7 @@ def test_the_commands_are_flowers_own_but_for_the_bundle(tmp_path, name):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert "--runtime-api-address" in done.stdout
+    assert option in done.stdout
 
 
 def test_without_a_pin_nothing_runs(tmp_path):
