@@ -28,10 +28,10 @@ from network import (
 from fedtune.federation.attendance import NOT_CONNECTED
 from fedtune.federation.engines import execute
 from fedtune.federation.events import Refused, Replied, RoundFinished, RoundStarted, RunStoppedError
+from fedtune.federation.evidence.sent import SENT
 from fedtune.federation.folder import RunFolder
 from fedtune.federation.link.control import Control
 from fedtune.federation.link.rehearsal import rehearse
-from fedtune.federation.record import SENT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ONE_MAY_MISS = "aggregator={name: median, f: 0}"
