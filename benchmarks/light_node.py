@@ -46,7 +46,8 @@ def answer_to(message: Message, hashes: tuple[str, str]) -> RecordDict:
     """What an honest client would send, but for the numbers."""
     words = {"base_hash": hashes[0], "tokenizer_hash": hashes[1]}
     if message.metadata.message_type == "query":
-        return RecordDict({"about": ConfigRecord({**words, "client": 0, "anchor_hash": ""})})
+        about = ConfigRecord({**words, "client": 0, "anchor_hash": ""})
+        return pack(RecordDict({"about": about}))
     content = unpack(message.content)
     order = content.config_records["order"]
     about = {**words, "round": order["round"], "anchor_hash": order["anchor_hash"]}

@@ -6,12 +6,17 @@ import os
 from pathlib import Path
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder and those above it, each on disk before this returns."""
+def make_folder(path: Path, *, mode: int = 0o777) -> None:
+    """Make a folder and those above it, each on disk before this returns.
+
+    Args:
+        path: The folder. One that is there stays as it is.
+        mode: Of the folder, if it is new; those above it have the usual one.
+    """
     if path.is_dir():
         return
     make_folder(path.parent)
-    path.mkdir(exist_ok=True)
+    path.mkdir(mode=mode, exist_ok=True)
     sync(path.parent)
 
 
@@ -36,3 +41,50 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+MAX_BYTES = 2**26  # of a file in a run folder, but for the metrics
+
+
+def write_beside(final: Path, text: str, *, mode: int = 0o666) -> Path:
+    """Write what `put_in_place` will put there into a new file beside it; that file's path.
+
+    What stands there by that name, from a process that was killed or from a stranger who sent the
+    folder, is removed. It may be a link to another file, and is not followed.
+    """
+    unfinished = final.with_name(f".{final.name}.tmp")
+    unfinished.unlink(missing_ok=True)
+    handle = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with open(handle, "w", encoding="utf-8") as stream:
+        stream.write(text)
+    return unfinished
+
+
+def read_whole(path: Path, *, most: int = MAX_BYTES) -> str:
+    """The text of a file that a stranger may have sent: as `read_bytes`.
+
+    Raises:
+        FileNotFoundError: As there.
+        ValueError: As there, or if it is no UTF-8.
+    """
+    return read_bytes(path, most=most).decode("utf-8")
+
+
+def read_bytes(path: Path, *, most: int = MAX_BYTES) -> bytes:
+    """What is in a file that a stranger may have sent: bounded, and no pipe or device.
+
+    Args:
+        path: Of the file; a link is followed.
+        most: Bytes that it may have.
+
+    Raises:
+        FileNotFoundError: If there is none, or it is no plain file: to open one may never return.
+        ValueError: If it is longer.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} needs to be a file")
+    with path.open("rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if size > most:
+            raise ValueError(f"{path} needs at most {most} bytes; got {size}")
+        return stream.read(size)  # not more: that much is set aside at once

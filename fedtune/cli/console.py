@@ -8,11 +8,31 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
+from rich.segment import Segment
 
-out = Console()
-err = Console(stderr=True)
+from fedtune.plain import plain
+from fedtune.stopping import status_when_stopped
+
+
+class PlainConsole(Console):
+    """A console that writes no sign of a text which does not print, whoever wrote the text."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterator[Segment]:
+        """As rich does; what moves the cursor there is no text, and stays."""
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable():
+                yield segment
+            else:
+                lines = "\n".join(map(plain, segment.text.expandtabs().split("\n")))
+                yield Segment(lines, segment.style)
+
+
+out = PlainConsole()
+err = PlainConsole(stderr=True)
 
 RecipeName = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a shipped recipe.")
@@ -37,7 +57,7 @@ def one_screen_errors() -> Iterator[None]:
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
         err.print("\nstopped")
-        raise typer.Exit(130) from None
+        raise typer.Exit(status_when_stopped()) from None
 
 
 def short(path: Path) -> str:

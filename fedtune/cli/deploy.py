@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from fedtune.cli.console import err, one_screen_errors, out, short
+from fedtune.stopping import stopped_by_sigterm
 
 if TYPE_CHECKING:
     from fedtune.deployment.folder import DeploymentFolder
@@ -97,16 +98,11 @@ def up(
     """
     with one_screen_errors():
         from fedtune.deployment.folder import DeploymentFolder
-        from fedtune.federation.link.rehearsal import (
-            RehearsalError,
-            ended_by_signals,
-            rehearse,
-            watch,
-        )
+        from fedtune.federation.link.rehearsal import RehearsalError, rehearse, watch
 
         made = DeploymentFolder.open(folder)
         try:
-            with ended_by_signals(), rehearse(made, say=_say, patience_s=patience) as processes:
+            with stopped_by_sigterm(), rehearse(made, say=_say, patience_s=patience) as processes:
                 _say(f"run: fedtune run RECIPE federation.deployment={short(made.path)}")
                 watch(processes, made.path / "logs")
         except KeyboardInterrupt:

@@ -52,6 +52,28 @@ def check(recipe: RecipeName, folder: NodeFolder, overrides: Overrides = None) -
         err.print("[green]this node would take part[/green]")
 
 
+@node_app.command()
+def refill(folder: NodeFolder) -> None:
+    """Begin a new day of your node's limits now, and say what was used of this one.
+
+    fedtune node refill nodes/node-00
+
+    For a day that was used up, or whose file (run/budget.json) was lost: that counts as used up.
+    """
+    with one_screen_errors():
+        from fedtune.deployment.node import load_node_config
+        from fedtune.federation.link.budget import Ledger, make_state
+
+        node = folder.expanduser()
+        load_node_config(node)  # a folder that is no node's gets no state
+        make_state(node)
+        ledger = Ledger(node)
+        book = ledger.read()
+        ledger.refill()
+    used = f"{book.orders:,} orders, {book.tokens:,} tokens, {book.seconds:,.0f} s of work"
+    err.print(f"[green]a new day[/green]; of the last: {escape(book.lost or used)}")
+
+
 def _lines(found: Outlook) -> Iterator[str]:
     from fedtune.report.estimate import reckoned
     from fedtune.report.text import duration, size
@@ -63,6 +85,8 @@ def _lines(found: Outlook) -> Iterator[str]:
         f"task {recipe.task}: {federation.num_rounds} rounds of {federation.local_steps} steps, "
         f"one of {federation.num_clients} clients"
     )
+    for use in found.uses:
+        yield f"{use.key}: {use.what}, {use.amount:,} of {use.most:,}"
     if found.weights is not None:
         where, hashed = found.weights.folder, found.weights.hash
         yield f"model {recipe.model.name_or_path}: {size(found.weights.bytes)} in {where}, {hashed}"

@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from fedtune.cli.console import Overrides, RecipeName, err, one_screen_errors, out, short
+from fedtune.stopping import status_when_stopped, stopped_by_sigterm
 
 if TYPE_CHECKING:
     from fedtune.federation.folder import RunFolder
@@ -30,8 +31,10 @@ def run(
     fedtune run quickstart aggregator.name=krum federation.num_rounds=4
 
     fedtune run --resume runs/quickstart
+
+    Ctrl-C and SIGTERM stop it at its last checkpoint, with exit status 130 and 143.
     """
-    with one_screen_errors():
+    with stopped_by_sigterm(), one_screen_errors():
         if resume is not None:
             if recipe is not None:
                 raise ValueError(
@@ -107,7 +110,7 @@ def _watch(recipe: Recipe, folder: RunFolder) -> None:
             execute(recipe, folder, view)
     except KeyboardInterrupt:
         err.print(f"\nstopped; nothing finished is lost. Go on with: {again}")
-        raise typer.Exit(130) from None
+        raise typer.Exit(status_when_stopped()) from None
     except (RunStoppedError, OSError, MemoryError) as error:
         err.print(f"[red]the run stopped:[/red] {escape(str(error))}")
         if getattr(error, "resumable", True):

@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 
 from fedtune.cli.console import err, out, short
+from fedtune.stopping import status_when_stopped
 
 if TYPE_CHECKING:
     from fedtune.federation.events import Observer
@@ -66,7 +67,7 @@ def _run(pipeline: Pipeline, folder: PipelineFolder) -> None:
         execute_stages(pipeline, folder, _watch(pipeline))
     except KeyboardInterrupt:
         err.print(f"\nstopped; nothing finished is lost. Go on with: {again}")
-        raise typer.Exit(130) from None
+        raise typer.Exit(status_when_stopped()) from None
     except (RunStoppedError, OSError, ValueError, MemoryError) as error:
         err.print(f"[red]the stages stopped:[/red] {escape(str(error))}", soft_wrap=True)
         if getattr(error, "resumable", True):

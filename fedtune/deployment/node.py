@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
 
 from fedtune.recipe.errors import RecipeError, explain
+from fedtune.recipe.reading import read_mapping
 from fedtune.recipe.section import Section
-from fedtune.recipe.source import read_mapping
 
 NODE_FILE = "node.yaml"
 # The key of Flower's node config under which a node's processes find their folder.
 FOLDER_KEY = "fedtune-node"
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
-_MODEL = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+_MODEL = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+(@[\w.-]+)?)?")
 
 
 def _check_model(name: str) -> str:
     if not (_HASH.fullmatch(name) if name.startswith("sha256:") else _MODEL.fullmatch(name)):
         raise ValueError(
-            f"needs nano, a hub's name or sha256: and 64 hex digits: got {name!r}; "
-            "a folder is allowed by the hash of its weights"
+            f"needs nano, a hub's name or sha256: and 64 hex digits: got {name!r}; a revision is "
+            "owner/name@revision; fedtune node check prints the hash of a model that is here"
         )
     return name
 
@@ -47,6 +47,10 @@ class Privacy(Section):
     delta: float = Field(1e-6, gt=0, lt=0.1)
 
 
+def _limit(default: int, most: int, of: str) -> Any:  # noqa: ANN401  as pydantic's own Field
+    return Field(default, ge=1, le=most, strict=True, description=of)
+
+
 class NodeConfig(Section):
     """What a node's owner brings, and what a recipe may ask of the node. It never travels."""
 
@@ -55,10 +59,21 @@ class NodeConfig(Section):
     )
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d{1,2})?)$")
     threads: int = Field(1, ge=1, le=512, strict=True, description="CPU threads of torch")
-    max_local_steps: int = Field(1000, ge=1, le=1_000_000, strict=True, description="in one round")
-    max_rounds: int = Field(1000, ge=1, le=100_000, strict=True, description="in one run")
+    max_local_steps: int = _limit(1000, 1_000_000, "in one round")
+    max_rounds: int = _limit(1000, 100_000, "in one run")
+    max_tries: int = _limit(2, 100, "orders to train in one round of one run")
+    max_rank: int = _limit(64, 1024, "of an adapter")
+    max_batch_rows: int = _limit(64, 65_536, "rows on the device at once")
+    max_order_tokens: int = _limit(10**7, 10**12, "steps x rows x tokens of one order")
+    max_order_s: int = _limit(3600, 7 * 86_400, "of one order; then the worker is killed")
+    max_day_orders: int = _limit(2000, 10**7, "of any kind, over all runs")
+    max_day_runs: int = _limit(20, 10**5, "that may begin, under whatever run id")
+    max_day_tokens: int = _limit(10**9, 10**15, "of all orders")
+    max_day_s: int = _limit(28_800, 86_400, "that the worker may work")
     allowed_models: list[AllowedModel] = Field(
-        default=["nano"], max_length=1000, description="by name, or by sha256: of the weights"
+        default=["nano"],
+        max_length=1000,
+        description="by name, fetched if it is not here; or by sha256: of all files of one that is",
     )
     privacy: Privacy | None = Field(
         None, description="clip what this node sends and add noise; null: neither"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from functools import lru_cache
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -61,3 +62,28 @@ def public_key_pem(line: str) -> bytes:
     return key.public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
+
+
+def fingerprint(line: str) -> str:
+    """SHA-256 of a node's public key, in hex, whatever comment stands behind it.
+
+    Raises:
+        ValueError: If it is no public key on a NIST curve.
+    """
+    return hashlib.sha256(public_key_pem(line)).hexdigest()
+
+
+def fingerprint_of_private(private: bytes) -> str:
+    """The fingerprint of the public half of a node's key, in OpenSSH's format.
+
+    Raises:
+        ValueError: If it is no such key, or has a passphrase.
+    """
+    try:
+        key = serialization.load_ssh_private_key(private, password=None)
+    except (TypeError, UnsupportedAlgorithm) as error:  # a TypeError: it has a passphrase
+        raise ValueError(f"needs a private key without a passphrase: {error}") from error
+    public = key.public_key().public_bytes(
+        serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
+    )
+    return fingerprint(public.decode("ascii"))

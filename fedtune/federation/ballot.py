@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from flwr.app import MetricRecord, RecordDict
+from flwr.app import ArrayRecord, MetricRecord, RecordDict
 from torch import Tensor
 
 from fedtune.adapters.layout import Layout
@@ -13,6 +13,8 @@ from fedtune.federation.defence.candidate import loss_rise
 from fedtune.federation.kept_back import VOTE, kept_back
 from fedtune.federation.liars.voters import said_of
 from fedtune.federation.screening.commitments import Occasion
+from fedtune.federation.screening.screen import RefusedError, read_row
+from fedtune.federation.told import failure
 from fedtune.training.process import read_recipe
 
 LOSSES = "held-out-losses"  # in the client's state: by the anchor's hash
@@ -54,6 +56,18 @@ def cast(
     return kept_back(reply, state, Occasion(candidate[1], round_, client), kind=VOTE)
 
 
+def read_anchor(record: ArrayRecord, layout: Layout) -> Tensor:
+    """An anchor as a float32 row, read as strictly as a server reads a reply.
+
+    Raises:
+        ValueError: If it is not of these names, shapes and dtype, or not finite.
+    """
+    try:
+        return read_row(record, layout)
+    except RefusedError as error:
+        raise failure("bad-anchor", f"the anchor is refused: {error}") from error
+
+
 def loss_change(
     candidate: Anchor,
     accepted: tuple[Tensor | None, str],
@@ -82,7 +96,7 @@ def loss_change(
     before = known.get(before_hash)
     if not isinstance(before, float):
         if row is None:
-            raise ValueError("this client has not measured the last accepted anchor")
+            raise failure("no-anchor")
         before = float(loss_of(row))
     after = float(loss_of(candidate[0]))
     state[LOSSES] = MetricRecord({before_hash: before, candidate[1]: after})
@@ -93,8 +107,9 @@ def _accepted_in(order: RecordDict, layout: Layout) -> Tensor | None:
     """The last accepted anchor in an order to vote, held against its hash; None: not sent."""
     if wire.ACCEPTED not in order:
         return None
-    row = wire.from_arrays(order.array_records[wire.ACCEPTED], layout)
+    row = read_anchor(order.array_records[wire.ACCEPTED], layout)
     need = order.config_records[wire.ORDER]["accepted_hash"]
     if (got := wire.hash_row(row, layout)) != need:
-        raise ValueError(f"accepted_hash differs: need {str(need)[:12]}, got {got[:12]}")
+        text = f"accepted_hash differs: need {str(need)[:12]}, got {got[:12]}"
+        raise failure("other-anchor", text)
     return row

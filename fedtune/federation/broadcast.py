@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from flwr.app import ArrayRecord
 from torch import Tensor
@@ -71,6 +72,16 @@ class Broadcast:
     def whole(self) -> Received:
         """The server's own view, at the full rank: what clients of that rank receive."""
         return self._of_rank(self._lora.r)
+
+    @property
+    def hashes(self) -> dict[str, Any]:
+        """What a record says of it: the anchor's hash, and that of each lower rank of a client."""
+        lower = {str(rank): self._of_rank(rank).anchor_hash for rank in self._lower}
+        return {"anchor": self.whole.anchor_hash, **({"anchors": lower} if lower else {})}
+
+    @property
+    def _lower(self) -> list[int]:
+        return sorted(set(self._lora.client_ranks or ()) - {self._lora.r})
 
     def _of_rank(self, rank: int) -> Received:
         if rank not in self._by_rank:

@@ -62,7 +62,10 @@ class Checkpoint:
         }
 
     def _facts(self) -> dict[str, str | int]:
-        """What stands beside the tensors; the seal tells a changed number, as the revision does."""
+        """What stands beside the tensors; the seal tells a changed number, as the revision does.
+
+        Neither has a key: they find damage, and not who writes both anew.
+        """
         facts: dict[str, str | int] = {
             "round": self.round,
             "metrics_bytes": self.metrics_bytes,

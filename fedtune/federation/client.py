@@ -17,8 +17,9 @@ from fedtune.federation import ballot, wire
 from fedtune.federation.kept_back import VOTE, kept_back, shown
 from fedtune.federation.liars.adversary import trains_for_nothing
 from fedtune.federation.liars.poisoning import poison_of
-from fedtune.federation.privacy import privately, refuse_figures
+from fedtune.federation.privacy import finite, privately, refuse_figures
 from fedtune.federation.screening.commitments import Occasion
+from fedtune.federation.told import failure
 from fedtune.training.client_round import Trained
 from fedtune.training.process import get_worker, read_recipe
 from fedtune.training.worker import Worker
@@ -47,7 +48,7 @@ def train(message: Message, context: Context) -> Message:
     """Run the local steps from the anchor, and send the delta."""
     worker, client = _open(message, context)
     anchor, agreement = _anchor(message, worker, client)
-    round_ = int(str(_order(message)["round"]))
+    round_, try_ = int(str(_order(message)["round"])), wire.try_of(_order(message))
     recipe = read_recipe(str(_order(message)["recipe"]))
     if trains_for_nothing(recipe, client, round_):
         trained = Trained(torch.zeros(worker.part(client, round_).layout.size), 0.0)
@@ -56,13 +57,12 @@ def train(message: Message, context: Context) -> Message:
             anchor,
             client=client,
             round_=round_,
+            try_=try_,
             poison=poison_of(recipe, client, round_),
             state_folder=Path(recipe.output_dir) / "clients" / f"{client:04d}",
         )
-    if not torch.isfinite(trained.delta).all():
-        raise ValueError("local training left a value that is not finite: there is no update")
     reply = wire.train_reply(
-        trained.delta,
+        finite(trained.delta, context),
         worker.part(client, round_).layout,
         round_=round_,
         agreement=agreement,
@@ -71,7 +71,7 @@ def train(message: Message, context: Context) -> Message:
     )
     reply = privately(reply, context)  # refuses noise that leaves float32
     if recipe.federation.commit_then_reveal:
-        occasion = Occasion(agreement.anchor_hash, round_, client)
+        occasion = Occasion(agreement.anchor_hash, round_, client, try_)
         reply = kept_back(reply, context.state, occasion)
     return Message(reply, reply_to=message)
 
@@ -79,7 +79,9 @@ def train(message: Message, context: Context) -> Message:
 @app.train("reveal")
 def reveal(message: Message, context: Context) -> Message:
     """Show the reply that was committed to; what else is asked for was never kept."""
-    return Message(shown(context.state, _order(message)["round"]), reply_to=message)
+    order = _order(message)
+    reply = shown(context.state, order["round"], try_=wire.try_of(order))
+    return Message(reply, reply_to=message)
 
 
 @app.evaluate()
@@ -131,11 +133,12 @@ def _order(message: Message) -> Mapping[str, object]:
 def _anchor(message: Message, worker: Worker, client: int) -> tuple[torch.Tensor, wire.Agreement]:
     """The anchor, if it is what its hash says and both sides hold the same base and tokenizer."""
     layout = worker.layout_of(client)
-    anchor = wire.from_arrays(message.content.array_records[wire.ANCHOR], layout)
+    anchor = ballot.read_anchor(message.content.array_records[wire.ANCHOR], layout)
     ours = wire.Agreement(
         worker.base_hash, worker.base.tokenizer_hash, wire.hash_row(anchor, layout)
     )
     theirs = wire.read_agreement(message.content.config_records[wire.ORDER])
     if difference := ours.difference(theirs):
-        raise ValueError(f"this client does not train for that server: {difference}")
+        named = difference.partition("_")[0]  # base, tokenizer, anchor
+        raise failure(f"other-{named}", f"this client does not train for that server: {difference}")
     return anchor, ours

@@ -55,7 +55,7 @@ def _on_superlink(recipe: Recipe, folder: RunFolder, observer: Observer) -> None
         raise RunStoppedError("federation.deployment: the engine superlink needs it")
     there = DeploymentFolder.open(recipe.federation.deployment)
     with Control(there.local_address, there.ca) as control:
-        run_on_superlink(control, recipe, folder, observer)
+        run_on_superlink(control, there.server, folder, observer)
 
 
 def _on_ray(run: Run) -> None:

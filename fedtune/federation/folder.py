@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import os
-import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from shutil import rmtree
 from typing import IO, Any
 
-from fedtune.durable import make_folder, put_in_place, sync
+from fedtune.durable import make_folder, put_in_place, read_bytes, read_whole, sync, write_beside
+from fedtune.federation.environment import environment
 from fedtune.recipe import Recipe, to_yaml
 from fedtune.recipe.source import read_run_recipe, with_absolute_paths, with_folders
 
 STAGES = "stages.json"  # in a folder of several runs, one after another
 LOCK = ".lock"
+CLOSED, OWN = 0o700, 0o600  # a run's folder and files are its owner's
+MAX_METRICS_BYTES = 2**30  # of a metrics.jsonl that is read whole: 10,000 rounds of 1,000 clients
 LOOKED_AT_S = (0.01, 0.02, 0.04, 0.08)  # an onlooker holds the lock for less than the first
-PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "flwr", "flwr-datasets", "numpy")
 
 
 class RunFolder:
@@ -69,7 +70,7 @@ class RunFolder:
         The caller keeps others out, and sees to it that the recipe is the one it began with.
         """
         folder = cls(recipe.output_dir)
-        make_folder(folder.path)
+        make_folder(folder.path, mode=CLOSED)
         write_whole(folder.recipe, to_yaml(recipe))
         return folder
 
@@ -133,7 +134,7 @@ class RunFolder:
         no line can be changed, left out or slipped in without all that follow.
         """
         linked = {**_finite(record), "previous": self.head()}
-        with self.metrics.open("a", encoding="utf-8") as stream:
+        with open(self.metrics, "a", encoding="utf-8", opener=own) as stream:
             stream.write(json.dumps(linked, allow_nan=False) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
@@ -141,10 +142,22 @@ class RunFolder:
 
     def head(self) -> str:
         """SHA-256 of the last line of the metrics, or of the manifest while there is none."""
-        last = _last_line(self.metrics) if self.metrics_bytes() else None
-        if last is None:
-            last = self.manifest.read_bytes() if self.manifest.is_file() else b""
-        return hashlib.sha256(last).hexdigest()
+        if not self.metrics_bytes():
+            return self.manifest_hash()
+        return hashlib.sha256(_last_line(self.metrics)).hexdigest()
+
+    def manifest_hash(self) -> str:
+        """SHA-256 of the manifest, which names the run."""
+        written = read_bytes(self.manifest) if self.manifest.is_file() else b""
+        return hashlib.sha256(written).hexdigest()
+
+    def written_lines(self) -> list[bytes]:
+        """Each line of metrics.jsonl as it is written, its line end included.
+
+        Raises:
+            ValueError: If the file is longer than any run's.
+        """
+        return io.BytesIO(read_bytes(self.metrics, most=MAX_METRICS_BYTES)).readlines()
 
     def metrics_bytes(self) -> int:
         """Bytes of metrics so far: what a checkpoint remembers."""
@@ -162,8 +175,8 @@ class RunFolder:
     def read_metrics(self) -> list[dict[str, Any]]:
         """All records so far; a line that was cut off in the middle is left out."""
         records = []
-        if self.metrics.exists():
-            for line in self.metrics.read_text(encoding="utf-8").splitlines():
+        if self.metrics.is_file():
+            for line in read_whole(self.metrics, most=MAX_METRICS_BYTES).splitlines():
                 try:
                     records.append(json.loads(line))
                 except json.JSONDecodeError:
@@ -178,7 +191,7 @@ class RunFolder:
         """What `write_manifest` recorded; empty if the run never came so far."""
         if not self.manifest.is_file():
             return {}
-        facts: dict[str, Any] = json.loads(self.manifest.read_text(encoding="utf-8"))
+        facts: dict[str, Any] = json.loads(read_whole(self.manifest))
         return facts
 
     def replace_adapter(self, write: Callable[[Path], None]) -> None:
@@ -227,9 +240,9 @@ def claim(wanted: Path) -> Path:
     """Make the folder that is wanted, or the next free number; no two processes get the same."""
     path, number = wanted, 1
     while True:
-        make_folder(path)
+        make_folder(path, mode=CLOSED)
         if not any(path.iterdir()):
-            with suppress(FileExistsError), (path / "recipe.yaml").open("x"):
+            with suppress(FileExistsError), open(path / "recipe.yaml", "x", opener=own):
                 return path
         number += 1
         path = wanted.with_name(f"{wanted.name}-{number}")
@@ -246,32 +259,25 @@ def hash_recipe(recipe: Recipe) -> str:
     Of a model's or an adapter's folder the name counts alone: what is in it has hashes of its own.
     """
     said = with_folders(recipe, lambda path: Path(path).name)
-    told = said.model_dump_json(exclude={"output_dir", "report_to"})
+    told = said.model_dump_json(
+        exclude={"output_dir": True, "report_to": True, "federation": _unsaid(recipe)}
+    )
     return hashlib.sha256(told.encode()).hexdigest()
 
 
+def _unsaid(recipe: Recipe) -> set[str]:
+    """Keys that are younger than some run folders: they count where they are set."""
+    return set() if recipe.federation.keep_replies else {"keep_replies"}
+
+
 def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a reader finds the old one, the new one, or none, never half."""
-    unfinished = path.with_name(f".{path.name}.tmp")
-    unfinished.write_text(text, encoding="utf-8")
-    put_in_place(unfinished, path)
+    """Write a file so that a reader finds the old one, the new one, or none, never half.
+
+    None but its owner may read it: a run's files name folders, and people.
+    """
+    put_in_place(write_beside(path, text, mode=OWN), path)
 
 
-def environment() -> dict[str, Any]:
-    """Versions and hardware, as far as they can move a bit of the result."""
-    versions = {"python": platform.python_version()}
-    for package in ("fedtune", *PACKAGES):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed as a package"
-    import torch  # seconds, which a look at a folder need not take
-
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    hardware = {
-        "system": platform.platform(),
-        "machine": platform.machine(),
-        "cpus": os.cpu_count(),
-        "gpus": gpus,
-    }
-    return {"versions": versions, "hardware": hardware}
+def own(path: str, flags: int) -> int:
+    """An opener: a file that is new is its owner's alone."""
+    return os.open(path, flags, OWN)

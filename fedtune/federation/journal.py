@@ -56,7 +56,7 @@ class Journal:
     def __enter__(self) -> Observer:
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-            self._handle = os.open(self._path, flags, 0o666)
+            self._handle = os.open(self._path, flags, 0o600)
         except OSError as error:
             self._warn(error)
         self._head = self._line(BEGAN, {"pid": os.getpid()})
@@ -165,6 +165,8 @@ def read_journal(folder: Path) -> Told:
 
     It may be half written, from another version, or hold what a stranger put there.
     """
+    if not (folder / JOURNAL).is_file():  # to open a pipe may never return
+        return Told()
     try:
         with (folder / JOURNAL).open("rb") as stream:
             lines = stream.read(MAX_BYTES).split(b"\n")

@@ -16,6 +16,7 @@ from fedtune.federation.screening.commitments import (
     commitment_reply,
     with_salt,
 )
+from fedtune.federation.told import failure
 
 DELTA, VOTE = "kept-back", "vote-kept-back"  # in the client's state, and before a record's name
 
@@ -28,19 +29,21 @@ def kept_back(
     _forget(state, kind)
     for name, record in reply.items():
         state[f"{kind}.{name}"] = record
-    state[kind] = ConfigRecord({"round": occasion.round, "salt": salt})
+    state[kind] = ConfigRecord({"round": occasion.round, "try": occasion.try_, "salt": salt})
     return commitment_reply(commit(reply, salt, occasion))
 
 
-def shown(state: RecordDict, round_: object, *, kind: str = DELTA) -> RecordDict:
-    """The reply that was kept back for a round, with its salt; it is kept no longer.
+def shown(state: RecordDict, round_: object, *, try_: object = 0, kind: str = DELTA) -> RecordDict:
+    """The reply that was kept back for a try of a round, with its salt; it is kept no longer.
 
     Raises:
-        ValueError: If none was: the client was started again since, or another round is meant.
+        ValueError: If none was: the client was started again since, or another one is meant.
     """
     about = state.config_records.get(kind)
-    if about is None or about["round"] != round_ or not isinstance(salt := about["salt"], bytes):
-        raise ValueError(f"needs a reply that was kept back for round {round_}; there is none")
+    meant = about is not None and (about["round"], about["try"]) == (round_, try_)
+    if about is None or not meant or not isinstance(salt := about["salt"], bytes):
+        text = f"needs a reply that was kept back for round {round_}, try {try_}; there is none"
+        raise failure("nothing-kept", text)
     start = f"{kind}."
     reply = {name[len(start) :]: each for name, each in state.items() if name.startswith(start)}
     _forget(state, kind)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+from fedtune.durable import read_whole
 from fedtune.federation.engines import execute
 from fedtune.federation.events import Observer, RunStoppedError, ignore
 from fedtune.federation.folder import (
@@ -79,7 +80,7 @@ class PipelineFolder:
             ValueError: If the file that tells is damaged.
         """
         try:
-            told = json.loads(self.state.read_text(encoding="utf-8"))
+            told = json.loads(read_whole(self.state))
             return [str(name) for name, state in told["stages"].items() if state == "done"]
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from flwr.app import Message, MessageType, MetricRecord, RecordDict
@@ -18,6 +18,7 @@ from fedtune.federation.liars.lying_grid import with_liars
 from fedtune.federation.roster import Roster
 from fedtune.federation.screening.commitments import collect, read_commitment
 from fedtune.federation.screening.screen import RefusedError
+from fedtune.federation.tries import Tries
 from fedtune.recipe import Recipe
 
 
@@ -27,7 +28,9 @@ class Post:
     Attributes:
         roster: Which node is which client.
         gathered: Of the exchange that is running, or of the last one.
-        commitments: What each client is bound to in this round, where the recipe asks for it.
+        commitments: What each client is bound to, where one was asked for.
+        tries: Of the round.
+        binding: What every order says of the run and its record.
     """
 
     def __init__(
@@ -37,10 +40,13 @@ class Post:
         hashes: tuple[str, str],
         observer: Observer,
         stop: threading.Event,
+        tries: Tries,
     ) -> None:
         self.roster = Roster({}, {})
         self.gathered = Gathered()
         self.commitments: dict[int, str] = {}
+        self.binding: Mapping[str, str] = {}
+        self.tries = tries
         self._recipe, self._recipe_json = recipe, recipe_json
         self._hashes, self._observer, self._stop = hashes, observer, stop
 
@@ -64,13 +70,16 @@ class Post:
     ) -> Iterator[Message]:
         """The replies one at a time, each told to who watches; the bytes sent are recorded.
 
-        Where the recipe asks for commitments, all have been taken before the first reply is shown.
+        Where the recipe asks for commitments, all have been taken before the first reply is shown,
+        and none is shown while they are too few.
         """
         if self._recipe.federation.commit_then_reveal and _ask_for_training(messages):
-            messages, refused = self.bind(grid, messages, sent, record, reveal=wire.REVEAL)
-            for client, reason in refused.items():
+            for client, reason in self.bind(grid, messages, sent, record).items():
                 record["refused"][str(client)] = reason
                 self._observer(Refused(record["round"], client, reason))
+            enough = self.tries.bind(self.commitments, record)
+            self.commitments = dict(self.tries.commitments)
+            messages = self.reveals(record["round"], wire.REVEAL) if enough else []
         yield from self.stream(grid, messages, sent, record)
 
     def bind(
@@ -79,9 +88,7 @@ class Post:
         messages: list[Message],
         sent: Broadcast,
         record: dict[str, Any],
-        *,
-        reveal: str,
-    ) -> tuple[list[Message], dict[int, str]]:
+    ) -> dict[int, str]:
         """Take the commitments: the first step, which is over when this returns.
 
         Args:
@@ -89,10 +96,9 @@ class Post:
             messages: The orders that are answered by a commitment.
             sent: What they carry.
             record: The round's; bytes are added to it.
-            reveal: Flower's type of the message that asks for what was committed to.
 
         Returns:
-            The orders to reveal, to those who gave a commitment, and why others are not asked.
+            Why others than those in `commitments` are not asked to reveal.
         """
         committed: list[tuple[int, object]] = []
         refused: dict[int, str] = {}
@@ -103,12 +109,21 @@ class Post:
             except RefusedError as refusal:
                 refused[client] = str(refusal)
         self.commitments, unbound = collect(committed, self.gathered.asked.values())
-        order = wire.reveal_order(recipe_json=self._recipe_json, round_=record["round"])
-        reveals = [
-            self._message(client, RecordDict(dict(order)), reveal)
+        return dict(sorted((unbound | refused | self.gathered.refused).items()))
+
+    def reveals(self, round_: int, message_type: str) -> list[Message]:
+        """The orders to reveal, to those who gave a commitment.
+
+        Args:
+            round_: Counted from 1.
+            message_type: Flower's, of what was committed to.
+        """
+        try_ = self.tries.number if message_type == wire.REVEAL else 0
+        order = wire.reveal_order(recipe_json=self._recipe_json, round_=round_, try_=try_)
+        return [
+            self._message(client, RecordDict(dict(order)), message_type)
             for client in sorted(self.commitments)
         ]
-        return reveals, dict(sorted((unbound | refused | self.gathered.refused).items()))
 
     def stream(
         self,
@@ -142,6 +157,7 @@ class Post:
 
     def _message(self, client: int, content: RecordDict, message_type: str) -> Message:
         ttl = self._recipe.federation.round_timeout_s + wire.CLOCK_SKEW_S
+        content.config_records[wire.ORDER].update(self.binding)
         return Message(content, self.roster.nodes[client], message_type, ttl=ttl)
 
     def _order(self, received: Received, round_: int) -> RecordDict:
@@ -149,6 +165,7 @@ class Post:
             received.arrays,
             recipe_json=self._recipe_json,
             round_=round_,
+            try_=self.tries.number,
             agreement=wire.Agreement(*self._hashes, received.anchor_hash),
         )
 

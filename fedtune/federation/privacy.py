@@ -2,23 +2,49 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 
 import numpy as np
+import torch
 from flwr.app import Array, ArrayRecord, Context, Message, MessageType, MetricRecord, RecordDict
 from flwr.clientapp.mod import LocalDpMod
+from torch import Tensor
 
 from fedtune.federation import wire
+from fedtune.federation.told import failure
 
 KEYS = ("clipping_norm", "epsilon", "delta")  # of Flower's node config
 _STATE_WORDS = 624  # of numpy's Mersenne Twister
+
+
+def finite(delta: Tensor, context: Context) -> Tensor:
+    """A delta that may be sent: finite, or zeros where the replies of this node are private.
+
+    A private reply is noise around zeros then: no error says that training failed.
+
+    Args:
+        delta: What training left, a float32 row.
+        context: Its node config holds `KEYS` where replies are private.
+
+    Raises:
+        ValueError: If a value is not finite and the replies are not private.
+    """
+    if bool(torch.isfinite(delta).all()):
+        return delta
+    if not _is_asked(context):
+        text = "local training left a value that is not finite: there is no update"
+        raise failure("not-finite", text)
+    return torch.zeros_like(delta)
 
 
 def privately(reply: RecordDict, context: Context) -> RecordDict:
     """Clip the delta of a reply, add noise to it, and leave out the client's figures.
 
     Any two deltas within the clipping norm differ by at most twice that: this is the sensitivity.
+    Flower's clipping takes the smaller of 1 and norm ratio, which is 1 where a norm is NaN, so that
+    the clipping is done here, in float64, and Flower's has nothing left to cut.
 
     Args:
         reply: To an order to train.
@@ -27,7 +53,7 @@ def privately(reply: RecordDict, context: Context) -> RecordDict:
     if not _is_asked(context):
         return reply
     norm, epsilon, delta = (float(context.node_config[key]) for key in KEYS)
-    shares = reply.array_records[wire.DELTA]
+    shares = _clipped(reply.array_records[wire.DELTA], norm)
     if not any(array.numpy().any() for array in shares.values()):
         shares = _all_but_zero(shares)
     nothing = {name: Array(np.zeros_like(array.numpy())) for name, array in shares.items()}
@@ -55,6 +81,22 @@ def _is_asked(context: Context) -> bool:
     return all(key in context.node_config for key in KEYS)
 
 
+def _clipped(shares: ArrayRecord, norm: float) -> ArrayRecord:
+    """The arrays scaled down to a norm of all of them together; zeros if a value is not finite."""
+    arrays = {name: array.numpy().astype(np.float64) for name, array in shares.items()}
+    length = math.sqrt(sum(float(np.square(values).sum()) for values in arrays.values()))
+    if not math.isfinite(length):
+        return ArrayRecord(
+            {name: Array(np.zeros(each.shape, np.float32)) for name, each in arrays.items()}
+        )
+    if length <= norm:
+        return shares
+    scale = norm / length
+    return ArrayRecord(
+        {name: Array((scale * values).astype(np.float32)) for name, values in arrays.items()}
+    )
+
+
 def _all_but_zero(shares: ArrayRecord) -> ArrayRecord:
     """Flower's clipping divides by the norm: a delta of zeros would be an error, and tell of it."""
     arrays = {name: array.numpy().copy() for name, array in shares.items()}
@@ -69,7 +111,7 @@ def refuse_figures(context: Context) -> None:
         ValueError: If they are.
     """
     if _is_asked(context):
-        raise ValueError("this node keeps its figures to itself: its replies are private")
+        raise failure("private")
 
 
 def _said(shares: ArrayRecord) -> Callable[[Message, Context], Message]:

@@ -16,7 +16,7 @@ from flwr.serverapp.strategy import FedAvg
 from torch import Tensor
 
 import aggregators
-from fedtune.federation.screening.screen import read_array
+from fedtune.federation.screening.screen import last_line, printable, read_array
 from fedtune.seeds import derive
 
 
@@ -93,7 +93,7 @@ class RobustFedAvg(FedAvg):
             combined = self._combine(rows, server_round)
             moved = self._moved(combined.aggregate)
         except ValueError as error:
-            log(WARNING, "round %s moves nothing: %s", server_round, error)
+            log(WARNING, "round %s moves nothing: %s", server_round, printable(f"{error}"))
             return None, None
         self._state = combined.state
         nodes = sorted(rows)
@@ -133,7 +133,7 @@ class RobustFedAvg(FedAvg):
                 rows[node] = self._read(reply)
                 contents.append(reply.content)
             except Exception as error:  # whatever it raises, it refuses itself
-                reason = f"{error}"[:300] or type(error).__name__
+                reason = printable(f"{error}") or type(error).__name__
                 self.report["refused"][node] = reason
                 log(WARNING, "refused node %s: %s", node, reason)
         return rows, contents
@@ -141,7 +141,7 @@ class RobustFedAvg(FedAvg):
     def _read(self, reply: Message) -> Tensor:
         """The reply's change as one row, in the order of what was sent."""
         if reply.has_error():
-            raise ValueError(f"the client failed: {(reply.error.reason or '')[-200:]}")
+            raise ValueError(f"the client failed: {last_line(reply.error.reason or '')}")
         record = reply.content.array_records[self.arrayrecord_key]
         if set(record) != set(self._sent):
             odd = sorted(set(record) ^ set(self._sent))[0]
@@ -180,7 +180,7 @@ def _shown(
     try:
         metrics = average(contents, key) if contents else None
     except Exception as error:  # one client's odd record must not end the run
-        log(WARNING, "metrics left out: %s", error)
+        log(WARNING, "metrics left out: %s", printable(f"{error}"))
         return None
     numbers = [value for value in (metrics or {}).values() if isinstance(value, float)]
     return metrics if all(map(math.isfinite, numbers)) else None

@@ -17,6 +17,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedtune.deployment.folder import DeploymentFolder
 from fedtune.federation import wire
 from fedtune.federation.attendance import Attendance
+from fedtune.federation.beginning import manifest_of
 from fedtune.federation.checkpoint import Checkpoint, load_latest
 from fedtune.federation.defence.standing import counts_of
 from fedtune.federation.defence.vote import undone_rounds
@@ -27,18 +28,20 @@ from fedtune.federation.events import (
     RunStoppedError,
     ignore,
 )
+from fedtune.federation.evidence.sent import binding_words
 from fedtune.federation.folder import RunFolder, hash_recipe, write_whole
 from fedtune.federation.journal import Journal
 from fedtune.federation.judging import judge
-from fedtune.federation.liars.adversary import byzantine_clients
 from fedtune.federation.liars.ahead import Tools
 from fedtune.federation.liars.poisoning import poison_of
-from fedtune.federation.naming import name_clients
 from fedtune.federation.record import sign
 from fedtune.federation.roster import Roster, call_the_roll
+from fedtune.federation.screening.kept_replies import KEPT, KeptReplies
 from fedtune.federation.strategy import RobustStrategy
 from fedtune.federation.trackers import Trackers
+from fedtune.federation.wire import hash_row
 from fedtune.recipe import Recipe
+from fedtune.recipe.leaving import leaving
 from fedtune.training.process import get_worker
 from fedtune.training.worker import Worker
 
@@ -79,8 +82,8 @@ class Run:
             replace(self, observer=observer)._serve(grid)
 
     def _serve(self, grid: Grid) -> None:
-        recipe_json = self.recipe.model_dump_json()
-        worker = get_worker(recipe_json)
+        worker = get_worker(self.recipe.model_dump_json())
+        recipe_json = self._as_it_travels()
         strategy, done = self._restore(worker, recipe_json)
         if done == 0 and not self.folder.read_metrics():
             self._begin(worker, strategy)
@@ -107,9 +110,15 @@ class Run:
                 self._round(grid, worker, strategy, server_round)
                 trackers.log(strategy.record)
                 self.observer(RoundFinished(strategy.record))
+        strategy.tries.close()
         anchor = strategy.outer.anchor
         self.folder.replace_adapter(lambda path: worker.save_adapter(anchor, path))
         self._write_samples(worker, anchor)
+
+    def _as_it_travels(self) -> str:
+        """The recipe in each order: clients on this machine find the folders that it names."""
+        far = self.recipe.federation.deployment is not None
+        return (leaving(self.recipe) if far else self.recipe).model_dump_json()
 
     def _restore(self, worker: Worker, recipe_json: str) -> tuple[RobustStrategy, int]:
         """The strategy as the newest checkpoint left it, and the rounds that are done."""
@@ -132,10 +141,12 @@ class Run:
             train_own=lambda anchor, round_: worker.train(anchor, client=None, round_=round_),
             loss_of=worker.server_loss,
             tools=_tools(self.recipe, worker),
-            spool=self.folder.path / "replies",
+            folder=self.folder.path,
             observer=self.observer,
             stop=self.stop,
         )
+        if self.recipe.federation.keep_replies:
+            strategy.intake.kept = KeptReplies(self.folder.path / KEPT)
         if checkpoint is None:
             self.folder.truncate_metrics(0)
             return strategy, 0
@@ -152,13 +163,16 @@ class Run:
         """Measure the checkpoint's round again if someone has cut its line off."""
         recorded = [record["round"] for record in self.folder.read_metrics()]
         if 0 not in recorded:
-            base = {"round": 0, "eval": judge(self.recipe, worker, worker.initial)}
             self.folder.truncate_metrics(0)
-            self.folder.append_metrics(base | {"measured_again": True})
+            self._measure_again(worker, worker.initial, 0)
             recorded = [0]
         if recorded[-1] != done:
-            measured = judge(self.recipe, worker, strategy.outer.anchor)
-            self.folder.append_metrics({"round": done, "eval": measured, "measured_again": True})
+            self._measure_again(worker, strategy.outer.anchor, done)
+
+    def _measure_again(self, worker: Worker, anchor: torch.Tensor, round_: int) -> None:
+        measured = judge(self.recipe, worker, anchor)
+        line = {"round": round_, "eval": measured, "measured_again": True}
+        self.folder.append_metrics({**line, "next_anchor": hash_row(anchor, worker.layout)})
 
     def _inputs(self, worker: Worker) -> dict[str, str]:
         """Hashes of everything that a resumed run must find as it was."""
@@ -186,21 +200,7 @@ class Run:
 
     def _begin(self, worker: Worker, strategy: RobustStrategy) -> None:
         """Measure the base, and save everything with which round 1 begins."""
-        self.folder.write_manifest(
-            self._inputs(worker)
-            | {
-                "seed": self.recipe.federation.seed,
-                "device": str(worker.base.device),
-                "dtype": str(worker.base.dtype),
-                "threads": torch.get_num_threads(),
-                "layout_hash": worker.layout.hash,
-                "adapter_parameters": worker.layout.size,
-                "client_rows": [len(part.train) for part in worker.parts.values()],
-                "server_rows": len(worker.server_rows),
-                "simulated_attackers": sorted(byzantine_clients(self.recipe)),
-                "client_names": name_clients(self.recipe, worker),
-            }
-        )
+        self.folder.write_manifest(manifest_of(self.recipe, worker, self._inputs(worker)))
         strategy.record = {"round": 0, "eval": judge(self.recipe, worker, strategy.outer.anchor)}
         self._save(strategy, 0)
 
@@ -208,6 +208,7 @@ class Run:
         self, grid: Grid, worker: Worker, strategy: RobustStrategy, server_round: int
     ) -> None:
         started = time.monotonic()
+        strategy.post.binding = binding_words(self.folder.manifest_hash(), self.folder.head())
         per_client, before = self.recipe.evaluation.per_client, None
         if server_round == 1 and per_client:
             before = strategy.evaluate_start(grid)
@@ -237,6 +238,9 @@ class Run:
             "layout_hash": strategy.layout.hash,
         }
         strategy.record["revision"] = Checkpoint(**parts, metrics_bytes=0).revision
+        strategy.record["next_anchor"] = hash_row(parts["anchor"], strategy.layout)
+        if strategy.intake.kept is not None:
+            strategy.intake.kept.put_anchor(server_round, parts["anchor"], strategy.layout)
         self.folder.append_metrics(strategy.record)
         self._sign()
         checkpoint = Checkpoint(**parts, metrics_bytes=self.folder.metrics_bytes())

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from fedtune.federation.evaluated import note_evaluations
 from fedtune.federation.events import Observer, Refused, RoundStarted, RunStoppedError, ignore
 from fedtune.federation.liars.adversary import Known
 from fedtune.federation.liars.ahead import Tools
-from fedtune.federation.liars.span import span_of
+from fedtune.federation.liars.span import known_of
 from fedtune.federation.liars.white_box import WhiteBox
 from fedtune.federation.opened import new_record
 from fedtune.federation.post import Post
@@ -39,6 +38,7 @@ from fedtune.federation.screening.screen import MAX_REASON, RefusedError
 from fedtune.federation.screening.spool import Spool
 from fedtune.federation.settled import State
 from fedtune.federation.settling import Made, juries_of, settle
+from fedtune.federation.tries import Tries
 from fedtune.recipe import Recipe
 
 
@@ -61,7 +61,7 @@ class RobustStrategy(Strategy):
         train_own: TrainOwn | None = None,
         loss_of: LossOf | None = None,
         tools: Tools | None = None,
-        spool: Path | None = None,
+        folder: Path | None = None,
         observer: Observer = ignore,
         stop: threading.Event | None = None,
     ) -> None:
@@ -74,11 +74,13 @@ class RobustStrategy(Strategy):
         self.counts, self.undone_rounds = counts_of([]), 0
         self.made: Made | None = None
         hashes = (base_hash, tokenizer_hash)
-        self.intake = Intake(recipe, Spool(spool), hashes)
-        self.post = Post(recipe, recipe_json, hashes, observer, stop or threading.Event())
+        self.intake = Intake(recipe, Spool(folder and folder / "replies"), hashes)
+        self.tries = Tries(recipe, folder and folder / "tries.json")
+        stop = stop or threading.Event()
+        self.post = Post(recipe, recipe_json, hashes, observer, stop, self.tries)
         self._train_own = train_own
         self._tools = tools
-        self._juries = juries_of(recipe, layout, self.post, loss_of)
+        self.juries = juries_of(recipe, layout, self.post, loss_of)
         self._observer = observer
         self._sent = Broadcast(recipe, layout, anchor, round_=1)
 
@@ -92,20 +94,20 @@ class RobustStrategy(Strategy):
         self.post.roster = roster
 
     def run_round(self, grid: Grid, server_round: int) -> bool:
-        """Run one round; with too few good replies, ask the missing again, as often as allowed.
+        """Run one round; with too few good replies, ask again, as often as allowed (`Tries`).
 
-        The sample stays, and so do the good replies: a retry is no new draw for liars to wait for.
+        The sample stays: a retry is no new draw for attackers to wait for.
 
         Returns:
             True if the anchor was stepped, or a jury refused the step, which is then undone. False
             leaves anchor, momentum and the rule's state untouched; `record` says who was refused
             and why.
         """
-        before = State.of(self) if self._juries else None
+        before = State.of(self) if self.juries else None
         self.begin_round(server_round)
         for attempt in range(self.recipe.federation.max_retries + 1):
             if attempt:
-                self.record.setdefault("refused_before", []).append(self.record["refused"])
+                self.tries.again(self.record, self.intake.spool, self.objection())
             self.record |= {"attempt": attempt, "refused": {}}
             messages = self.configure_train(
                 server_round, wire.to_arrays(self.outer.anchor, self.layout), ConfigRecord(), grid
@@ -114,7 +116,7 @@ class RobustStrategy(Strategy):
             stepped, _ = self.aggregate_train(server_round, replies)
             if stepped is not None:
                 if before is not None:
-                    settle(self, self._juries, before, grid)
+                    settle(self, self.juries, before, grid)
                 return True
         return False
 
@@ -123,19 +125,20 @@ class RobustStrategy(Strategy):
         self.intake.spool.empty()
         self.part = Part.of_round(self.layout, self.recipe.lora.train, server_round)
         self.record = new_record(self.recipe, self.part, server_round)
+        self.tries.begin(self.record)
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
-        """One message for each sampled client whose good reply is not in; no record is shared."""
-        asked = [client for client in self.record["sampled"] if client not in self.intake.spool]
+        """One message for each sampled client that is to be asked now; no record is shared."""
+        asked = self.tries.to_ask(self.record["sampled"], self.intake.spool)
         self._observer(RoundStarted(server_round, self.record["attempt"], asked))
-        for client in asked:
-            if client in self.roster.absent:
-                self._refuse(server_round, client, self.roster.absent[client])
+        absent = {client: why for client, why in self.roster.absent.items() if client in asked}
+        for client, why in sorted({**absent, **self.tries.left_out}.items()):
+            self._refuse(server_round, client, why)
         anchor = wire.from_arrays(arrays, self.layout)
         self._sent = Broadcast(self.recipe, self.layout, anchor, round_=server_round)
-        self.record["anchor"] = self._sent.whole.anchor_hash
+        self.record |= self._sent.hashes
         return self.post.orders(asked, self._sent, round_=server_round)
 
     def aggregate_train(
@@ -199,8 +202,7 @@ class RobustStrategy(Strategy):
         """Each client's own figures of the anchor that round 1 starts from, by client."""
         self.record = {"round": 1}
         self.evaluate_clients(grid, 1)
-        before: dict[str, dict[str, float]] = self.record["client_eval"]
-        return before
+        return dict(self.record["client_eval"])
 
     def summary(self) -> None:
         """Flower's hook for a summary; the run's own table says it all."""
@@ -220,6 +222,7 @@ class RobustStrategy(Strategy):
                     self._sent.to(client),
                     round_=round_,
                     commitment=self.post.commitments.get(client),
+                    try_=self.tries.number,
                 )
             except RefusedError as refusal:
                 bad[client] = str(refusal)
@@ -239,21 +242,16 @@ class RobustStrategy(Strategy):
 
     def objection(self) -> str | None:
         """Why the rule does not run on the good replies so far, if so."""
-        return self.recipe.aggregator.objection(self.intake.spool.clients, self._f())
+        clients = self.tries.in_hand(self.intake.spool)
+        return self.recipe.aggregator.objection(clients, self._f(clients))
 
-    def _f(self) -> int:
-        proven, clients = self.record["proven_faulty"], self.intake.spool.clients
-        return f_of_the_rest(self.recipe.aggregator.f, proven, clients)
+    def _f(self, clients: Collection[int] | None = None) -> int:
+        here = self.intake.spool.clients if clients is None else clients
+        return f_of_the_rest(self.recipe.aggregator.f, self.record["proven_faulty"], here)
 
     def _known(self, round_: int) -> Known:
-        """What simulated liars know, the rule itself included."""
         given = (self._sent, self.part, self.intake.spool, round_, self._f())
-        white_box = WhiteBox(self.recipe, self.combiner, self.outer, *given)
-        # A rule that compares with the server's own update cannot be tried without its rows.
-        known = Known(self._sent, round_, tools=self._tools)
-        if self.recipe.aggregator.takes_reference:
-            return known
-        return replace(known, defence=white_box.harm, span=partial(span_of, white_box))
+        return known_of(WhiteBox(self.recipe, self.combiner, self.outer, *given), self._tools)
 
     def _aggregate(self, round_: int, reference: Tensor | None) -> None:
         before = dict(self.combiner.state)
@@ -274,7 +272,7 @@ class RobustStrategy(Strategy):
         for i, client in enumerate(clients):
             self.record["clients"][str(client)] |= combined.facts_of(i)
         counts = count_on(self.record, self.counts)
-        if self._juries:
+        if self.juries:
             self.made = Made(combined.change, replace(State.of(self), counts=counts))
         try:
             self.step(combined.change)

@@ -78,8 +78,8 @@ class Voting:
         roster = self._post.roster
         not_counted = dict(roster.absent)
         orders = self._orders(list(roster.nodes), sent, before, round_)
-        reveals, unbound = self._post.bind(grid, orders, sent, record, reveal=wire.REVEAL_VOTE)
-        not_counted |= unbound
+        not_counted |= self._post.bind(grid, orders, sent, record)
+        reveals = self._post.reveals(round_, wire.REVEAL_VOTE)
         commitments = dict(self._post.commitments)
         changes: dict[int, float] = {}
         most = wire.MAX_WORDS_BYTES

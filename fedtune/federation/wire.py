@@ -27,6 +27,7 @@ ANCHOR, ORDER, DELTA, ABOUT, METRICS = "anchor", "order", "delta", "about", "met
 REVEAL = "train.reveal"  # Flower's type of the message that asks for what was committed to
 VOTE, REVEAL_VOTE = "evaluate.vote", "evaluate.reveal"
 ACCEPTED, CHANGE = "accepted", "change"
+TRY = "try"
 # More than any node's clock may be off (link/clock.py): Flower counts a message's time to live on
 # both clocks, and takes no reply of a node for which it is over. The round's own deadline is the
 # server's alone.
@@ -71,14 +72,14 @@ def from_arrays(record: ArrayRecord, layout: Layout) -> Tensor:
 
 
 def train_order(
-    anchor: ArrayRecord, *, recipe_json: str, round_: int, agreement: Agreement
+    anchor: ArrayRecord, *, recipe_json: str, round_: int, agreement: Agreement, try_: int = 0
 ) -> RecordDict:
-    """What the server sends to a client: the anchor, the recipe, the round, the hashes.
+    """What the server sends to a client: the anchor, the recipe, the round, its try, the hashes.
 
     Each client gets a record of its own, for Flower hands one object to all who share it; the bytes
     in it, which no one can change, are those of all.
     """
-    words: dict[str, Any] = {"recipe": recipe_json, "round": round_, **asdict(agreement)}
+    words: dict[str, Any] = {"recipe": recipe_json, "round": round_, TRY: try_, **asdict(agreement)}
     own = {
         name: Array(array.dtype, array.shape, array.stype, array.data)
         for name, array in anchor.items()
@@ -86,9 +87,22 @@ def train_order(
     return RecordDict({ANCHOR: ArrayRecord(own), ORDER: ConfigRecord(words)})
 
 
-def reveal_order(*, recipe_json: str, round_: int) -> RecordDict:
+def reveal_order(*, recipe_json: str, round_: int, try_: int = 0) -> RecordDict:
     """What the server sends once all commitments are in: show what you are bound to."""
-    return RecordDict({ORDER: ConfigRecord({"recipe": recipe_json, "round": round_})})
+    words: dict[str, Any] = {"recipe": recipe_json, "round": round_, TRY: try_}
+    return RecordDict({ORDER: ConfigRecord(words)})
+
+
+def try_of(order: Mapping[str, object]) -> int:
+    """Which try of the round an order is for, from 0; one that does not say is for the first.
+
+    Raises:
+        ValueError: If it is no count.
+    """
+    found = order.get(TRY, 0)
+    if type(found) is not int or found < 0:
+        raise ValueError(f"an order needs a {TRY} that is a count; got {str(found)[:32]!r}")
+    return found
 
 
 def vote_order(

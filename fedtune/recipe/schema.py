@@ -94,6 +94,9 @@ class Federation(Section):
     commit_then_reveal: bool = Field(
         False, description="each client is bound to its reply before any is shown"
     )
+    keep_replies: bool = Field(
+        False, description="keep each counted reply, for fedtune verify --recompute"
+    )
     max_retries: int = Field(
         2, ge=0, le=100, description="further tries of a round with too few replies"
     )

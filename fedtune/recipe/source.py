@@ -2,41 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 import fedtune
 from fedtune.recipe.data import EMBEDDED, Source
 from fedtune.recipe.errors import RecipeError, explain, nearest
+from fedtune.recipe.reading import read_mapping, read_text, write_text
 from fedtune.recipe.reward import ModelReward
 from fedtune.recipe.schema import Recipe
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice and reads `2e-3` as the number that it is."""
-
-
-def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-    for key in keys:
-        if keys.count(key) > 1:
-            line = node.start_mark.line + 1
-            raise RecipeError([f"{key}: given twice in the mapping that starts at line {line}"])
-    return loader.construct_mapping(node, deep=True)
-
-
-_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-# YAML 1.1 wants a dot and a sign in floats, so that a learning rate of 2e-3 would be a string.
-_StrictLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -89,23 +66,6 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
     return parse_recipe(raw)
 
 
-def read_mapping(path: Path) -> dict[str, Any]:
-    """Read a YAML file strictly.
-
-    Raises:
-        RecipeError: If it is not readable, or no mapping.
-    """
-    try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError([f"{path}: not readable as YAML: {error}"]) from error
-    except OSError as error:
-        raise RecipeError([f"{path}: {error.strerror}"]) from error
-    if not isinstance(raw, dict):
-        raise RecipeError([f"{path}: needs a mapping of sections; got {type(raw).__name__}"])
-    return raw
-
-
 def parse_recipe(raw: Mapping[str, Any] | str) -> Recipe:
     """Validate a mapping, or the JSON string in which a recipe travels.
 
@@ -124,7 +84,7 @@ def parse_recipe(raw: Mapping[str, Any] | str) -> Recipe:
 
 def to_yaml(recipe: Recipe) -> str:
     """The whole recipe, defaults included, as YAML that `load_recipe` reads back."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return write_text(recipe.model_dump(mode="json"))
 
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
@@ -231,8 +191,10 @@ def lay_over(raw: dict[str, Any], override: str) -> None:
     if not equals or not key.strip():
         raise RecipeError([f"{override}: needs the form section.key=value"])
     try:
-        value = yaml.load(text, Loader=_StrictLoader)
-    except yaml.YAMLError as error:
+        value = read_text(text)
+    except RecipeError:
+        raise
+    except ValueError as error:
         raise RecipeError([f"{key}: {text!r} is not readable as YAML: {error}"]) from error
     set_key(raw, key.strip(), value)
 

@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field
 
 from fedtune.recipe.binding import BASE, bind
 from fedtune.recipe.drafts import WHOLE, Start, draft_stages
 from fedtune.recipe.errors import RecipeError, nearest
+from fedtune.recipe.reading import read_mapping, write_text
 from fedtune.recipe.schema import Recipe
 from fedtune.recipe.section import Section
-from fedtune.recipe.source import find_recipe, lay_over, parse_recipe, read_mapping
+from fedtune.recipe.source import find_recipe, lay_over, parse_recipe
 
 _SHAPE = ("r", "lora_alpha", "target_modules", "modules_to_save", "use_rslora")
 
@@ -131,7 +131,7 @@ def as_mapping(pipeline: Pipeline) -> dict[str, Any]:
 
 def stages_to_yaml(pipeline: Pipeline) -> str:
     """All of it, defaults included, as YAML that `load` reads back."""
-    return yaml.safe_dump(as_mapping(pipeline), sort_keys=False, allow_unicode=True)
+    return write_text(as_mapping(pipeline))
 
 
 def moved(pipeline: Pipeline, path: Path) -> Pipeline:

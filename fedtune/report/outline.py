@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedtune.recipe.source import read_mapping
+from fedtune.recipe.reading import read_mapping
 from fedtune.report.text import number
 
 MAX_COUNT = 2**31

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fedtune.durable import read_whole
 from fedtune.report.figures import shown
 from fedtune.report.silenced import headlines, silences
 from fedtune.report.summary import (
@@ -93,7 +94,7 @@ def print_summary(
 def read_manifest(path: Path) -> dict[str, Any]:
     """Read a run's manifest; an absent or broken one is an empty one."""
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(read_whole(path))
     except (OSError, ValueError):
         return {}
     return manifest if isinstance(manifest, dict) else {}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
+
+from fedtune.plain import plain
 
 MAX_WORDS = 1000
 
@@ -48,8 +49,7 @@ def clean(words: object, *, limit: int = 200, encoding: str = "utf-8") -> str:
         One line, without categories C (controls, bidi overrides, surrogates) and Z but the space.
     """
     text = str(words)[: limit + MAX_WORDS]
-    line = "".join(" " if unicodedata.category(sign)[0] in "CZ" else sign for sign in text)
-    line = " ".join(line.split())
+    line = " ".join(plain(text, " ").split())
     if len(line) > limit:
         line = line[: max(0, limit - 3)].rstrip() + "..."
     return line.encode(encoding, "replace").decode(encoding)

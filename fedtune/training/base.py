@@ -27,6 +27,9 @@ from fedtune.training.quiet import without_warnings
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")  # the first kind that is there is loaded
 TOKENIZERS = ("tokenizer*", "vocab*", "*.model", "*.tiktoken", "tekken.json")
+PARTS = ("*.json", "*.jinja", "*.txt", *TOKENIZERS)  # what is read of a model beside its weights
+
+NO_CODE = {"trust_remote_code": False}  # unsaid, transformers would ask on the terminal
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,17 @@ def load_base(section: Model, *, peft_type: str = "CAUSAL_LM", seed: int = 0) ->
 
     Raises:
         FileNotFoundError: If a named folder, or a hub model in the cache, is not there.
+        ValueError: If the folder holds an adapter's configuration.
     """
     transformers.utils.logging.disable_progress_bar()
     folder = find_folder(section)
+    if (folder / "adapter_config.json").is_file():  # transformers would fetch another base for it
+        raise ValueError(
+            f"model.name_or_path: {folder} is an adapter; name its base, merged or bare"
+        )
     device = choose_device(section.device)
     dtype = choose_dtype(section.dtype, device)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, **NO_CODE)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     model = _load_model(folder, section, peft_type, dtype=dtype, device=device, seed=seed)
@@ -74,7 +82,7 @@ def _load_model(
     device: torch.device,
     seed: int,
 ) -> Any:  # noqa: ANN401
-    keys: dict[str, Any] = {"dtype": dtype}
+    keys: dict[str, Any] = {"dtype": dtype, **NO_CODE}
     if section.load_in_4bit:
         keys |= {"quantization_config": _four_bit(section, dtype), "device_map": {"": device}}
     if peft_type == "CAUSAL_LM":
@@ -107,14 +115,34 @@ def find_folder(section: Model) -> Path:
     from huggingface_hub import snapshot_download
 
     name, revision = section.name_or_path, section.revision
-    patterns = ["*.json", "*.jinja", "*.txt", *TOKENIZERS]
     with _hub_errors(name):
         for weights in WEIGHTS:
-            wanted = [*patterns, weights]
+            wanted = [*PARTS, weights]
             folder = Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
             if any(folder.glob(weights)):
                 break
     return folder
+
+
+def find_here(section: Model) -> Path | None:
+    """The folder of nano, or of a hub model that is in this machine's cache; nothing is fetched.
+
+    A name is the hub's here: no folder is looked for under it.
+    """
+    if section.name_or_path == "nano":
+        return nano.model_folder()
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        found = snapshot_download(
+            section.name_or_path, revision=section.revision, local_files_only=True
+        )
+        folder = Path(found)
+        find_weights(folder)
+    except (HFValidationError, LocalEntryNotFoundError, OSError):
+        return None
+    return folder if (folder / "config.json").is_file() else None
 
 
 def check_model(section: Model) -> None:
@@ -180,7 +208,7 @@ def build_skeleton(section: Model, *, peft_type: str = "CAUSAL_LM") -> Any:  # n
     """
     folder = _local_folder(section)
     name = section.name_or_path if folder is None else folder
-    config = AutoConfig.from_pretrained(name, revision=section.revision)
+    config = AutoConfig.from_pretrained(name, revision=section.revision, **NO_CODE)
     with torch.device("meta"):
         if peft_type == "CAUSAL_LM":
             return AutoModelForCausalLM.from_config(config)

@@ -152,6 +152,7 @@ class Worker:
         *,
         client: int | None,
         round_: int,
+        try_: int = 0,
         poison: Poison | None = None,
         state_folder: Path | None = None,
     ) -> Trained:
@@ -161,16 +162,18 @@ class Worker:
             anchor: The adapter that the client received, a float32 row of its own layout.
             client: Which client, from 0; None: the server itself, on the rows that it keeps.
             round_: Which round, from 1.
+            try_: Which try of it, from 0; another one has other seeds.
             poison: What a Byzantine client does to its rows, once, or to its rewards.
             state_folder: Where the client keeps its optimizer's state, if the recipe keeps it.
         """
         kept = state_folder if self.recipe.federation.inner_optimizer == "keep" else None
         if kept is not None or (memory := memo.current()) is None:
-            return self._train(anchor, client, round_, poison, kept)
-        key = memo.key_of(self._facts, anchor, client, round_, poison.key if poison else "")
+            return self._train(anchor, client, round_, try_, poison, kept)
+        facts = f"{self._facts}\ntry {try_}" if try_ else self._facts
+        key = memo.key_of(facts, anchor, client, round_, poison.key if poison else "")
         found = memory.recall(key)
         if found is None:
-            trained = self._train(anchor, client, round_, poison, None)
+            trained = self._train(anchor, client, round_, try_, poison, None)
             memory.store(key, trained.delta, trained.train_loss, trained.figures)
             return trained
         return Trained(*found)
@@ -180,13 +183,15 @@ class Worker:
         anchor: Tensor,
         client: int | None,
         round_: int,
+        try_: int,
         poison: Poison | None,
         kept: Path | None,
     ) -> Trained:
         rows = self._client_rows(client, poison)
         order = self._order(client)
         needed = self.task.rows_per_round(self.plan)
-        drawn = draw_rows(needed, len(rows), seed=self.seed, order=order, round_=round_)
+        seed = derive(self.seed, round_, try_) if try_ else self.seed
+        drawn = draw_rows(needed, len(rows), seed=seed, order=order, round_=round_)
         part = self.part(client, round_)
         lora.write(self.model, self.layout.unflatten(widen(anchor, part.whole, self.layout)))
         folder = kept / part.name if kept else None  # moments are numbered by what is trained
@@ -197,7 +202,7 @@ class Worker:
                 rows.select(drawn),
                 self._learner(poison),
                 first_step=(round_ - 1) * self.plan.local_steps,
-                seed=derive(self.seed, "dropout", order, round_),
+                seed=derive(seed, "dropout", order, round_),
                 optimizer_state=state,
                 mislead=poison.mislead if poison else None,
             )

@@ -247,8 +247,9 @@ def test_odd_line_ends_in_the_data_do_not_end_the_report(tiny, tmp_path):
     assert "adapter" in result.output
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.slow, id="ray")])
-def test_ctrl_c_loses_nothing(tiny, tmp_path, engine):
+def test_ctrl_c_and_sigterm_lose_nothing(tiny, tmp_path, engine, number):
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "fedtune.cli", "run", "quickstart", *tiny]
     command += ["federation.num_rounds=500", f"federation.engine={engine}"]
@@ -261,9 +262,9 @@ def test_ctrl_c_loses_nothing(tiny, tmp_path, engine):
         assert time.monotonic() < deadline
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     shown, _ = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert "Traceback" not in shown
     assert "fedtune run --resume" in shown
     assert list((folder / "checkpoints").glob("round-*"))

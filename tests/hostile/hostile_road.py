@@ -84,7 +84,7 @@ class Road:
             recipe_json=self.recipe.model_dump_json(),
             base_hash=BASE,
             tokenizer_hash=TOKENIZER,
-            spool=folder / "replies",
+            folder=folder,
             observer=self.events.append,
             stop=threading.Event(),
         )

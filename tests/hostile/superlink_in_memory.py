@@ -1,5 +1,7 @@
 """Flower's own SuperLink without its HTTP: real state, real handlers, and nodes that may say all.
 
+Its handlers are Flower's own; the fixture `guarded` puts fedtune's checks before them.
+
 A hostile node of a real network is not bound to Flower's client: it sends any bytes as the pieces
 of its reply. `send` is what a SuperNode does; what it sends is the caller's.
 """
@@ -11,9 +13,9 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, Metadata, RecordDict
 from flwr.app.message import make_message
 from flwr.app.message.message import remove_content_from_message
-from flwr.common.serde import message_to_proto
-from flwr.proto.fleet_pb2 import PushMessagesRequest
-from flwr.proto.message_pb2 import ObjectTree, PushObjectRequest
+from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.proto.fleet_pb2 import PullMessagesRequest, PushMessagesRequest
+from flwr.proto.message_pb2 import ObjectTree, PullObjectRequest, PushObjectRequest
 from flwr.proto.node_pb2 import Node
 from flwr.server.superlink.linkstate import LinkStateFactory
 from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME, NOOP_FEDERATION_ID, TaskType
@@ -34,10 +36,10 @@ BOUND = 300_000  # bytes of a reply to an order of `ordered`
 class SuperLink:
     """A SuperLink with a run and so many nodes; `grid` is what fedtune's server is given."""
 
-    def __init__(self, nodes):
+    def __init__(self, nodes, database=FLWR_IN_MEMORY_DB_NAME):
         manager = NoOpFederationManager()
-        store = ObjectStoreFactory(FLWR_IN_MEMORY_DB_NAME)
-        self.state = LinkStateFactory(FLWR_IN_MEMORY_DB_NAME, manager, store).state()
+        store = ObjectStoreFactory(database)
+        self.state = LinkStateFactory(database, manager, store).state()
         manager.linkstate = self.state
         self.run_id = self.state.create_run(
             None, None, None, {}, NOOP_FEDERATION_ID, None, "account", TaskType.SERVER_APP
@@ -52,7 +54,7 @@ class SuperLink:
             self.nodes.append(node)
         TaskIdentity.run_id, TaskIdentity.task_id = self.run_id, self.task.task_id
         TaskIdentity.node_id = SUPERLINK
-        self.calls = 0
+        self.calls, self.trees = 0, {}  # the tree of each node's newest order
         self.http = HttpGrid(token="none")
         self.http._client = self
         self.http.set_run(self.state.get_run_info(run_ids=[self.run_id])[0])
@@ -79,8 +81,17 @@ class SuperLink:
 
     def order_of(self, node):
         """The order that a node finds: what it may know of the run."""
-        (order,) = self.state.get_message_ins(node_id=node, limit=1)
-        return order
+        request = PullMessagesRequest(node=Node(node_id=node))
+        answer = fleet.pull_messages(request, self.state, self.state.object_store)
+        (order,), (self.trees[node],) = answer.messages_list, answer.message_object_trees
+        return message_from_proto(order)
+
+    def fetch(self, node, object_id):
+        """A piece, as a node asks for it."""
+        request = PullObjectRequest(
+            node=Node(node_id=node), run_id=self.run_id, object_id=object_id
+        )
+        return fleet.pull_object(request, self.state)
 
     def metadata(self, order, node, **changes):
         told = {

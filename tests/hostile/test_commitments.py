@@ -36,11 +36,11 @@ def refusal(commitment, reply, salt=SALT, occasion=HERE):
 def test_the_hash_is_that_of_parts_laid_out_by_hand():
     # Each part behind its length in eight bytes, little-endian: the occasion, the salt, then one
     # record, named "b": a ConfigRecord of one word, "k": the list [True, -17].
-    parts = [b"fedtune: a reply to one round, version 1", b"r", b"7", b"12", SALT]
+    parts = [b"fedtune: a reply to one round, version 2", b"r", b"7", b"5", b"12", SALT]
     parts += [b"1", b"b", b"ConfigRecord", b"1", b"k", b"list", b"2", b"bool", b"1", b"int", b"-11"]
     laid = b"".join(len(part).to_bytes(8, "little") + part for part in parts)
     reply = RecordDict({"b": forced(ConfigRecord, {"k": [True, -17]})})
-    assert commit(reply, SALT, Occasion("r", 7, 12)) == hashlib.sha256(laid).hexdigest()
+    assert commit(reply, SALT, Occasion("r", 7, 12, 5)) == hashlib.sha256(laid).hexdigest()
 
 
 def test_what_was_committed_to_opens_whatever_the_order_of_names():
@@ -142,6 +142,7 @@ def test_two_kinds_of_record_are_two_replies():
     [
         Occasion(HERE.run, 2, 1),  # replayed from the round before
         Occasion(HERE.run, 33, 1),
+        Occasion(HERE.run, 3, 1, 1),  # of another try
         Occasion(HERE.run, 3, 11),
         Occasion(HERE.run, 31, 1),  # "3" and "1" are not "31" and ""
         Occasion("run of yesterday", 3, 1),

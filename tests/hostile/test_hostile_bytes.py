@@ -2,7 +2,7 @@
 
 Each damaged piece is entered again under its own hash, and so are those above it: else the
 SuperLink itself takes none of it. The oracle reads what Flower's own deserializer, and that of
-safetensors, make of them. Every second reply has its arrays packed, as fedtune's nodes send them.
+safetensors, make of them. Every second reply is packed, as fedtune's nodes send them.
 """
 
 import json
@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, RecordDict
 from flwr.app.message import make_message
+from flwr.common.serde import recorddict_from_proto
 from flwr.proto.message_pb2 import ObjectTree
+from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from good_replies import BASE, SHAPES, TOKENIZER, as_content, good_reply
 from hostile_road import HOSTILE, ROUND, Road, hostile_recipe, numbers_of
@@ -26,6 +28,7 @@ from fedtune.federation.link.packing import pack
 from fedtune.federation.roster import Roster
 from fedtune.federation.wire import hash_row
 
+NAME = "fedtune.packed"
 KINDS = {"ArrayChunk": 4, "Array": 4, "ArrayRecord": 1, "ConfigRecord": 1, "MetricRecord": 1,
          "RecordDict": 1, "Message": 1}  # fmt: skip
 EXCHANGES = (
@@ -38,7 +41,7 @@ EXCHANGES = (
     (b"NUMPY", b"NUMPZ"), (b"<f4", b">f4"), (b"False", b"True "), (b"(2, 32)", b"(32, 2)"),
     (b"train_loss", b"\x1b[2J\xe2\x80\xae"), (b"}", b'}\n"more"'), (b'"stype"', b'"dtype"'),
     (b'"F32"', b'"F64"'), (b'"F32"', b'"I32"'), (b"[2,32]", b"[32,2]"), (b"[0,256]", b"[0,260]"),
-    (b"[2,32]", b"[4294967296,4294967296]"), (b"safetensors", b"numpy.ndarray"),
+    (b"[2,32]", b"[4294967296,4294967296]"), (b'"fedtune.packed"', b'"numpy.ndarray"'),
 )  # fmt: skip
 
 
@@ -80,15 +83,16 @@ def pieces_of(content, metadata, damaged):
         pieces[id_of(made)] = made
         return ObjectTree(object_id=id_of(made), children=children)
 
-    arrays = {}
-    for name, array in content["delta"].items():
-        chunk = enter("ArrayChunk", [], array.data)
-        arrays[name] = enter("Array", [chunk], body_of(array))
-    records = {
-        "delta": enter("ArrayRecord", arrays.values(), table(arrays)),
-        "about": enter("ConfigRecord", [], body_of(content["about"])),
-        "metrics": enter("MetricRecord", [], body_of(content["metrics"])),
-    }
+    def enter_record(record):
+        if not isinstance(record, ArrayRecord):
+            return enter(type(record).__name__, [], body_of(record))
+        arrays = {}
+        for name, array in record.items():
+            chunk = enter("ArrayChunk", [], array.data)
+            arrays[name] = enter("Array", [chunk], body_of(array))
+        return enter("ArrayRecord", arrays.values(), table(arrays))
+
+    records = {name: enter_record(record) for name, record in content.items()}
     top = enter("RecordDict", records.values(), table(records))
     return pieces, enter("Message", [top], head_of(metadata))
 
@@ -181,14 +185,31 @@ class WireCampaign:
 
 
 def opened(content):
-    """Packed arrays by their names; anything else as it is."""
-    delta = content.get("delta")
-    if type(delta) is not ArrayRecord or [*delta] != ["safetensors"]:
+    """A packed message's records; of anything else, the records as they are."""
+    record = content.get(NAME)
+    if len(content) != 1 or type(record) is not ArrayRecord or [*record] != [NAME]:
         return content
-    if (packed := delta["safetensors"]).stype != "safetensors":
+    if record[NAME].stype != NAME:
         return content
-    arrays = ArrayRecord({name: Array(values) for name, values in load(packed.data).items()})
-    return RecordDict({**content, "delta": arrays})
+    blob, frame = record[NAME].data, 65536
+    body = b"".join(blob[at + 32 : at + frame] for at in range(0, len(blob), frame))
+    count, body = int.from_bytes(cut(body, 8), "little"), body[8:]
+    found = dict(recorddict_from_proto(RecordDictProto.FromString(cut(body, count))))
+    body = body[count:]
+    while body:
+        lengths, body = cut(body, 10), body[10:]
+        name_bytes = int.from_bytes(lengths[:2], "little")
+        count = int.from_bytes(lengths[2:], "little")
+        name, body = cut(body, name_bytes).decode(), body[name_bytes:]
+        assert name not in found
+        arrays, body = load(cut(body, count)), body[count:]
+        found[name] = ArrayRecord({key: Array(values) for key, values in arrays.items()})
+    return RecordDict(found)
+
+
+def cut(body, count):
+    assert len(body) >= count
+    return body[:count]
 
 
 def fuzz(folder, rounds):

@@ -1,7 +1,6 @@
 """A node that speaks Flower's protocol and nothing else of Flower's, against the real SuperLink.
 
-Only HTTP is left out. Not proven here: what a node does to the SuperLink's own process, which is
-Flower's and stores whatever it is sent.
+Only HTTP is left out. What a node does to the SuperLink's own store: test_hostile_announcements.py.
 """
 
 import json
@@ -9,7 +8,6 @@ import json
 import pytest
 from fastapi import HTTPException
 from flwr.app import ConfigRecord, RecordDict
-from flwr.superlink.servicer.fleet import fleet_handlers
 from superlink_in_memory import (
     answer_honestly,
     content_of,
@@ -20,8 +18,6 @@ from superlink_in_memory import (
     taken_apart,
     tree_of,
 )
-
-from fedtune.federation.link.replies_alone import replies_alone
 
 
 def test_honest_nodes_are_heard_one_at_a_time(link):
@@ -130,10 +126,8 @@ def test_no_one_is_blamed_for_what_another_slips_in_between(link):
     assert pulled(link, ids) == {0: 0.0, 1: 1.0, 2: 2.0}
 
 
-def test_a_node_gives_no_orders_and_speaks_for_no_one_else(link, monkeypatch):
+def test_a_node_gives_no_orders_and_speaks_for_no_one_else(guarded, link):
     # With the number of its neighbour a node could else have it train on an order of its own.
-    checked = replies_alone(fleet_handlers.push_messages)
-    monkeypatch.setattr(fleet_handlers, "push_messages", checked)
     ids, orders = ordered(link)
     content = RecordDict({"order": ConfigRecord({"recipe": "mine"})})
     for metadata in (

@@ -14,7 +14,8 @@ import fedtune
 from attacks import ATTACKS
 from fedtune.evaluation.bench.schema import MEAN_OF_ALL, NONE, ORACLE, Bench
 from fedtune.recipe import Recipe, RecipeError, find_recipe, parse_recipe
-from fedtune.recipe.source import read_mapping, set_key
+from fedtune.recipe.reading import read_mapping
+from fedtune.recipe.source import set_key
 
 Changes = tuple[tuple[str, Any], ...]
 _Lie = tuple[str, Mapping[str, Any] | None]

@@ -11,8 +11,9 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from attacks import ATTACKS
 from fedtune.recipe import RecipeError, find_recipe
 from fedtune.recipe.errors import explain, nearest
+from fedtune.recipe.reading import read_mapping
 from fedtune.recipe.section import Section
-from fedtune.recipe.source import lay_over, read_mapping, shipped_benches
+from fedtune.recipe.source import lay_over, shipped_benches
 
 NONE, ORACLE, MEAN_OF_ALL = "none", "oracle", "mean of all"
 # Honest training on rows poisoned at this rate, by label: what no rule can tell from other data.

@@ -41,7 +41,7 @@ def summarise(
     Returns:
         A mapping as JSON has it; ``tables`` holds one table per fraction.
     """
-    from fedtune.federation.folder import environment
+    from fedtune.federation.environment import environment
 
     ended = [line for line in lines if line["status"] != "crashed"]
     made = [line for line in lines if line["code"] is not None]

@@ -15,6 +15,7 @@ import attacks
 from fedtune.adapters.folder import adapter_folder
 from fedtune.deployment.folder import DeploymentFolder
 from fedtune.federation.liars.rehearsal import rehearse
+from fedtune.federation.link.allowed_keys import key_refusals
 from fedtune.recipe import Attack, Recipe
 from fedtune.recipe.errors import guess, nearest
 from fedtune.recipe.reward import ModelReward
@@ -49,6 +50,8 @@ def _network(recipe: Recipe) -> list[str]:
         return []
     if recipe.attack is not None:
         return ["attack: liars are simulated on the engines local and ray; write attack=null"]
+    if refused := list(key_refusals(recipe.task, recipe.model_dump(mode="json"))):
+        return refused
     if federation.deployment is None:
         return ["federation.deployment: superlink needs a folder of fedtune deploy init; name it"]
     try:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,6 +15,8 @@ from aggregators.geometry import LowRank
 from fedtune.federation.aggregation.points import Combined, gram_of
 from fedtune.federation.broadcast import Received
 from fedtune.federation.defence import momentum
+from fedtune.federation.liars.adversary import Known
+from fedtune.federation.liars.ahead import Tools
 from fedtune.federation.liars.white_box import WhiteBox
 
 Judge = Callable[[Gram], Tensor]
@@ -83,6 +86,15 @@ class ServerSpan:
         mean = torch.zeros(len(self.points.centred) - 1, dtype=torch.float64)
         mean[: self.num_honest] = 1 / self.num_honest
         return mean
+
+
+def known_of(white_box: WhiteBox, tools: Tools | None) -> Known:
+    """What simulated attackers know of a round, the rule itself included."""
+    known = Known(white_box.sent, white_box.round_, tools=tools)
+    # A rule that compares with the server's own update cannot be tried without its rows.
+    if white_box.recipe.aggregator.takes_reference:
+        return known
+    return replace(known, defence=white_box.harm, span=partial(span_of, white_box))
 
 
 def span_of(

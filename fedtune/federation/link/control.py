@@ -21,6 +21,7 @@ from flwr.supercore.fab import Fab
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 
 from fedtune.federation.events import RunStoppedError
+from fedtune.plain import plain
 
 FINISHED = "finished"
 
@@ -74,8 +75,8 @@ class Control:
             answer = self._client.StartRun(request)
         except httpx.HTTPError as error:
             raise RunStoppedError(
-                f"no SuperLink at {self._address} starts a run ({type(error).__name__}: {error}); "
-                f"is it up? fedtune deploy up, or server/start.sh"
+                f"no SuperLink at {self._address} starts a run ({type(error).__name__}: "
+                f"{plain(str(error))}); is it up? fedtune deploy up, or server/start.sh"
             ) from error
         if not answer.HasField("run_id"):
             raise RunStoppedError(f"the SuperLink at {self._address} started no run")

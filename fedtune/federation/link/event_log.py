@@ -12,6 +12,7 @@ from typing import Any
 
 from fedtune.federation import events
 from fedtune.federation.events import Event, RunStoppedError
+from fedtune.federation.folder import own
 
 NAME = "events.jsonl"
 KINDS = {
@@ -35,7 +36,7 @@ class EventLog:
         self._path = folder / NAME
 
     def __enter__(self) -> EventLog:
-        self._stream = self._path.open("w", encoding="utf-8")
+        self._stream = open(self._path, "w", encoding="utf-8", opener=own)
         self._write({"kind": "began", "pid": os.getpid()})
         return self
 

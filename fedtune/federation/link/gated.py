@@ -19,12 +19,17 @@ from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL, NOOP_ACCOUNT_NAME, 
 from flwr.server.superlink.linkstate import LinkState
 from starlette.middleware import Middleware
 
+from fedtune.deployment.connections import Connections
 from fedtune.deployment.folder import DeploymentFolder
 from fedtune.deployment.gate import Gate
 from fedtune.federation.link.admit import bring_in_line
 from fedtune.federation.link.bundle import make_bundle
 from fedtune.federation.link.guard import PIN, write_wrappers
-from fedtune.federation.link.replies_alone import replies_alone
+from fedtune.federation.link.listening import connections_for, hanging_up, uvicorn_on
+from fedtune.federation.link.replies_alone import guard_handlers
+from fedtune.federation.link.signed import Signed
+from fedtune.federation.link.whereabouts import SERVER
+from fedtune.plain import clean_logs
 
 _HOOK = "flwr.ee.superlink.extensions"  # where Flower looks for middleware, outermost first
 
@@ -35,31 +40,36 @@ def main() -> None:
         folder = DeploymentFolder.open(Path(sys.argv[1]))
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
-    put_gate_first(folder)
+    connections = connections_for(len(folder.names))
+    put_gate_first(folder, connections)
+    os.environ[SERVER] = str(folder.server)
     _run_own_apps_alone(Path(os.environ["FLWR_HOME"]) / "bin")
     from flwr.superlink.cli.flower_superlink import flower_superlink
     from flwr.superlink.servicer.fleet import fleet_handlers
 
-    vars(fleet_handlers)["push_messages"] = replies_alone(fleet_handlers.push_messages)
+    vars(fleet_handlers).update(guard_handlers(fleet_handlers))
+    vars(sys.modules[flower_superlink.__module__])["uvicorn"] = uvicorn_on(connections)
     logging.getLogger("uvicorn.access").addFilter(_went_wrong)
+    clean_logs()
     sys.argv = ["flower-superlink", *sys.argv[2:]]
     flower_superlink()
 
 
-def put_gate_first(folder: DeploymentFolder) -> None:
+def put_gate_first(folder: DeploymentFolder, connections: Connections) -> None:
     """Have every SuperLink of this process stand behind the gate, and know a deployment's nodes.
 
     Raises:
         RuntimeError: If this Flower takes nothing from there: no gate, no SuperLink.
     """
-    gate = Middleware(Gate)
+    gate = Middleware(Gate, judge=Signed(), connections=connections)
 
     @asynccontextmanager
     async def with_nodes_let_in(app: FastAPI) -> AsyncIterator[None]:
         """Before the first request: a node that comes sooner than its key would be refused."""
         book = _LinkStateBook(app.state.linkstate_factory.state())
         print(bring_in_line(book, folder).told, flush=True)
-        yield
+        async with hanging_up(connections):
+            yield
 
     hook = ModuleType(_HOOK)
     vars(hook)["get_middleware"] = lambda: (gate,)

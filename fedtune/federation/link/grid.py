@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.constant import SYSTEM_MESSAGE_TYPE
 from flwr.supercore.run import Run
 
-from fedtune.federation.link.packing import pack
+from fedtune.federation.link.packing import framed_bytes, pack
 from fedtune.federation.link.pulling import BadReplyError, Puller
 
 SWEEP_S = 0.25  # between two looks at all that is open; longer where a look takes longer
@@ -37,7 +37,7 @@ class CarefulGrid(Grid):
 
     def bound(self, message_id: str, max_bytes: int) -> None:
         """Say what the reply to a message may weigh at most."""
-        self._bounds[message_id] = max_bytes + _ENVELOPE_BYTES
+        self._bounds[message_id] = framed_bytes(max_bytes) + _ENVELOPE_BYTES
 
     def get_node_ids(self) -> Iterable[int]:
         """Nodes that are connected."""
@@ -52,7 +52,7 @@ class CarefulGrid(Grid):
         }
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Send messages, the arrays of each packed."""
+        """Send messages, each packed under a nonce of its own."""
         return list(self._grid.push_messages([_packed(message) for message in messages]))
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:

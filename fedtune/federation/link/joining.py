@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 import torch
 
 from fedtune.deployment.node import NodeConfig, load_node_config
+from fedtune.federation.link.allowed_models import is_allowed
+from fedtune.federation.link.budget import look_up
+from fedtune.federation.link.limits import Use, uses, whole_run
 from fedtune.federation.link.owner import adapt, refusals
 from fedtune.recipe import Recipe, parse_recipe
 from fedtune.training.base import (
@@ -16,10 +20,11 @@ from fedtune.training.base import (
     choose_device,
     choose_dtype,
     find_folder,
+    find_here,
     find_weights,
-    hash_weights,
 )
 from fedtune.training.estimate import Estimate, estimate, matmul_speed
+from fedtune.training.model_hash import hash_model
 from fedtune.training.rewards import check_rewards
 from fedtune.training.sources import load_rows
 from fedtune.training.tasks import TASKS
@@ -32,7 +37,7 @@ class Weights:
     Attributes:
         folder: That holds them.
         bytes: All of them.
-        hash: SHA-256, as ``allowed_models`` takes it.
+        hash: SHA-256 of all files of the model, as ``allowed_models`` takes it.
     """
 
     folder: Path
@@ -46,8 +51,10 @@ class Outlook:
 
     Attributes:
         recipe: As it would be run: the owner's rows, device, threads and folder.
-        refused: What the owner does not allow, a line each; then nothing else was looked at.
+        refused: What the owner does not allow, a line each; then no more was looked at than whether
+            the model is here.
         problems: What would fail here, a line each.
+        uses: Of the owner's limits, by one order and by the whole run.
         weights: Of the model; None if it is not here.
         rows: Of the owner's own; None if the recipe's source is read.
         needs: What a client-round takes; None where only loading the model could tell.
@@ -58,6 +65,7 @@ class Outlook:
     recipe: Recipe
     refused: list[str]
     problems: list[str]
+    uses: list[Use] = field(default_factory=list)
     weights: Weights | None = None
     rows: int | None = None
     needs: Estimate | None = None
@@ -83,9 +91,15 @@ def look_ahead(recipe: Recipe, folder: Path) -> Outlook:
     """
     config = load_node_config(folder)
     if refused := list(refusals(recipe, config)):
-        return Outlook(recipe, refused, [])
+        return Outlook(recipe, refused, list(_to_allow(recipe, config)))
     own = parse_recipe(adapt(recipe.model_dump_json(), config, folder))
-    problems: list[str] = []
+    of_run = whole_run(own, config, look_up(folder))
+    used = [*uses(own, config), *of_run]
+    problems = [
+        f"{use.key}: {use.amount:,} {use.what}; {use.most:,} are left of this day"
+        for use in of_run
+        if use.amount > use.most
+    ]
     weights, rows = _weights(own, problems), _rows(own, config, problems)
     device = choose_device(own.model.device)
     try:
@@ -95,16 +109,31 @@ def look_ahead(recipe: Recipe, folder: Path) -> Outlook:
             matmul_speed(device, choose_dtype(own.model.dtype, device)),
         )
     except (OSError, ValueError):  # `_weights` has said it, or only loading can tell
-        return Outlook(own, [], problems, weights, rows)
+        return Outlook(own, [], problems, used, weights, rows)
     except (RuntimeError, AssertionError) as error:  # torch's words for a device that is not there
         problems.append(f"device: {config.device} does not answer: {str(error).splitlines()[0]}")
-        return Outlook(own, [], problems, weights, rows)
+        return Outlook(own, [], problems, used, weights, rows)
+    work_s = own.federation.num_rounds * needs.flops / speed
+    if work_s > config.max_day_s:
+        problems.append(
+            f"max_day_s: the whole run takes {work_s:,.0f} s or more; {config.max_day_s:,} a day "
+            "are allowed"
+        )
     if needs.training_bytes > free:
         problems.append(
             f"memory: training needs about {needs.training_bytes / 1e9:.2g} GB; got "
             f"{free / 1e9:.2g} GB free on {device.type}"
         )
-    return Outlook(own, [], problems, weights, rows, needs, free, speed)
+    return Outlook(own, [], problems, used, weights, rows, needs, free, speed)
+
+
+def _to_allow(recipe: Recipe, config: NodeConfig) -> Iterator[str]:
+    """What an owner would write to allow a model that is here; a server is never told."""
+    if is_allowed(recipe.model, config.allowed_models):
+        return
+    folder = find_here(recipe.model)
+    if folder is not None:
+        yield f"model: of what is here, allowed_models would name sha256:{hash_model(folder)}"
 
 
 def free_memory(device: torch.device) -> int:
@@ -119,7 +148,7 @@ def _weights(recipe: Recipe, problems: list[str]) -> Weights | None:
         check_model(recipe.model)
         folder = find_folder(recipe.model)
         size = sum(file.stat().st_size for file in find_weights(folder))
-        return Weights(folder, size, f"sha256:{hash_weights(folder)}")
+        return Weights(folder, size, f"sha256:{hash_model(folder)}")
     except OSError as error:
         problems.append(f"model: {error}")
         return None

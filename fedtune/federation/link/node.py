@@ -1,66 +1,34 @@
-"""A node: Flower's SuperNode and the worker beside it, started, watched and stopped as one."""
+"""A node: Flower's SuperNode, its launcher and the worker beside it, watched and stopped as one."""
 
 from __future__ import annotations
 
 import os
+import secrets
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
 from fedtune.deployment.node import load_node_config
+from fedtune.federation.link.budget import Ledger, make_state
 from fedtune.federation.link.bundle import make_bundle
 from fedtune.federation.link.clock import complaint
 from fedtune.federation.link.guard import PIN, write_wrappers
+from fedtune.federation.link.keeping import Child, Kept, Watchdog
 from fedtune.federation.link.node_app import SOCKET
+from fedtune.plain import plain
 
 Say = Callable[[str], None]
 _LONGEST_SOCKET = 100  # bytes of a path that every kernel takes
 _WATCH_S = 0.2
-_AGAIN_S, _LONGEST_PAUSE_S = 1.0, 60.0
-_LASTED_S = 60.0  # a worker that ran so long was well
-_END_S = 10.0
+# Flower's port on loopback is open to every account of the machine. With a secret, which it takes
+# of a launcher that it does not start itself alone, its messages are this node's.
+OURS_ALONE = ("--isolation", "process", "--superexec-auth-secret-file")
 _HERE = "fedtune.federation.link"
-
-
-@dataclass
-class Child:
-    """One process of a node."""
-
-    command: Sequence[str]
-    environment: Mapping[str, str]
-    log: Path | None
-    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
-
-    def start(self) -> None:
-        """Start it; what it prints goes to the end of its log, or where ours goes."""
-        with ExitStack() as stack:
-            log = None if self.log is None else stack.enter_context(self.log.open("ab"))
-            self.process = subprocess.Popen(
-                self.command, env=dict(self.environment), stdout=log, stderr=log
-            )
-
-    def code(self) -> int | None:
-        """Its exit code; None while it runs."""
-        return None if self.process is None else self.process.poll()
-
-    def end(self) -> None:
-        """Ask it to end, and kill it if it does not."""
-        if self.process is None or self.process.poll() is not None:
-            return
-        self.process.terminate()
-        try:
-            self.process.wait(_END_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
 
 
 def run_node(
@@ -79,44 +47,73 @@ def run_node(
     """
     stop = stop or threading.Event()
     with ExitStack() as stack:
-        state = folder / "run"
-        state.mkdir(mode=0o700, exist_ok=True)
+        state, ledger = make_state(folder), Ledger(folder)
         socket, device = _socket_in(state, stack), load_node_config(folder).device
         environment = _environment(state, socket, device)
+        secret, port = _new_secret(state), _port_in(supernode)
         worker = Child(_worker(socket, folder), environment, state / "worker.log")
-        node = Child(supernode, environment, None)
+        node = Child([*supernode, *OURS_ALONE, str(secret)], environment, None)
+        launcher = Child(_launcher(port, secret), environment, state / "launcher.log")
+        ledger.settle()  # what a killed node left open is no order of the worker that starts now
+        watchdog = Watchdog(ledger, worker)
+        kept = [
+            Kept("worker", worker),
+            Kept("launcher", launcher, may_start=lambda: node.listens_on(port)),
+        ]
         stack.enter_context(_stopped_by_signals(stop))
-        for child in (worker, node):
+        stack.callback(watchdog.settle)
+        for child in (worker, node, launcher):
             stack.callback(child.end)
-            child.start()
-        return _watch(worker, node, say, stop)
+        node.start()
+        return _watch(kept, node, say, stop, watchdog)
 
 
-def _watch(worker: Child, node: Child, say: Say, stop: threading.Event) -> int:
-    began, pause_s = time.monotonic(), _AGAIN_S
-    while not stop.wait(_WATCH_S):
+def _watch(
+    kept: Sequence[Kept],
+    node: Child,
+    say: Say,
+    stop: threading.Event,
+    watchdog: Watchdog | None = None,
+) -> int:
+    while True:
         if (code := node.code()) is not None:
             return code
-        if (code := worker.code()) is not None:
-            # One that cannot start would else load its libraries over and over, for ever.
-            lasted = time.monotonic() - began > _LASTED_S
-            pause_s = _AGAIN_S if lasted else min(2 * pause_s, _LONGEST_PAUSE_S)
-            say(
-                f"the worker ended ({_why(code)}) and is started again in {pause_s:g} s; "
-                f"see {worker.log}"
-            )
-            stop.wait(pause_s)
-            began = time.monotonic()
-            worker.start()
-    return 0
-
-
-def _why(code: int) -> str:
-    return f"signal {-code}" if code < 0 else f"exit {code}"
+        looks = [*([watchdog.look] if watchdog else []), *(each.look for each in kept)]
+        for told in filter(None, (look() for look in looks)):
+            say(told)
+        if watchdog:
+            watchdog.settle()
+        if stop.wait(_WATCH_S):
+            return 0
 
 
 def _worker(socket: Path, folder: Path) -> list[str]:
     return [sys.executable, "-P", "-m", f"{_HERE}.node_worker", str(socket), str(folder)]
+
+
+def _launcher(port: int, secret: Path) -> list[str]:
+    """What asks the SuperNode for messages, and starts a process for each."""
+    own = ["-P", "-m", f"{_HERE}.guard", "launcher", "--insecure"]
+    asked = ["--runtime-api-address", f"127.0.0.1:{port}", "--superexec-auth-secret-file"]
+    return [sys.executable, *own, *asked, str(secret), "--parent-pid", str(os.getpid())]
+
+
+def _port_in(supernode: Sequence[str]) -> int:
+    """Of the machine's loopback, on which the SuperNode hands out its messages."""
+    try:
+        return int(supernode[supernode.index("--port") + 1])
+    except (ValueError, IndexError):
+        raise ValueError("a node needs --port, and a number: start.sh gives one") from None
+
+
+def _new_secret(state: Path) -> Path:
+    """A file that only this account can read: who does not know it gets no message."""
+    path = state / "launcher.secret"
+    path.unlink(missing_ok=True)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "wb") as stream:
+        stream.write(secrets.token_bytes(32))
+    return path
 
 
 def _socket_in(state: Path, stack: ExitStack) -> Path:
@@ -170,7 +167,7 @@ def main() -> None:
     """`python -m fedtune.federation.link.node FOLDER COMMAND...`."""
 
     def say(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+        print(plain(line), file=sys.stderr, flush=True)
 
     folder, supernode = Path(sys.argv[1]), sys.argv[2:]
     status = run_node(folder, supernode, say=say)

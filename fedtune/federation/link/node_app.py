@@ -9,25 +9,26 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import time
+import traceback
 from pathlib import Path
 
-from flwr.app import Context, Message
+from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 
 from fedtune.federation.link import frames
+from fedtune.federation.told import failure, told
+from fedtune.plain import plain_lines
 
 SOCKET = "FEDTUNE_NODE_SOCKET"
 MAX_BYTES = 2**33
 _START_S = 120.0  # a worker that was just started loads torch before it listens
 
 app = ClientApp()
-
-
-class WorkerFailedError(RuntimeError):
-    """What the worker raised: its last line, for the server to read."""
 
 
 @app.query()
@@ -67,12 +68,28 @@ def reveal_vote(message: Message, context: Context) -> Message:
 
 
 def _ask(kind: str, message: Message, context: Context) -> Message:
+    """The worker's answer, or an error that says no more than a code of ours.
+
+    Flower would send the text of an exception, which may name files of this machine.
+    """
+    try:
+        return _answer(kind, message, context)
+    except Exception as error:
+        print(plain_lines(traceback.format_exc()), file=sys.stderr, flush=True)
+        return _failed(told(error), message)
+
+
+def _answer(kind: str, message: Message, context: Context) -> Message:
     if SOCKET not in os.environ:
         from fedtune.federation import client
-        from fedtune.federation.link.packing import unpack
+        from fedtune.federation.link.packing import is_packed, pack, unpack
 
+        came_packed = is_packed(message.content)
         message.content = unpack(message.content)
-        return client.app(message, context)
+        answered = client.app(message, context)
+        if came_packed:
+            answered.content = pack(answered.content)
+        return answered
     words = {
         "kind": kind,
         "run_id": context.run_id,
@@ -81,12 +98,20 @@ def _ask(kind: str, message: Message, context: Context) -> Message:
     }
     content = recorddict_to_proto(message.content).SerializeToString()
     with _connect(Path(os.environ[SOCKET])) as connection:
-        frames.send(connection, words, content)
-        said, body = frames.receive(connection, max_bytes=MAX_BYTES)
+        try:
+            frames.send(connection, words, content)
+            said, body = frames.receive(connection, max_bytes=MAX_BYTES)
+        except OSError as gone:
+            raise failure("ended") from gone
     if error := said.get("error"):
-        raise WorkerFailedError(str(error))
+        return _failed(str(error), message)
     answer = recorddict_from_proto(RecordDictProto.FromString(body))
     return Message(answer, reply_to=message)
+
+
+def _failed(reason: str, message: Message) -> Message:
+    error = Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason=reason)
+    return Message(error, reply_to=message)
 
 
 def _connect(path: Path) -> socket.socket:
@@ -99,7 +124,7 @@ def _connect(path: Path) -> socket.socket:
         except OSError as error:
             connection.close()
             if time.monotonic() > deadline:
-                raise WorkerFailedError(f"no worker listens: {error}") from error
+                raise failure("no-worker", f"no worker listens: {error}") from error
             time.sleep(0.1)
         else:
             return connection

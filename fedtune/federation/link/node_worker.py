@@ -12,11 +12,13 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from flwr.app import Context, Message, MessageType, RecordDict
+import numpy as np
+from flwr.app import ArrayRecord, Context, Message, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 from flwr.supercore.task_identity import TaskIdentity
@@ -27,26 +29,45 @@ from fedtune.federation.link import frames
 from fedtune.federation.link.node_app import MAX_BYTES
 from fedtune.federation.link.packing import pack, unpack
 from fedtune.federation.screening.commitments import without_salt
-from fedtune.federation.screening.screen import last_line
+from fedtune.federation.told import failure, told
+from fedtune.plain import OwnLines, plain_lines
 
 Answer = Callable[[Message, Context], Message]
 Adapt = Callable[[str], tuple[str, dict[str, Any]]]
-Note = Callable[[object, str, object], None]
-Spend = Callable[[int, object, object], None]
-SpendVote = Callable[[int, object], None]
+Note = Callable[[Mapping[str, object], str, object], None]
+Say = Callable[[str], None]
 KINDS = ("query", "train", wire.REVEAL, "evaluate", wire.VOTE, wire.REVEAL_VOTE)
 
 
-def ignore(round_: object, reply_hash: str, anchor_hash: object) -> None:
+def ignore(order: Mapping[str, object], reply_hash: str, anchor_hash: object) -> None:
     """Note nothing."""
 
 
-def put_up(run_id: int, round_: object, anchor_hash: object) -> None:
-    """Train whenever asked."""
+class Meter(Protocol):
+    """What counts orders, and refuses those that are more than the owner allows."""
+
+    def order(self) -> AbstractContextManager[None]:
+        """Within it one order is worked on, of whatever kind."""
+
+    def charge(self, kind: str, run_id: int, order: Mapping[str, object]) -> None:
+        """Count what an order asks for, before it is done.
+
+        Args:
+            kind: Flower's type of the message.
+            run_id: Flower's number of the run.
+            order: The server's words, with the recipe as it is run here.
+        """
 
 
-def vote_on(run_id: int, round_: object) -> None:
-    """Vote whenever asked."""
+class NoMeter:
+    """Counts nothing, where there is no owner."""
+
+    def order(self) -> AbstractContextManager[None]:
+        """Nothing."""
+        return nullcontext()
+
+    def charge(self, kind: str, run_id: int, order: Mapping[str, object]) -> None:
+        """Nothing."""
 
 
 def serve(
@@ -54,8 +75,8 @@ def serve(
     answer: Answer,
     adapt: Adapt,
     note: Note = ignore,
-    spend: Spend = put_up,
-    spend_vote: SpendVote = vote_on,
+    meter: Meter | None = None,
+    say: Say = print,
 ) -> None:
     """Answer frames, one connection at a time, until the process ends.
 
@@ -64,12 +85,12 @@ def serve(
         answer: The whole ClientApp.
         adapt: The server's recipe to the one that is run here, and what of the owner's the
             ClientApp is told beside it; raises where the owner forbids it.
-        note: Told of each delta before it is sent: the round, the hashes of reply and anchor.
-        spend: Told of each order to train, by Flower's number of the run, the round and the hash
-            of the anchor; raises where the owner's patience is over.
-        spend_vote: The same of each order to vote, by the number of the run and the round.
+        note: Told of each delta before it is sent: the order as it came, the hashes of reply and
+            anchor.
+        meter: Counts every order; None: nobody does.
+        say: Writes a line of the node's log, told of each order that was carried out.
     """
-    desk = Desk(answer, adapt, note, spend, spend_vote)
+    desk = Desk(answer, adapt, note, meter, say)
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
@@ -86,9 +107,9 @@ def serve(
                 frames.send(connection, {}, desk.reply_to(words, body))
             except (ConnectionError, OSError):
                 continue  # who asked is gone; the server will hear of it from Flower
-            except Exception as error:  # the server is told one line; the rest is for this log
-                traceback.print_exc()
-                _tell(connection, f"{type(error).__name__}: {error}")
+            except Exception as error:  # the server is told a code; the rest is for this log
+                print(plain_lines(traceback.format_exc()), file=sys.stderr, flush=True)
+                _tell(connection, told(error))
 
 
 class Desk:
@@ -99,36 +120,41 @@ class Desk:
         answer: Answer,
         adapt: Adapt,
         note: Note = ignore,
-        spend: Spend = put_up,
-        spend_vote: SpendVote = vote_on,
+        meter: Meter | None = None,
+        say: Say = print,
     ) -> None:
-        self._answer, self._adapt, self._note, self._spend = answer, adapt, note, spend
-        self._spend_vote = spend_vote
+        self._answer, self._adapt, self._note = answer, adapt, note
+        self._meter = meter or NoMeter()
         self._run_id, self._state = 0, RecordDict()
+        self._say = say
 
     def reply_to(self, words: dict[str, Any], body: bytes) -> bytes:
         """What the ClientApp answers to one message, as bytes."""
+        with self._meter.order():  # before a byte of it is read
+            return self._answered(words, body)
+
+    def _answered(self, words: dict[str, Any], body: bytes) -> bytes:
         kind, client = words["kind"], words["client"]
         if kind not in KINDS:
-            raise ValueError(f"a message needs a kind of {', '.join(KINDS)}; got {kind!r}")
+            text = f"a message needs a kind of {', '.join(KINDS)}; got {kind!r}"
+            raise failure("no-order", text)
         TaskIdentity.run_id, TaskIdentity.node_id = int(words["run_id"]), int(words["node_id"])
         TaskIdentity.task_id = 1
         content = unpack(recorddict_from_proto(RecordDictProto.FromString(body)))
         order = content.config_records[wire.ORDER]
+        as_it_came = dict(order)
         order["recipe"], told = self._adapt(str(order["recipe"]))
-        if kind == MessageType.TRAIN:
-            self._spend(TaskIdentity.run_id, order["round"], order["anchor_hash"])
-        elif kind == wire.VOTE:
-            self._spend_vote(TaskIdentity.run_id, order["round"])
+        self._meter.charge(kind, TaskIdentity.run_id, order)
         message = Message(content, TaskIdentity.node_id, kind)
         message.metadata.__dict__["_message_id"] = "of-this-node"
         began = time.monotonic()
         answered = self._answer(message, self._context({**told, "partition-id": client})).content
         took_s = time.monotonic() - began
-        print(f"{kind} {order.get('round', 0)!s}: {took_s:.3f} s", flush=True)
+        self._say(f"{kind} {str(order.get('round', 0))[:20]}: {took_s:.3f} s")
         if wire.DELTA in answered:
+            _refuse_what_is_not_finite(answered.array_records[wire.DELTA])
             start = answered.config_records[wire.ABOUT]["anchor_hash"]
-            self._note(order["round"], hash_reply(without_salt(answered)), start)
+            self._note(as_it_came, hash_reply(without_salt(answered)), start)
         sent: bytes = recorddict_to_proto(pack(answered)).SerializeToString()
         return sent
 
@@ -138,9 +164,15 @@ class Desk:
         return Context(self._run_id, TaskIdentity.node_id, config, self._state, {})
 
 
+def _refuse_what_is_not_finite(delta: ArrayRecord) -> None:
+    """The last look at what leaves this node."""
+    if not all(np.isfinite(array.numpy()).all() for array in delta.values()):
+        raise failure("not-finite")
+
+
 def _tell(connection: socket.socket, reason: str) -> None:
     try:
-        frames.send(connection, {"error": last_line(reason)})
+        frames.send(connection, {"error": reason})
     except OSError:
         return
 
@@ -159,13 +191,17 @@ def end_with(parent: int) -> None:
 def main() -> None:
     """Serve the ClientApp of this node."""
     end_with(os.getppid())
+    say = OwnLines().say  # before what is told of a stranger's recipe can be logged
     from fedtune.federation import client
-    from fedtune.federation.link.owner import Patience, adapter_of
-    from fedtune.federation.record import SentLog
+    from fedtune.federation.evidence.sent import SentLog
+    from fedtune.federation.link.meter import NodeMeter
+    from fedtune.federation.link.owner import adapter_of
+    from fedtune.training.rendering import render_apart
 
     path, folder = Path(sys.argv[1]), Path(sys.argv[2])
-    patience, note = Patience(folder), SentLog(folder).note
-    serve(path, client.app, adapter_of(folder), note, patience.spend, patience.spend_vote)
+    render_apart()
+    note = SentLog(folder).note
+    serve(path, client.app, adapter_of(folder), note, NodeMeter(folder), say)
 
 
 if __name__ == "__main__":

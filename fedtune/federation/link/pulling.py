@@ -31,10 +31,9 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
-from fedtune.federation.link.packing import unpack
+from fedtune.federation.link.packing import MAX_WORDS_BYTES, unpack
 
 MAX_TABLE_BYTES = 2**23  # of names and references in a reply: JSON grows tenfold as objects
-MAX_WORDS_BYTES = 2**20  # of words and metrics: these grow a hundredfold
 PULL_S, BYTES_PER_S = 20.0, 5e6  # a reply may take so long, and so much longer by its bound
 AT_ONCE = 4  # objects that are asked for at a time
 FIRST_RETRY_S, LAST_RETRY_S = 0.25, 2.0  # until a piece that is not there is asked for again

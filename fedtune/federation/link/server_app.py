@@ -1,13 +1,13 @@
 """The ServerApp that a SuperLink starts: it finds the run's folder, and runs what is left of it.
 
 In Flower's run-config stands ``recipe``, a shipped recipe's name or a file, with ``overrides`` as
-on fedtune's command line; or ``folder``, a run folder that `fedtune run` made, which goes before.
+on fedtune's command line; or ``folder``, a word for a run folder that `fedtune run` made, which
+goes before.
 """
 
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
@@ -16,6 +16,7 @@ from fedtune.federation.events import RunStoppedError
 from fedtune.federation.folder import RunFolder
 from fedtune.federation.link.event_log import EventLog
 from fedtune.federation.link.grid import CarefulGrid
+from fedtune.federation.link.whereabouts import found
 from fedtune.federation.server import Run
 from fedtune.recipe import Recipe, RecipeError, load_recipe
 
@@ -44,7 +45,7 @@ def find_run(context: Context) -> tuple[RunFolder, Recipe]:
     """
     config = {key: str(value) for key, value in context.run_config.items()}
     if folder := config.get("folder"):
-        return RunFolder.open(Path(folder))
+        return RunFolder.open(found(folder))
     overrides = shlex.split(config.get("overrides", ""))
     named = any(each.startswith("federation.deployment=") for each in overrides)
     # Without a deployment's keys a node is believed about its number, as on Flower's simulation.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import httpx
 
@@ -11,7 +13,8 @@ from fedtune.federation.folder import RunFolder
 from fedtune.federation.link.bundle import make_bundle
 from fedtune.federation.link.control import FINISHED, Control, State
 from fedtune.federation.link.event_log import Follower
-from fedtune.recipe import Recipe
+from fedtune.federation.link.whereabouts import told
+from fedtune.plain import plain
 
 _LOOK_S = 0.2
 _ASK_S = 2.0  # the SuperLink itself is asked more rarely than the file is read
@@ -19,10 +22,14 @@ _AWAY_S = 60.0  # a SuperLink that does not answer for so long is gone
 _GRACE_S = 10.0  # until a server that was told to stop is taken for gone
 
 
-def run_on_superlink(
-    control: Control, recipe: Recipe, folder: RunFolder, observer: Observer
-) -> None:
-    """Run a recipe on a SuperLink from the folder's newest checkpoint.
+def run_on_superlink(control: Control, server: Path, folder: RunFolder, observer: Observer) -> None:
+    """Run what lies in a folder on a SuperLink, from its newest checkpoint.
+
+    Args:
+        control: A connection to it.
+        server: The launcher's half of its deployment.
+        folder: The run's.
+        observer: Told what happens.
 
     Raises:
         RunStoppedError: If the run could not go on, or its server died.
@@ -30,13 +37,15 @@ def run_on_superlink(
     """
     follower = Follower(folder.path)
     follower.skip_old()
-    run_id = control.start_run(make_bundle(), {"folder": str(folder.path)})
-    try:
-        _follow(control, run_id, follower, observer)
-    except KeyboardInterrupt:
-        control.stop_run(run_id)
-        _wait_for_the_end(control, run_id)
-        raise
+    with told(server, folder.path) as word:
+        run_id = control.start_run(make_bundle(), {"folder": word})
+        try:
+            _follow(control, run_id, follower, observer)
+        except KeyboardInterrupt:
+            with suppress(httpx.HTTPError):  # a SuperLink that is away has no order to withdraw
+                control.stop_run(run_id)
+            _wait_for_the_end(control, run_id)
+            raise
 
 
 def _follow(control: Control, run_id: int, follower: Follower, observer: Observer) -> None:
@@ -57,7 +66,7 @@ def _follow(control: Control, run_id: int, follower: Follower, observer: Observe
                 for event in follower.fresh():  # what came between the two looks
                     observer(event)
                 if not follower.done:
-                    raise RunStoppedError(f"the server's process ended: {state.details}")
+                    raise RunStoppedError(f"the server's process ended: {plain(state.details)}")
         time.sleep(_LOOK_S)
 
 

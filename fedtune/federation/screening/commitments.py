@@ -20,7 +20,7 @@ from fedtune.federation.wire import ABOUT
 
 SALT_BYTES = 32
 COMMITMENT, SALT = "commitment", "salt"
-_DOMAIN = b"fedtune: a reply to one round, version 1"
+_DOMAIN = b"fedtune: a reply to one round, version 2"
 _HEX = re.compile(r"[0-9a-f]{64}")
 
 
@@ -32,11 +32,13 @@ class Occasion:
         run: The run's own name, the same for all of its clients and for no other run.
         round: Counted from 1.
         client: The client's number, as the server knows it and not as the client says.
+        try_: Of the round, from 0.
     """
 
     run: str
     round: int
     client: int
+    try_: int = 0
 
 
 def commit(reply: RecordDict, salt: bytes, occasion: Occasion) -> str:
@@ -60,7 +62,8 @@ def commit(reply: RecordDict, salt: bytes, occasion: Occasion) -> str:
     """
     if type(salt) is not bytes or len(salt) != SALT_BYTES:
         raise ValueError(f"a commitment needs a salt of {SALT_BYTES} bytes")
-    named = (_DOMAIN, occasion.run.encode(), b"%d" % occasion.round, b"%d" % occasion.client, salt)
+    numbers = (occasion.round, occasion.try_, occasion.client)
+    named = (_DOMAIN, occasion.run.encode(), *(b"%d" % number for number in numbers), salt)
     return hash_parts((*named, *parts_of(reply)))
 
 
@@ -153,8 +156,8 @@ def check(commitment: str | None, reply: RecordDict, salt: object, occasion: Occ
 
     Raises:
         RefusedError: If there is no commitment, the salt is none, or it does not open to this reply
-            on this occasion: the reply was changed, or the commitment is another client's, another
-            round's or another run's.
+            on this occasion: the reply was changed, or the commitment is of another client, round,
+            try or run.
     """
     if commitment is None:
         raise RefusedError("it sent a reply without a commitment")

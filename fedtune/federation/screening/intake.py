@@ -15,6 +15,7 @@ from fedtune.federation.canonical import hash_reply
 from fedtune.federation.events import RunStoppedError
 from fedtune.federation.liars.adversary import Adversary, Known
 from fedtune.federation.screening.commitments import Occasion, open_reply
+from fedtune.federation.screening.kept_replies import KeptReplies
 from fedtune.federation.screening.screen import RefusedError, content_of, screen_content
 from fedtune.federation.screening.spool import Spool
 from fedtune.recipe import Recipe
@@ -30,6 +31,7 @@ class Intake:
 
     Attributes:
         hashes: Of the last good reply of each client, as it was sent.
+        kept: Where good replies stay, if they do.
     """
 
     def __init__(self, recipe: Recipe, spool: Spool, hashes: tuple[str, str]) -> None:
@@ -38,6 +40,7 @@ class Intake:
         self._recipe = recipe
         self._hashes = hashes
         self.adversary = Adversary(recipe)
+        self.kept: KeptReplies | None = None
 
     def agreement(self, received: Received) -> wire.Agreement:
         """The hashes that a reply to this anchor must carry."""
@@ -51,6 +54,7 @@ class Intake:
         *,
         round_: int,
         commitment: str | None = None,
+        try_: int = 0,
     ) -> dict[str, float]:
         """Screen a reply and write its row.
 
@@ -60,6 +64,7 @@ class Intake:
             received: What the client started from.
             round_: Counted from 1.
             commitment: What the client is bound to, where the recipe asks for it.
+            try_: Of the round, from 0.
 
         Returns:
             The client's own metrics, for display.
@@ -69,12 +74,14 @@ class Intake:
         """
         content = content_of(reply)
         if self._recipe.federation.commit_then_reveal:
-            occasion = Occasion(received.anchor_hash, round_, client)
+            occasion = Occasion(received.anchor_hash, round_, client, try_)
             content = open_reply(content, commitment, occasion)
         row, metrics = screen_content(
             content, received.part.layout, round_=round_, agreement=self.agreement(received)
         )
         self.hashes[client] = hash_reply(content)
+        if self.kept is not None:
+            self.kept.put(round_, client, content)
         self.spool.put(client, row)
         return metrics
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fedtune.adapters.layout import Layout, check_same_names
 from fedtune.federation import wire
+from fedtune.plain import plain
 
 NPY_MAGIC = b"\x93NUMPY\x01\x00"  # and version 1.0
 NPY_HEADER_BYTES = 1024
@@ -48,7 +49,7 @@ class RefusedError(Exception):
 
 def printable(text: str) -> str:
     """The beginning of a stranger's text as one short line; what does not print becomes "?"."""
-    return "".join(sign if sign.isprintable() else "?" for sign in text[:MAX_REASON])
+    return plain(text[:MAX_REASON])
 
 
 def screen_content(
@@ -76,7 +77,7 @@ def screen_content(
             raise RefusedError(f"it answers round {answered!r}; need round {round_}")
         if difference := agreement.difference(wire.read_agreement(about)):
             raise RefusedError(difference)
-        return _read_row(delta, layout), read_metrics(metrics)
+        return read_row(delta, layout), read_metrics(metrics)
     except RefusedError:
         raise
     except Exception as error:  # whatever a hostile reply manages to raise, it refuses itself
@@ -133,7 +134,12 @@ def _holds(key: object, value: object, kinds: tuple[type, ...]) -> bool:
     return type(key) is str and all(type(item) in kinds for item in items)
 
 
-def _read_row(record: ArrayRecord, layout: Layout) -> Tensor:
+def read_row(record: ArrayRecord, layout: Layout) -> Tensor:
+    """Named arrays of a stranger as a finite float32 row of a layout.
+
+    Raises:
+        RefusedError: If names, shapes, dtypes or formats differ, or a value is not finite.
+    """
     try:
         check_same_names(record, [name for name, _ in layout.shapes])
     except ValueError as error:

@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedtune.durable import put_in_place
+from fedtune.durable import put_in_place, read_whole, write_beside
 from fedtune.report.pages.bench import bench_page
 from fedtune.report.pages.run import run_page
 from fedtune.report.summary import PAGE
@@ -76,7 +76,7 @@ def write_run_page(recipe: Recipe, folder: RunFolder) -> Path:
         folder.read_metrics(),
         read_manifest(folder.manifest),
         read_samples(folder.path / "samples.jsonl"),
-        recipe_text=folder.recipe.read_text(encoding="utf-8") if folder.recipe.is_file() else "",
+        recipe_text=read_whole(folder.recipe) if folder.recipe.is_file() else "",
         command=f"fedtune run {shlex.quote(_as_typed(folder.recipe))}",
     )
     return _write(folder.path / PAGE, page)
@@ -90,7 +90,7 @@ def write_bench_page(path: Path) -> Path:
     """
     source = path / SUMMARY
     try:
-        summary = json.loads(source.read_text(encoding="utf-8"))
+        summary = json.loads(read_whole(source))
     except ValueError as error:
         raise ValueError(
             f"{source} needs to be JSON: {error}; write it anew with fedtune bench"
@@ -107,7 +107,7 @@ def read_samples(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     found = []
-    for number, text in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    for number, text in enumerate(read_whole(path).split("\n"), start=1):
         if text:
             try:
                 found.append(json.loads(text))
@@ -122,7 +122,5 @@ def _as_typed(path: Path) -> str:
 
 
 def _write(path: Path, page: str) -> Path:
-    unfinished = path.with_name(f".{path.name}.tmp")
-    unfinished.write_text(page, encoding="utf-8")
-    put_in_place(unfinished, path)
+    put_in_place(write_beside(path, page), path)
     return path

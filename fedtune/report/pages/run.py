@@ -185,7 +185,7 @@ def _made_by(manifest: Mapping[str, Any], recipe_text: str, command: str) -> Htm
     facts = [
         (line(key, 80), _flat(value))
         for key, value in manifest.items()
-        if key not in {"client_rows", "simulated_attackers"}
+        if key not in {"client_rows", "simulated_attackers", "recipe", "node_keys"}
     ]
     return tag(
         "footer",

@@ -13,6 +13,7 @@ from flwr.common.constant import NOOP_FLWR_AID
 from flwr.superlink import extensions
 from flwr.superlink.main import create_app
 
+from fedtune.deployment.connections import Connections
 from fedtune.deployment.folder import DeploymentFolder
 from fedtune.deployment.gate import Gate
 from fedtune.federation.link import gated
@@ -23,7 +24,7 @@ from fedtune.federation.link.admit import bring_in_line
 def superlink(monkeypatch, three_nodes):
     """Flower's app, made as `flower-superlink` makes it."""
     monkeypatch.delitem(sys.modules, gated._HOOK, raising=False)
-    gated.put_gate_first(three_nodes)
+    gated.put_gate_first(three_nodes, Connections(99, 99))
     yield create_app()
     sys.modules.pop(gated._HOOK, None)
 
@@ -43,7 +44,8 @@ def test_the_gate_is_outermost(superlink):
     for path in ("/v1/control/register-node", "/v1/control/start-run", "/v1/runtime/acquire-task"):
         assert ask(superlink, path, "198.51.100.7") == 403
         assert ask(superlink, path, "127.0.0.1") == 415
-    assert ask(superlink, "/v1/fleet/pull-messages", "198.51.100.7") == 415
+    for client in ("198.51.100.7", "127.0.0.1"):
+        assert ask(superlink, "/v1/fleet/pull-messages", client) == 401
 
 
 def test_the_nodes_are_let_in_before_anyone_is_heard(superlink, three_nodes, capsys):
@@ -85,7 +87,7 @@ def test_a_flower_that_takes_no_gate_starts_no_superlink(monkeypatch, three_node
     monkeypatch.setattr(extensions, hook, tuple)
     monkeypatch.setitem(sys.modules, gated._HOOK, None)
     with pytest.raises(RuntimeError, match=r"needs flwr 1\.41"):
-        gated.put_gate_first(three_nodes)
+        gated.put_gate_first(three_nodes, Connections(99, 99))
 
 
 def test_only_what_went_wrong_is_logged():

@@ -50,6 +50,8 @@ def test_models_by_name_and_by_hash(written):
     models = ["nano", "Qwen/Qwen3-0.6B", "sha256:" + "0123456789abcdef" * 4]
     assert load_node_config(written({"allowed_models": models})).allowed_models == models
     assert load_node_config(written({"allowed_models": []})).allowed_models == []
+    pinned = ["Qwen/Qwen3-0.6B@c1899de289a04d12100db370d81485cdf75e47ca"]
+    assert load_node_config(written({"allowed_models": pinned})).allowed_models == pinned
 
 
 @pytest.mark.parametrize(
@@ -61,12 +63,17 @@ def test_models_by_name_and_by_hash(written):
         ("threads: '2'", "threads: input should be a valid integer; got '2'"),
         ("threads: true", "threads: input should be a valid integer; got True"),
         ("max_rounds: 100001", "max_rounds: input should be less than or equal to 100000"),
+        ("max_tries: 0", "max_tries: input should be greater than or equal to 1; got 0"),
+        ("max_rank: 1025", "max_rank: input should be less than or equal to 1024"),
+        ("max_order_s: 0.5", "max_order_s: input should be a valid integer; got 0.5"),
+        ("max_day_s: 86401", "max_day_s: input should be less than or equal to 86400"),
+        ("max_day_order: 5", "max_day_order: unknown key; did you mean 'max_day_orders'?"),
         ("max_local_steps: 1.5", "max_local_steps: input should be a valid integer; got 1.5"),
         ("allow_remote_code: true", "allow_remote_code: input should be False; got True"),
         ("device: tpu", "device: string should match pattern"),
         ("allowed_models: nano", "allowed_models: input should be a valid list; got 'nano'"),
         ("allowed_models: [../secret]", "needs nano, a hub's name or sha256: and 64 hex digits"),
-        ("allowed_models: [a/b/c]", "a folder is allowed by the hash of its weights"),
+        ("allowed_models: [a/b/c]", "a revision is owner/name@revision"),
         ("allowed_models: ['sha256:12']", "allowed_models.0: needs nano, a hub's name or sha256:"),
         ("data: .", "data: needs rows of your own: got the folder that holds node.key"),
         ("data: ''", "data: needs rows of your own"),

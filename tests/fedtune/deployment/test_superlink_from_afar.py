@@ -112,7 +112,7 @@ def test_other_machines_are_nodes_and_nothing_else(two_machines, tmp_path):
         with inside(FAR, *words, stdout=subprocess.PIPE, text=True) as stranger:
             asked = stranger.communicate(timeout=120)[0].split()
         # register, list; runtime; two ways around (one client folds the dots itself); too long
-        assert asked == ["403", "403", "403", "403", "404", "413"]
+        assert asked == ["403", "403", "403", "403", "401", "413"]
         with inside(HERE, *words, stdout=subprocess.PIPE, text=True) as launcher:
             assert launcher.communicate(timeout=120)[0].split()[:2] == ["200", "200"]
     finally:

@@ -10,7 +10,12 @@ from pathlib import Path
 import pytest
 
 from fedtune.federation.link.bundle import make_bundle
-from fedtune.federation.link.guard import BundleRefusedError, check_bundle, write_wrappers
+from fedtune.federation.link.guard import (
+    BundleRefusedError,
+    check_bundle,
+    error_of_ours,
+    write_wrappers,
+)
 
 
 def test_the_bundle_is_the_same_bytes_whenever_it_is_made():
@@ -49,8 +54,22 @@ def test_any_other_bundle_is_refused_by_both_hashes():
         check_bundle(bundle.content + b"\0", bundle.hash_str)
 
 
-@pytest.mark.parametrize("name", ["flwr-clientapp", "flwr-serverapp"])
-def test_the_commands_are_flowers_own_but_for_the_bundle(tmp_path, name):
+def test_flower_sends_none_of_an_exceptions_text():
+    said = error_of_ours(2, "<class 'OSError'>:<'/home/me/run/flwr: no space'>")
+    assert (said.code, said.reason) == (2, "failed: the reason is in this node's log")
+    refused = error_of_ours(2, f"<class '{BundleRefusedError.__name__}'>:<'abc'>")
+    assert refused.reason.startswith("other-bundle: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("flwr-clientapp", "--runtime-api-address"),
+        ("flwr-serverapp", "--runtime-api-address"),
+        ("flower-supernode", "--auth-supernode-private-key"),
+    ],
+)
+def test_the_commands_are_flowers_own_but_for_the_bundle(tmp_path, name, option):
     write_wrappers(tmp_path)
     done = subprocess.run(
         [tmp_path / name, "--help"],
@@ -59,7 +78,7 @@ def test_the_commands_are_flowers_own_but_for_the_bundle(tmp_path, name):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert "--runtime-api-address" in done.stdout
+    assert option in done.stdout
 
 
 def test_without_a_pin_nothing_runs(tmp_path):
@@ -93,3 +112,47 @@ assert not heavy, heavy
         text=True,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["flwr-agentapp", "flwr-model", "flwr-connector"])
+def test_no_other_app_of_flowers_is_found(tmp_path, name):
+    write_wrappers(tmp_path)
+    done = subprocess.run([tmp_path / name, "--help"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == f"fedtune runs its own two apps, and no {name}\n"
+
+
+# Flower's own launcher starts `flwr-agentapp` for a message of a run that the SuperLink calls an
+# agent's, and that installs the bundle and imports it. Ours starts one command.
+LAUNCH = """
+import subprocess, sys
+from fedtune.federation.link import guard
+from flwr.supercore import cli
+from flwr.supercore.constant import TaskType
+from flwr.supercore.superexec.executor.subprocess_executor import SubprocessExecutor
+from flwr.supercore.superexec.executor.types import ExecutionSpec
+
+started = []
+subprocess.Popen = lambda command, env=None, **_: started.append((command, env))
+
+def every_kind():
+    for kind in TaskType:
+        spec = ExecutionSpec(kind, "127.0.0.1:1", "secret-token", True, None, False, 1, False, 7)
+        print(kind.value, SubprocessExecutor().launch(spec).status.value)
+
+cli.flower_superexec = every_kind
+guard.run_launcher()
+((command, env),) = started
+assert command[0] == "flwr-clientapp", command
+assert "secret-token" not in " ".join(command), command
+assert env[guard.TOKEN] == "secret-token"
+"""
+
+
+def test_a_nodes_launcher_starts_fedtunes_app_alone_and_shows_no_token():
+    done = subprocess.run([sys.executable, "-c", LAUNCH], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    said = dict(line.split() for line in done.stdout.splitlines())
+    assert said.pop("flwr-clientapp") == "accepted"
+    assert set(said.values()) == {"failed"}
+    assert "flwr-agentapp" in said

@@ -28,10 +28,10 @@ from network import (
 from fedtune.federation.attendance import NOT_CONNECTED
 from fedtune.federation.engines import execute
 from fedtune.federation.events import Refused, Replied, RoundFinished, RoundStarted, RunStoppedError
+from fedtune.federation.evidence.sent import SENT
 from fedtune.federation.folder import RunFolder
 from fedtune.federation.link.control import Control
 from fedtune.federation.link.rehearsal import rehearse
-from fedtune.federation.record import SENT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ONE_MAY_MISS = "aggregator={name: median, f: 0}"
@@ -106,6 +106,12 @@ def rounds_sent(node):
     return [json.loads(line)["round"] for line in sent.read_text().splitlines()]
 
 
+def messages(pid):
+    """A node's processes of one message: the launcher that starts them is there all the time."""
+    guarded = descendants(pid, "fedtune.federation.link.guard")
+    return [each for each in guarded if "launcher" not in each.cmdline()]
+
+
 @pytest.mark.parametrize("when", ["before", "in the middle of", "after"])
 def test_a_node_that_is_killed_around_its_training_is_absent_from_then_on(
     deployment, tmp_path, when
@@ -123,7 +129,7 @@ def test_a_node_that_is_killed_around_its_training_is_absent_from_then_on(
         if when == "before" and isinstance(event, RoundFinished) and event.record["round"] == 1:
             kill()
         if when == "in the middle of" and isinstance(event, RoundStarted) and event.round == 2:
-            while not descendants(pid, "fedtune.federation.link.guard"):
+            while not messages(pid):
                 time.sleep(0.1)
             time.sleep(3)  # its process of one message has begun, and sixty steps take longer
             kill()

@@ -5,6 +5,7 @@ import json
 import stat
 import threading
 import time
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from fedtune.federation import client, wire
 from fedtune.federation.canonical import hash_reply
 from fedtune.federation.link import node_app, node_worker
-from fedtune.federation.link.packing import PACKED, unpack
+from fedtune.federation.link.packing import is_packed, pack, unpack
 from fedtune.training.process import get_worker
 from fedtune.training.sources import load_rows
 from fedtune.training.tasks import TASKS
@@ -70,7 +71,7 @@ def test_the_thin_app_answers_as_the_whole_one_does(node, tiny_recipe):
     direct = client.app(message("train", order(recipe)), context())
     thin = node_app.app(message("train", order(recipe)), context())
     assert thin.metadata.reply_to_message_id == "asked"
-    assert list(thin.content.array_records[wire.DELTA]) == [PACKED]
+    assert is_packed(thin.content)
     thin.content = unpack(thin.content)
     assert hash_reply(thin.content) == hash_reply(direct.content)
     layout = get_worker(recipe.model_dump_json()).layout
@@ -78,22 +79,33 @@ def test_the_thin_app_answers_as_the_whole_one_does(node, tiny_recipe):
     assert torch.count_nonzero(moved) > 0
     words = RecordDict({wire.ORDER: ConfigRecord({"recipe": recipe.model_dump_json()})})
     said = node_app.app(message("query", words), context())
-    assert said.content.config_records[wire.ABOUT]["client"] == 1
+    assert unpack(said.content).config_records[wire.ABOUT]["client"] == 1
 
 
-def test_what_fails_is_told_in_a_line_and_the_worker_goes_on(node, tiny_recipe):
+def test_without_a_worker_an_order_is_answered_as_it_came(tiny_recipe):
+    words = RecordDict({wire.ORDER: ConfigRecord({"recipe": tiny_recipe().model_dump_json()})})
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 5, 7, 1
+    plain = node_app.app(message("query", RecordDict(dict(words))), context()).content
+    packed = node_app.app(message("query", pack(words)), context()).content
+    assert is_packed(packed)
+    assert not is_packed(plain)
+    assert hash_reply(unpack(packed)) == hash_reply(plain)
+
+
+def test_what_fails_is_told_by_a_code_and_the_worker_goes_on(node, tiny_recipe, capfd):
     def adapt(recipe):
         if asked.pop() == "no":
-            raise ValueError("the owner says no\nand more")
+            raise ValueError("/home/me/secret.json holds\x1b[2J 'token'")
         return recipe, {}
 
     asked = ["yes", "no"]
     node(adapt)
     words = {"recipe": tiny_recipe().model_dump_json()}
     content = RecordDict({wire.ORDER: ConfigRecord(words)})
-    with pytest.raises(node_app.WorkerFailedError, match="and more") as failed:
-        node_app.app(message("query", content), context())
-    assert "\n" not in str(failed.value)
+    failed = node_app.app(message("query", content), context())
+    assert failed.error.reason == "failed: the reason is in this node's log"
+    logged = capfd.readouterr().err
+    assert "ValueError: /home/me/secret.json holds?[2J 'token'" in logged
     content = RecordDict({wire.ORDER: ConfigRecord(words)})
     assert node_app.app(message("query", content), context()).has_content()
 
@@ -103,7 +115,7 @@ def test_a_node_with_rows_of_its_own_trains_on_all_of_them(node, tiny_recipe, sm
     dealt = node_app  # the same app, told of other rows
     node(lambda text: (text, {client.OWN_ROWS: True}))
     words = RecordDict({wire.ORDER: ConfigRecord({"recipe": recipe.model_dump_json()})})
-    said = dealt.app(message("query", words), context()).content.config_records[wire.ABOUT]
+    said = unpack(dealt.app(message("query", words), context()).content).config_records[wire.ABOUT]
     assert said["rows"] == 48  # of 64, less a quarter that it holds out for itself
     assert said["client"] == 1
     columns = load_rows(recipe.data, TASKS["sft"], seed=0).features
@@ -121,25 +133,48 @@ def test_a_worker_that_is_not_there_is_waited_for_and_then_named(node, tmp_path,
     monkeypatch.setenv(node_app.SOCKET, str(tmp_path / "none.sock"))
     monkeypatch.setattr(node_app, "_START_S", 0.3)
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 5, 7, 1
-    with pytest.raises(node_app.WorkerFailedError, match="no worker listens"):
-        node_app.app(message("query", RecordDict()), context())
+    failed = node_app.app(message("query", RecordDict()), context())
+    assert failed.error.reason == "no-worker: this node's worker does not answer"
 
 
-def test_orders_to_train_are_counted_and_others_are_not(tiny_recipe):
+class Counting:
+    """Says what it was asked, in order."""
+
+    def __init__(self):
+        self.seen = []
+
+    @contextmanager
+    def order(self):
+        self.seen.append("begin")
+        try:
+            yield
+        finally:
+            self.seen.append("end")
+
+    def charge(self, kind, run_id, words):
+        self.seen.append((kind, run_id, words["round"]))
+
+
+def test_every_order_is_counted_before_it_is_read_and_charged_before_it_is_done(tiny_recipe):
     def answer(message, context):
+        meter.seen.append("work")
         return Message(RecordDict(), reply_to=message)
 
-    spent, votes = [], []
-    desk = node_worker.Desk(
-        answer,
-        lambda text: (text, {}),
-        spend=lambda *order: spent.append(order),
-        spend_vote=lambda *order: votes.append(order),
-    )
+    def adapt(text):
+        meter.seen.append("read")
+        return text, {}
+
+    meter = Counting()
+    desk = node_worker.Desk(answer, adapt, meter=meter)
     words = {"run_id": 5, "node_id": 7, "client": 1}
     body = recorddict_to_proto(order(tiny_recipe())).SerializeToString()
-    for kind in ("query", "train", "evaluate", "train", wire.VOTE, wire.REVEAL_VOTE):
+    for kind in node_worker.KINDS:
+        meter.seen.clear()
         desk.reply_to({**words, "kind": kind}, body)
-    assert votes == [(5, 1)]
-    start = order(tiny_recipe()).config_records[wire.ORDER]["anchor_hash"]
-    assert spent == [(5, 1, start), (5, 1, start)]
+        assert meter.seen == ["begin", "read", (kind, 5, 1), "work", "end"]
+    meter.seen.clear()
+    with pytest.raises(ValueError, match="needs a kind"):
+        desk.reply_to({**words, "kind": "other"}, body)
+    with pytest.raises(Exception, match="Error parsing"):
+        desk.reply_to({**words, "kind": "train"}, b"no message")
+    assert meter.seen == ["begin", "end"] * 2

@@ -4,13 +4,14 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from flwr.app import Context, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedtune.deployment.node import NodeConfig, load_node_config
 from fedtune.federation import wire
 from fedtune.federation.link.owner import adapter_of
-from fedtune.federation.privacy import privately, refuse_figures
+from fedtune.federation.privacy import finite, privately, refuse_figures
 from fedtune.recipe import RecipeError, parse_recipe
 
 SIZES = {"a": (300, 200), "b": (40, 1000)}
@@ -59,6 +60,34 @@ def test_a_delta_is_clipped_before(monkeypatch):
     assert np.linalg.norm(clipped) == pytest.approx(2.0, rel=1e-4)
     small = values(privately(reply(1e-4), context(ASKED)))
     assert small == pytest.approx(np.full(small.size, 1e-4))
+
+
+@pytest.mark.parametrize("spoilt", [math.nan, math.inf, -math.inf])
+def test_a_delta_that_is_not_finite_becomes_noise_around_zeros(spoilt):
+    true = np.random.default_rng(0).normal(size=100_000).astype(np.float32)
+    sent = reply(0.0)
+    arrays = {"a": true[:60_000].reshape(300, 200), "b": true[60_000:].reshape(40, 1000)}
+    arrays["b"] = arrays["b"].copy()
+    arrays["b"][3, 4] = spoilt  # Flower's clipping takes this norm for one that is short enough
+    sent[wire.DELTA] = wire.ArrayRecord({name: wire.Array(each) for name, each in arrays.items()})
+    noisy = values(privately(sent, context(ASKED)))
+    assert np.isfinite(noisy).all()
+    cosine = noisy @ true / np.linalg.norm(noisy) / np.linalg.norm(true)
+    assert abs(cosine) < 5 / math.sqrt(true.size)  # five deviations of pure noise's
+
+
+def test_a_delta_whose_square_overflows_is_clipped(monkeypatch):
+    monkeypatch.setattr(np.random, "normal", lambda mean, std, shape: np.zeros(shape))
+    clipped = values(privately(reply(1e30), context(ASKED)))
+    assert np.linalg.norm(clipped) == pytest.approx(2.0, rel=1e-4)
+
+
+def test_training_that_fails_is_told_unless_replies_are_private():
+    row = torch.tensor([1.0, math.nan])
+    with pytest.raises(ValueError, match="not finite"):
+        finite(row, context({}))
+    assert finite(row, context(ASKED)).tolist() == [0.0, 0.0]
+    assert finite(row[:1], context(ASKED)).tolist() == [1.0]
 
 
 def test_the_noise_is_not_that_of_the_recipes_seed():

@@ -4,16 +4,14 @@ import hashlib
 import json
 
 import pytest
+from recorded_runs import forge, lines_of, record
 from typer.testing import CliRunner
 
 from fedtune.cli import app
 from fedtune.deployment.folder import DeploymentFolder
-from fedtune.federation import client
-from fedtune.federation.canonical import hash_reply
-from fedtune.federation.folder import RunFolder
-from fedtune.federation.local import LocalGrid
-from fedtune.federation.record import SENT, SentLog, bad_signature, broken_links, sign, trace
-from fedtune.federation.server import Run
+from fedtune.federation.evidence.binding import hash_of_said
+from fedtune.federation.evidence.sent import SENT, SentLog, read_sent
+from fedtune.federation.record import bad_signature, broken_links, sign
 
 
 @pytest.fixture
@@ -24,23 +22,7 @@ def deployment(tmp_path):
 @pytest.fixture
 def recorded(tiny_recipe, deployment):
     """A run whose nodes have written down what they sent, signed by a deployment's server."""
-
-    class Noting(LocalGrid):
-        def pull_messages(self, message_ids):
-            replies = super().pull_messages(message_ids)
-            for reply in replies:
-                if reply.metadata.message_type == "train":
-                    node = deployment.node_folders[reply.metadata.src_node_id - 2]
-                    (node / "run").mkdir(exist_ok=True)
-                    about = reply.content["about"]
-                    noted = hash_reply(reply.content), about["anchor_hash"]
-                    SentLog(node).note(about["round"], *noted)
-            return replies
-
-    folder, recipe = RunFolder.create(tiny_recipe(aggregator={"name": "mean"}))
-    Run(recipe, folder).serve(Noting(client.app, 4))
-    sign(folder, deployment.server_certificate, deployment.server_key)
-    return folder
+    return record(tiny_recipe(aggregator={"name": "mean"}), deployment)
 
 
 def verify(folder, *keys):
@@ -64,8 +46,8 @@ def test_a_node_finds_each_of_its_deltas_counted(recorded, deployment):
     assert "is client 2" in said
     for number in (1, 2, 3):
         assert f"round {number}: counted as sent, weight 25.0 %" in said
-    number, fates = trace(recorded, RunFolder.open(recorded.path)[1], node)
-    assert (number, len(fates)) == (2, 3)
+    assert "adapter: the one in which the record ends" in said
+    assert [sent.round for sent in read_sent(node)] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
@@ -130,8 +112,8 @@ def test_a_line_that_a_crash_cut_off_costs_no_other(recorded, deployment):
     node = deployment.node_folders[1]
     lines = (node / SENT).read_text().splitlines(keepends=True)
     (node / SENT).write_text("".join(lines[:2]) + lines[2][:20])
-    last = json.loads(lines[2])
-    SentLog(node).note(last["round"], last["reply"], last["anchor"])
+    last = {**json.loads(lines[2]), "recipe": recorded.read_manifest()["recipe"]}
+    SentLog(node).note(last, last["reply"], last["anchor"])
     code, said = verify(recorded, "--node", str(node))
     assert code == 0, said
     assert "round 3: counted as sent" in said
@@ -160,7 +142,8 @@ def test_a_reply_that_a_node_has_not_sent_is_found(recorded, deployment):
     assert code == 1
     assert "round 3: the record counts a reply that this node has not sent" in said
     (node / SENT).write_text(lines[0].replace('"reply": "', '"reply": "00'))
-    assert "counts nothing" in verify(recorded, "--node", str(node))[1]
+    said = verify(recorded, "--node", str(node))[1]
+    assert "round 1: the record counts a reply that this node has not sent" in said
 
 
 def test_a_node_that_was_given_another_anchor_finds_it(recorded, deployment):
@@ -180,3 +163,48 @@ def test_a_node_that_sent_nothing_and_a_folder_that_is_no_run_are_errors(
     (deployment.node_folders[0] / SENT).unlink()
     assert verify(recorded, "--node", str(deployment.node_folders[0]))[0] == 2
     assert CliRunner().invoke(app, ["verify", str(tmp_path)]).exit_code == 2
+
+
+def as_an_older_fedtune_wrote_it(folder, deployment):
+    """No run, recipe or keys in the manifest, no next anchors, no words in the node's log."""
+    young = ("run", "recipe", "node_keys")
+    text = folder.recipe.read_text()
+    folder.recipe.write_text(text.replace("  keep_replies: false\n", ""))
+    lines = [{k: v for k, v in line.items() if k != "next_anchor"} for line in lines_of(folder)]
+    forge(folder, deployment, lines, lambda facts: [facts.pop(name) for name in young])
+    for node in deployment.node_folders:
+        log = [json.loads(line) for line in (node / SENT).read_text().splitlines()]
+        old = [{name: line[name] for name in ("round", "reply", "anchor")} for line in log]
+        (node / SENT).write_text("".join(json.dumps(line) + "\n" for line in old))
+
+
+def test_an_older_record_is_read_and_what_it_cannot_prove_is_said(recorded, deployment):
+    as_an_older_fedtune_wrote_it(recorded, deployment)
+    # However many keys have come since: the hash goes by those that stand in the file.
+    assert hash_of_said(recorded.recipe) == recorded.read_manifest()["recipe_hash"]
+    node = str(deployment.node_folders[2])
+    code, said = verify(recorded, "--node", node)
+    assert code == 0, said
+    assert "is client 2" in said
+    assert said.count("counted as sent, weight 25.0 %") == 3
+    assert "an older fedtune wrote this record" in said
+    assert "adapter: not looked at" in said
+    # A key that the recipe of that time did not have counts for nothing; one that it had does.
+    text = recorded.recipe.read_text()
+    recorded.recipe.write_text(text.replace("local_steps: 2", "local_steps: 3"))
+    code, said = verify(recorded, "--node", node)
+    assert code == 1
+    assert "recipe.yaml is not the recipe whose hash stands in manifest.json" in said
+
+
+def test_a_run_that_stopped_and_a_weight_that_is_no_mean_are_told(recorded, deployment):
+    lines = lines_of(recorded)
+    lines[3]["clients"]["0"]["weight"] = 0.4
+    forge(recorded, deployment, lines)
+    code, said = verify(recorded)
+    assert code == 1
+    assert "round 3: client 0 has a weight of 0.4: by the recipe it is 0.25" in said
+    forge(recorded, deployment, lines[:2])
+    assert "the record ends with round 1 of 3" in verify(recorded)[1]
+    recorded.metrics.write_text("")
+    assert "there is no record" in verify(recorded)[1]

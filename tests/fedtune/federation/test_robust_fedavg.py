@@ -7,7 +7,7 @@ Not proven here: Flower's other grids (the messages are the same), and models wi
 import numpy as np
 import pytest
 import torch
-from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 import aggregators
@@ -207,3 +207,16 @@ def test_it_aggregates_as_the_library_does():
     stacked = torch.tensor(np.stack(rows).reshape(9, 4), dtype=torch.float32)
     want = aggregators.aggregate(stacked, "geometric_median", f=2).reshape(2, 2)
     assert np.allclose(result.arrays["w"].numpy(), want.numpy(), atol=1e-6)
+
+
+def test_what_a_node_says_of_its_failure_is_logged_plain(caplog):
+    hostile = "first\n\x1b]0;owned\x07\x9b2J\u202eround 3 moves nothing"
+    strategy = RobustFedAvg("median", f=0)
+    order = Message(RecordDict(), 7, "train")
+    order.metadata.__dict__["_message_id"] = "of-this-test"
+    reply = Message(error=Error(2, hostile), reply_to=order)
+    with caplog.at_level("WARNING", logger="flwr"):
+        strategy.aggregate_train(1, [reply])
+    assert len(caplog.messages) == 2
+    assert all(message.isprintable() for message in caplog.messages)
+    assert all(reason.isprintable() for reason in strategy.report["refused"].values())

@@ -3,6 +3,8 @@
 import io
 import json
 import math
+import os
+import stat
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,6 +13,8 @@ from rich.console import Console
 
 from fedtune.federation.events import RoundFinished, RunStarted
 from fedtune.federation.folder import RunFolder
+from fedtune.federation.journal import Journal
+from fedtune.federation.link.event_log import EventLog
 from fedtune.recipe import load_recipe, parse_recipe
 from fedtune.recipe.source import with_absolute_paths
 from fedtune.report.finished import print_run
@@ -126,3 +130,27 @@ def test_what_is_no_path_here_stays_a_name(here, model, source):
     assert with_absolute_paths(recipe) == recipe
     if source == "python-docs":
         assert find_source(with_absolute_paths(recipe).data.source) == "python-docs"
+
+
+def test_what_a_run_writes_is_its_owners_alone(tmp_path, run, tiny_recipe):
+    """Its files name folders, data and people, and other accounts are on the same machine."""
+    before = os.umask(0o000)
+    try:
+        samples = {"evaluation": {"samples": 1, "max_new_tokens": 2}}
+        folder = run(tiny_recipe(output_dir=str(tmp_path / "above" / "run"), **samples))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
+    for name in ("recipe.yaml", "manifest.json", "metrics.jsonl", "samples.jsonl"):
+        assert stat.S_IMODE((folder.path / name).stat().st_mode) == 0o600, name
+    assert stat.S_IMODE(folder.path.parent.stat().st_mode) == 0o777
+
+
+def test_files_are_their_owners_in_a_folder_that_was_there(tmp_path):
+    path = tmp_path / "mine"
+    path.mkdir(mode=0o755)
+    folder, _ = RunFolder.create(parse_recipe({"output_dir": str(path)}))
+    assert stat.S_IMODE(folder.recipe.stat().st_mode) == 0o600
+    with Journal(folder.path, lambda _: None), EventLog(folder.path):
+        for name in ("progress.jsonl", "events.jsonl"):
+            assert stat.S_IMODE((folder.path / name).stat().st_mode) == 0o600

@@ -143,6 +143,7 @@ def toy_strategy(
     train_own=None,
     loss_of=None,
     tools=None,
+    folder=None,
 ):
     """The real strategy with its roll called, ready for round 1."""
     recipe_json = recipe.model_dump_json()
@@ -156,6 +157,7 @@ def toy_strategy(
         train_own=train_own,
         loss_of=loss_of,
         tools=tools,
+        folder=folder,
         observer=observer,
     )
     strategy.roster = call_the_roll(

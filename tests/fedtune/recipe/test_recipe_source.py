@@ -1,5 +1,6 @@
 """From YAML and overrides to a recipe: what is read, and how it travels."""
 
+import tracemalloc
 from operator import attrgetter
 from pathlib import Path
 
@@ -169,6 +170,63 @@ def test_a_merge_key_is_read(written):
     assert recipe.train == {"a": 1, "b": 2}
     merged = load_recipe(written("train:\n  x: &t {a: 1, b: 2}\n  y: {<<: *t, b: 3}\n"))
     assert merged.train["y"] == {"a": 1, "b": 3}
+
+
+def grown(levels, width=9):
+    """Lists of lists by aliases: ``width ** levels`` values of the text "lol"."""
+    lines = [f"a: &a [{', '.join(['lol'] * width)}]"]
+    for here, below in zip("bcdefghi"[: levels - 1], "abcdefgh", strict=False):
+        lines.append(f"{here}: &{here} [{', '.join([f'*{below}'] * width)}]")
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        (grown(7), "needs at most 2097152 bytes, 16 more a value"),  # 42 MB as JSON
+        (grown(9), "needs at most 2097152 bytes, 16 more a value"),
+        ("a: &a " + "x" * 10**5 + "\nb: [" + "*a, " * 30 + "]", "needs at most 2097152 bytes"),
+        ("train: &t {a: *t}", "the alias 't' stands inside what it names"),
+        ("train: {a: *t}", "undefined alias 't'"),
+        ("train: " + "[" * 5000, "at most 32 deep"),
+        ("train: " + "{a: " * 5000, "at most 32 deep"),
+        pytest.param(
+            "train: [" + "1," * 300_000 + "]",
+            "needs at most 2097152 bytes",
+            marks=pytest.mark.slow,  # 5 to 12 s: PyYAML's own pace
+        ),
+        ("x" * (2**21 + 1), "needs at most 2097152 bytes"),
+        ("train: {a: 2001-13-45}", "month must be in 1..12"),
+        ("train: {a: " + "9" * 5000 + "}", "4300 digits"),
+    ],
+    ids=range(11),
+)
+def test_what_grows_out_of_bounds_is_refused_before_it_does(written, text, part):
+    path = written(text)
+    if "&" in text:
+        tracemalloc.start()
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    (problem,) = caught.value.problems
+    assert str(path) in problem
+    assert part in problem
+    assert peak < 1e7
+
+
+def test_aliases_that_stay_small_are_read_and_written_out(written):
+    text = "train: {a: &a [1, 2], b: *a, c: &c [3], d: *c}\n"
+    recipe = load_recipe(written(text))
+    assert recipe.train == {"a": [1, 2], "b": [1, 2], "c": [3], "d": [3]}
+    assert "&" not in to_yaml(recipe)
+
+
+def test_an_override_is_held_to_the_same_bounds(written):
+    bomb = "{" + grown(7).replace("\n", ", ") + "}"
+    (problem,) = problems(written, "task: sft", f"train.x={bomb}")
+    assert "needs at most 2097152 bytes" in problem
+    assert len(problem) < 2000
 
 
 @pytest.mark.parametrize(

@@ -181,3 +181,11 @@ def test_a_folder_is_checked_without_reading_its_weights(copied, missing, proble
 
 def test_nano_is_checked():
     check_model(Model())
+
+
+def test_a_folder_that_names_another_base_is_refused(tiny_model_folder, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model_folder("llama"), folder)
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "other/model"}')
+    with pytest.raises(ValueError, match="is an adapter; name its base"):
+        load_base(Model(name_or_path=str(folder)))
