@@ -74,24 +74,17 @@ def bench(
 def _prepare(name: str, overrides: Sequence[str], target: Path) -> Matrix:
     """The bench laid out and vetted, and what is to be run said."""
     with err.status("reading the bench"):
-        from fedtune.evaluation.bench.cells import lay_out
-        from fedtune.evaluation.bench.run import Matrix, bench_command, run_command
-        from fedtune.evaluation.bench.schema import load_bench
-        from fedtune.evaluation.bench.store import Store
-        from fedtune.evaluation.bench.vetting import vet
+        from fedtune.api import lay_out_bench
 
-        loaded = load_bench(name, overrides)
-        cells = vet(loaded, lay_out(loaded))
-    trains = loaded.level == "training"
-    words = [name, *overrides]
-    command = run_command(loaded) if trains else bench_command(loaded, words, target)
+        matrix = lay_out_bench(name, overrides, target)
+    told = matrix.bench
     err.print(
-        f"{escape(loaded.title)}: {len(loaded.attacks)} attacks x {len(loaded.defences)} defences "
-        f"x {len(loaded.fractions)} fractions x {len(loaded.seeds)} seeds on {loaded.base}, level "
-        f"{loaded.level}; with references {len(cells)} cells",
+        f"{escape(told.title)}: {len(told.attacks)} attacks x {len(told.defences)} defences "
+        f"x {len(told.fractions)} fractions x {len(told.seeds)} seeds on {told.base}, level "
+        f"{told.level}; with references {len(matrix.cells)} cells",
         highlight=False,
     )
-    return Matrix(loaded, cells, Store(target), command)
+    return matrix
 
 
 def _fitting(loaded: Bench, cells: Sequence[Cell]) -> int:
@@ -116,6 +109,7 @@ def _seconds(text: str) -> float:
 
 
 def _run(matrix: Matrix, jobs: int, again: str, for_s: float) -> list[dict[str, Any]]:
+    from fedtune.api import write_bench
     from fedtune.report.bench_progress import BenchView
 
     try:
@@ -123,7 +117,7 @@ def _run(matrix: Matrix, jobs: int, again: str, for_s: float) -> list[dict[str, 
             return matrix.run(jobs=jobs, watcher=view, for_s=for_s)
     except KeyboardInterrupt:
         if matrix.keys:  # else it was recording, and what the folder shows is not this run's
-            _write(matrix, list(matrix.lines()), again)
+            write_bench(matrix, list(matrix.lines()), command=again)
         err.print("\nstopped; no finished cell is lost. Go on with:", end=" ")
         err.print(escape(again), style="bold", soft_wrap=True)
         raise typer.Exit(130) from None
@@ -133,24 +127,9 @@ def _run(matrix: Matrix, jobs: int, again: str, for_s: float) -> list[dict[str, 
 
 
 def _show(matrix: Matrix, lines: Sequence[Mapping[str, Any]], again: str) -> None:
+    from fedtune.api import write_bench
     from fedtune.report.bench_table import print_bench
 
-    print_bench(out, _write(matrix, lines, again))
+    print_bench(out, write_bench(matrix, lines, command=again))
     for name, path in (("results", matrix.store.results), ("page", matrix.store.page)):
         out.print(f"{name:8} {escape(short(path))}", highlight=False, soft_wrap=True)
-
-
-def _write(matrix: Matrix, lines: Sequence[Mapping[str, Any]], again: str) -> dict[str, Any]:
-    """The summary, as JSON, as Markdown, and as a page."""
-    import json
-
-    from fedtune.evaluation.bench.summary import summarise
-    from fedtune.federation.folder import write_whole
-    from fedtune.report.bench_table import bench_markdown
-    from fedtune.report.pages.folder import write_bench_page
-
-    summary = summarise(matrix.bench, matrix.cells, lines, command=again)
-    write_whole(matrix.store.summary, json.dumps(summary, indent=1) + "\n")
-    write_whole(matrix.store.table, bench_markdown(summary))
-    write_bench_page(matrix.store.path)
-    return summary

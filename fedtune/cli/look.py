@@ -70,17 +70,11 @@ def evaluate(
 ) -> None:
     """Measure an adapter on held-out rows: the run's own figures again, to the digit."""
     with one_screen_errors():
-        from fedtune.evaluation.adapter import find_adapter
-        from fedtune.evaluation.heldout import measure_adapter
+        from fedtune import api
         from fedtune.report.measured import print_measured
 
-        found = find_adapter(path, recipe)
-        if found.recipe is None:
-            raise ValueError(
-                f"{path} stands alone: say by which recipe to measure it, --recipe NAME"
-            )
         with err.status("measuring"):
-            measured = measure_adapter(found.folder, found.recipe)
+            measured = api.evaluate(path, recipe)
         print_measured(
             out,
             measured.base.as_dict(),
@@ -95,12 +89,8 @@ def merge(
 ) -> None:
     """Write base + adapter as a plain Hugging Face model folder."""
     with one_screen_errors():
-        from fedtune.evaluation.adapter import base_of, find_adapter
-        from fedtune.recipe import Model
-        from fedtune.training.merge import merge_adapter
+        from fedtune import api
 
-        found = find_adapter(path)
-        model = found.recipe.model if found.recipe else Model(name_or_path=base_of(found))
         with err.status("merging"):
-            merge_adapter(found.folder, model, target)
+            api.merge(path, target)
         out.print(f"merged model: {escape(str(target))}")

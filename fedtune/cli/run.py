@@ -12,6 +12,7 @@ from fedtune.cli.console import Overrides, RecipeName, err, one_screen_errors, o
 from fedtune.stopping import status_when_stopped, stopped_by_sigterm
 
 if TYPE_CHECKING:
+    from fedtune.api import Loaded
     from fedtune.federation.folder import RunFolder
     from fedtune.recipe import Recipe
 
@@ -49,18 +50,16 @@ def run(
 
 def check(recipe: RecipeName, overrides: Overrides = None) -> None:
     """Say what is wrong with a recipe before any model is loaded, and print it resolved."""
-    from fedtune.cli.stages import check_stages
     from fedtune.recipe import Recipe, to_yaml
     from fedtune.recipe.stages import load, stages_to_yaml
 
     with one_screen_errors():
         loaded = load(recipe, overrides or [])
+        tell_risks(loaded)
         if isinstance(loaded, Recipe):
-            _check(loaded)
             _reckon(loaded)
             text = to_yaml(loaded)
         else:
-            check_stages(loaded)
             text = stages_to_yaml(loaded)
         out.print(text, markup=False, highlight=False, end="", soft_wrap=True)
         err.print("[green]nothing wrong is known of this recipe[/green]")
@@ -76,7 +75,7 @@ def _start(name: str, overrides: list[str]) -> None:
         start_stages(recipe)
         return
     with err.status("checking the recipe"):
-        _check(recipe)
+        tell_risks(recipe)
         from fedtune.federation.folder import RunFolder
 
         wanted = recipe.output_dir.expanduser().absolute()
@@ -99,7 +98,7 @@ def _resume(path: Path) -> None:
 
 def _watch(recipe: Recipe, folder: RunFolder) -> None:
     with err.status("loading torch, transformers, trl"):
-        from fedtune.federation.engines import execute
+        from fedtune import api
         from fedtune.federation.events import RunStoppedError
         from fedtune.report.finished import print_run
         from fedtune.report.live import LiveView
@@ -107,7 +106,7 @@ def _watch(recipe: Recipe, folder: RunFolder) -> None:
     again = f"[bold]fedtune run --resume {escape(short(folder.path))}[/bold]"
     try:
         with LiveView(err, recipe) as view:
-            execute(recipe, folder, view)
+            api.go_on(recipe, folder, view)
     except KeyboardInterrupt:
         err.print(f"\nstopped; nothing finished is lost. Go on with: {again}")
         raise typer.Exit(status_when_stopped()) from None
@@ -135,12 +134,9 @@ def _reckon(recipe: Recipe) -> None:
         err.print(escape(line), highlight=False)
 
 
-def _check(recipe: Recipe) -> None:
-    from fedtune.federation.checks.preflight import find_problems
-    from fedtune.federation.checks.risks import find_risks
-    from fedtune.recipe import RecipeError
+def tell_risks(recipe: Loaded) -> None:
+    """Refuse what would fail, and say what is worth knowing."""
+    from fedtune import api
 
-    if problems := find_problems(recipe):
-        raise RecipeError(problems)
-    for risk in find_risks(recipe):
+    for risk in api.check(recipe):
         err.print(f"[yellow]note[/yellow] {escape(risk)}")

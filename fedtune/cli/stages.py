@@ -1,4 +1,4 @@
-"""`fedtune run` and `fedtune check` of a recipe in stages."""
+"""`fedtune run` of a recipe in stages."""
 
 from __future__ import annotations
 
@@ -19,25 +19,12 @@ if TYPE_CHECKING:
     from fedtune.recipe.stages import Pipeline, Stage
 
 
-def check_stages(pipeline: Pipeline) -> None:
-    """Judge all stages before any runs.
-
-    Raises:
-        RecipeError: If something is wrong with one.
-    """
-    from fedtune.federation.checks.stages import find_stage_problems, find_stage_risks
-    from fedtune.recipe import RecipeError
-
-    if problems := find_stage_problems(pipeline):
-        raise RecipeError(problems)
-    for risk in find_stage_risks(pipeline):
-        err.print(f"[yellow]note[/yellow] {escape(risk)}")
-
-
 def start_stages(pipeline: Pipeline) -> None:
     """Run all stages in a new folder."""
+    from fedtune.cli.run import tell_risks
+
     with err.status("checking the stages"):
-        check_stages(pipeline)
+        tell_risks(pipeline)
         from fedtune.federation.pipeline import PipelineFolder
 
         wanted = pipeline.output_dir.expanduser().absolute()
@@ -57,14 +44,14 @@ def resume_stages(path: Path) -> None:
 
 def _run(pipeline: Pipeline, folder: PipelineFolder) -> None:
     with err.status("loading torch, transformers, trl"):
+        from fedtune import api
         from fedtune.federation.events import RunStoppedError
         from fedtune.federation.folder import RunFolder
-        from fedtune.federation.pipeline import execute_stages
         from fedtune.report.stages import print_stages
 
     again = f"[bold]fedtune run --resume {escape(short(folder.path))}[/bold]"
     try:
-        execute_stages(pipeline, folder, _watch(pipeline))
+        api.go_on_stages(pipeline, folder, _watch(pipeline))
     except KeyboardInterrupt:
         err.print(f"\nstopped; nothing finished is lost. Go on with: {again}")
         raise typer.Exit(status_when_stopped()) from None
