@@ -181,7 +181,7 @@ def test_a_lie_that_is_refused_moves_nothing_away(geometry, monkeypatch):
         seen["confirm"] = span.confirm(far if geometry == "product" else far * 1e30)
         return span
 
-    monkeypatch.setattr("fedtune.federation.strategy.span_of", watched)
+    monkeypatch.setattr("fedtune.federation.liars.span.span_of", watched)
     rounds(recipe, LIES, count=1, monkeypatch=monkeypatch)
     # seven honest clients are left, of whom CAF at f = 3 makes what it makes: none of it the lie's
     assert float(seen["confirm"][7]) == 0.0
