@@ -68,7 +68,7 @@ def test_a_reply_is_of_the_run_and_kind_of_its_order(guarded, sql, said):
 
 @pytest.mark.parametrize("seconds", [NAN, INF, -1e300, 1e300])
 def test_no_time_of_work_that_is_none_is_added_up(guarded, sql, seconds):
-    ids, orders = ordered(sql)
+    _, orders = ordered(sql)
     metadata = sql.metadata(orders[0], sql.nodes[0])
     _, tree = taken_apart(metadata, content_of(0))
     envelope = make_message(metadata, content_of(0))  # with what belongs into the pieces

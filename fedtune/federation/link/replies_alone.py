@@ -65,7 +65,8 @@ class _Desk:
         for message, tree in zip(answer.messages_list, answer.message_object_trees, strict=True):
             told = message.metadata
             expires = told.created_at + told.ttl
-            given = Order(told.run_id, told.message_type, expires, dict.fromkeys(hashes_of(tree), 0))
+            pieces = dict.fromkeys(hashes_of(tree), 0)
+            given = Order(told.run_id, told.message_type, expires, pieces)
             self._ledger.give(request.node.node_id, told.message_id, given)
         return answer
 
