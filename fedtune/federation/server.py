@@ -19,6 +19,7 @@ from fedtune.federation import wire
 from fedtune.federation.attendance import Attendance
 from fedtune.federation.beginning import manifest_of
 from fedtune.federation.checkpoint import Checkpoint, load_latest
+from fedtune.federation.going_on import refuse_another_state
 from fedtune.federation.defence.standing import counts_of
 from fedtune.federation.defence.vote import undone_rounds
 from fedtune.federation.events import (
@@ -156,6 +157,7 @@ class Run:
         self.folder.truncate_metrics(checkpoint.metrics_bytes)
         self._mend_metrics(worker, strategy, checkpoint.round)
         records = self.folder.read_metrics()
+        refuse_another_state(self.folder, checkpoint, records[-1], worker.layout)
         strategy.counts, strategy.undone_rounds = counts_of(records), undone_rounds(records)
         return strategy, checkpoint.round
 
