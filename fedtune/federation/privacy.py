@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import sys
-import traceback
 from collections.abc import Callable
 
 import numpy as np
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from fedtune.federation import wire
 from fedtune.federation.told import failure
-from fedtune.plain import plain_lines
+from fedtune.plain import last_traceback
 from fedtune.training.client_round import Trained
 
 KEYS = ("clipping_norm", "epsilon", "delta")  # of Flower's node config
@@ -59,7 +58,7 @@ def trained_privately(train: Callable[[], Trained], size: int, context: Context)
     except Exception:
         if not _is_asked(context):
             raise
-        print(plain_lines(traceback.format_exc()), file=sys.stderr, flush=True)
+        print(last_traceback(), file=sys.stderr, flush=True)
         return Trained(torch.zeros(size), float("nan"))
 
 

@@ -19,7 +19,6 @@ from fedtune.federation import wire
 from fedtune.federation.attendance import Attendance
 from fedtune.federation.beginning import manifest_of
 from fedtune.federation.checkpoint import Checkpoint, load_latest
-from fedtune.federation.going_on import refuse_another_state
 from fedtune.federation.defence.standing import counts_of
 from fedtune.federation.defence.vote import undone_rounds
 from fedtune.federation.events import (
@@ -31,6 +30,7 @@ from fedtune.federation.events import (
 )
 from fedtune.federation.evidence.sent import binding_words
 from fedtune.federation.folder import RunFolder, hash_recipe, write_whole
+from fedtune.federation.going_on import refuse_another_state
 from fedtune.federation.journal import Journal
 from fedtune.federation.judging import judge
 from fedtune.federation.liars.ahead import Tools
