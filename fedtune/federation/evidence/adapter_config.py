@@ -7,14 +7,15 @@ is imported to load them, stands in a file beside them.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
 
+from fedtune.adapters.configuration import added_by_peft, facts_of
 from fedtune.durable import read_whole
 from fedtune.federation.evidence.finding import Finding
 from fedtune.federation.screening.screen import printable
 from fedtune.recipe import Recipe
+from fedtune.training.tasks import TASKS
 
 CONFIG = "adapter_config.json"
 MAX_BYTES = 2**20
@@ -46,14 +47,15 @@ def check_config(adapter: Path, tensors: Collection[str], recipe: Recipe) -> Ite
     except (OSError, ValueError, RecursionError) as error:
         yield Finding(f"{path} is none: {type(error).__name__}")
         return
-    need = _config_of(recipe)
+    task_type = TASKS[recipe.task].peft_type
+    need = facts_of(recipe.lora, task_type=task_type)
     for key in sorted(said.keys() | need.keys()):
         if key in _ELSEWHERE:
             continue
         if key == "target_modules":
             same = _are_targets(said.get(key), tensors)
         elif key == "modules_to_save":
-            same = _saves(said.get(key), recipe)
+            same = _saves(said.get(key), recipe, task_type)
         elif key not in need:  # of another version of PEFT: nothing, where it is off
             same = not said[key]
         else:
@@ -71,37 +73,11 @@ def other_weights(adapter: Path, known: str) -> Iterator[Finding]:
                 yield Finding(f"{name} is no part of a run's adapter")
 
 
-def _config_of(recipe: Recipe) -> Mapping[str, Any]:
-    from peft import LoraConfig
-
-    from fedtune.training.tasks import TASKS
-
-    lora = recipe.lora
-    config = LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.lora_alpha,
-        lora_dropout=lora.lora_dropout,
-        target_modules=lora.target_modules,
-        modules_to_save=lora.modules_to_save or None,
-        use_rslora=lora.use_rslora,
-        task_type=TASKS[recipe.task].peft_type,
-    )
-    need: Mapping[str, Any] = config.to_dict()
-    return need
-
-
-def _saves(said: object, recipe: Recipe) -> bool:
-    """Whether modules are the recipe's; PEFT adds a classifier's head, and tied embeddings."""
-    from peft.utils.constants import EMBEDDING_LAYER_NAMES
-
-    from fedtune.training.tasks import TASKS
-
+def _saves(said: object, recipe: Recipe, task_type: str) -> bool:
+    """Whether modules that are saved whole are the recipe's, and those that PEFT adds."""
     named = set(recipe.lora.modules_to_save)
-    added = {"classifier", "score"} if TASKS[recipe.task].peft_type == "SEQ_CLS" else set()
-    if named & {*EMBEDDING_LAYER_NAMES}:
-        added |= {*EMBEDDING_LAYER_NAMES}
     found = set(map(str, said)) if isinstance(said, list) else set() if said is None else {""}
-    return named <= found <= named | added
+    return named <= found <= named | added_by_peft(recipe.lora, task_type=task_type)
 
 
 def _plain(value: object) -> object:
