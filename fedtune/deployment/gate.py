@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 
 from fedtune.deployment.asgi import App, Message, Receive, Scope, Send, address_of, answer
 from fedtune.deployment.connections import Connections
+from fedtune.deployment.pace import Pace
 
 Judge = Callable[[Scope], Awaitable[bytes | None]]
 
@@ -24,6 +25,7 @@ MAX_PIECE_BYTES = PIECE_BYTES + 2**16
 MAX_BODY_BYTES = 2**20  # of any other request
 NODE_BYTES, NODE_REQUESTS = 4 * MAX_PIECE_BYTES, 16  # of one key at a time; its node pushes two
 _NOT_FOR_STRANGERS = "only the SuperLink's own machine may ask this; other machines are nodes here"
+BUSY_S = 1.0
 GRACE_S, BYTES_PER_S = 30.0, 2**13  # a body, or the answer to it, may take so long
 
 
@@ -43,6 +45,7 @@ class Gate:
     def __init__(self, app: App, judge: Judge, connections: Connections) -> None:
         self._app, self._judge, self._connections = app, judge, connections
         self._taken: dict[bytes, list[int]] = {}
+        self._pace = Pace()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it in one line."""
@@ -75,10 +78,12 @@ class Gate:
         """Take a node's request; it is in memory from here to the end of the answer."""
         taken = self._taken.setdefault(key, [])
         if len(taken) >= NODE_REQUESTS or sum(taken) + length > NODE_BYTES:
+            await asyncio.sleep(BUSY_S)  # else it would ask again at once
             await answer(send, 503, "this node asks for too much at once; it may ask again")
             return
         taken.append(length)
         try:
+            await self._pace.wait(key)
             body = await _body(receive, patience_s=GRACE_S + length / BYTES_PER_S)
             if body is None:
                 await answer(send, 408, "the body of this request has not come in time")
