@@ -24,6 +24,9 @@ PIECE_BYTES = 5 * 2**20  # Flower cuts arrays into these
 MAX_PIECE_BYTES = PIECE_BYTES + 2**16
 MAX_BODY_BYTES = 2**20  # of any other request
 NODE_BYTES, NODE_REQUESTS = 4 * MAX_PIECE_BYTES, 16  # of one key at a time; its node pushes two
+# A SuperNode that is answered 401 ends without a word: at its first question it is told why.
+FIRST_ASKED = ("/register-node", "/activate-node")
+_NO_NODE = "no key of a node of this deployment has signed this, or not just now"
 _NOT_FOR_STRANGERS = "only the SuperLink's own machine may ask this; other machines are nodes here"
 BUSY_S = 1.0
 GRACE_S, BYTES_PER_S = 30.0, 2**13  # a body, or the answer to it, may take so long
@@ -68,7 +71,8 @@ class Gate:
         if isinstance(length, str):
             await answer(send, int(length[:3]), length[4:])
         elif (key := await self._judge(scope)) is None:
-            await answer(send, 401, "no node's key has signed this, or not just now")
+            first = str(scope["path"]).endswith(FIRST_ASKED)
+            await answer(send, 404 if first else 401, _NO_NODE, as_json=first)
         else:
             await self._serve(key, length, scope, receive, send)
 
