@@ -11,6 +11,7 @@ import sys
 import traceback
 from typing import TextIO
 
+MOST_SIGNS = 8192  # of a traceback, its end
 BAR = "| "  # before each line that is not a line of ours
 
 
@@ -26,6 +27,11 @@ def plain(text: str, by: str = "?") -> str:
 def plain_lines(text: str) -> str:
     """Several lines, each plain."""
     return "\n".join(plain(line.expandtabs()) for line in text.splitlines())
+
+
+def last_traceback() -> str:
+    """What is being handled, for a log: a stranger's order may have chosen how long it is."""
+    return plain_lines(traceback.format_exc()[-MOST_SIGNS:])
 
 
 def fenced(text: str) -> str:

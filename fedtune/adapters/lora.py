@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.utils.constants import EMBEDDING_LAYER_NAMES
 from peft.utils.other import ModulesToSaveWrapper
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from fedtune.adapters.configuration import config_of
 from fedtune.adapters.layout import check_same_names
 from fedtune.adapters.part import Part
 from fedtune.recipe import Lora
@@ -36,16 +37,7 @@ def attach(base: Any, lora: Lora, *, task_type: str, seed: int) -> PeftModel:  #
     """
     if isinstance(base, PeftModel) or getattr(base, "peft_config", None):
         raise ValueError("the base already carries an adapter; unload it before attaching another")
-    config = LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.lora_alpha,
-        lora_dropout=lora.lora_dropout,
-        target_modules=lora.target_modules,
-        modules_to_save=lora.modules_to_save or None,
-        use_rslora=lora.use_rslora,
-        ensure_weight_tying=_saves_tied(base, lora),
-        task_type=task_type,
-    )
+    config = config_of(lora, task_type=task_type, ties_weights=_saves_tied(base, lora))
     with torch.random.fork_rng(), warnings.catch_warnings():
         for harmless in _HARMLESS:
             warnings.filterwarnings("ignore", harmless)

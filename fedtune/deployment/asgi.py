@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -22,11 +23,21 @@ def address_of(peer: Any) -> ipaddress.IPv4Address | ipaddress.IPv6Address | Non
     return getattr(address, "ipv4_mapped", None) or address
 
 
-async def answer(send: Send, status: int, text: str) -> None:
-    """Answer in one line, and hang up: what of the request was not read is not read."""
-    body = f"{text}\n".encode()
+async def answer(send: Send, status: int, text: str, *, as_json: bool = False) -> None:
+    """Answer in one line, and hang up: what of the request was not read is not read.
+
+    Args:
+        send: Of the request.
+        status: HTTP's.
+        text: The line.
+        as_json: As Flower words an error, which its SuperNode prints when it cannot begin.
+    """
+    body = (
+        json.dumps({"code": status, "detail": text}).encode() if as_json else f"{text}\n".encode()
+    )
+    kind = b"application/json" if as_json else b"text/plain; charset=utf-8"
     headers = [
-        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-type", kind),
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),
     ]

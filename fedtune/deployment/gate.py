@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 
 from fedtune.deployment.asgi import App, Message, Receive, Scope, Send, address_of, answer
 from fedtune.deployment.connections import Connections
+from fedtune.deployment.pace import Pace
 
 Judge = Callable[[Scope], Awaitable[bytes | None]]
 
@@ -23,7 +24,11 @@ PIECE_BYTES = 5 * 2**20  # Flower cuts arrays into these
 MAX_PIECE_BYTES = PIECE_BYTES + 2**16
 MAX_BODY_BYTES = 2**20  # of any other request
 NODE_BYTES, NODE_REQUESTS = 4 * MAX_PIECE_BYTES, 16  # of one key at a time; its node pushes two
+# A SuperNode that is answered 401 ends without a word: at its first question it is told why.
+FIRST_ASKED = ("/register-node", "/activate-node")
+_NO_NODE = "no key of a node of this deployment has signed this, or not just now"
 _NOT_FOR_STRANGERS = "only the SuperLink's own machine may ask this; other machines are nodes here"
+BUSY_S = 1.0
 GRACE_S, BYTES_PER_S = 30.0, 2**13  # a body, or the answer to it, may take so long
 
 
@@ -43,6 +48,7 @@ class Gate:
     def __init__(self, app: App, judge: Judge, connections: Connections) -> None:
         self._app, self._judge, self._connections = app, judge, connections
         self._taken: dict[bytes, list[int]] = {}
+        self._pace = Pace()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it in one line."""
@@ -65,7 +71,8 @@ class Gate:
         if isinstance(length, str):
             await answer(send, int(length[:3]), length[4:])
         elif (key := await self._judge(scope)) is None:
-            await answer(send, 401, "no node's key has signed this, or not just now")
+            first = str(scope["path"]).endswith(FIRST_ASKED)
+            await answer(send, 404 if first else 401, _NO_NODE, as_json=first)
         else:
             await self._serve(key, length, scope, receive, send)
 
@@ -75,10 +82,12 @@ class Gate:
         """Take a node's request; it is in memory from here to the end of the answer."""
         taken = self._taken.setdefault(key, [])
         if len(taken) >= NODE_REQUESTS or sum(taken) + length > NODE_BYTES:
+            await asyncio.sleep(BUSY_S)  # else it would ask again at once
             await answer(send, 503, "this node asks for too much at once; it may ask again")
             return
         taken.append(length)
         try:
+            await self._pace.wait(key)
             body = await _body(receive, patience_s=GRACE_S + length / BYTES_PER_S)
             if body is None:
                 await answer(send, 408, "the body of this request has not come in time")

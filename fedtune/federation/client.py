@@ -6,6 +6,7 @@ It stands in an importable module, so that the base model in a process outlives 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from fedtune.federation import ballot, wire
 from fedtune.federation.kept_back import VOTE, kept_back, shown
 from fedtune.federation.liars.adversary import trains_for_nothing
 from fedtune.federation.liars.poisoning import poison_of
-from fedtune.federation.privacy import finite, privately, refuse_figures
+from fedtune.federation.privacy import finite, privately, refuse_figures, trained_privately
 from fedtune.federation.screening.commitments import Occasion
 from fedtune.federation.told import failure
 from fedtune.training.client_round import Trained
@@ -53,7 +54,8 @@ def train(message: Message, context: Context) -> Message:
     if trains_for_nothing(recipe, client, round_):
         trained = Trained(torch.zeros(worker.part(client, round_).layout.size), 0.0)
     else:
-        trained = worker.train(
+        steps = partial(
+            worker.train,
             anchor,
             client=client,
             round_=round_,
@@ -61,6 +63,7 @@ def train(message: Message, context: Context) -> Message:
             poison=poison_of(recipe, client, round_),
             state_folder=Path(recipe.output_dir) / "clients" / f"{client:04d}",
         )
+        trained = trained_privately(steps, worker.part(client, round_).layout.size, context)
     reply = wire.train_reply(
         finite(trained.delta, context),
         worker.part(client, round_).layout,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from fedtune.federation import wire
 from fedtune.federation.told import failure
+from fedtune.plain import last_traceback
+from fedtune.training.client_round import Trained
 
 KEYS = ("clipping_norm", "epsilon", "delta")  # of Flower's node config
 _STATE_WORDS = 624  # of numpy's Mersenne Twister
@@ -37,6 +40,26 @@ def finite(delta: Tensor, context: Context) -> Tensor:
         text = "local training left a value that is not finite: there is no update"
         raise failure("not-finite", text)
     return torch.zeros_like(delta)
+
+
+def trained_privately(train: Callable[[], Trained], size: int, context: Context) -> Trained:
+    """What local training leaves; where replies are private, zeros if it fails on the rows.
+
+    A failure tells of the rows as a delta does: one row alone, and a length that it has or has not,
+    decide whether there is anything to train on. Its text is in this node's log.
+
+    Args:
+        train: Runs the local steps; what does not depend on the rows was checked before.
+        size: Of the delta.
+        context: As for `finite`.
+    """
+    try:
+        return train()
+    except Exception:
+        if not _is_asked(context):
+            raise
+        print(last_traceback(), file=sys.stderr, flush=True)
+        return Trained(torch.zeros(size), float("nan"))
 
 
 def privately(reply: RecordDict, context: Context) -> RecordDict:

@@ -54,6 +54,7 @@ class Line(BaseModel):
     proven_faulty: list[NonNegativeInt] = Field(default_factory=list)
     clients: dict[NonNegativeInt, Counted] = Field(default_factory=dict)
     refused: dict[NonNegativeInt, str] = Field(default_factory=dict)
+    refused_before: list[dict[NonNegativeInt, str]] = Field(default_factory=list)
     measured_again: bool = False
 
 
@@ -73,7 +74,7 @@ def read_line(line: bytes) -> Line:
         raise ValueError("it is nested too deep") from error
     if written != line:
         raise ValueError("it is written in another way")
-    said = Line.model_validate(plain)
+    said = Line.model_validate_json(line, strict=True)  # "1", 1.0 and true are no round 1
     for key in ("anchors", "clients", "refused"):
         if any(str(int(name)) != name for name in plain.get(key, ())):
             raise ValueError(f"{key} needs plain numbers")

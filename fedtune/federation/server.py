@@ -30,6 +30,7 @@ from fedtune.federation.events import (
 )
 from fedtune.federation.evidence.sent import binding_words
 from fedtune.federation.folder import RunFolder, hash_recipe, write_whole
+from fedtune.federation.going_on import refuse_another_state
 from fedtune.federation.journal import Journal
 from fedtune.federation.judging import judge
 from fedtune.federation.liars.ahead import Tools
@@ -156,6 +157,7 @@ class Run:
         self.folder.truncate_metrics(checkpoint.metrics_bytes)
         self._mend_metrics(worker, strategy, checkpoint.round)
         records = self.folder.read_metrics()
+        refuse_another_state(self.folder, checkpoint, records[-1], worker.layout)
         strategy.counts, strategy.undone_rounds = counts_of(records), undone_rounds(records)
         return strategy, checkpoint.round
 

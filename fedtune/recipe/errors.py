@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
 
+MOST, MOST_SIGNS = 50, 4000  # of lines, and of one: a stranger's recipe may be wrong 25,000 times
+
+
 class RecipeError(ValueError):
     """One or more things that are wrong with a recipe, a line each."""
 
@@ -32,9 +35,12 @@ def guess(word: str, known: Iterable[str], *, cutoff: float = 0.5) -> str:
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> RecipeError:
-    """Turn pydantic's errors into lines of `key: what is wrong; what to do`."""
-    items = [dict(item) for item in error.errors()]
-    return RecipeError(_line(item, model) for item in items if not _is_other_branch(item))
+    """Turn pydantic's errors into lines of `key: what is wrong; what to do`, `MOST` at most."""
+    found = [dict(item) for item in error.errors(include_url=False)]
+    items = [item for item in found if not _is_other_branch(item)]
+    lines = [_line(item, model)[:MOST_SIGNS] for item in items[:MOST]]
+    more = len(items) - len(lines)
+    return RecipeError([*lines, f"and {more} more"] if more else lines)
 
 
 # What pydantic puts into the path of a `str | Source` or `str | list[str]`: no key of the recipe.

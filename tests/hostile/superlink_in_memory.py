@@ -103,7 +103,7 @@ class SuperLink:
             "group_id": "",
             "created_at": time.time(),
             "ttl": 30.0,
-            "message_type": "train",
+            "message_type": order.metadata.message_type if order else "train",
         }
         return Metadata(**(told | changes))
 

@@ -3,9 +3,7 @@
 Over TLS, with real nodes: tests/fedtune/federation/test_one_key_against_a_run.py.
 """
 
-import sqlite3
 import time
-import warnings
 from contextlib import suppress
 from threading import Thread
 
@@ -16,11 +14,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.proto.fleet_pb2 import PushMessagesRequest
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree
 from flwr.proto.node_pb2 import Node
-from flwr.supercore import sql_mixin
-from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.superlink.servicer.fleet import fleet_handlers
 from superlink_in_memory import (
-    SuperLink,
     answer_honestly,
     content_of,
     id_of,
@@ -31,30 +26,10 @@ from superlink_in_memory import (
 )
 
 from fedtune.federation.link import ledger as ledgers
-from fedtune.federation.link.ledger import BusyError, Ledger, NotYoursError
+from fedtune.federation.link.ledger import BusyError, Ledger, NotYoursError, Order
 from fedtune.federation.link.packing import pack
 
 ABOUT = ConfigRecord({"round": 1, "base_hash": "b" * 64, "anchor_hash": "a" * 64})
-
-
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory):
-    """Flower's tables, which it takes seconds to make."""
-    path = tmp_path_factory.mktemp("empty") / "superlink.db"
-    with warnings.catch_warnings():  # alembic, of how Flower configures it
-        warnings.simplefilter("ignore", DeprecationWarning)
-        ObjectStoreFactory(str(path)).store()
-    return path
-
-
-@pytest.fixture
-def sql(at_once, tmp_path, empty_database, monkeypatch):
-    """As the SuperLink of a deployment: its store is a database."""
-    path = tmp_path / "superlink.db"
-    with sqlite3.connect(empty_database) as made, sqlite3.connect(path) as copy:
-        made.backup(copy)
-    monkeypatch.setattr(sql_mixin, "run_migrations", lambda engine: None)
-    return SuperLink(3, str(path))
 
 
 def reply_of(number):
@@ -261,12 +236,12 @@ def test_a_reply_weighs_no_more_than_its_order_and_some_words(guarded, sql, monk
 
 def test_the_ledger_says_when_it_is_busy_and_forgets_what_has_expired():
     ledger, tree = Ledger(), ObjectTree(object_id="1" * 64)
-    ledger.give(7, "order", 1, time.time() + 60, ObjectTree(object_id="2" * 64))
+    ledger.give(7, "order", Order(1, "train", time.time() + 60, {"2" * 64: 0}))
     assert ledger.announce(7, "order", tree) is None
     with pytest.raises(BusyError):
         ledger.announce(7, "order", tree)
-    ledger.give(7, "old", 1, time.time() - 1, ObjectTree(object_id="3" * 64))
-    ledger.give(7, "next", 1, time.time() + 60, ObjectTree(object_id="4" * 64))
+    ledger.give(7, "old", Order(1, "train", time.time() - 1, {"3" * 64: 0}))
+    ledger.give(7, "next", Order(1, "train", time.time() + 60, {"4" * 64: 0}))
     with pytest.raises(NotYoursError):
         ledger.announce(7, "old", tree)
     ledger.take_back(7, "old")
@@ -280,7 +255,7 @@ def test_many_at_once_announce_one_reply_once():
         with suppress(BusyError):
             taken.append(ledger.announce(7, "order", tree))
 
-    ledger.give(7, "order", 1, time.time() + 60, ObjectTree(object_id="2" * 64))
+    ledger.give(7, "order", Order(1, "train", time.time() + 60, {"2" * 64: 0}))
     threads = [Thread(target=announce_it) for _ in range(20)]
     for each in threads:
         each.start()

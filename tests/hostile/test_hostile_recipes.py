@@ -16,12 +16,14 @@ from flwr.app import Context, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 
+from fedtune.deployment.node import NodeConfig
 from fedtune.federation import client, wire
 from fedtune.federation.link import node_worker
-from fedtune.federation.link.owner import adapter_of
+from fedtune.federation.link.owner import MAX_RECIPE_BYTES, adapt, adapter_of
 from fedtune.federation.link.packing import unpack
 from fedtune.federation.told import CODES, told
-from fedtune.recipe import parse_recipe
+from fedtune.plain import MOST_SIGNS, last_traceback
+from fedtune.recipe import load_recipe, parse_recipe
 from fedtune.training.process import drop_workers, get_worker
 
 SECRET = "hunter2-of-the-owner"
@@ -210,3 +212,17 @@ def test_nothing_that_is_not_finite_passes_the_desk(tmp_path):
     with pytest.raises(ValueError, match="not finite") as failed:
         desk.reply_to(words, body)
     assert failed.value.code == "not-finite"
+
+
+@pytest.mark.parametrize("section", ["", "lora", "train"])
+def test_a_recipe_that_is_wrong_in_every_key_fills_no_log(tmp_path, section):
+    raw = json.loads(load_recipe("three_nodes").model_dump_json())
+    wrong = raw[section] if section else raw
+    wrong |= {f"k{number}": 0 for number in range(15_000)}
+    assert 150_000 < len(json.dumps(raw)) < MAX_RECIPE_BYTES
+    said = ""
+    try:
+        adapt(json.dumps(raw), NodeConfig(), tmp_path)
+    except ValueError:
+        said = last_traceback()
+    assert 0 < len(said) <= MOST_SIGNS

@@ -8,26 +8,33 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from fedtune.adapters.layout import Layout
+from fedtune.federation.evidence.adapter_config import check_config, other_weights
 from fedtune.federation.evidence.binding import Bound
 from fedtune.federation.evidence.finding import Finding, noted
 from fedtune.federation.folder import RunFolder
 from fedtune.federation.record import Line
 from fedtune.federation.wire import hash_row
+from fedtune.recipe import Recipe
 
 TENSORS = "adapter_model.safetensors"
 
 
-def check_adapter(folder: RunFolder, last: Line, bound: Bound) -> Iterator[Finding]:
-    """Hold ``adapter/`` against the record's last line.
+def check_adapter(folder: RunFolder, last: Line, bound: Bound, recipe: Recipe) -> Iterator[Finding]:
+    """Hold ``adapter/`` against the record's last line, and its configuration against the recipe.
 
     Args:
         folder: The run's; a copy of it without an adapter has nothing to look at.
         last: Of the record.
         bound: What its manifest binds.
+        recipe: That of the run.
     """
     path = folder.adapter / TENSORS
-    if not path.is_file():
+    if not folder.adapter.exists():
         yield noted("adapter: not looked at; it is not in the folder")
+        return
+    yield from other_weights(folder.adapter, TENSORS)
+    if not path.is_file():
+        yield Finding(f"{path} is no file: the folder holds another adapter, or none")
         return
     if last.next_anchor is None:
         yield noted("adapter: not looked at; this record does not say in which it ends")
@@ -37,6 +44,7 @@ def check_adapter(folder: RunFolder, last: Line, bound: Bound) -> Iterator[Findi
     except (SafetensorError, OSError) as error:
         yield Finding(f"{path} is no adapter: {type(error).__name__}")
         return
+    yield from check_config(folder.adapter, tensors, recipe)
     layout = Layout.of(tensors)
     other = layout.hash != bound.facts.get("layout_hash")
     if other or hash_row(layout.flatten(tensors), layout) != last.next_anchor:

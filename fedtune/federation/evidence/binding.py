@@ -84,6 +84,8 @@ def check_recipe(folder: RunFolder, recipe: Recipe, bound: Bound) -> Iterator[Fi
         here, there = printable(repr(here))[:80], printable(repr(there))[:80]
         yield Finding(f"recipe.yaml: {printable(key)} is {here}; this run was begun with {there}")
     clients, keys = began.federation.num_clients, len(bound.keys)
+    if len(set(bound.keys)) != keys:
+        yield Finding("manifest.json names one key for several clients")
     if began.federation.engine == "superlink" and keys != clients:
         yield Finding(f"manifest.json has {keys} node keys for {clients} clients")
 

@@ -50,6 +50,9 @@ def _in_a_round(line: Line, recipe: Recipe) -> Iterator[str]:
         yield f"client {client} was asked, and nothing is said of it"
     for client in sorted((clients | refused) - set(sampled)):
         yield f"client {client} was not asked, and is counted or refused"
+    once_refused = refused.union(*line.refused_before)
+    for client in sorted(set(line.proven_faulty) - once_refused):
+        yield f"client {client} has proven faulty, and is not refused"
     if not clients <= set(sampled):
         return
     if line.f is not None:

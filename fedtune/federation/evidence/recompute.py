@@ -26,7 +26,7 @@ from fedtune.federation.roster import Roster
 from fedtune.federation.screening.kept_replies import KeptReplies
 from fedtune.federation.screening.screen import printable
 from fedtune.federation.strategy import RobustStrategy
-from fedtune.federation.wire import hash_row
+from fedtune.federation.wire import hash_row, max_reply_bytes
 from fedtune.recipe import Recipe
 
 # On another machine, or other versions: of a step's length, and of the adapter's own.
@@ -123,7 +123,7 @@ class _Again:
                 yield noted(f"  {told}: recomputed, the same bits")
             return
         off, most = _distances(server.outer.anchor, recorded, before)
-        if exact or off > most:
+        if exact or not off <= most:  # NaN is near nothing
             yield Finding(
                 f"{told}: its replies lead to another anchor than the record says: {off:.3g} "
                 f"away, where {0 if exact else most:.3g} are allowed"
@@ -172,7 +172,8 @@ class _Again:
         @app.train()
         def train(message: Message, context: Context) -> Message:
             client = int(context.node_config["partition-id"])
-            return Message(self._kept.reply(self._line.round, client), reply_to=message)
+            most = 2 * max_reply_bytes(self._layout)  # of a reply on disk, its names said again
+            return Message(self._kept.reply(self._line.round, client, most=most), reply_to=message)
 
         return app
 

@@ -41,8 +41,9 @@ def trace(lines: Sequence[Line], bound: Bound, recipe: Recipe, node: Path) -> It
         return
     yield noted(f"{node} is client {client}")
     yield from _same_words(mine, bound, client)
+    replicated = recipe.data.partition.by == "replicate"
     rank = recipe.lora.rank_of(client) if client < recipe.federation.num_clients else recipe.lora.r
-    own = _Own(client, None if rank == recipe.lora.r else rank)
+    own = _Own(client, None if rank == recipe.lora.r else rank, replicated)
     by_round = {line.round: line for line in lines}
     for round_ in sorted({each.round for each in mine} | (by_round.keys() - {0})):
         of_round = [each for each in mine if each.round == round_]
@@ -57,10 +58,17 @@ def trace(lines: Sequence[Line], bound: Bound, recipe: Recipe, node: Path) -> It
 
 @dataclass(frozen=True)
 class _Own:
-    """A node's own part of a record: its client number, and its rank where that is a lower one."""
+    """A node's own part of a record.
+
+    Attributes:
+        client: Its number.
+        rank: Its own, where that is a lower one.
+        replicated: Whether all clients train on the same rows, to the same replies.
+    """
 
     client: int
     rank: int | None
+    replicated: bool
 
     def in_round(self, line: Line, sent: Sequence[Sent], shown: str | None) -> Iterator[Finding]:
         """What the record says of this client in a round, against what its node has sent.
@@ -76,6 +84,12 @@ class _Own:
         if facts is None or facts.reply not in replies:
             found += [
                 Finding(f"{told}: the record counts this node's reply as client {other}'s")
+                for other, theirs in line.clients.items()
+                if other != self.client and theirs.reply in replies
+            ]
+        elif not self.replicated:
+            found += [
+                Finding(f"{told}: this node's reply is counted as client {other}'s too")
                 for other, theirs in line.clients.items()
                 if other != self.client and theirs.reply in replies
             ]
@@ -128,6 +142,8 @@ def _same_words(mine: Sequence[Sent], bound: Bound, client: int) -> Iterator[Fin
     others = sorted({each.round for each in mine if each.recipe != need})
     if others:
         yield Finding(f"round {others[0]}: this node was sent another recipe than the record has")
+    if not bound.keys and any(each.key is not None for each in mine):
+        yield Finding("the record does not name this node's key: nothing says which client it is")
     if bound.keys and any(each.key != bound.keys[client] for each in mine):
         yield Finding(f"this node has sent under a key that is not client {client}'s in the record")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from fedtune.federation.evidence.adapter import check_adapter
 from fedtune.federation.evidence.binding import Bound, check_deployment, check_recipe, read_bound
 from fedtune.federation.evidence.finding import Finding, noted
+from fedtune.federation.evidence.left_out import left_out
 from fedtune.federation.evidence.lines import contradictions
 from fedtune.federation.evidence.recompute import recompute
 from fedtune.federation.evidence.tracing import trace
@@ -86,5 +87,6 @@ def _record(
     yield from check_recipe(folder, recipe, bound)
     if witnesses.deployment is not None:
         yield from check_deployment(bound, witnesses.deployment)
+    yield from left_out(lines, bound, recipe)
     yield from contradictions(lines, recipe)
-    yield from check_adapter(folder, lines[-1], bound)
+    yield from check_adapter(folder, lines[-1], bound, recipe)

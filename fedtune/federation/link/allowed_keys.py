@@ -25,6 +25,13 @@ PLAIN: Mapping[str, object] = {
     "report_to": [],
 }
 
+# Of a model's whole blocks a copy, a gradient and two moments would be held, and sent, whatever
+# rank the owner allows. These are heads, embeddings and norms.
+_SAVED = (
+    "lm_head", "embed_out", "score", "classifier", "embed_tokens", "embed_in", "wte", "wpe", "norm",
+    "ln_f", "ln_1", "ln_2", "input_layernorm", "post_attention_layernorm", "final_layer_norm",
+)  # fmt: skip
+
 _MODEL: dict[str, Judgement] = {
     "name_or_path": JUDGED,
     "revision": JUDGED,
@@ -35,7 +42,7 @@ _MODEL: dict[str, Judgement] = {
 }
 _LORA: dict[str, Judgement] = {
     "target_modules": JUDGED,  # names, or a pattern
-    "modules_to_save": names(16),
+    "modules_to_save": names(16, *_SAVED),
     **dict.fromkeys(
         ("r", "lora_alpha", "lora_dropout", "use_rslora", "train", "client_ranks"), BOUNDED
     ),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from shutil import copyfile
 
 import psutil
 
@@ -16,6 +18,7 @@ from fedtune.federation.link.budget import Ledger, Working
 AGAIN_S, LONGEST_PAUSE_S = 1.0, 60.0
 LASTED_S = 60.0  # a process that ran so long was well
 _END_S = 10.0
+MAX_LOG_BYTES = 2**26  # of a process of a node; twice that with the one before
 
 
 @dataclass
@@ -88,6 +91,8 @@ class Kept:
     def look(self) -> str | None:
         """Start it where it is due; what there is to say of its end, once."""
         now = time.monotonic()
+        if self.child.log is not None:
+            turn_over(self.child.log)
         if self._runs and (code := self.child.code()) is not None:
             self._runs = False
             lasted = now - self._began > LASTED_S
@@ -101,6 +106,20 @@ class Kept:
             self.child.start()
             self._runs, self._began = True, now
         return None
+
+
+def turn_over(log: Path) -> None:
+    """Begin a log anew once it is long, and keep the one before: a server chooses how much is told.
+
+    A process that appends to it goes on at its new end.
+    """
+    try:
+        if log.stat().st_size <= MAX_LOG_BYTES:
+            return
+        copyfile(log, log.with_name(f"{log.name}.old"))
+        os.truncate(log, 0)
+    except OSError:  # it is not there yet, or the disk is full: the next look may find room
+        return
 
 
 class Watchdog:

@@ -34,6 +34,7 @@ class Order:
 
     Attributes:
         run: Flower's number of the run.
+        kind: Flower's type of the message.
         expires: When no reply to it counts any more, in the seconds of ``time.time``.
         pieces: The hashes that its node may fetch; of each, how many bytes were fetched.
         reply: The announcement of its one reply; empty as long as there is none.
@@ -44,6 +45,7 @@ class Order:
     """
 
     run: int
+    kind: str
     expires: float
     pieces: dict[str, int]
     reply: bytes = b""
@@ -60,19 +62,18 @@ class Ledger:
         self._lock = Lock()
         self._orders: dict[int, dict[str, Order]] = {}
 
-    def give(self, node: int, message_id: str, run: int, expires: float, tree: ObjectTree) -> None:
+    def give(self, node: int, message_id: str, given: Order) -> None:
         """Note that a node was given an order; what has expired is forgotten."""
-        pieces = dict.fromkeys(hashes_of(tree), 0)
         with self._lock:
             orders, now = self._orders.setdefault(node, {}), time.time()
             for old in [key for key, order in orders.items() if order.expires < now]:
                 del orders[old]
-            orders[message_id] = Order(run, expires, pieces)
+            orders[message_id] = given
 
-    def refuse_stranger(self, node: int, message_id: str) -> None:
-        """Let a node speak of its own orders alone."""
+    def order(self, node: int, message_id: str) -> Order:
+        """An order of a node, which may speak of its own alone."""
         with self._lock:
-            self._order(node, message_id)
+            return self._order(node, message_id)
 
     def fetch(self, node: int, object_id: str, size: int | None = None) -> None:
         """Let a node fetch a piece of its orders alone; note what it weighed."""

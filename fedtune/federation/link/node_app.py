@@ -11,7 +11,6 @@ import os
 import socket
 import sys
 import time
-import traceback
 from pathlib import Path
 
 from flwr.app import Context, Error, Message
@@ -22,7 +21,7 @@ from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 
 from fedtune.federation.link import frames
 from fedtune.federation.told import failure, told
-from fedtune.plain import plain_lines
+from fedtune.plain import last_traceback
 
 SOCKET = "FEDTUNE_NODE_SOCKET"
 MAX_BYTES = 2**33
@@ -75,7 +74,7 @@ def _ask(kind: str, message: Message, context: Context) -> Message:
     try:
         return _answer(kind, message, context)
     except Exception as error:
-        print(plain_lines(traceback.format_exc()), file=sys.stderr, flush=True)
+        print(last_traceback(), file=sys.stderr, flush=True)
         return _failed(told(error), message)
 
 

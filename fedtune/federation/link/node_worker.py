@@ -11,7 +11,6 @@ import socket
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -30,7 +29,7 @@ from fedtune.federation.link.node_app import MAX_BYTES
 from fedtune.federation.link.packing import pack, unpack
 from fedtune.federation.screening.commitments import without_salt
 from fedtune.federation.told import failure, told
-from fedtune.plain import OwnLines, plain_lines
+from fedtune.plain import OwnLines, last_traceback
 
 Answer = Callable[[Message, Context], Message]
 Adapt = Callable[[str], tuple[str, dict[str, Any]]]
@@ -108,7 +107,7 @@ def serve(
             except (ConnectionError, OSError):
                 continue  # who asked is gone; the server will hear of it from Flower
             except Exception as error:  # the server is told a code; the rest is for this log
-                print(plain_lines(traceback.format_exc()), file=sys.stderr, flush=True)
+                print(last_traceback(), file=sys.stderr, flush=True)
                 _tell(connection, told(error))
 
 

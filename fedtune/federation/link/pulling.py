@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import httpx
 from flwr.app import Message, Metadata, RecordDict
 from flwr.app.message import make_message
 from flwr.common.serde_utils import metadata_from_proto
@@ -37,6 +38,8 @@ MAX_TABLE_BYTES = 2**23  # of names and references in a reply: JSON grows tenfol
 PULL_S, BYTES_PER_S = 20.0, 5e6  # a reply may take so long, and so much longer by its bound
 AT_ONCE = 4  # objects that are asked for at a time
 FIRST_RETRY_S, LAST_RETRY_S = 0.25, 2.0  # until a piece that is not there is asked for again
+
+_FAILED = 500  # HTTP's word where Flower raises: one reply's fault is not that of the others
 
 
 class BadReplyError(ValueError):
@@ -106,7 +109,12 @@ class Puller:
         return _unpack(announced, contents)
 
     def _ask(self, message_id: str, max_bytes: int) -> _Announced | None:
-        answer = self._client.PullMessages(PullAppMessagesRequest(message_ids=[message_id]))
+        try:
+            answer = self._client.PullMessages(PullAppMessagesRequest(message_ids=[message_id]))
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code != _FAILED:
+                raise
+            raise BadReplyError("the SuperLink failed at its reply") from error
         found = None
         for proto, tree in zip(answer.messages_list, answer.message_object_trees, strict=True):
             # The SuperLink adds what anyone has sent to the server unasked: that is no reply.
@@ -127,7 +135,9 @@ class Puller:
         weights = dict.fromkeys(("all", "tables", "words"), 0)
         for batch in _batches(announced.object_ids):
             for object_id, content in zip(batch, self._pool.map(self._object, batch), strict=True):
-                if content == b"":
+                if content == b"":  # the next time this one is asked for first, and alone
+                    announced.object_ids.remove(object_id)
+                    announced.object_ids.insert(0, object_id)
                     return None
                 contents[object_id] = content
                 _weigh(content, weights, max_bytes)

@@ -52,14 +52,15 @@ def text(most: int) -> Range:
     )
 
 
-def names(most: int) -> Range:
-    """A list of names of modules: no pattern."""
+def names(most: int, *ends: str) -> Range:
+    """A list of names of modules, no pattern, whose last parts are among these."""
     return Range(
-        f"at most {most} names of modules",
+        f"at most {most} names of modules that end in one of {', '.join(ends)}",
         lambda value: (
             isinstance(value, list)
             and len(value) <= most
             and all(type(each) is str and _NAME.fullmatch(each) for each in value)
+            and all(each.rpartition(".")[2] in ends for each in value)
         ),
     )
 

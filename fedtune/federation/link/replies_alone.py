@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -25,7 +26,10 @@ from flwr.proto.message_pb2 import (
 from flwr.server.superlink.linkstate import LinkState
 from flwr.supercore.object_store import ObjectStore
 
-from fedtune.federation.link.ledger import BusyError, Ledger, NotYoursError, hashes_of
+from fedtune.federation.link.ledger import BusyError, Ledger, NotYoursError, Order, hashes_of
+
+_LONGEST_S = 7 * 86_400.0  # that a node may say it has worked for one order
+_EXPIRED_S = 1e-3  # Flower takes no time to live of zero, and tells of an order that is over
 
 
 def guard_handlers(handlers: ModuleType) -> dict[str, Callable[..., Any]]:
@@ -61,7 +65,9 @@ class _Desk:
         for message, tree in zip(answer.messages_list, answer.message_object_trees, strict=True):
             told = message.metadata
             expires = told.created_at + told.ttl
-            self._ledger.give(request.node.node_id, told.message_id, told.run_id, expires, tree)
+            pieces = dict.fromkeys(hashes_of(tree), 0)
+            given = Order(told.run_id, told.message_type, expires, pieces)
+            self._ledger.give(request.node.node_id, told.message_id, given)
         return answer
 
     def push_messages(self, request: PushMessagesRequest, state: LinkState) -> PushMessagesResponse:
@@ -75,6 +81,8 @@ class _Desk:
         if told.message_id != tree.object_id:
             raise HTTPException(403, "a reply goes by the hash of its own tree")
         with _told_to_the_node():
+            order = self._ledger.order(node, order_id)
+            _say_it_ourselves(request, order)
             before = self._ledger.announce(node, order_id, tree)
             if before is not None:  # the answer to it was lost on its way
                 return before
@@ -109,10 +117,32 @@ class _Desk:
         self, request: ConfirmMessageReceivedRequest, state: LinkState, store: ObjectStore
     ) -> ConfirmMessageReceivedResponse:
         with _told_to_the_node():
-            self._ledger.refuse_stranger(request.node.node_id, request.message_object_id)
+            self._ledger.order(request.node.node_id, request.message_object_id)
         confirm = self._flower["confirm_message_received"]
         answer: ConfirmMessageReceivedResponse = confirm(request, state, store)
         return answer
+
+
+def _say_it_ourselves(request: PushMessagesRequest, order: Order) -> None:
+    """Leave nothing of what a node says beside its reply: Flower keeps it, and reckons with it.
+
+    A time of NaN becomes a null in Flower's database, and every look at that reply an error of the
+    SuperLink, which ends the run. What stands in the reply itself is the server's to judge.
+    """
+    reply, now = request.messages_list[0], time.time()
+    told = reply.metadata
+    if told.run_id != order.run or told.message_type != order.kind:
+        raise NotYoursError("a reply is of the run and kind of its order")
+    told.created_at, told.ttl = now, max(order.expires - now, _EXPIRED_S)
+    told.group_id = ""
+    told.ClearField("src_task_id")
+    told.ClearField("dst_task_id")
+    if not reply.HasField("error"):
+        reply.content.Clear()  # it travels in pieces
+        reply.content.SetInParent()
+    took_s = list(request.clientapp_runtime_list)[:1]
+    del request.clientapp_runtime_list[:]
+    request.clientapp_runtime_list.extend(each for each in took_s if 0 <= each <= _LONGEST_S)
 
 
 def _refuse_known(tree: Any, store: ObjectStore) -> None:  # noqa: ANN401

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from flwr.app import RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
@@ -12,9 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fedtune.adapters.layout import Layout
-from fedtune.durable import make_folder, put_in_place
+from fedtune.durable import make_folder, put_in_place, read_bytes
 
 KEPT = "kept_replies"  # in a run's folder
+MAX_BYTES = 2**33  # of a file in it
 
 
 class KeptReplies:
@@ -35,18 +37,22 @@ class KeptReplies:
         unfinished.write_bytes(recorddict_to_proto(content).SerializeToString())
         put_in_place(unfinished, path)
 
-    def reply(self, round_: int, client: int) -> RecordDict:
+    def reply(self, round_: int, client: int, *, most: int = MAX_BYTES) -> RecordDict:
         """A reply that was kept; a stranger may have written it.
 
+        Args:
+            round_: Counted from 1.
+            client: Whose it is.
+            most: Bytes that it may have.
+
         Raises:
-            OSError: If it is not there.
-            ValueError: If it is none.
+            OSError: If it is not there, or is no plain file.
+            ValueError: If it is none, or longer.
         """
         path = self._reply(round_, client)
+        content = read_bytes(path, most=most)
         try:
-            return recorddict_from_proto(RecordDictProto.FromString(path.read_bytes()))
-        except OSError:
-            raise
+            return recorddict_from_proto(RecordDictProto.FromString(content))
         except Exception as error:  # whatever a hostile file manages to raise
             raise ValueError(f"{path} is no reply: {type(error).__name__}") from error
 
@@ -62,16 +68,21 @@ class KeptReplies:
         """The adapter that a round led to, and its layout.
 
         Raises:
-            OSError: If it is not there.
-            ValueError: If it is none.
+            OSError: If it is not there, or is no plain file.
+            ValueError: If it is none, or a value of it is not finite.
         """
         path = self._anchor(round_)
+        if not path.is_file() or path.stat().st_size > MAX_BYTES:
+            raise FileNotFoundError(f"{path} needs to be a file of at most {MAX_BYTES} bytes")
         try:
             tensors = load_file(path)
         except SafetensorError as error:
             raise ValueError(f"{path} is no adapter: {error}") from error
         layout = Layout.of(tensors)
-        return layout.flatten(tensors), layout
+        row = layout.flatten(tensors)
+        if not torch.isfinite(row).all():
+            raise ValueError(f"round {round_}: its anchor holds a value that is not finite")
+        return row, layout
 
     def _reply(self, round_: int, client: int) -> Path:
         return self.folder / f"round-{round_:04d}" / f"client-{client:06d}.reply"

@@ -1,12 +1,15 @@
 """The gate as an ASGI app; test_gated_superlink.py puts it before Flower's SuperLink."""
 
 import asyncio
+import time
+from collections import Counter
 
 import pytest
 
 from fedtune.deployment import gate as gates
 from fedtune.deployment.connections import Connections
 from fedtune.deployment.gate import MAX_BODY_BYTES, MAX_PIECE_BYTES, Gate
+from fedtune.deployment.pace import Pace
 
 FAR, HERE = "198.51.100.7", "192.0.2.1"
 PULL, PIECE = "/v1/fleet/pull-messages", "/v1/fleet/push-object"
@@ -216,3 +219,54 @@ def test_sockets_other_than_http():
     assert ask(PULL, kind="websocket") == 1008
     assert ask("", "127.0.0.1", kind="websocket") == 1008
     assert ask("", client=None, kind="lifespan") == 200
+
+
+def test_a_key_that_asks_without_a_pause_waits_and_the_others_do_not():
+    reached, refused = Counter(), Counter()
+
+    async def by_name(scope):
+        return dict(scope["headers"])[b"name"]
+
+    async def count(scope, receive, send):
+        reached[dict(scope["headers"])[b"name"]] += 1
+        await echo(scope, receive, send)
+
+    async def ask_as(gate, name):
+        asked = Asked()
+        await gate(scope_of(PULL, headers=[(b"name", name)]), asked.receive, asked.send)
+        refused[name] += asked.status == 503
+
+    async def without_a_pause(gate):
+        while True:
+            await ask_as(gate, b"hostile")
+
+    async def play():
+        gate = new_gate(count, by_name)
+        gate._pace = Pace(burst=10, a_second=20)
+        asking = [asyncio.create_task(without_a_pause(gate)) for _ in range(40)]
+        longest_s, began = 0.0, time.monotonic()
+        while time.monotonic() - began < 1.5:
+            before = time.monotonic()
+            await ask_as(gate, b"honest")
+            longest_s = max(longest_s, time.monotonic() - before)
+            await asyncio.sleep(0.1)  # ten a second: more than any node asks for
+        for each in asking:
+            each.cancel()
+        return longest_s
+
+    longest_s = asyncio.run(play())
+    assert 20 <= reached[b"hostile"] <= 10 + 1.5 * 20 + 2
+    assert refused[b"hostile"] <= 2 * 40  # one a second and connection
+    assert refused[b"honest"] == 0
+    assert longest_s < 0.2
+
+
+def test_a_key_that_was_quiet_may_ask_often_at_once():
+    pace, began = Pace(burst=50, a_second=1), time.monotonic()
+
+    async def play():
+        for _ in range(50):
+            await pace.wait(KEY)
+
+    asyncio.run(play())
+    assert time.monotonic() - began < 0.5

@@ -120,3 +120,25 @@ def test_a_port_is_ours_only_when_our_process_holds_it():
     assert ours.listens_on(port)
     ours.kill()
     assert ours.code() == -9
+
+
+def test_a_log_is_begun_anew_before_it_fills_the_disk(monkeypatch, tmp_path):
+    # An order that is refused is logged too, and a server may send as many as it likes.
+    monkeypatch.setattr(keeping, "MAX_LOG_BYTES", 10_000)
+    log = tmp_path / "worker.log"
+    words = [sys.executable, "-uc", "while True: print('x' * 99)"]
+    child = Child(words, os.environ, log)
+    kept, seen = Kept("worker", child), 0
+    deadline = time.monotonic() + 20
+    while seen < 5 and time.monotonic() < deadline:
+        kept.look()
+        if log.with_name("worker.log.old").exists():
+            seen += 1
+            log.with_name("worker.log.old").unlink()
+    child.kill()
+    kept.look()
+    keeping.turn_over(log)
+    assert seen == 5
+    assert log.stat().st_size <= 10_000
+    assert set(log.read_text()) <= {"x", "\n"}  # no hole where the text before was
+    keeping.turn_over(tmp_path / "none.log")

@@ -104,6 +104,8 @@ def test_limits_are_kept_to_the_last_step():
         ({"train": {"hub_token": "x", "push_to_hub": True}}, "train.push_to_hub: .* machine"),
         ({"train": {"learning_rate": 1e38}}, "train.learning_rate: .* needs a number of 0 to 10"),
         ({"lora": {"modules_to_save": ["(a+)+"]}}, "lora.modules_to_save: .* names of modules"),
+        ({"lora": {"modules_to_save": ["layers"]}}, "lora.modules_to_save: .* end in one of"),
+        ({"lora": {"modules_to_save": ["model.layers.0.mlp"]}}, "lora.modules_to_save: .* end in"),
     ],
 )
 def test_nothing_reaches_a_file_or_a_function_of_the_node(sections, said):

@@ -1,5 +1,6 @@
 """Differential privacy that a node's owner switches on: clipped, noisy, no figure beside it."""
 
+import json
 import math
 
 import numpy as np
@@ -9,10 +10,13 @@ from flwr.app import Context, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedtune.deployment.node import NodeConfig, load_node_config
-from fedtune.federation import wire
+from fedtune.federation import client, wire
+from fedtune.federation.events import RunStoppedError
 from fedtune.federation.link.owner import adapter_of
 from fedtune.federation.privacy import finite, privately, refuse_figures
 from fedtune.recipe import RecipeError, parse_recipe
+from fedtune.training.process import get_worker
+from fedtune.training.tasks import Figures
 
 SIZES = {"a": (300, 200), "b": (40, 1000)}
 ASKED = {"clipping_norm": 2.0, "epsilon": 0.5, "delta": 1e-5}
@@ -120,3 +124,28 @@ def test_the_owner_writes_it_into_the_nodes_file(tmp_path):
     with pytest.raises(RecipeError, match="epsilon"):
         load_node_config(tmp_path)
     assert NodeConfig().privacy is None
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_rows_on_which_training_fails_are_not_told_of(run, tiny_recipe, monkeypatch, private):
+    # A server that asks for one row, and for rows of at most so many tokens, would hear a length.
+    def app(message, context):
+        if private:
+            context.node_config.update(ASKED)
+        return client.app(message, context)
+
+    recipe = tiny_recipe(
+        aggregator={"name": "mean", "geometry": "factors"},
+        train={"max_length": 1},
+        federation={"num_rounds": 1, "max_retries": 0},
+        evaluation={"every": 5},
+    )
+    worker = get_worker(recipe.model_dump_json())
+    monkeypatch.setattr(worker, "measure", lambda *_, **__: Figures(1.0))  # the server's rows
+    if not private:
+        with pytest.raises(RunStoppedError, match="max_length leaves no row"):
+            run(recipe, app=app)
+        return
+    line = json.loads(run(recipe, app=app).metrics.read_text().splitlines()[1])
+    assert len(line["clients"]) == 4
+    assert all(each["norm"] > 1 for each in line["clients"].values())  # noise
