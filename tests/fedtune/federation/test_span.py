@@ -49,9 +49,8 @@ def rounds(recipe, coefficients, *, count=3, monkeypatch):
         told["points"] = torch.cat([honest.double(), aim[None].double()])
         return (coefficients @ told["points"]).to(honest.dtype)
 
-    swapped = dict(attacks.ATTACKS)
-    swapped["searched"] = replace(attacks.ATTACKS["searched"], function=send)
-    monkeypatch.setattr(attacks, "ATTACKS", swapped)
+    sent = replace(attacks.ATTACKS["searched"], function=send)
+    monkeypatch.setitem(attacks.ATTACKS, "searched", sent)
     grid = LocalGrid(toy_app(learnt), 10)
     strategy = toy_strategy(recipe, grid, layout=LAYOUT, anchor=ANCHOR)
     for round_ in range(1, count + 1):
