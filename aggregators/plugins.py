@@ -43,12 +43,11 @@ def load_installed() -> None:
     package: it must not take the rest of the library with it.
     """
     for point in sorted(entry_points(group=GROUP), key=lambda each: (each.name, each.value)):
-        half_imported = point.module in sys.modules  # it imports us, and will call `register`
         try:
             register(_rule_of(point))
         except Exception as error:
-            if half_imported and isinstance(error, AttributeError):
-                continue
+            if _is_being_imported(point.module):
+                continue  # it imports us, and calls `register` itself
             warnings.warn(f"{_origin(point)} is left out: {error}", stacklevel=2)
 
 
@@ -68,3 +67,8 @@ def _origin(point: EntryPoint) -> str:
 
 def _what(rule: Rule) -> str:
     return "mixing" if rule.kind == "mixing" else "rule"
+
+
+def _is_being_imported(module: str) -> bool:
+    spec = getattr(sys.modules.get(module), "__spec__", None)
+    return bool(getattr(spec, "_initializing", False))

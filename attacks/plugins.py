@@ -38,12 +38,11 @@ def load_installed() -> None:
     its package: it must not take the rest of the library with it.
     """
     for point in sorted(entry_points(group=GROUP), key=lambda each: (each.name, each.value)):
-        half_imported = point.module in sys.modules  # it imports us, and will call `register`
         try:
             register(_attack_of(point))
         except Exception as error:
-            if half_imported and isinstance(error, AttributeError):
-                continue
+            if _is_being_imported(point.module):
+                continue  # it imports us, and calls `register` itself
             package = point.dist.name if point.dist is not None else "an unnamed package"
             left_out = f"{GROUP}: {point.name} of {package} is left out: {error}"
             warnings.warn(left_out, stacklevel=2)
@@ -56,3 +55,8 @@ def _attack_of(point: EntryPoint) -> Attack:
     if attack.name != point.name:
         raise ValueError(f"its attack is called {attack.name!r}; give both one name")
     return attack
+
+
+def _is_being_imported(module: str) -> bool:
+    spec = getattr(sys.modules.get(module), "__spec__", None)
+    return bool(getattr(spec, "_initializing", False))

@@ -123,14 +123,12 @@ def check(recipe: Loaded) -> list[str]:
     from fedtune.federation.checks.stages import find_stage_problems, find_stage_risks
 
     if isinstance(recipe, Recipe):
-        problems, risks = find_problems(recipe), find_risks
-        if not problems:
-            return list(risks(recipe))
-    else:
-        problems = find_stage_problems(recipe)
-        if not problems:
-            return find_stage_risks(recipe)
-    raise RecipeError(problems)
+        if problems := find_problems(recipe):
+            raise RecipeError(problems)
+        return list(find_risks(recipe))
+    if problems := find_stage_problems(recipe):
+        raise RecipeError(problems)
+    return find_stage_risks(recipe)
 
 
 def run(
