@@ -15,11 +15,11 @@ from fedtune.deployment.node import NODE_FILE, NodeConfig, load_node_config
 from fedtune.messages.node_errors import NotAllowedError, failure
 from fedtune.node.allowed_keys import PLAIN, key_refusals
 from fedtune.node.allowed_models import allowed_model
+from fedtune.node.client import OWN_ROWS
 from fedtune.node.limits import exceeded
 from fedtune.recipe import Recipe, RecipeError, parse_recipe
 from fedtune.recipe.data import EMBEDDED
 from fedtune.recipe.reward import EntryPointReward, ModelReward
-from fedtune.transport.client import OWN_ROWS
 
 NodeWords = dict[str, bool | int | float | str]
 MAX_RECIPE_BYTES = 2**18

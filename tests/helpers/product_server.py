@@ -12,7 +12,7 @@ from fedtune.round.aggregation.product_outer import ProductOuter
 from fedtune.round.broadcast import Broadcast
 from fedtune.round.screening.intake import Intake
 from fedtune.round.screening.spool import Spool
-from fedtune.simulation.adversary import Known
+from fedtune.simulation.adversary import ThreatView
 
 RANK = 3
 MODULES = {"base_model.model.x": (7, 5), "base_model.model.y": (4, 9)}  # d_out, d_in
@@ -84,7 +84,7 @@ class Round:
         intake = Intake(self.recipe, Spool(), ("", ""))
         for client, row in enumerate(rows):
             intake.spool.put(client, row)
-        self.refused = intake.settle(range(len(rows)), Known(self.sent, round_))
+        self.refused = intake.settle(range(len(rows)), ThreatView(self.sent, round_))
         part = Part.of_round(self.layout, self.recipe.lora.train, round_)
         combined = self.combiner.combine(
             intake.spool, self.sent, part, round_=round_, outer=self.outer

@@ -13,12 +13,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from toy_federation import LAYOUT, toy_app
 
 from fedtune.messages import wire
+from fedtune.messages.message import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Error,
+    Message,
+    MetricRecord,
+    RecordDict,
+)
 from fedtune.round.screening.screen import RefusedError, content_of, screen_content
-from fedtune.transport.local import LocalGrid
+from fedtune.transport.local import LocalTransport
 
 AGREEMENT = wire.Agreement("base" * 16, "tokenizer" * 7, "anchor" * 10)
 DELTA = torch.arange(16, dtype=torch.float32) - 3.25
@@ -26,7 +34,7 @@ DELTA = torch.arange(16, dtype=torch.float32) - 3.25
 
 @pytest.fixture(autouse=True)
 def _runtime():
-    LocalGrid(toy_app(), 1)  # Flower makes no message outside a runtime
+    LocalTransport(toy_app(), 1)  # Flower makes no message outside a runtime
 
 
 def honest_content():
@@ -35,7 +43,7 @@ def honest_content():
 
 def message(content):
     request = Message(RecordDict(), 2, "train")
-    return Message(content, reply_to=request)
+    return request.reply(content)
 
 
 def read(content):
