@@ -9,6 +9,7 @@ from typing import Any
 
 from fedtune.messages import wire
 from fedtune.messages.message import REVEAL, TRAIN, Message, MetricRecord, RecordDict
+from fedtune.messages.recipe_once import NOT_KEPT, shorten
 from fedtune.messages.transport import Transport
 from fedtune.recipe import Recipe
 from fedtune.records.events import Ignored, Observer, Refused, Replied
@@ -50,6 +51,7 @@ class Exchange:
         self._recipe, self._recipe_json = recipe, recipe_json
         self._hashes, self._observer, self._stop = hashes, observer, stop
         self._hooks = hooks
+        self._without_recipe: set[int] = set()  # nodes that said so
 
     def orders(
         self,
@@ -151,6 +153,7 @@ class Exchange:
         for reply in stream(
             transport, by_client, gathered, limits=limits, stop=self._stop, lost=lost
         ):
+            self._note_recipe(self.roster.nodes[gathered.sender(reply)], reply)
             self._tell(round_, gathered.sender(reply), reply)
             yield reply
         for client, times in sorted(gathered.repeated.items()):
@@ -161,7 +164,10 @@ class Exchange:
     def _message(self, client: int, content: RecordDict, kind: str) -> Message:
         ttl = self._recipe.federation.round_timeout_s + wire.CLOCK_SKEW_S
         content.config_records[wire.ORDER].update(self.binding)
-        return Message(content, self.roster.nodes[client], kind, ttl_s=ttl)
+        order = Message(content, self.roster.nodes[client], kind, ttl_s=ttl)
+        if self.roster.introduced and order.node_id not in self._without_recipe:
+            shorten(order)
+        return order
 
     def _order(self, received: Received, round_: int) -> RecordDict:
         return wire.train_order(
@@ -171,6 +177,13 @@ class Exchange:
             try_=self.tries.number,
             agreement=wire.Agreement(*self._hashes, received.anchor_hash),
         )
+
+    def _note_recipe(self, node_id: int, reply: Message) -> None:
+        """Send the recipe again to a node that has lost it."""
+        if reply.error is None:
+            self._without_recipe.discard(node_id)
+        elif (reply.error.reason or "").startswith(NOT_KEPT):
+            self._without_recipe.add(node_id)
 
     def _tell(self, round_: int, client: int, reply: Message) -> None:
         shown = wire.shown_by(self._recipe)
