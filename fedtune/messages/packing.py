@@ -111,7 +111,7 @@ def _read_words(text: bytes) -> Iterator[tuple[str, Any]]:
             if len(record) < len(values):
                 raise ValueError("a packed record names a value twice")
             yield name, of_kind(record)
-    except (TypeError, LookupError, RecursionError) as error:
+    except (TypeError, LookupError, RecursionError, struct.error) as error:
         raise ValueError(f"a packed message's words are none: {type(error).__name__}") from error
 
 
@@ -220,5 +220,8 @@ def _arrays(blob: bytes) -> ArrayRecord:
     # JSON can write a key in many ways, and a brace in one: one for the header, one for each array.
     if blob.count(b"{", 8, 8 + header_bytes) > MAX_ARRAYS + 1:
         raise ValueError(f"a packed record needs at most {MAX_ARRAYS} arrays")
-    arrays = sorted(load(blob).items())
+    try:
+        arrays = sorted(load(blob).items())
+    except (TypeError, LookupError) as error:  # a dtype that numpy has not
+        raise ValueError(f"a packed record's arrays are none: {type(error).__name__}") from error
     return ArrayRecord({name: Array.of(values) for name, values in arrays})

@@ -12,7 +12,6 @@ import struct
 import numpy as np
 import pytest
 from flwr import app as flower
-from flwr.app.message import make_message
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from good_replies import BASE, SHAPES, TOKENIZER, as_content, good_reply
@@ -219,7 +218,9 @@ def ours(content):
     for name, record in content.items():
         values = dict(record)
         if isinstance(record, flower.ArrayRecord):
-            values = {key: Array(it.dtype, it.shape, it.stype, it.data) for key, it in record.items()}
+            values = {
+                key: Array(it.dtype, it.shape, it.stype, it.data) for key, it in record.items()
+            }
         found[name] = kinds[type(record).__name__](values)
     return found
 

@@ -14,7 +14,7 @@ from html.parser import HTMLParser
 import pytest
 from breakages import ODD_TEXTS
 from good_replies import SHAPES, as_message, good_reply
-from hostile_road import HOSTILE, Road, failing, honest, hostile_recipe, numbers_of, words_of
+from hostile_road import HOSTILE, Road, honest, hostile_recipe, numbers_of, words_of
 from rich.console import Console
 
 from fedtune.messages.message import Error, Message, MetricRecord, RecordDict

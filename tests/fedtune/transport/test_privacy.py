@@ -31,7 +31,8 @@ def no_task(monkeypatch):
 
 def reply(scale):
     arrays = {
-        name: wire.Array.of(np.full(shape, scale, dtype=np.float32)) for name, shape in SIZES.items()
+        name: wire.Array.of(np.full(shape, scale, dtype=np.float32))
+        for name, shape in SIZES.items()
     }
     return RecordDict(
         {
@@ -79,7 +80,9 @@ def test_a_delta_that_is_not_finite_becomes_noise_around_zeros(spoilt):
     arrays = {"a": true[:60_000].reshape(300, 200), "b": true[60_000:].reshape(40, 1000)}
     arrays["b"] = arrays["b"].copy()
     arrays["b"][3, 4] = spoilt  # Flower's clipping takes this norm for one that is short enough
-    sent[wire.DELTA] = wire.ArrayRecord({name: wire.Array.of(each) for name, each in arrays.items()})
+    sent[wire.DELTA] = wire.ArrayRecord(
+        {name: wire.Array.of(each) for name, each in arrays.items()}
+    )
     noisy = values(privately(sent, context(ASKED)))
     assert np.isfinite(noisy).all()
     cosine = noisy @ true / np.linalg.norm(noisy) / np.linalg.norm(true)
