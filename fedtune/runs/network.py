@@ -60,4 +60,4 @@ def find_run(config: Mapping[str, str]) -> tuple[RunFolder, Recipe]:
 
 server = server_app(serve)
 # On a SuperNode that Flower's own command started, and in its simulation, there is no worker.
-clients = node_app if SOCKET in os.environ else client_app(client.app)
+clients = node_app if SOCKET in os.environ else client_app(client.app, by_code=True)
