@@ -84,7 +84,7 @@ class Round:
         intake = Intake(self.recipe, Spool(), ("", ""))
         for client, row in enumerate(rows):
             intake.spool.put(client, row)
-        self.refused = intake.settle(range(len(rows)), Known(self.sent, round_))
+        self.refused, _ = intake.settle(range(len(rows)), Known(self.sent, round_))
         part = Part.of_round(self.layout, self.recipe.lora.train, round_)
         combined = self.combiner.combine(
             intake.spool, self.sent, part, round_=round_, outer=self.outer

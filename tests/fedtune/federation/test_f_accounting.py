@@ -10,9 +10,20 @@ import math
 import pytest
 import torch
 from splits_of_attackers import ACCEPTED, ANCHOR, PROVABLE, UNPROVABLE, WORDS, Table, splits
-from toy_federation import SilentGrid, honest, toy_app, toy_content, toy_recipe, toy_rounds
+from toy_federation import (
+    SilentGrid,
+    honest,
+    toy_app,
+    toy_content,
+    toy_delta,
+    toy_recipe,
+    toy_rounds,
+    toy_strategy,
+)
 
 from fedtune.federation.events import RunStoppedError
+from fedtune.federation.liars.adversary import Adversary
+from fedtune.federation.local import LocalGrid
 
 ALL_OF_TWENTY = pytest.param(20, 6, 1, marks=pytest.mark.slow)
 
@@ -80,6 +91,31 @@ def test_silence_by_the_clock_takes_nothing_off_f():
     assert stepped == [True]
     assert (strategy.record["f"], len(strategy.record["clients"])) == (3, 7)
     assert strategy.record["proven_faulty"] == []
+
+
+class SendsNoNumber(Adversary):
+    """A simulated attacker, client 0, whose reply holds no number."""
+
+    def lies(self, spool, fresh, known):
+        return {0: torch.full((16,), math.nan)} if 0 in fresh else {}
+
+
+@pytest.mark.parametrize("simulated", [False, True])
+def test_a_simulated_attacker_that_is_refused_counts_as_a_real_one_does(simulated):
+    def content_of(message, client):
+        no_number = client == 0 and not simulated
+        row = torch.full((16,), math.nan) if no_number else toy_delta(client, 1)
+        return toy_content(message, row)
+
+    recipe = toy_recipe(7, aggregator={"name": "capped_spectral", "f": 2})
+    grid = LocalGrid(toy_app(content_of), 7)
+    strategy = toy_strategy(recipe, grid)
+    if simulated:
+        strategy.intake.adversary = SendsNoNumber(recipe)
+    assert strategy.run_round(grid, 1)
+    record = strategy.record
+    assert (record["f"], record["proven_faulty"], len(record["clients"])) == (1, [0], 6)
+    assert "not finite" in record["refused"]["0"]
 
 
 def retried(second):
