@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from fedtune.federation.aggregation.terms import f_of_the_rest
 from fedtune.federation.evidence.finding import Finding
+from fedtune.federation.evidence.void import void_tries
 from fedtune.federation.record import Line
 from fedtune.federation.roster import sample_clients
 from fedtune.federation.screening.screen import printable
@@ -62,6 +63,7 @@ def _in_a_round(line: Line, recipe: Recipe) -> Iterator[str]:
         if found := recipe.aggregator.objection(sorted(clients), f):
             yield f"the rule was run on replies on which it is not defined: {found}"
     yield from _weights(line, recipe)
+    yield from void_tries(line, recipe)
 
 
 def _weights(line: Line, recipe: Recipe) -> Iterator[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from fedtune.federation.evidence.binding import Bound
 from fedtune.federation.evidence.finding import Finding, noted
 from fedtune.federation.evidence.sent import Sent, read_sent
+from fedtune.federation.evidence.void import traced
 from fedtune.federation.record import Line
 from fedtune.federation.screening.screen import printable
 from fedtune.recipe import Recipe
@@ -79,6 +80,9 @@ class _Own:
             shown: The hash of the line before, which the orders must have named.
         """
         found = list(self._starts(line, sent, shown))
+        found += traced(line, sent, self.client, replicated=self.replicated)
+        if line.try_ is not None:  # those to void tries are no replies to the one that counts
+            sent = [each for each in sent if each.try_ in (None, line.try_)]
         facts, replies = line.clients.get(self.client), {each.reply for each in sent}
         told = f"round {line.round}"
         if facts is None or facts.reply not in replies:

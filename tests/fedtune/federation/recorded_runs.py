@@ -10,6 +10,7 @@ from fedtune.federation.evidence.sent import SentLog
 from fedtune.federation.folder import RunFolder
 from fedtune.federation.local import LocalGrid
 from fedtune.federation.record import sign
+from fedtune.federation.screening.commitments import without_salt
 from fedtune.federation.server import Run
 
 
@@ -30,14 +31,14 @@ class Noting(LocalGrid):
     def pull_messages(self, message_ids):
         replies = super().pull_messages(message_ids)
         for reply in replies:
-            if reply.metadata.message_type == "train" and reply.has_content():
+            if reply.has_content() and "delta" in reply.content:
                 node = self._nodes[reply.metadata.src_node_id - 2]
                 (node / "run").mkdir(exist_ok=True)
                 order = self._orders[reply.metadata.reply_to_message_id]
                 # over a network the recipe travels as it stands in the manifest
                 order["recipe"] = self._run.read_manifest()["recipe"]
                 start = reply.content["about"]["anchor_hash"]
-                SentLog(node).note(order, hash_reply(reply.content), start)
+                SentLog(node).note(order, hash_reply(without_salt(reply.content)), start)
         return replies
 
 
