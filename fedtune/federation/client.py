@@ -20,13 +20,14 @@ from fedtune.federation.liars.adversary import trains_for_nothing
 from fedtune.federation.liars.poisoning import poison_of
 from fedtune.federation.privacy import finite, privately, refuse_figures, trained_privately
 from fedtune.federation.screening.commitments import Occasion
-from fedtune.federation.told import failure
+from fedtune.federation.told import NotAllowedError, failure
 from fedtune.training.client_round import Trained
-from fedtune.training.process import get_worker, read_recipe
+from fedtune.training.process import count_trained, get_worker, read_recipe
 from fedtune.training.worker import Worker
 
 app = ClientApp()
-OWN_ROWS = "own-rows"  # of Flower's node config: all rows of the source are this client's
+# Of Flower's node config: all rows of the source are this client's; the owner's limit of a node.
+OWN_ROWS, MOST_TRAINED = "own-rows", "max-trained-parameters"
 
 
 @app.query()
@@ -126,7 +127,17 @@ def reveal_vote(message: Message, context: Context) -> Message:
 def _open(message: Message, context: Context) -> tuple[Worker, int]:
     client = int(context.node_config["partition-id"])
     own = client if context.node_config.get(OWN_ROWS) else None
-    return get_worker(str(_order(message)["recipe"]), own=own), client
+    recipe_json = str(_order(message)["recipe"])
+    if (most := context.node_config.get(MOST_TRAINED)) is not None:
+        _refuse_larger(count_trained(recipe_json), int(most))
+    return get_worker(recipe_json, own=own), client
+
+
+def _refuse_larger(trained: int, most: int) -> None:
+    """Refuse an adapter with more than the owner allows: heads and embeddings have no rank."""
+    if trained > most:
+        said = f"trained parameters: {trained:,} of at most {most:,} (max_trained_parameters)"
+        raise NotAllowedError(said)
 
 
 def _order(message: Message) -> Mapping[str, object]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fedtune.deployment.node import NODE_FILE, NodeConfig, load_node_config
-from fedtune.federation.client import OWN_ROWS
+from fedtune.federation.client import MOST_TRAINED, OWN_ROWS
 from fedtune.federation.link.allowed_keys import PLAIN, key_refusals
 from fedtune.federation.link.allowed_models import allowed_model
 from fedtune.federation.link.limits import exceeded
@@ -104,7 +104,10 @@ def adapter_of(folder: Path) -> Callable[[str], tuple[str, NodeWords]]:
 
     def adapted(recipe_json: str) -> tuple[str, NodeWords]:
         config = load_node_config(folder)
-        told: NodeWords = {OWN_ROWS: config.data is not None}
+        told: NodeWords = {
+            OWN_ROWS: config.data is not None,
+            MOST_TRAINED: config.max_trained_parameters,
+        }
         if config.privacy is not None:
             told |= config.privacy.model_dump()
         return adapt(recipe_json, config, folder), told
