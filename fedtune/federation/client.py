@@ -21,13 +21,16 @@ from fedtune.federation.liars.poisoning import poison_of
 from fedtune.federation.privacy import finite, privately, refuse_figures, trained_privately
 from fedtune.federation.screening.commitments import Occasion
 from fedtune.federation.told import NotAllowedError, failure
+from fedtune.recipe import Recipe
 from fedtune.training.client_round import Trained
+from fedtune.training.inner_state import folder_of
 from fedtune.training.process import count_trained, get_worker, read_recipe
 from fedtune.training.worker import Worker
 
 app = ClientApp()
-# Of Flower's node config: all rows of the source are this client's; the owner's limit of a node.
-OWN_ROWS, MOST_TRAINED = "own-rows", "max-trained-parameters"
+# Of Flower's node config: all rows of the source are this client's; on a node, its owner's limit
+# and what names the run, in the server's words.
+OWN_ROWS, MOST_TRAINED, RUN = "own-rows", "max-trained-parameters", "run"
 
 
 @app.query()
@@ -62,7 +65,7 @@ def train(message: Message, context: Context) -> Message:
             round_=round_,
             try_=try_,
             poison=poison_of(recipe, client, round_),
-            state_folder=Path(recipe.output_dir) / "clients" / f"{client:04d}",
+            state_folder=_state_folder(recipe, client, context),
         )
         trained = trained_privately(steps, worker.part(client, round_).layout.size, context)
     reply = wire.train_reply(
@@ -138,6 +141,14 @@ def _refuse_larger(trained: int, most: int) -> None:
     if trained > most:
         said = f"trained parameters: {trained:,} of at most {most:,} (max_trained_parameters)"
         raise NotAllowedError(said)
+
+
+def _state_folder(recipe: Recipe, client: int, context: Context) -> Path | None:
+    """Where this client keeps its optimizer's state; on a node, apart for each run."""
+    if recipe.federation.inner_optimizer != "keep":
+        return None
+    root, run = Path(recipe.output_dir) / "clients", context.node_config.get(RUN)
+    return (root if run is None else folder_of(str(run), root)) / f"{client:04d}"
 
 
 def _order(message: Message) -> Mapping[str, object]:

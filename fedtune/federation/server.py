@@ -30,7 +30,7 @@ from fedtune.federation.events import (
 )
 from fedtune.federation.evidence.sent import binding_words
 from fedtune.federation.folder import RunFolder, hash_recipe, write_whole
-from fedtune.federation.going_on import refuse_another_state
+from fedtune.federation.going_on import refuse_another_place, refuse_another_state
 from fedtune.federation.journal import Journal
 from fedtune.federation.judging import judge
 from fedtune.federation.liars.ahead import Tools
@@ -154,6 +154,7 @@ class Run:
         strategy.outer.load_state(checkpoint.outer)
         strategy.combiner.state = checkpoint.rule
         strategy.intake.adversary.memory = checkpoint.attack
+        refuse_another_place(self.folder, checkpoint)
         self.folder.truncate_metrics(checkpoint.metrics_bytes)
         self._mend_metrics(worker, strategy, checkpoint.round)
         records = self.folder.read_metrics()

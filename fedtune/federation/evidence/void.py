@@ -35,9 +35,7 @@ def void_tries(line: Line, recipe: Recipe) -> Iterator[str]:
             yield f"try {void.try_} is void, and has as many replies as the rule needs"
 
 
-def traced(
-    line: Line, sent: Sequence[Sent], client: int, *, replicated: bool
-) -> Iterator[Finding]:
+def traced(line: Line, sent: Sequence[Sent], client: int, *, replicated: bool) -> Iterator[Finding]:
     """A node's own replies to tries of a round that the record calls void, or does not have.
 
     Args:

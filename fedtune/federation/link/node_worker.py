@@ -143,6 +143,7 @@ class Desk:
         order = content.config_records[wire.ORDER]
         as_it_came = dict(order)
         order["recipe"], told = self._adapt(str(order["recipe"]))
+        told = {**told, "run": str(order.get("manifest", TaskIdentity.run_id))}
         self._meter.charge(kind, TaskIdentity.run_id, order)
         message = Message(content, TaskIdentity.node_id, kind)
         message.metadata.__dict__["_message_id"] = "of-this-node"
@@ -196,9 +197,11 @@ def main() -> None:
     from fedtune.federation.link.meter import NodeMeter
     from fedtune.federation.link.owner import adapter_of
     from fedtune.training.rendering import render_apart
+    from fedtune.training.sources import keep_no_copies
 
     path, folder = Path(sys.argv[1]), Path(sys.argv[2])
     render_apart()
+    keep_no_copies()
     note = SentLog(folder).note
     serve(path, client.app, adapter_of(folder), note, NodeMeter(folder), say)
 

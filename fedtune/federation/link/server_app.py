@@ -12,6 +12,7 @@ import shlex
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from fedtune.durable import refuse_links
 from fedtune.federation.events import RunStoppedError
 from fedtune.federation.folder import RunFolder
 from fedtune.federation.link.event_log import EventLog
@@ -27,6 +28,7 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run a recipe from its newest checkpoint, or from the start."""
     folder, recipe = find_run(context)
+    refuse_links(folder.path)
     with folder.locked(), EventLog(folder.path) as log:
         try:
             Run(recipe, folder, log.note).serve(_carefully(grid, recipe))
