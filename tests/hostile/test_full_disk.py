@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from fedtune.adapters.layout import Layout
-from fedtune.federation.checkpoint import Checkpoint, load_latest
-from fedtune.federation.evidence.sent import SENT, SentLog, read_sent
-from fedtune.federation.folder import RunFolder
-from fedtune.federation.screening.kept_replies import KeptReplies
-from fedtune.federation.screening.spool import Spool
+from fedtune.records.checkpoint import Checkpoint, load_latest
+from fedtune.records.folder import RunFolder
+from fedtune.records.sent import SENT, SentLog, read_sent
+from fedtune.round.screening.kept_replies import KeptReplies
+from fedtune.round.screening.spool import Spool
 from fedtune.training import inner_state
 
 

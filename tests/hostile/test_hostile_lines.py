@@ -21,8 +21,8 @@ from fedtune.deployment import gate as gates
 from fedtune.deployment.connections import Connections, Listener
 from fedtune.deployment.folder import DeploymentFolder
 from fedtune.deployment.gate import Gate
-from fedtune.federation.link import guard
-from fedtune.federation.link.listening import server_of
+from fedtune.transport.flower import guard
+from fedtune.transport.flower.listening import server_of
 
 OLD = "ALL:@SECLEVEL=0"  # what OpenSSL has to be told to speak TLS 1.0 and 1.1 at all
 

@@ -15,15 +15,15 @@ from safetensors import SafetensorError
 from fedtune.adapters import lora, tensor_files
 from fedtune.adapters.layout import Layout
 from fedtune.adapters.tensor_files import read_tensors, write_tensors
-from fedtune.federation.checkpoint import FACTS, TENSORS, load_latest
-from fedtune.federation.evidence.adapter import check_adapter
-from fedtune.federation.evidence.binding import Bound
-from fedtune.federation.folder import RunFolder
-from fedtune.federation.link import packing
-from fedtune.federation.record import Line
-from fedtune.federation.screening.kept_replies import KeptReplies
 from fedtune.recipe import parse_recipe
+from fedtune.records.checkpoint import FACTS, TENSORS, load_latest
+from fedtune.records.folder import RunFolder
+from fedtune.records.signed_chain import Line
+from fedtune.round.screening.kept_replies import KeptReplies
 from fedtune.training import inner_state
+from fedtune.transport.flower import packing
+from fedtune.trust.adapter import check_adapter
+from fedtune.trust.binding import Bound
 
 
 def file_of(header, body=b"", *, length=None):

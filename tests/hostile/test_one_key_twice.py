@@ -14,7 +14,7 @@ from flwr.proto.node_pb2 import Node
 from flwr.superlink.servicer.fleet import fleet_handlers
 from superlink_in_memory import answer_honestly, content_of, ordered, pulled, taken_apart
 
-from fedtune.federation.link.ledger import BusyError, Ledger, NotYoursError, Order, hashes_of
+from fedtune.transport.flower.ledger import BusyError, Ledger, NotYoursError, Order, hashes_of
 
 AT_ONCE, TIMES = 4, 5
 

@@ -13,8 +13,8 @@ import torch
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.common.serde import recorddict_to_proto
 
-from fedtune.federation.link.node_worker import Desk
 from fedtune.nano import python_docs
+from fedtune.node.worker import Desk
 from fedtune.recipe import Data
 from fedtune.training import inner_state, sources
 from fedtune.training.tasks import TASKS

@@ -13,8 +13,8 @@ import pytest
 from made_up_run import LAST, RECORDS, append, make_run
 from small_bench import small
 
-from fedtune.federation.events import Ignored, Refused, RoundStarted, RunStarted
-from fedtune.federation.journal import Journal
+from fedtune.records.events import Ignored, Refused, RoundStarted, RunStarted
+from fedtune.records.journal import Journal
 from fedtune.report.dash.page import Source, dash_page, data_json
 from fedtune.report.pages.bench import bench_page
 from fedtune.report.pages.folder import write_page
