@@ -23,6 +23,7 @@ from fedtune.messages.content_hash import hash_reply
 from fedtune.messages.message import KINDS, ArrayRecord, Context, Message, RecordDict
 from fedtune.messages.node_errors import failure, told
 from fedtune.messages.packing import pack, unpack
+from fedtune.messages.recipe_once import KeptRecipes, restore
 from fedtune.node import frames
 from fedtune.plain import OwnLines, last_traceback
 from fedtune.round.screening.commitments import without_salt
@@ -71,6 +72,7 @@ def serve(
     note: Note = ignore,
     meter: Meter | None = None,
     say: Say = print,
+    recipes: KeptRecipes | None = None,
 ) -> None:
     """Answer frames, one connection at a time, until the process ends.
 
@@ -83,8 +85,9 @@ def serve(
             anchor.
         meter: Counts every order; None: nobody does.
         say: Writes a line of the node's log, told of each order that was carried out.
+        recipes: Where recipes are kept; None: each order has to carry its own.
     """
-    desk = Desk(answer, adapt, note, meter, say)
+    desk = Desk(answer, adapt, note, meter, say, recipes)
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
@@ -116,9 +119,11 @@ class Desk:
         note: Note = ignore,
         meter: Meter | None = None,
         say: Say = print,
+        recipes: KeptRecipes | None = None,
     ) -> None:
         self._answer, self._adapt, self._note = answer, adapt, note
         self._meter = meter or NoMeter()
+        self._recipes = recipes
         self._run_id, self._state = 0, RecordDict()
         self._say = say
 
@@ -133,9 +138,12 @@ class Desk:
             text = f"a message needs a kind of {', '.join(KINDS)}; got {kind!r}"
             raise failure("no-order", text)
         run_id, content = int(words["run_id"]), unpack(body)
+        if self._recipes is not None:
+            restore(content, self._recipes.recall, self._recipes.keep)
         order = content.config_records[wire.ORDER]
         as_it_came = dict(order)
         order["recipe"], told = self._adapt(str(order["recipe"]))
+        told = {**told, "run": str(order.get("manifest", run_id))}
         self._meter.charge(kind, run_id, order)
         message = Message(content, int(words["node_id"]), kind, id="of-this-node")
         context = self._context(run_id, {**told, "partition-id": client})
@@ -188,11 +196,15 @@ def main() -> None:
     from fedtune.node.owner import adapter_of
     from fedtune.node.sent_log import SentLog
     from fedtune.training.rendering import render_apart
+    from fedtune.training.sources import keep_no_copies
 
     path, folder = Path(sys.argv[1]), Path(sys.argv[2])
     render_apart()
+    keep_no_copies()
     note = SentLog(folder).note
-    serve(path, make_client(lambda _: Honest()), adapter_of(folder), note, NodeMeter(folder), say)
+    client, meter = make_client(lambda _: Honest()), NodeMeter(folder)
+    recipes = KeptRecipes(folder / "run" / "recipes")
+    serve(path, client, adapter_of(folder), note, meter, say, recipes)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ class Attendance:
         there = {client: node for client, node in sorted(online.items()) if client in self._fit}
         clients = range(self._recipe.federation.num_clients)
         away = {client: NOT_CONNECTED for client in clients if client not in online}
-        return Roster(there, {**self._unfit, **away}, self._said)
+        return Roster(there, {**self._unfit, **away}, self._said, introduced=True)
 
     def _ask(self, nodes: list[int]) -> None:
         now, timeout_s = time.monotonic(), self._recipe.federation.round_timeout_s

@@ -9,6 +9,8 @@ from typing import Any
 
 from fedtune.messages import wire
 from fedtune.messages.message import REVEAL, TRAIN, Message, MetricRecord, RecordDict
+from fedtune.messages.node_errors import CODES
+from fedtune.messages.recipe_once import NOT_KEPT, shorten
 from fedtune.messages.transport import Transport
 from fedtune.recipe import Recipe
 from fedtune.records.events import Ignored, Observer, Refused, Replied
@@ -50,6 +52,7 @@ class Exchange:
         self._recipe, self._recipe_json = recipe, recipe_json
         self._hashes, self._observer, self._stop = hashes, observer, stop
         self._hooks = hooks
+        self._without_recipe: set[int] = set()  # nodes that said so
 
     def orders(
         self,
@@ -121,10 +124,7 @@ class Exchange:
         """
         try_ = self.tries.number if kind == REVEAL else 0
         order = wire.reveal_order(recipe_json=self._recipe_json, round_=round_, try_=try_)
-        return [
-            self._message(client, RecordDict(dict(order)), kind)
-            for client in sorted(self.commitments)
-        ]
+        return [self._message(client, order.copied(), kind) for client in sorted(self.commitments)]
 
     def stream(
         self,
@@ -151,6 +151,7 @@ class Exchange:
         for reply in stream(
             transport, by_client, gathered, limits=limits, stop=self._stop, lost=lost
         ):
+            self._note_recipe(self.roster.nodes[gathered.sender(reply)], reply)
             self._tell(round_, gathered.sender(reply), reply)
             yield reply
         for client, times in sorted(gathered.repeated.items()):
@@ -161,7 +162,10 @@ class Exchange:
     def _message(self, client: int, content: RecordDict, kind: str) -> Message:
         ttl = self._recipe.federation.round_timeout_s + wire.CLOCK_SKEW_S
         content.config_records[wire.ORDER].update(self.binding)
-        return Message(content, self.roster.nodes[client], kind, ttl_s=ttl)
+        order = Message(content, self.roster.nodes[client], kind, ttl_s=ttl)
+        if self.roster.introduced and order.node_id not in self._without_recipe:
+            shorten(order)
+        return order
 
     def _order(self, received: Received, round_: int) -> RecordDict:
         return wire.train_order(
@@ -171,6 +175,13 @@ class Exchange:
             try_=self.tries.number,
             agreement=wire.Agreement(*self._hashes, received.anchor_hash),
         )
+
+    def _note_recipe(self, node_id: int, reply: Message) -> None:
+        """Send the recipe again to a node that has lost it."""
+        if reply.error is None:
+            self._without_recipe.discard(node_id)
+        elif CODES[NOT_KEPT] in (reply.error.reason or ""):
+            self._without_recipe.add(node_id)
 
     def _tell(self, round_: int, client: int, reply: Message) -> None:
         shown = wire.shown_by(self._recipe)

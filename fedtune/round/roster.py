@@ -30,11 +30,13 @@ class Roster:
         nodes: Node id by client number, of those who agree with the server.
         absent: Why the others are not asked, by client number.
         said: What those who agree say of their rows, by client number: for display alone.
+        introduced: Whether its nodes have answered an order that carried the recipe.
     """
 
     nodes: dict[int, int]
     absent: dict[int, str]
     said: Mapping[int, Mapping[str, int | str | None]] = field(default_factory=dict, compare=False)
+    introduced: bool = field(default=False, compare=False)
 
 
 def identify_clients(
@@ -165,7 +167,7 @@ def read_roster(
     # Who failed before it said who it was is one of those missing; which one, no one knows.
     heard = f"; one of the missing: {anonymous[0]}" if anonymous else ""
     absent.update(dict.fromkeys(missing, printable(f"it did not introduce itself{heard}")))
-    return Roster(dict(sorted(nodes.items())), absent, said)
+    return Roster(dict(sorted(nodes.items())), absent, said, introduced=True)
 
 
 def _said_of_rows(words: ConfigRecord) -> dict[str, int | str | None]:

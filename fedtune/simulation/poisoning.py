@@ -40,7 +40,7 @@ def poison_of(recipe: Recipe, client: int, round_: int = 1) -> Poison | None:
     draw = torch.Generator().manual_seed(derive(recipe.federation.seed, "poison", client))
 
     def spoil(rows: list[dict[str, object]]) -> list[dict[str, object]]:
-        return attacks.poison(rows, name, generator=draw, liar=attacker, **options)
+        return attacks.poison(rows, name, generator=draw, attacker=attacker, **options)
 
     return Poison(_key(name, options, attacker), spoil)
 

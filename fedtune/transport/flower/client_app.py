@@ -13,6 +13,7 @@ from flwr.common.constant import ErrorCode
 from fedtune.messages import packing
 from fedtune.messages.message import KINDS, Context, Message
 from fedtune.messages.node_errors import told
+from fedtune.messages.recipe_once import restore_from_state
 from fedtune.plain import last_traceback
 from fedtune.transport.flower.convert import (
     blob_of,
@@ -61,8 +62,9 @@ def client_app(
 
     def handle(message: flower.Message, context: flower.Context) -> flower.Message:
         came_packed = blob_of(message.content) is not None
-        state = from_flower(context.state)
-        reply = client(order_from_flower(message), Context(dict(context.node_config), state))
+        order, state = order_from_flower(message), from_flower(context.state)
+        restore_from_state(order.records, state)
+        reply = client(order, Context(dict(context.node_config), state))
         context.state = to_flower(state)
         content = packed(reply.records) if came_packed else to_flower(reply.records)
         return flower.Message(content, reply_to=message)

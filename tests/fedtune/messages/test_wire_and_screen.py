@@ -20,7 +20,6 @@ from fedtune.messages.message import (
     Array,
     ArrayRecord,
     ConfigRecord,
-    Error,
     Message,
     MetricRecord,
     RecordDict,
@@ -130,9 +129,7 @@ def test_the_hash_of_a_row_knows_values_and_layout():
 
 
 def test_an_error_reply_gives_the_last_line_of_its_reason():
-    failed = Message(
-        Error(2, "Traceback ...\n  line 3\nValueError: no rows\n"), reply_to=message(RecordDict())
-    )
+    failed = Message(RecordDict()).failed("Traceback ...\n  line 3\nValueError: no rows\n")
     with pytest.raises(RefusedError, match=r"^the client failed: ValueError: no rows$"):
         screen_content(content_of(failed), LAYOUT, round_=3, agreement=AGREEMENT)
 
@@ -299,7 +296,7 @@ def test_orders_share_the_anchors_bytes_and_nothing_that_can_be_changed():
     agreement = wire.Agreement("base", "tokenizer", "anchor")
     words = {"recipe_json": "{}", "round_": 1, "agreement": agreement}
     one, other = (wire.train_order(anchor, **words)[wire.ANCHOR] for _ in range(2))
+    assert one is not other
+    assert one is not anchor
     for name, array in anchor.items():
-        assert one[name].data is other[name].data is array.data
-        assert one[name] is not other[name]
-        assert one[name] is not array
+        assert one[name] is other[name] is array

@@ -73,8 +73,8 @@ def test_a_reply_that_only_a_higher_rank_could_need_is_not_kept(tiny_recipe, run
     class Padding(LocalTransport):
         """Clients 0 and 1 reply with a byte more than any good reply of rank 1."""
 
-        def _run_client(self, message):
-            reply = super()._run_client(message)
+        def _reply_to(self, message):
+            reply = super()._reply_to(message)
             if message.kind == "train" and message.node_id in (2, 3):
                 order = message.content.config_records[wire.ORDER]
                 narrowed = narrow(get_worker(str(order["recipe"])).layout, 1)

@@ -27,8 +27,8 @@ def regauged(anchor, delta, layout):
 class Regauging(LocalTransport):
     """The local transport, on which one honest client writes its adapter in another gauge."""
 
-    def _run_client(self, message):
-        reply = super()._run_client(message)
+    def _reply_to(self, message):
+        reply = super()._reply_to(message)
         if message.kind != "train" or message.node_id != CLIENT + 2:
             return reply
         order = message.content.config_records[wire.ORDER]

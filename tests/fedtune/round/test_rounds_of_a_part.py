@@ -19,8 +19,8 @@ from fedtune.adapters.layout import Layout
 from fedtune.adapters.part import Part
 from fedtune.messages import wire
 from fedtune.records.folder import RunFolder
-from fedtune.simulation import client as client_app
 from fedtune.simulation.adversary import byzantine_clients
+from fedtune.training.process import get_worker
 from fedtune.transport.local import LocalTransport
 
 A, B, HEAD = "q.lora_A.weight", "q.lora_B.weight", "head.weight"
@@ -167,7 +167,7 @@ def saved(folder):
 
 
 def initial(recipe):
-    worker = client_app.get_worker(recipe.model_dump_json())
+    worker = get_worker(recipe.model_dump_json())
     return worker.layout.unflatten(worker.initial)
 
 

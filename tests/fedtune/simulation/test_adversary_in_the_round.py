@@ -44,7 +44,9 @@ def corrupted(attack, *, num_clients=5, content_of=plain, seed=0):
     server.record |= {"attempt": 0}
     messages = server.orders_to_train(1)
     rows, fresh = {}, []
-    for client, reply in enumerate(transport.send_and_receive(messages)):
+    ids = [transport.push(order, most=10**6) for order in messages]
+    for client, pushed in enumerate(ids):
+        (reply,) = transport.pull([pushed])
         try:
             server.intake.take(client, reply, sent.to(client), round_=1)
             fresh.append(client)
