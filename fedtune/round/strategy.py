@@ -14,16 +14,15 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
-from aggregators.geometry import Point, Step
 from fedtune.adapters.layout import Layout
 from fedtune.adapters.part import Part
 from fedtune.messages import wire
 from fedtune.recipe import Recipe
 from fedtune.records.events import Observer, Refused, RoundStarted, RunStoppedError, ignore
 from fedtune.round.acceptance import Made, juries_of, settle
-from fedtune.round.aggregation.combining import Combiner
-from fedtune.round.aggregation.product_outer import make_outer
-from fedtune.round.aggregation.terms import f_of_the_rest
+from fedtune.round.aggregation.choice import geometry_of
+from fedtune.round.aggregation.geometry import OuterStep
+from fedtune.round.aggregation.terms import Terms, f_of_the_rest
 from fedtune.round.broadcast import Broadcast
 from fedtune.round.client_figures import note_evaluations
 from fedtune.round.defence.server_data import LossOf, TrainOwn, own_update
@@ -68,13 +67,13 @@ class RobustStrategy(Strategy):
         self.recipe = recipe
         self.layout = layout
         self.part = Part.of_round(layout, recipe.lora.train, 1)
-        self.outer = make_outer(recipe, layout, anchor)
-        self.combiner = Combiner(recipe)
+        self.geometry = geometry_of(recipe, layout, anchor)
         self.record: dict[str, Any] = {}
         self.counts, self.undone_rounds = counts_of([]), 0
         self.made: Made | None = None
         hashes = (base_hash, tokenizer_hash)
-        self.intake = Intake(recipe, Spool(folder and folder / "replies"), hashes)
+        spool = Spool(folder and folder / "replies")
+        self.intake = Intake(recipe, spool, hashes, self.geometry.align)
         self.tries = Tries(recipe, folder and folder / "tries.json")
         stop = stop or threading.Event()
         self.post = Post(recipe, recipe_json, hashes, observer, stop, self.tries)
@@ -83,6 +82,11 @@ class RobustStrategy(Strategy):
         self.juries = juries_of(recipe, layout, self.post, loss_of)
         self._observer = observer
         self._sent = Broadcast(recipe, layout, anchor, round_=1)
+
+    @property
+    def outer(self) -> OuterStep:
+        """The outer optimizer, which holds the anchor."""
+        return self.geometry.outer
 
     @property
     def roster(self) -> Roster:
@@ -251,22 +255,15 @@ class RobustStrategy(Strategy):
 
     def _known(self, round_: int) -> Known:
         given = (self._sent, self.part, self.intake.spool, round_, self._f())
-        return known_of(WhiteBox(self.recipe, self.combiner, self.outer, *given), self._tools)
+        return known_of(WhiteBox(self.recipe, self.geometry, *given), self._tools)
 
     def _aggregate(self, round_: int, reference: Tensor | None) -> None:
-        before = dict(self.combiner.state)
+        before = self.geometry.rule.state_dict()
         section, clients, f = self.recipe.aggregator, self.intake.spool.clients, self._f()
         self.record["f"] = f
         unfit = [section.mixing_names[k] for k in section.plan().unfit(len(clients), f)]
-        combined = self.combiner.combine(
-            self.intake.spool,
-            self._sent,
-            self.part,
-            round_=round_,
-            outer=self.outer,
-            reference=reference,
-            f=f,
-        )
+        terms = Terms.of(section, self.part, clients, f, round_, reference)
+        combined = self.geometry.combine(self.intake.spool, self._sent, terms)
         if skipped := [*unfit, *combined.skipped]:
             self.record["skipped_mixings"] = skipped
         for i, client in enumerate(clients):
@@ -277,22 +274,22 @@ class RobustStrategy(Strategy):
         try:
             self.step(combined.change)
         except ValueError:
-            self.combiner.state = before
+            self.geometry.rule.load_state_dict(before)
             raise
         self.counts = counts
         self.record |= {"aggregate_norm": combined.norm, **self.counts}
 
-    def step(self, change: Tensor | Point | Step) -> None:
+    def step(self, change: Any) -> None:  # noqa: ANN401  as the geometry makes them
         """Move the anchor, and tell whoever remembers rows.
 
         Raises:
             ValueError: If the step leaves the range of float32; then nothing moves.
         """
         anchor = self.outer.anchor
-        facts = self.outer.step(change, self.part)  # type: ignore[arg-type]
-        renewed = self.combiner.renew_gauge(self.outer, self._sent)
+        facts = self.geometry.step(change, self.part)
+        renewed = self.geometry.renew(self._sent)
         self.intake.adversary.note_step(self.outer.anchor - anchor, renewed)
-        self.record |= facts or {}
+        self.record |= facts
 
     def _refuse(self, round_: int, client: int, reason: str) -> None:
         self.record["refused"][str(client)] = reason[:MAX_REASON]

@@ -36,6 +36,7 @@ from fedtune.round.defence.standing import counts_of
 from fedtune.round.defence.vote import undone_rounds
 from fedtune.round.roster import Roster, call_the_roll
 from fedtune.round.screening.kept_replies import KEPT, KeptReplies
+from fedtune.round.state import State
 from fedtune.round.strategy import RobustStrategy
 from fedtune.runs.evaluation import judge
 from fedtune.runs.manifest import manifest_of
@@ -151,9 +152,7 @@ class Run:
         if checkpoint is None:
             self.folder.truncate_metrics(0)
             return strategy, 0
-        strategy.outer.load_state(checkpoint.outer)
-        strategy.combiner.state = checkpoint.rule
-        strategy.intake.adversary.memory = checkpoint.attack
+        State(checkpoint.state, strategy.counts).put_back(strategy)
         self.folder.truncate_metrics(checkpoint.metrics_bytes)
         self._mend_metrics(worker, strategy, checkpoint.round)
         records = self.folder.read_metrics()
@@ -231,18 +230,16 @@ class Run:
 
         Where the step is judged, it has been by now: `round.acceptance.settle` says why not before.
         """
+        state = State.of(strategy)
         parts: dict[str, Any] = {
             "round": server_round,
-            "anchor": strategy.outer.anchor,
-            "outer": strategy.outer.state(),
-            "rule": strategy.combiner.state,
-            "attack": strategy.intake.adversary.memory,
+            "state": state.tensors,
             "layout_hash": strategy.layout.hash,
         }
         strategy.record["revision"] = Checkpoint(**parts, metrics_bytes=0).revision
-        strategy.record["next_anchor"] = hash_row(parts["anchor"], strategy.layout)
+        strategy.record["next_anchor"] = hash_row(state.anchor, strategy.layout)
         if strategy.intake.kept is not None:
-            strategy.intake.kept.put_anchor(server_round, parts["anchor"], strategy.layout)
+            strategy.intake.kept.put_anchor(server_round, state.anchor, strategy.layout)
         self.folder.append_metrics(strategy.record)
         self._sign()
         checkpoint = Checkpoint(**parts, metrics_bytes=self.folder.metrics_bytes())

@@ -19,10 +19,7 @@ from fedtune.adapters.part import Part
 from fedtune.messages import wire
 from fedtune.recipe import Recipe
 from fedtune.records.events import RunStoppedError
-from fedtune.round.aggregation.combining import Combiner
 from fedtune.round.aggregation.factors import describe
-from fedtune.round.aggregation.product_outer import make_outer
-from fedtune.round.broadcast import Broadcast
 from fedtune.round.roster import call_the_roll
 from fedtune.round.strategy import RobustStrategy
 from fedtune.runs.without_model import objections
@@ -42,17 +39,6 @@ class Given:
 
     anchor: Tensor
     rows: Tensor
-
-
-class _InGivenGauges(Combiner):
-    """Leaves the gauge as it is: the next round begins in that of its own given anchor.
-
-    Turned along with an anchor that no round goes on from, what rule and liars remember would be
-    measured in a gauge that nothing else is in.
-    """
-
-    def renew_gauge(self, outer: object, sent: Broadcast) -> None:
-        """Renew nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +76,7 @@ def replay(recipe: Recipe, layout: Layout, rounds: Sequence[Given]) -> Iterator[
     grid = LocalGrid(_app(layout, rounds), recipe.federation.num_clients)
     strategy = _strategy(recipe, layout, rounds[0].anchor, grid)
     for round_, given in enumerate(rounds, 1):
-        strategy.outer = make_outer(recipe, layout, given.anchor)
+        strategy.outer.load_state_dict({"anchor": given.anchor})
         if not strategy.run_round(grid, round_):
             raise RunStoppedError(
                 f"round {round_} got too few good replies: {strategy.objection()}"
@@ -140,7 +126,9 @@ def _strategy(recipe: Recipe, layout: Layout, anchor: Tensor, grid: LocalGrid) -
         base_hash=_WORDS,
         tokenizer_hash=_WORDS,
     )
-    strategy.combiner = _InGivenGauges(recipe)
+    # Turned along with an anchor that no round goes on from, what rule and attackers remember
+    # would be measured in a gauge that nothing else is in.
+    strategy.geometry.renews = False
     strategy.roster = call_the_roll(
         grid,
         recipe,

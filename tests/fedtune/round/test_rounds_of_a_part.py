@@ -145,8 +145,10 @@ def test_a_rule_remembers_each_part_apart():
         anchor = part.put(part.take(anchor) + result.aggregate, anchor)
     assert torch.equal(strategy.outer.anchor, anchor)
     kept = {f"{name}/center": state["center"] for name, state in states.items()}
-    assert strategy.combiner.state.keys() == kept.keys()
-    assert all(torch.equal(strategy.combiner.state[name], center) for name, center in kept.items())
+    assert strategy.geometry.rule.state.keys() == kept.keys()
+    assert all(
+        torch.equal(strategy.geometry.rule.state[name], center) for name, center in kept.items()
+    )
 
 
 def test_the_simulated_liars_lie_about_the_part():

@@ -13,6 +13,7 @@ from fedtune.adapters.part import Part
 from fedtune.messages import wire
 from fedtune.recipe import parse_recipe
 from fedtune.records.checkpoint import Checkpoint, load_latest
+from fedtune.round.state import State
 from fedtune.simulation.adversary import byzantine_clients, trains_for_nothing
 from fedtune.simulation.training_ahead import Tools
 from fedtune.training.process import read_recipe
@@ -49,27 +50,16 @@ def recipe_of(name, *, geometry="factors", train="both", knowledge=None):
 
 def rounds(recipe, count, *, start=1, checkpoint=None):
     grid = LocalGrid(toy_app(learnt), 10)
-    anchor = ANCHOR if checkpoint is None else checkpoint.anchor
-    strategy = toy_strategy(recipe, grid, layout=LAYOUT, anchor=anchor, tools=TOOLS)
+    strategy = toy_strategy(recipe, grid, layout=LAYOUT, anchor=ANCHOR, tools=TOOLS)
     if checkpoint is not None:
-        strategy.outer.load_state(checkpoint.outer)
-        strategy.combiner.state = checkpoint.rule
-        strategy.intake.adversary.memory = checkpoint.attack
+        State(checkpoint.state, strategy.counts).put_back(strategy)
     for round_ in range(start, start + count):
         assert strategy.run_round(grid, round_), strategy.record["refused"]
     return strategy
 
 
 def saved(strategy, folder):
-    Checkpoint(
-        round=2,
-        anchor=strategy.outer.anchor,
-        outer=strategy.outer.state(),
-        rule=strategy.combiner.state,
-        metrics_bytes=0,
-        layout_hash=LAYOUT.hash,
-        attack=strategy.intake.adversary.memory,
-    ).save(folder, keep=1)
+    Checkpoint(2, State.of(strategy).tensors, 0, LAYOUT.hash).save(folder, keep=1)
     return load_latest(folder)
 
 

@@ -32,13 +32,13 @@ def sent_rows(recipe, round_):
     grid = LocalGrid(toy_app(learnt), 10)
     strategy = toy_strategy(recipe, grid, layout=LAYOUT, anchor=ANCHOR, tools=TOOLS)
     seen = {}
-    combine = strategy.combiner.combine
+    combine = strategy.geometry.combine
 
     def watched(spool, *given, **named):
         seen.update({client: spool.row(client).clone() for client in spool.clients})
         return combine(spool, *given, **named)
 
-    strategy.combiner.combine = watched
+    strategy.geometry.combine = watched
     assert strategy.run_round(grid, round_)
     liars = sorted(byzantine_clients(recipe))
     honest = torch.stack([seen[k] for k in sorted(seen) if k not in liars])
