@@ -1,4 +1,4 @@
-"""The one place that asks a recipe after its geometry."""
+"""The choice of a run's geometry: the one place where it depends on the recipe."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class FactorGeometry(Geometry[Tensor]):
         super().__init__(recipe, OuterOptimizer(recipe.outer, anchor))
 
     def step(self, change: Tensor, part: Part) -> dict[str, float]:
-        """Step each factor; the record says nothing of it."""
+        """Step the part's columns; there is nothing to record."""
         self.outer.step(change, part)
         return {}
 
@@ -63,8 +63,8 @@ class FactorGeometry(Geometry[Tensor]):
 class AlignedGeometry(FactorGeometry):
     """Rows judged by their products, and combined as rows in the anchor's gauge.
 
-    So it is where the recipe says ``combination: factors``, and where one factor is fixed: there
-    rows are linear in the products, and their sum is exact.
+    For ``geometry: product`` with ``combination: factors``; and with any combination where one
+    factor is fixed: rows are then linear in the products, and their sum is exact.
     """
 
     def __init__(self, recipe: Recipe, anchor: Tensor) -> None:

@@ -26,7 +26,10 @@ OuterStep = OuterOptimizer | ProductOuter
 
 
 class Geometry(ABC, Generic[C]):
-    """The server's arithmetic of a round; a change is a row, or a point of product space.
+    """The server's arithmetic of a round.
+
+    A change C is what updates combine to and the anchor moves by: a row, shape (d,), of the part
+    that a round trains, a point of product space, or a step that is already made.
 
     Attributes:
         recipe: The run's.
@@ -80,7 +83,9 @@ class Geometry(ABC, Generic[C]):
 
     @abstractmethod
     def align(self, row: Tensor, received: Received) -> Tensor | str:
-        """Return a client's row (d_i,) as `combine` takes it, itself if as it is; or why it cannot.
+        """Return a client's row, shape (d_i,), in the gauge of `combine`, or why it has none.
+
+        A row that needs no change comes back as the same object.
 
         Raises:
             RunStoppedError: If the anchor itself is what cannot be aligned to.
@@ -105,14 +110,14 @@ class Geometry(ABC, Generic[C]):
 
     @abstractmethod
     def shorter(self, change: C, scale: float) -> C | None:
-        """A change times a number, for a line search along it; None where it has no part."""
+        """A change times a number, for a line search; None if it cannot be scaled."""
 
     @abstractmethod
     def _combine(self, spool: Spool, sent: Broadcast, terms: Terms) -> Combined[C]:
-        """Do as `combine` says, momentum being in the spool."""
+        """Combine what the spool holds; clients' momentum has been put there."""
 
     def trial(self) -> Self:
-        """The same optimizer, and a rule that forgets afterwards what it combines."""
+        """A twin with the same optimizer and a copy of the rule's memory, to try updates on."""
         twin = copy(self)
         twin.rule = Rule(self.recipe, self.rule.state_dict())
         return twin

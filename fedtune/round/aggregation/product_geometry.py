@@ -26,12 +26,7 @@ from fedtune.recipe import Recipe
 from fedtune.round.aggregation.factors import describe
 from fedtune.round.aggregation.geometry import Geometry
 from fedtune.round.aggregation.named_tensors import pack, unpack
-from fedtune.round.aggregation.points import (
-    Combined,
-    Deltas,
-    in_anchors_gauge,
-    point_of,
-)
+from fedtune.round.aggregation.points import Combined, Deltas, in_anchors_gauge, point_of
 from fedtune.round.aggregation.product_outer import MOMENTUM_RANKS, ProductOuter
 from fedtune.round.aggregation.terms import Terms
 from fedtune.round.broadcast import Broadcast, Received
@@ -41,7 +36,7 @@ P = TypeVar("P", Point, Step)
 
 
 class _OnProducts(Geometry[P]):
-    """What both ways of combining products have in common: both factors are trained.
+    """What both ways of combining products have in common; both factors are trained.
 
     Args:
         recipe: The run's.
@@ -60,11 +55,11 @@ class _OnProducts(Geometry[P]):
         return self.outer.step(change)
 
     def align(self, row: Tensor, received: Received) -> Tensor | str:
-        """Write the row in its anchor's gauge: products stay, and who has no such gauge goes."""
+        """Write the row in its anchor's gauge; its products stay."""
         return in_anchors_gauge(row, received, self.recipe.aggregator)
 
     def gram(self, deltas: Deltas, terms: Terms) -> Gram:
-        """Inner products of the rows' products, then of what `_extra` has."""
+        """Inner products of the rows' products, then of the rule's centre and the server's row."""
         return deltas.gram(self._extra(deltas, terms))
 
     def inner(self, deltas: Deltas, change: P) -> Tensor:
