@@ -275,7 +275,7 @@ class Recipe(Section):
             )
         if self.lora.train != "both" and combined_by == "dense":
             raise ValueError("aggregator.combination: dense needs lora.train: both")
-        turns = self.steps_products or self.renews_gauge
+        turns = self.aggregator.geometry == "product" and self.lora.train == "both"
         if turns and self.outer.name == "adam":
             raise ValueError(
                 "outer: adam steps coordinates, and products have none: write nesterov or fedavg, "
@@ -287,14 +287,3 @@ class Recipe(Section):
                 "momentum of it has none"
             )
         return self
-
-    @property
-    def steps_products(self) -> bool:
-        """Whether the outer step is one of products: with one factor fixed, factors are exact."""
-        return self.aggregator.combined_by != "factors" and self.lora.train == "both"
-
-    @property
-    def renews_gauge(self) -> bool:
-        """Whether rows are combined in the anchor's gauge, which has to be renewed then."""
-        on_rows = self.aggregator.combined_by == "factors" and self.aggregator.geometry == "product"
-        return on_rows and self.lora.train == "both"

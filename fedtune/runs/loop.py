@@ -36,6 +36,7 @@ from fedtune.round.defence.vote import undone_rounds
 from fedtune.round.roster import Roster, identify_clients
 from fedtune.round.screening.kept_replies import KEPT, KeptReplies
 from fedtune.round.server import RoundServer
+from fedtune.round.state import State
 from fedtune.runs.evaluation import judge
 from fedtune.runs.manifest import manifest_of
 from fedtune.runs.resuming import refuse_another_place, refuse_another_state
@@ -136,9 +137,7 @@ class Run:
         if checkpoint is None:
             self.folder.truncate_metrics(0)
             return server, 0
-        server.outer.load_state(checkpoint.outer)
-        server.combiner.state = checkpoint.rule
-        server.hooks.load_state_dict(checkpoint.attack)
+        State(checkpoint.state, server.counts).put_back(server)
         refuse_another_place(self.folder, checkpoint)
         self.folder.truncate_metrics(checkpoint.metrics_bytes)
         self._mend_metrics(worker, server, checkpoint.round)
@@ -217,18 +216,16 @@ class Run:
 
         Where the step is judged, it has been by now: `round.acceptance.settle` says why not before.
         """
+        state = State.of(server)
         parts: dict[str, Any] = {
             "round": round_,
-            "anchor": server.outer.anchor,
-            "outer": server.outer.state(),
-            "rule": server.combiner.state,
-            "attack": server.hooks.state_dict(),
+            "state": state.tensors,
             "layout_hash": server.layout.hash,
         }
         server.record["revision"] = Checkpoint(**parts, metrics_bytes=0).revision
-        server.record["next_anchor"] = hash_row(parts["anchor"], server.layout)
+        server.record["next_anchor"] = hash_row(state.anchor, server.layout)
         if server.intake.kept is not None:
-            server.intake.kept.put_anchor(round_, parts["anchor"], server.layout)
+            server.intake.kept.put_anchor(round_, state.anchor, server.layout)
         self.folder.append_metrics(server.record)
         self._sign()
         checkpoint = Checkpoint(**parts, metrics_bytes=self.folder.metrics_bytes())

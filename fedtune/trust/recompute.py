@@ -18,7 +18,6 @@ from fedtune.records.environment import environment
 from fedtune.records.events import RunStoppedError
 from fedtune.records.folder import RunFolder
 from fedtune.records.signed_chain import Line, read_line
-from fedtune.round.aggregation.product_outer import make_outer
 from fedtune.round.roster import Roster
 from fedtune.round.screening.kept_replies import KeptReplies
 from fedtune.round.screening.screen import printable
@@ -129,8 +128,7 @@ class _Again:
             )
         elif not found:
             yield noted(f"  {told}: recomputed on another machine, {off:.3g} of {most:.3g} away")
-        state, server.outer = server.outer.state(), make_outer(self._recipe, self._layout, recorded)
-        server.outer.load_state(state)
+        server.outer.load_state_dict(server.outer.state_dict() | {"anchor": recorded})
 
     def _differences(self, line: Line, said: Mapping[str, Any], *, exact: bool) -> Iterator[str]:
         """What of a round's record is not what came of the replies."""

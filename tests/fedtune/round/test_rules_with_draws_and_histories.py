@@ -61,7 +61,7 @@ def test_a_history_follows_its_client_and_not_its_place():
     for round_ in range(1, 5):
         for client in sample_clients(recipe, round_=round_):
             sums[client] = sums.get(client, 0) + toy_delta(client, round_)
-    state = server.combiner.state
+    state = server.geometry.rule.state
     assert state["both/clients"].tolist() == sorted(sums)
     expected = torch.stack([sums[client] for client in sorted(sums)])
     torch.testing.assert_close(state["both/history"], expected.double(), rtol=1e-6, atol=1e-9)
