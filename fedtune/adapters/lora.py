@@ -12,13 +12,12 @@ import torch
 from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.utils.constants import EMBEDDING_LAYER_NAMES
 from peft.utils.other import ModulesToSaveWrapper
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from fedtune.adapters.configuration import config_of
 from fedtune.adapters.layout import check_same_names
 from fedtune.adapters.part import Part
+from fedtune.adapters.tensor_files import read_tensors
 from fedtune.recipe import Lora
 
 
@@ -186,12 +185,7 @@ def _saves_tied(base: Any, lora: Lora) -> bool:  # noqa: ANN401
 
 
 def _stored(folder: Path) -> dict[str, Tensor]:
-    file = folder / "adapter_model.safetensors"
-    try:
-        stored: dict[str, Tensor] = load_file(file)
-    except SafetensorError as error:
-        raise ValueError(f"{file} is damaged ({error}); bring back the whole file") from error
-    return stored
+    return read_tensors(folder / "adapter_model.safetensors")
 
 
 def _state(model: PeftModel, adapter: str = "default") -> dict[str, Tensor]:

@@ -10,14 +10,14 @@ from torch import Tensor
 from fedtune.round.aggregation.geometry import Geometry
 from fedtune.round.aggregation.named_tensors import named, under
 from fedtune.round.defence.standing import Counts
-from fedtune.round.screening.intake import Intake
+from fedtune.round.hooks import Hooks
 
 
 class Moved(Protocol):
     """A server's part that a round moves."""
 
     geometry: Geometry[Any]
-    intake: Intake
+    hooks: Hooks
     counts: Counts
 
 
@@ -37,9 +37,8 @@ class State:
     @classmethod
     def of(cls, server: Moved) -> State:
         """Take a server's state down. The rule's tensors are replaced, and never written into."""
-        memory = server.intake.adversary.memory
-        attack = {name: tensor.clone() for name, tensor in memory.items()}
-        return cls(server.geometry.state_dict() | named("attack", attack), server.counts)
+        attack = named("attack", server.hooks.state_dict())
+        return cls(server.geometry.state_dict() | attack, server.counts)
 
     @property
     def anchor(self) -> Tensor:
@@ -49,6 +48,5 @@ class State:
     def put_back(self, server: Moved) -> None:
         """Go back to this state, all of it at once, as a resumed run does."""
         server.geometry.load_state_dict(self.tensors)
-        attack = under("attack", self.tensors)
-        server.intake.adversary.memory = {name: each.clone() for name, each in attack.items()}
+        server.hooks.load_state_dict(under("attack", self.tensors))
         server.counts = self.counts

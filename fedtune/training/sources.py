@@ -7,6 +7,7 @@ import json
 import warnings
 from pathlib import Path
 
+import datasets
 from datasets import Dataset, DatasetDict, Value, load_dataset, load_from_disk
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
@@ -16,7 +17,18 @@ from fedtune.recipe.data import EMBEDDED
 from fedtune.seeds import derive
 from fedtune.training.tasks.task import Task
 
+_IN_MEMORY_BYTES = 2**30  # of rows; more are mapped from their file
 KINDS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
+
+
+def keep_no_copies() -> None:
+    """Have prepared rows kept in memory, or in files that end with this process.
+
+    The cache of datasets knows them by 64 bits of a hash that resists nobody, over what a server
+    chose too, and keeps a copy of them for every such choice.
+    """
+    datasets.disable_caching()
+    datasets.config.IN_MEMORY_MAX_SIZE = _IN_MEMORY_BYTES
 
 
 def load_rows(data: Data, task: Task, *, seed: int) -> Dataset:

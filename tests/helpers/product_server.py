@@ -8,9 +8,9 @@ from fedtune.recipe import parse_recipe
 from fedtune.round.aggregation.choice import geometry_of
 from fedtune.round.aggregation.terms import Terms
 from fedtune.round.broadcast import Broadcast
+from fedtune.round.hooks import NoHooks, RoundView
 from fedtune.round.screening.intake import Intake
 from fedtune.round.screening.spool import Spool
-from fedtune.simulation.adversary import Known
 
 RANK = 3
 MODULES = {"base_model.model.x": (7, 5), "base_model.model.y": (4, 9)}  # d_out, d_in
@@ -74,11 +74,12 @@ class Round:
 
     def run(self, rows, round_=1):
         self.sent = Broadcast(self.recipe, self.layout, self.outer.anchor, round_=round_)
-        intake = Intake(self.recipe, Spool(), ("", ""), self.geometry.align)
+        part = Part.of_round(self.layout, self.recipe.lora.train, round_)
+        intake = Intake(self.recipe, Spool(), ("", ""), NoHooks())
         for client, row in enumerate(rows):
             intake.spool.put(client, row)
-        self.refused = intake.settle(range(len(rows)), Known(self.sent, round_))
-        part = Part.of_round(self.layout, self.recipe.lora.train, round_)
+        state = (self.recipe, self.geometry, self.sent, part, intake.spool, round_)
+        self.refused, _ = intake.settle(range(len(rows)), RoundView(*state, 0))
         section = self.recipe.aggregator
         terms = Terms.of(section, part, intake.spool.clients, section.f, round_)
         combined = self.geometry.combine(intake.spool, self.sent, terms)

@@ -10,7 +10,7 @@ import hashlib
 import time
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, Metadata, RecordDict
+from flwr.app import Array, ArrayRecord, Metadata, RecordDict
 from flwr.app.message import make_message
 from flwr.app.message.message import remove_content_from_message
 from flwr.common.serde import message_from_proto, message_to_proto
@@ -27,7 +27,9 @@ from flwr.superlink.grid.http_grid import HttpGrid
 from flwr.superlink.servicer.fleet import fleet_handlers as fleet
 from flwr.superlink.servicer.runtime import runtime_handlers as runtime
 
-from fedtune.transport.flower.grid import CarefulGrid
+from fedtune.messages import message as ours
+from fedtune.transport.flower import convert
+from fedtune.transport.flower.grid import NetworkTransport
 
 SUPERLINK = 1
 BOUND = 300_000  # bytes of a reply to an order of `ordered`
@@ -58,7 +60,7 @@ class SuperLink:
         self.http = HttpGrid(token="none")
         self.http._client = self
         self.http.set_run(self.state.get_run_info(run_ids=[self.run_id])[0])
-        self.grid = CarefulGrid(self.http)
+        self.grid = NetworkTransport(self.http)
 
     def __getattr__(self, name):
         """The methods of Flower's runtime client, straight to the handlers behind the HTTP."""
@@ -165,16 +167,12 @@ def tree_of(*chain):
     return {id_of(content): content for content in chain}, tree
 
 
-def ordered(link, *, ttl=60):
+def ordered(link, *, ttl=60, most=BOUND):
     """One order to each node; their ids and what the nodes see of them."""
     ids, orders = [], []
     for number, node in enumerate(link.nodes):
-        message = Message(
-            RecordDict({"order": ConfigRecord({"n": number})}), node, "train", ttl=ttl
-        )
-        (message_id,) = link.grid.push_messages([message])
-        link.grid.bound(message_id, BOUND)
-        ids.append(message_id)
+        content = ours.RecordDict({"order": ours.ConfigRecord({"n": number})})
+        ids.append(link.grid.push(ours.Message(content, node, "train", ttl), most=most))
         orders.append(link.order_of(node))
     return ids, orders
 
@@ -182,6 +180,11 @@ def ordered(link, *, ttl=60):
 def content_of(number):
     values = np.full((2, 3), number, np.float32)
     return RecordDict({"delta": ArrayRecord({"a": Array(values)})})
+
+
+def packed(content):
+    """The same as fedtune's nodes send it."""
+    return convert.packed(convert.from_flower(content))
 
 
 def answer_honestly(link, order, number):
@@ -198,11 +201,10 @@ def pulled(link, ids, *, sweeps=3):
     """What comes, by the order that it answers: a number, or an error's reason."""
     found, left = {}, list(ids)
     for _ in range(sweeps * len(ids)):
-        for reply in link.grid.pull_messages(left):
-            message_id = reply.metadata.reply_to_message_id
-            left.remove(message_id)
-            if reply.has_error():
-                found[ids.index(message_id)] = reply.error.reason
+        for reply in link.grid.pull(left):
+            left.remove(reply.reply_to)
+            if reply.error is not None:
+                found[ids.index(reply.reply_to)] = reply.error.reason
             else:
-                found[ids.index(message_id)] = number_in(reply.content)
+                found[ids.index(reply.reply_to)] = number_in(reply.content)
     return found

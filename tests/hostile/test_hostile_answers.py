@@ -8,16 +8,21 @@ import math
 
 import pytest
 from breakages import ODD_OBJECTS, numbers, texts, words
-from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from good_replies import BASE, TOKENIZER, forced
-from hostile_road import failing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedtune.messages import wire
+from fedtune.messages.message import (
+    ArrayRecord,
+    ConfigRecord,
+    Error,
+    Message,
+    MetricRecord,
+    RecordDict,
+)
 from fedtune.round.roster import read_roster
 from fedtune.round.screening.screen import read_evaluations
-from fedtune.transport.local import LocalGrid
 
 CLIENTS = 3
 AGREEMENT = wire.Agreement(BASE, TOKENIZER, "")
@@ -39,10 +44,8 @@ def answer(kind, said):
     """A message with that error, or those records, whatever they are."""
     order = Message(RecordDict(), 2, kind)
     if isinstance(said, Error):
-        return Message(said, reply_to=order)
-    content = RecordDict()
-    content.__dict__["_data"].update(said)
-    return Message(content, reply_to=order)
+        return order.failed(said.reason, said.code)
+    return order.reply(RecordDict(said))
 
 
 @st.composite
@@ -67,7 +70,6 @@ def is_right(said):
 
 
 def check_introductions(count):
-    LocalGrid(failing, 1)
     let_in = []
 
     @examples(count)
@@ -135,7 +137,6 @@ def figures_of(said):
 
 
 def check_evaluations(count):
-    LocalGrid(failing, 1)
     told = []
 
     @examples(count)

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
-from flwr.app import Message
-from torch import Tensor
 
 from fedtune.messages import wire
 from fedtune.messages.content_hash import hash_reply
+from fedtune.messages.message import Message
 from fedtune.recipe import Recipe
-from fedtune.round.broadcast import Broadcast, Received
+from fedtune.round.broadcast import Received
+from fedtune.round.hooks import Hooks, RoundView
 from fedtune.round.screening.commitments import Occasion, open_reply
 from fedtune.round.screening.kept_replies import KeptReplies
 from fedtune.round.screening.screen import RefusedError, content_of, screen_content
 from fedtune.round.screening.spool import Spool
-from fedtune.simulation.adversary import Adversary, Known
-
-Align = Callable[[Tensor, Received], Tensor | str]
-"""A client's row as the rule takes it, or why it cannot be brought there."""
 
 
 class Intake:
@@ -29,19 +25,19 @@ class Intake:
         recipe: The run's.
         spool: Where the rows of the round lie.
         hashes: Of base and tokenizer, which every reply must carry.
-        align: The geometry's.
+        hooks: A simulation's, which may exchange updates once all have come.
 
     Attributes:
         hashes: Of the last good reply of each client, as it was sent.
         kept: Where good replies stay, if they do.
     """
 
-    def __init__(self, recipe: Recipe, spool: Spool, hashes: tuple[str, str], align: Align) -> None:
+    def __init__(self, recipe: Recipe, spool: Spool, hashes: tuple[str, str], hooks: Hooks) -> None:
         self.spool = spool
         self.hashes: dict[int, str] = {}
         self._recipe = recipe
-        self._hashes, self._align = hashes, align
-        self.adversary = Adversary(recipe)
+        self._hashes = hashes
+        self._hooks = hooks
         self.kept: KeptReplies | None = None
 
     def agreement(self, received: Received) -> wire.Agreement:
@@ -87,20 +83,21 @@ class Intake:
         self.spool.put(client, row)
         return metrics
 
-    def settle(self, fresh: Sequence[int], known: Known) -> dict[int, str]:
-        """Let the simulated liars lie, then bring everyone to the anchor's gauge.
+    def settle(self, fresh: Sequence[int], view: RoundView) -> tuple[dict[int, str], set[int]]:
+        """Exchange what a simulation exchanges, then align all rows.
 
         Args:
             fresh: Whose rows have come in this attempt.
-            known: What they started from, the round, and what else liars know.
+            view: The round.
 
         Returns:
-            Who is refused after all, and why; their rows are gone.
+            Who is refused after all, and why; their rows are gone. And who of them has sent what no
+            correct client sends, as `RefusedError` has it.
         """
         refused: dict[int, str] = {}
-        sent, round_ = known.sent, known.round_
-        lies = self.adversary.lies(self.spool, fresh, known)
-        for client, row in lies.items():
+        faulty: set[int] = set()
+        sent, round_ = view.sent, view.round_
+        for client, row in self._hooks.on_updates(fresh, view).items():
             received = sent.to(client)
             agreement = self.agreement(received)
             try:
@@ -113,16 +110,17 @@ class Intake:
                 self.spool.put(client, screened)
             except RefusedError as refusal:
                 refused[client] = str(refusal)
+                faulty |= {client} if refusal.proves_fault else set()
         left = [client for client in fresh if client not in refused]
-        refused |= {client: why for client in left if (why := self._turn(client, sent))}
+        refused |= {client: why for client in left if (why := self._align(client, view))}
         for client in refused:
             self.spool.drop(client)
-        return refused
+        return refused, faulty
 
-    def _turn(self, client: int, sent: Broadcast) -> str | None:
+    def _align(self, client: int, view: RoundView) -> str | None:
         """Align a client's row; return why not, where that cannot be."""
         row = self.spool.row(client)
-        aligned = self._align(row, sent.to(client))
+        aligned = view.geometry.align(row, view.sent.to(client))
         if isinstance(aligned, str):
             return aligned
         if aligned is not row and not torch.equal(aligned, row):

@@ -22,6 +22,7 @@ from flwr.app import Error
 from fedtune.messages.node_errors import CODES
 from fedtune.plain import OwnLines, clean_logs
 
+NODE_APP = "fedtune.node.node_app"  # of a node, which stands above this room
 PIN = "FEDTUNE_BUNDLE"  # the SHA-256 of the one bundle that may run
 WRAPPER = '#!/bin/sh\nexec "{python}" -P -m fedtune.transport.flower.guard {role} "$@"\n'
 COMMANDS = {"client": "flwr-clientapp", "server": "flwr-serverapp", "node": "flower-supernode"}
@@ -64,8 +65,6 @@ def run_client() -> None:
     _import_bare("flwr.supernode.cli")
     from flwr.supernode.cli.flwr_clientapp import flwr_clientapp
 
-    from fedtune.transport.flower import node_app
-
     process: Any = import_module("flwr.supernode.runtime.run_clientapp")
     pinned = os.environ[PIN]
 
@@ -75,7 +74,7 @@ def run_client() -> None:
     process.install_from_fab = refuse_or_leave
     process.Error = error_of_ours
     OwnLines()
-    process.get_load_client_app_fn = lambda **_: lambda *_: node_app.app
+    process.get_load_client_app_fn = lambda **_: lambda *_: import_module(NODE_APP).app
     if token := os.environ.pop(TOKEN, ""):
         sys.argv += ["--token", token]  # of this process's own list: the kernel's has none
     flwr_clientapp()
@@ -136,7 +135,25 @@ def run_node() -> None:
     from flwr.supernode.cli import flower_supernode
 
     OwnLines()
+    follow_nowhere()
     flower_supernode()
+
+
+def follow_nowhere() -> None:
+    """Have Flower's client follow no redirect: a server could send a node to any address it likes.
+
+    With the request goes its body, a reply say, and a signature that counts for minutes; to an
+    address of http:// in the clear.
+    """
+    from flwr.supercore.protobuf.client import ProtobufClient
+
+    begin = ProtobufClient.__init__
+
+    def begun(client: Any, *words: Any, **named: Any) -> None:  # noqa: ANN401
+        begin(client, *words, **named)
+        client._client.follow_redirects = False
+
+    setattr(ProtobufClient, "__init__", begun)  # noqa: B010  as above
 
 
 if __name__ == "__main__":

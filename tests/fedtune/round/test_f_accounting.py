@@ -10,9 +10,20 @@ import math
 import pytest
 import torch
 from splits_of_attackers import ACCEPTED, ANCHOR, PROVABLE, UNPROVABLE, WORDS, Table, splits
-from toy_federation import SilentGrid, honest, toy_app, toy_content, toy_recipe, toy_rounds
+from toy_federation import (
+    SilentTransport,
+    honest,
+    toy_app,
+    toy_content,
+    toy_delta,
+    toy_recipe,
+    toy_rounds,
+    toy_server,
+)
 
 from fedtune.records.events import RunStoppedError
+from fedtune.round.hooks import NoHooks
+from fedtune.transport.local import LocalTransport
 
 ALL_OF_TWENTY = pytest.param(20, 6, 1, marks=pytest.mark.slow)
 
@@ -25,8 +36,8 @@ def test_no_split_of_the_attackers_stops_a_round_or_silences_more_than_f(n, f, e
     for split in list(splits(f))[::every]:
         silent, proven, refused, accepted = split
         kinds = table.kinds(split)
-        strategy, stepped = table.round(kinds)
-        record = strategy.record
+        server, stepped = table.round(kinds)
+        record = server.record
         assert stepped, split
         left = n - silent - proven - refused
         assert record["f"] == max(f - proven, 1), split
@@ -40,8 +51,8 @@ def test_no_split_of_the_attackers_stops_a_round_or_silences_more_than_f(n, f, e
         assert max(weights.values()) <= 1 / (left - record["f"]) + 1e-12, split
         assert sum(weight == 0 for weight in weights.values()) <= record["f"], split
         assert sum(facts["dropped"] for facts in record["clients"].values()) <= record["f"], split
-        assert strategy.outer.anchor.isfinite().all()
-        assert not torch.equal(strategy.outer.anchor, ANCHOR)
+        assert server.outer.anchor.isfinite().all()
+        assert not torch.equal(server.outer.anchor, ANCHOR)
         seen |= set(kinds.values())
         rounds += 1
     # Four groups: as many splits as ways to set three bars among f attackers.
@@ -54,19 +65,19 @@ def test_no_split_of_the_attackers_stops_a_round_or_silences_more_than_f(n, f, e
 def test_one_more_than_f_leaves_too_few_and_moves_nothing(kind):
     # 2f + 1 = 7 of ten are needed at f = 3: the control of the test above.
     table = Table(10)
-    strategy, stepped = table.round(dict.fromkeys([1, 4, 7, 8], kind))
+    server, stepped = table.round(dict.fromkeys([1, 4, 7, 8], kind))
     assert not stepped
-    assert strategy.objection().startswith("capped_spectral needs n >= 2f + 1: got n=6, f=3")
-    assert torch.equal(strategy.outer.anchor, ANCHOR)
+    assert server.objection().startswith("capped_spectral needs n >= 2f + 1: got n=6, f=3")
+    assert torch.equal(server.outer.anchor, ANCHOR)
 
 
 def test_one_of_f_stays_however_many_are_proven_faulty():
     # Five of ten send no number, more than f = 3. At f = 0 a sixth key would meet the mean.
     table = Table(10)
-    strategy, stepped = table.round(dict.fromkeys([1, 4, 7, 8, 9], "not finite"))
+    server, stepped = table.round(dict.fromkeys([1, 4, 7, 8, 9], "not finite"))
     assert stepped
-    assert strategy.record["f"] == 1
-    weights = [facts["weight"] for facts in strategy.record["clients"].values()]
+    assert server.record["f"] == 1
+    weights = [facts["weight"] for facts in server.record["clients"].values()]
     assert len(weights) == 5
     assert 0 < min(weights) <= max(weights) <= 1 / 4 + 1e-12
 
@@ -75,11 +86,35 @@ def test_silence_by_the_clock_takes_nothing_off_f():
     recipe = toy_recipe(
         10, aggregator={"name": "capped_spectral", "f": 3}, engine="ray", round_timeout_s=0.4
     )
-    grid = SilentGrid(toy_app(), 10, silent=[0, 4, 9])
-    strategy, stepped = toy_rounds(recipe, toy_app(), grid=grid)
+    transport = SilentTransport(toy_app(), 10, silent=[0, 4, 9])
+    server, stepped = toy_rounds(recipe, toy_app(), transport=transport)
     assert stepped == [True]
-    assert (strategy.record["f"], len(strategy.record["clients"])) == (3, 7)
-    assert strategy.record["proven_faulty"] == []
+    assert (server.record["f"], len(server.record["clients"])) == (3, 7)
+    assert server.record["proven_faulty"] == []
+
+
+class SendsNoNumber(NoHooks):
+    """A simulated attacker, client 0, whose update holds no number."""
+
+    def on_updates(self, fresh, view):
+        return {0: torch.full((16,), math.nan)} if 0 in fresh else {}
+
+
+@pytest.mark.parametrize("simulated", [False, True])
+def test_a_simulated_attacker_that_is_refused_counts_as_a_real_one_does(simulated):
+    def content_of(message, client):
+        no_number = client == 0 and not simulated
+        row = torch.full((16,), math.nan) if no_number else toy_delta(client, 1)
+        return toy_content(message, row)
+
+    recipe = toy_recipe(7, aggregator={"name": "capped_spectral", "f": 2})
+    transport = LocalTransport(toy_app(content_of), 7)
+    hooks = SendsNoNumber() if simulated else None
+    server = toy_server(recipe, transport, hooks=hooks)
+    assert server.run_round(transport, 1)
+    record = server.record
+    assert (record["f"], record["proven_faulty"], len(record["clients"])) == (1, [0], 6)
+    assert "not finite" in record["refused"]["0"]
 
 
 def retried(second):
@@ -99,11 +134,11 @@ def retried(second):
         return second(message, client) if client == 0 else honest(message, client)
 
     recipe = toy_recipe(7, aggregator={"name": "capped_spectral", "f": 2}, max_retries=1)
-    strategy, stepped = toy_rounds(recipe, toy_app(content_of))
+    server, stepped = toy_rounds(recipe, toy_app(content_of))
     assert stepped == [True]
-    assert strategy.record["attempt"] == 1
-    assert strategy.record["proven_faulty"] == [0]
-    return strategy.record
+    assert server.record["attempt"] == 1
+    assert server.record["proven_faulty"] == [0]
+    return server.record
 
 
 def test_a_client_once_proven_faulty_that_replies_well_is_one_of_the_f():
