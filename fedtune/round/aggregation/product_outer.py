@@ -19,7 +19,7 @@ from aggregators.geometry import (
 )
 from fedtune.adapters.layout import Layout
 from fedtune.adapters.part import Part
-from fedtune.recipe import Outer, Recipe
+from fedtune.recipe import Recipe
 from fedtune.round.aggregation.factors import describe
 from fedtune.round.aggregation.outer import OuterOptimizer
 
@@ -51,7 +51,7 @@ class ProductOuter:
     """
 
     def __init__(self, recipe: Recipe, anchor: Tensor, factors: Factors) -> None:
-        self._lr, self._mu = _rates(recipe.outer)
+        self._lr, self._mu = recipe.outer.rates
         self._rank, self._carries = recipe.lora.r, recipe.aggregator.residual == "carry"
         self._anchor = anchor.detach().to(torch.float32).clone()
         self._factors = factors
@@ -167,10 +167,3 @@ def unpack(name: str, tensors: dict[str, Tensor]) -> LowRank | None:
     count = sum(key.startswith(f"{name}/") and key.endswith("/left") for key in tensors)
     pairs = tuple((tensors[f"{name}/{k}/left"], tensors[f"{name}/{k}/right"]) for k in range(count))
     return LowRank(pairs, tensors[f"{name}/plain"])
-
-
-def _rates(outer: Outer) -> tuple[float, float]:
-    if outer.name == "fedavg":
-        return 1.0, 0.0
-    lr = 0.7 if outer.lr is None else outer.lr
-    return lr, 0.5 if outer.momentum is None else outer.momentum
