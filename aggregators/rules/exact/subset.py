@@ -1,5 +1,7 @@
 """What rules that keep n - f of the n updates share: the search limit, the average."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import torch

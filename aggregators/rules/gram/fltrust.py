@@ -1,5 +1,7 @@
 """FLTrust: trust a client as far as it points where the server's own update points."""
 
+from __future__ import annotations
+
 import torch
 
 from aggregators.engine.gram import Gram
