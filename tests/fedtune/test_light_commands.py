@@ -1,6 +1,7 @@
 """Commands that train nothing load nothing to train with; each in a process of its own."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -21,14 +22,14 @@ print("\\n" + json.dumps([name for name in {heavy} if name in sys.modules]))
 """
 
 
-def loaded_by(*words, ends=0):
+def loaded_by(*words, ends=0, env=None):
     """Which of the heavy modules a command loads, by what is in `sys.modules` when it ends.
 
     torch counts by `torch._C`: a module that waits for its first use has no code of it.
     """
     code = LOADED.format(heavy=HEAVY, ends=ends)
     shown = subprocess.run(
-        [sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=300, env=env
     )
     assert shown.returncode == 0, shown.stderr
     return json.loads(shown.stdout.splitlines()[-1])
@@ -48,6 +49,18 @@ def test_status_loads_no_torch(tmp_path):
     measured = {"round": 0, "eval": {"loss": 2.5}, "seconds": 1.0}
     folder.metrics.write_text(json.dumps(measured) + "\n", encoding="utf-8")
     assert loaded_by("status", str(folder.path), ends=1) == []  # no process works on it: stopped
+
+
+def test_a_quick_check_loads_nothing_to_train_with():
+    assert loaded_by("check", "quickstart", "--quick") == []
+    assert loaded_by("check", "pipeline_nano", "--quick") == []
+
+
+def test_a_check_tries_once_and_remembers(tmp_path):
+    env = {**os.environ, "FEDTUNE_CACHE": str(tmp_path)}
+    assert "trl" in loaded_by("check", "quickstart", env=env)
+    assert loaded_by("check", "quickstart", env=env) == []
+    assert "trl" in loaded_by("check", "quickstart", "lora.r=4", env=env)
 
 
 def test_torch_that_waits_is_whole_at_its_first_use():
