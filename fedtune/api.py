@@ -23,10 +23,10 @@ from fedtune.recipe.stages import Pipeline, lay_out
 from fedtune.records.events import Event, ignore
 from fedtune.records.folder import RunFolder, holds_stages
 from fedtune.runs.adapter_of import base_of, find_adapter
-from fedtune.runs.pipeline import PipelineFolder, Watch, execute_stages
 
 if TYPE_CHECKING:
     from fedtune.attack_bench.run import Matrix
+    from fedtune.runs.pipeline import PipelineFolder, Watch
 
 Loaded = Recipe | Pipeline
 Figures = Mapping[str, float]
@@ -112,21 +112,26 @@ def load_recipe(source: str | Path | Mapping[str, Any], **sections: Any) -> Load
     return lay_out(raw) if "stages" in raw else parse_recipe(raw)
 
 
-def check(recipe: Loaded) -> list[str]:
+def check(recipe: Loaded, *, quick: bool = False) -> list[str]:
     """What is worth knowing of a recipe that is in order; no weights are loaded.
+
+    Args:
+        recipe: As `load_recipe` gives it.
+        quick: Leave out what takes seconds: reading the rows, building the modules, trying the
+            attack, and one step of TRL's trainer on a toy.
 
     Raises:
         RecipeError: With a line for each thing that would fail.
     """
+    from fedtune.runs.checks.of_stages import find_stage_problems, find_stage_risks
     from fedtune.runs.checks.preflight import find_problems
     from fedtune.runs.checks.risks import find_risks
-    from fedtune.runs.checks.stages import find_stage_problems, find_stage_risks
 
     if isinstance(recipe, Recipe):
-        if problems := find_problems(recipe):
+        if problems := find_problems(recipe, quick=quick):
             raise RecipeError(problems)
         return list(find_risks(recipe))
-    if problems := find_stage_problems(recipe):
+    if problems := find_stage_problems(recipe, quick=quick):
         raise RecipeError(problems)
     return find_stage_risks(recipe)
 
@@ -157,6 +162,8 @@ def run(
     if isinstance(loaded, Recipe):
         folder, loaded = RunFolder.create(loaded)
         return go_on(loaded, folder, on_event)
+    from fedtune.runs.pipeline import PipelineFolder
+
     stages, loaded = PipelineFolder.create(loaded)
     return go_on_stages(loaded, stages, lambda _: nullcontext(on_event))
 
@@ -176,6 +183,8 @@ def resume(
     """
     path = Path(path).expanduser()
     if holds_stages(path):
+        from fedtune.runs.pipeline import PipelineFolder
+
         stages, pipeline = PipelineFolder.open(path)
         return go_on_stages(pipeline, stages, lambda _: nullcontext(on_event))
     folder, recipe = RunFolder.open(path)
@@ -204,6 +213,8 @@ def go_on_stages(pipeline: Pipeline, folder: PipelineFolder, watch: Watch) -> St
         folder: That of all stages.
         watch: Entered for each stage that is run; gives its observer.
     """
+    from fedtune.runs.pipeline import execute_stages
+
     execute_stages(pipeline, folder, watch)
     done = {s.name: RunResult(s.recipe.output_dir, s.recipe) for s in pipeline.stages}
     return StagesResult(folder.path, done)

@@ -10,6 +10,7 @@ import typer
 
 import fedtune
 from fedtune.cli.bench import bench
+from fedtune.cli.check import check
 from fedtune.cli.console import out
 from fedtune.cli.dash import dash
 from fedtune.cli.deploy import deploy_app
@@ -17,7 +18,7 @@ from fedtune.cli.look import evaluate, list_, merge, schema
 from fedtune.cli.nano import nano_app
 from fedtune.cli.node import node_app
 from fedtune.cli.report import report
-from fedtune.cli.run import check, run
+from fedtune.cli.run import run
 from fedtune.cli.status import status
 from fedtune.cli.verify import verify
 

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fedtune.cli.console import AdapterPath, err, one_screen_errors, out
+from fedtune.cli.lazy_torch import load_torch_when_used
 
 
 class Listed(StrEnum):
@@ -36,6 +37,7 @@ def list_(
     from fedtune.listing import TOLD_AT_LENGTH, facts_of, rows_of
     from fedtune.report.rule_facts import facts_table
 
+    load_torch_when_used()
     with one_screen_errors():
         for kind in [what] if what else list(Listed):
             if long and (what or kind.value in TOLD_AT_LENGTH):
@@ -59,6 +61,7 @@ def schema() -> None:
 
     from fedtune.recipe.json_schema import json_schema
 
+    load_torch_when_used()
     out.print(json.dumps(json_schema(), indent=1), markup=False, highlight=False, soft_wrap=True)
 
 

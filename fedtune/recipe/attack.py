@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from fedtune.recipe.defaults import resolve
 from fedtune.recipe.errors import nearest
 from fedtune.recipe.section import Named, Section
 
@@ -103,6 +104,8 @@ class Attack(Named):
             raise ValueError(
                 f"search needs attackers who know all: got {self.knowledge}; leave one of them out"
             )
+        if attack.knowledge:
+            resolve(self, {"knowledge": attack.knowledge[-1]})
         return self
 
     def _check_timing(self, level: str) -> None:

@@ -107,15 +107,9 @@ def _step(
 
 
 def _make(outer: Outer, anchor: torch.nn.Parameter) -> torch.optim.Optimizer:
-    if outer.name == "fedavg":
-        return torch.optim.SGD([anchor], lr=1.0)
-    if outer.name == "nesterov":
-        lr = 0.7 if outer.lr is None else outer.lr
-        momentum = 0.5 if outer.momentum is None else outer.momentum
-        return torch.optim.SGD([anchor], lr=lr, momentum=momentum, nesterov=momentum > 0)
-    return torch.optim.Adam(
-        [anchor],
-        lr=1e-3 if outer.lr is None else outer.lr,
-        betas=outer.betas or (0.9, 0.99),
-        eps=1e-8 if outer.eps is None else outer.eps,
-    )
+    lr, momentum = outer.rates
+    if outer.name == "adam":
+        assert outer.betas is not None
+        assert outer.eps is not None
+        return torch.optim.Adam([anchor], lr=lr, betas=outer.betas, eps=outer.eps)
+    return torch.optim.SGD([anchor], lr=lr, momentum=momentum, nesterov=momentum > 0)

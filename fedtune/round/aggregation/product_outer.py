@@ -17,7 +17,7 @@ from aggregators.geometry import (
     step_by_module,
     truncate,
 )
-from fedtune.recipe import Outer, Recipe
+from fedtune.recipe import Recipe
 from fedtune.round.aggregation.named_tensors import pack, unpack
 
 # Of the adapter's rank: a momentum of rank r alone would cut what the next update brings.
@@ -48,7 +48,7 @@ class ProductOuter:
     """
 
     def __init__(self, recipe: Recipe, anchor: Tensor, factors: Factors) -> None:
-        self._lr, self._mu = _rates(recipe.outer)
+        self._lr, self._mu = recipe.outer.rates
         self._rank, self._carries = recipe.lora.r, recipe.aggregator.residual == "carry"
         self._anchor = anchor.detach().to(torch.float32).clone()
         self._factors = factors
@@ -140,10 +140,3 @@ class ProductOuter:
         """Go on from a state dict: what it lacks beside the anchor is forgotten."""
         self._anchor = state["anchor"].detach().to(torch.float32).clone()
         self._momentum, self._residual = unpack("momentum", state), unpack("residual", state)
-
-
-def _rates(outer: Outer) -> tuple[float, float]:
-    if outer.name == "fedavg":
-        return 1.0, 0.0
-    lr = 0.7 if outer.lr is None else outer.lr
-    return lr, 0.5 if outer.momentum is None else outer.momentum

@@ -100,8 +100,8 @@ def _steady_gain(recipe: Recipe) -> list[str]:
     outer = recipe.outer
     if outer.name != "nesterov":
         return []
-    momentum = 0.5 if outer.momentum is None else outer.momentum
-    gain = (0.7 if outer.lr is None else outer.lr) / (1 - momentum)
+    lr, momentum = outer.rates
+    gain = lr / (1 - momentum)
     if gain <= 2:
         return []
     return [

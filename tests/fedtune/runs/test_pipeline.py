@@ -18,7 +18,7 @@ from fedtune.records.events import RunStoppedError, ignore
 from fedtune.records.folder import RunFolder, holds_stages
 from fedtune.report.pages.folder import write_pages
 from fedtune.runs.adapter_of import find_adapter
-from fedtune.runs.checks.stages import find_stage_problems, find_stage_risks
+from fedtune.runs.checks.of_stages import find_stage_problems, find_stage_risks
 from fedtune.runs.pipeline import PipelineFolder, execute_stages
 from fedtune.training.heldout import measure_adapter
 from fedtune.training.merge import merge_adapter

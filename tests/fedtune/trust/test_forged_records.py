@@ -96,6 +96,7 @@ def test_a_lower_rank_that_explains_a_wrong_anchor_is_found(case):
     assert "round 2: this node was given another anchor" in verify(case)[1]
     ranks = "client_ranks:\n  - 2\n  - 1\n  - 2\n  - 2\n"
     edit_recipe(folder, ("client_ranks: null\n", ranks), ("geometry: factors", "geometry: product"))
+    edit_recipe(folder, ("combination: factors", "combination: exact"))
     edit_recipe(folder, ("name: median", "name: geometric_median"))
     code, said = verify(case)
     assert code == 1

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 from rich.markup import escape
 
+from fedtune.cli.check import tell_risks
 from fedtune.cli.console import err, out, short
 from fedtune.stopping import status_when_stopped
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 def start_stages(pipeline: Pipeline) -> None:
     """Run all stages in a new folder."""
-    from fedtune.cli.run import tell_risks
-
     with err.status("checking the stages"):
         tell_risks(pipeline)
         from fedtune.runs.pipeline import PipelineFolder

@@ -8,16 +8,22 @@ from fedtune.runs.checks.preflight import find_problems
 from fedtune.runs.checks.risks import find_risks
 
 
-def find_stage_problems(pipeline: Pipeline) -> list[str]:
+def find_stage_problems(pipeline: Pipeline, *, quick: bool = False) -> list[str]:
     """What would stop a stage, a line each; empty if nothing is known to.
 
     Adapters and merged models that an earlier stage will leave are not missed: a merged model is
     judged by the base that it will be made of, whose architecture and tokenizer it has.
+
+    Args:
+        pipeline: All stages.
+        quick: As in `find_problems`.
     """
     promised = [str(stage.recipe.output_dir) for stage in pipeline.stages]
     return tell(
         {
-            stage.name: find_problems(_on_what_is_there(stage, pipeline), promised=promised)
+            stage.name: find_problems(
+                _on_what_is_there(stage, pipeline), promised=promised, quick=quick
+            )
             for stage in pipeline.stages
         }
     )
