@@ -1,4 +1,4 @@
-"""One picture of a run: how the loss fell, and whom the rule listened to."""
+"""One picture of a run: how the loss fell, and the aggregation weight of each client."""
 
 from __future__ import annotations
 
@@ -17,17 +17,10 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from fedtune.records.lines import RoundRecord
 from fedtune.report.figures import loss_title
-from fedtune.report.summary import (
-    Record,
-    asked_in,
-    by_client,
-    round_of,
-    shares_in,
-    summarise,
-    well_formed,
-)
-from fedtune.report.text import clean, figure, number
+from fedtune.report.summary import summarise
+from fedtune.report.text import clean, figure
 
 INK, QUIET, LINE, WARNING = "#1f2933", "#69757f", "#0b6e8f", "#c1121f"
 ABSENT = "#c8ced3"
@@ -42,7 +35,7 @@ LOG_ABOVE = 30.0  # times between the lowest and the highest loss
 
 
 def draw_curves(
-    records: Sequence[Record],
+    records: Sequence[RoundRecord],
     path: Path,
     *,
     attackers: Collection[int] = (),
@@ -53,7 +46,7 @@ def draw_curves(
     Args:
         records: The lines of metrics.jsonl.
         path: The PNG; written whole, or not at all.
-        attackers: The simulated liars, to mark them; the rule never saw this.
+        attackers: The simulated attackers, to mark them; the rule never saw this.
         title: Written above, in one line.
     """
     with matplotlib.rc_context({"font.family": "DejaVu Sans", "font.size": 10}):
@@ -62,7 +55,7 @@ def draw_curves(
         FigureCanvasAgg(picture)
         left, right = picture.subplots(1, 2, gridspec_kw={"width_ratios": (1, 1.15)})
         _draw_loss(left, records)
-        _draw_weights(picture, right, well_formed(records), attackers or ())
+        _draw_weights(picture, right, records, attackers)
         if title:
             picture.suptitle(
                 clean(title, limit=96), fontsize=11, weight="bold", color=INK, parse_math=False
@@ -72,18 +65,17 @@ def draw_curves(
     os.replace(unfinished, path)
 
 
-def _draw_loss(axes: Axes, records: Sequence[Record]) -> None:
+def _draw_loss(axes: Axes, records: Sequence[RoundRecord]) -> None:
     facts = summarise(records)
-    points = [(round_, number(loss)) for round_, loss in facts.curve]
-    known = [(round_, loss) for round_, loss in points if loss is not None]
-    lost = [round_ for round_, loss in points if loss is None]
+    known = [(round_, loss) for round_, loss in facts.curve if loss is not None]
+    lost = [round_ for round_, loss in facts.curve if loss is None]
     _dress(axes, loss_title(facts.base), "round")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(axis="y", color="#e6e9ec", linewidth=0.8)
     if not known:
         _say(axes, "not measured")
         return
-    base = number(facts.base.get("loss"))
+    base = facts.base.get("loss")
     if base is not None:
         axes.axhline(base, color=QUIET, linestyle=(0, (5, 3)), linewidth=1.3)
         axes.annotate(
@@ -109,12 +101,12 @@ def _draw_loss(axes: Axes, records: Sequence[Record]) -> None:
 
 
 def _draw_weights(
-    picture: Figure, axes: Axes, records: Sequence[Record], attackers: Collection[int]
+    picture: Figure, axes: Axes, records: Sequence[RoundRecord], attackers: Collection[int]
 ) -> None:
-    hint = "   (red: simulated liars; the rule is not told)" * bool(attackers)
-    _dress(axes, "Weight of each client", f"round{hint}")
-    rounds = [record for record in records if round_of(record) > 0]
-    clients = sorted({client for record in rounds for client in asked_in(record)})
+    hint = "   (red: simulated attackers; the rule is not told)" * bool(attackers)
+    _dress(axes, "Aggregation weight of each client", f"round{hint}")
+    rounds = [record for record in records if record.round > 0]
+    clients = sorted({client for record in rounds for client in record.asked})
     if not clients:
         _say(axes, "no round yet")
         return
@@ -132,7 +124,7 @@ def _draw_weights(
         side = min(7.0, 180 / len(clients), 260 / len(rounds))
         axes.plot(columns, rows, "x", color=INK, markersize=side, markeredgewidth=1.4)
     _separate(axes, cells.shape)
-    _label_rounds(axes, [round_of(record) for record in rounds])
+    _label_rounds(axes, [record.round for record in rounds])
     _label_clients(axes, clients, attackers)
     bar = picture.colorbar(image, ax=axes, fraction=0.05, pad=0.02, ticks=[0, 1, norm.vmax])
     bar.ax.set_yticklabels(["0", "fair\nshare", f"{norm.vmax:.0f}x"], fontsize=9, color=INK)
@@ -142,7 +134,7 @@ def _draw_weights(
 
 
 def weight_cells(
-    rounds: Sequence[Record], clients: Sequence[int]
+    rounds: Sequence[RoundRecord], clients: Sequence[int]
 ) -> tuple[NDArray[np.float64], list[tuple[int, int]]]:
     """Each client's share times the clients asked, so that 1 is the fair share.
 
@@ -154,10 +146,10 @@ def weight_cells(
     cells = np.full((len(clients), len(rounds)), np.nan)
     refused = []
     for column, record in enumerate(rounds):
-        count = len(asked_in(record))
-        for client, share in shares_in(record).items():
+        count = len(record.asked)
+        for client, share in record.shares.items():
             cells[row_of[client], column] = share * count
-        refused += [(row_of[client], column) for client in by_client(record.get("refused"))]
+        refused += [(row_of[client], column) for client in record.refused]
     return cells, refused
 
 
@@ -199,7 +191,7 @@ def _label_clients(axes: Axes, clients: Sequence[int], attackers: Collection[int
     shown = range(0, len(clients), math.ceil(len(clients) / MAX_LABELS))
     axes.set_yticks(
         list(shown),
-        [f"{'liar  ' * (clients[row] in attackers)}{clients[row]}" for row in shown],
+        [f"{'attacker  ' * (clients[row] in attackers)}{clients[row]}" for row in shown],
         fontsize=9 if len(shown) <= 16 else 7,
     )
     for row, label in zip(shown, axes.get_yticklabels(), strict=True):

@@ -7,7 +7,7 @@ from rich.console import Console
 from fedtune.recipe import Recipe
 from fedtune.records.folder import RunFolder
 from fedtune.report.summary import PICTURE, describe
-from fedtune.report.table import print_summary, read_manifest
+from fedtune.report.table import print_summary
 
 
 def print_run(console: Console, recipe: Recipe, folder: RunFolder) -> None:
@@ -16,7 +16,7 @@ def print_run(console: Console, recipe: Recipe, folder: RunFolder) -> None:
 
     draw_run(recipe, folder)
     samples = read_samples(folder.path / "samples.jsonl")
-    print_summary(console, recipe, folder.read_metrics(), samples, folder)
+    print_summary(console, recipe, folder.read_records(), samples, folder)
 
 
 def draw_run(recipe: Recipe, folder: RunFolder) -> None:
@@ -24,11 +24,10 @@ def draw_run(recipe: Recipe, folder: RunFolder) -> None:
     from fedtune.report.curves import draw_curves
     from fedtune.report.pages.folder import write_run_page
 
-    manifest = read_manifest(folder.manifest)
     draw_curves(
-        folder.read_metrics(),
+        folder.read_records(),
         folder.path / PICTURE,
-        attackers=manifest.get("simulated_attackers", ()),
+        attackers=folder.read_manifest().simulated_attackers,
         title=describe(recipe),
     )
     write_run_page(recipe, folder)

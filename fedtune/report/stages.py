@@ -39,7 +39,7 @@ def print_stages(console: Console, pipeline: Pipeline, folders: Sequence[RunFold
     for heading in ("before", "after", "rounds", "time"):
         table.add_column(heading, justify="right", no_wrap=True)
     for stage, folder in zip(pipeline.stages, folders, strict=True):
-        facts = summarise(folder.read_metrics())
+        facts = summarise(folder.read_records())
         head = (stage.name, stage.recipe.task, _start(stage))
         tail = (str(facts.rounds), duration(facts.round_s))
         for number, cells in enumerate(_figures(facts)):

@@ -14,7 +14,7 @@ from fedtune.report.stages import FIGURES
 from fedtune.report.status import RunStatus
 from fedtune.report.status_clients import ClientRow, client_rows
 from fedtune.report.status_stages import StagesStatus, StageStatus
-from fedtune.report.text import clean, duration, figure, number, size, thin
+from fedtune.report.text import clean, duration, figure, size, thin
 
 MAX_POINTS = 400  # of the curve
 MAX_REFUSALS = 40
@@ -83,7 +83,6 @@ def _of_run(status: RunStatus) -> View:
     recorded, progress = status.recorded, status.progress
     facts = recorded.facts
     rows, left_out = client_rows(status)
-    points = [(at, number(loss)) for at, loss in facts.curve]
     return View(
         name=clean(status.recipe.name, limit=80),
         rule=clean(f"{status.recipe.task} of {status.recipe.model} | {status.recipe.rule}"),
@@ -95,8 +94,8 @@ def _of_run(status: RunStatus) -> View:
         commands=_commands(status),
         facts=[*_figures(status), *_facts(status)],
         curve_title=loss_title(facts.base),
-        curve=thin(points, MAX_POINTS),
-        base=number(facts.base.get("loss")),
+        curve=thin(facts.curve, MAX_POINTS),
+        base=facts.base.get("loss"),
         clients=rows if progress.begun or facts.rounds else [],
         left_out=left_out if progress.begun or facts.rounds else 0,
         refusals=_refusals(status),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 from collections.abc import Mapping, Sequence
@@ -14,25 +13,23 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fedtune.durable import read_whole
+from fedtune.records.lines import RoundRecord
+from fedtune.records.manifest import Manifest
 from fedtune.report.figures import shown
 from fedtune.report.silenced import headlines, silences
 from fedtune.report.summary import (
     PAGE,
     PICTURE,
     ClientFacts,
-    Record,
     RunFacts,
     describe,
     summarise,
-    well_formed,
 )
 from fedtune.report.text import (
     clean,
     duration,
     figure,
     marks_for,
-    number,
     percent,
     share,
     size,
@@ -53,7 +50,7 @@ SAMPLE_LINES = 2
 def print_summary(
     console: Console,
     recipe: Recipe,
-    records: Sequence[Record],
+    records: Sequence[RoundRecord],
     samples: Sequence[Mapping[str, Any]],
     folder: RunFolder,
 ) -> None:
@@ -67,10 +64,10 @@ def print_summary(
         folder: Where the manifest, the adapter and the picture are looked for.
     """
     facts = summarise(records)
-    manifest = read_manifest(folder.manifest)
+    manifest = folder.read_manifest()
     console.print()
     console.print(Text(clean(describe(recipe), encoding=console.encoding), style="bold"))
-    for told in headlines(silences(well_formed(records)), manifest):
+    for told in headlines(silences(records), manifest):
         console.print(Text(clean(told, limit=1000, encoding=console.encoding), style="bold yellow"))
     if facts.curve:
         console.print(_gain(facts))
@@ -91,15 +88,6 @@ def print_summary(
         console.print(line, soft_wrap=True)
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
-    """Read a run's manifest; an absent or broken one is an empty one."""
-    try:
-        manifest = json.loads(read_whole(path))
-    except (OSError, ValueError):
-        return {}
-    return manifest if isinstance(manifest, dict) else {}
-
-
 def _gain(facts: RunFacts) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("held out")
@@ -107,8 +95,7 @@ def _gain(facts: RunFacts) -> Table:
         table.add_column(heading, justify="right")
     for name, key, write in shown(facts.final):
         before, after = facts.base.get(key), facts.final.get(key)
-        first, last = number(before), number(after)
-        change = None if first is None or last is None else last - first
+        change = None if before is None or after is None else after - before
         sign = "+" if change is not None and change > 0 else ""
         table.add_row(name, write(before), write(after), sign + write(change))
     return table
@@ -144,14 +131,13 @@ def _totals(facts: RunFacts, recipe: Recipe) -> str:
     )
 
 
-def _clients(facts: RunFacts, manifest: Mapping[str, Any]) -> Table:
-    liars = manifest.get("simulated_attackers") or ()
-    rows = manifest.get("client_rows") or ()
+def _clients(facts: RunFacts, manifest: Manifest) -> Table:
+    attackers, rows = manifest.simulated_attackers, manifest.client_rows
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in ("client", "rows", "weight", "of\nfair", "low", "dropped", "far", "own\nloss"):
         table.add_column(heading, justify="right", overflow="fold")
-    if liars:
-        table.add_column("liar (rule\nnever told)", overflow="fold")
+    if attackers:
+        table.add_column("attacker (rule\nnever told)", overflow="fold")
     for facts_ in notable(facts.clients):
         client = facts_.client
         cells = [
@@ -164,8 +150,8 @@ def _clients(facts: RunFacts, manifest: Mapping[str, Any]) -> Table:
             Text(_times(facts_.far)),
             Text(figure(facts_.own_loss)),
         ]
-        if liars:
-            cells.append(Text("liar" if client in liars else "", "bold red"))
+        if attackers:
+            cells.append(Text("attacker" if client in attackers else "", "bold red"))
         table.add_row(*cells)
     return table
 

@@ -20,6 +20,7 @@ from fedtune.messages.wire import hash_row
 from fedtune.recipe import Recipe
 from fedtune.recipe.leaving import leaving
 from fedtune.records.checkpoint import Checkpoint, load_latest
+from fedtune.records.event_log import EventLog
 from fedtune.records.events import (
     Observer,
     RoundFinished,
@@ -28,7 +29,7 @@ from fedtune.records.events import (
     ignore,
 )
 from fedtune.records.folder import RunFolder, hash_recipe, write_whole
-from fedtune.records.journal import Journal
+from fedtune.records.lines import RoundRecord
 from fedtune.records.sent import binding_words
 from fedtune.records.signed_chain import sign
 from fedtune.round.attendance import Attendance
@@ -79,14 +80,15 @@ class Run:
         Raises:
             RunStoppedError: If a round could not be completed; the last checkpoint is valid.
         """
-        with Journal(self.folder.path, self.observer) as observer:
+        followed = self.recipe.federation.engine == "superlink"
+        with EventLog(self.folder.path, self.observer, whole=followed) as observer:
             replace(self, observer=observer)._serve(grid)
 
     def _serve(self, grid: Grid) -> None:
         worker = get_worker(self.recipe.model_dump_json())
         recipe_json = self._as_it_travels()
         strategy, done = self._restore(worker, recipe_json)
-        if done == 0 and not self.folder.read_metrics():
+        if done == 0 and not self.folder.read_records():
             self._begin(worker, strategy)
         agreement = wire.Agreement(worker.base_hash, worker.base.tokenizer_hash, "")
         strategy.roster = call_the_roll(
@@ -98,7 +100,7 @@ class Run:
             observer=self.observer,
         )
         attendance = Attendance(grid, self.recipe, recipe_json, agreement, strategy.roster)
-        history = self.folder.read_metrics()
+        history = self.folder.read_records()
         self.observer(RunStarted(history))
         with Trackers(self.recipe) as trackers:
             if done == 0:
@@ -108,9 +110,9 @@ class Run:
                     raise RunStoppedError("interrupted")
                 strategy.roster = attendance.look()
                 self._note_rows(strategy.roster)
-                self._round(grid, worker, strategy, server_round)
-                trackers.log(strategy.record)
-                self.observer(RoundFinished(strategy.record))
+                record = self._round(grid, worker, strategy, server_round)
+                trackers.log(record)
+                self.observer(RoundFinished(record))
         strategy.tries.close()
         anchor = strategy.outer.anchor
         self.folder.replace_adapter(lambda path: worker.save_adapter(anchor, path))
@@ -156,14 +158,14 @@ class Run:
         strategy.intake.adversary.memory = checkpoint.attack
         self.folder.truncate_metrics(checkpoint.metrics_bytes)
         self._mend_metrics(worker, strategy, checkpoint.round)
-        records = self.folder.read_metrics()
+        records = self.folder.read_records()
         refuse_another_state(self.folder, checkpoint, records[-1], worker.layout)
         strategy.counts, strategy.undone_rounds = counts_of(records), undone_rounds(records)
         return strategy, checkpoint.round
 
     def _mend_metrics(self, worker: Worker, strategy: RobustStrategy, done: int) -> None:
         """Measure the checkpoint's round again if someone has cut its line off."""
-        recorded = [record["round"] for record in self.folder.read_metrics()]
+        recorded = [record.round for record in self.folder.read_records()]
         if 0 not in recorded:
             self.folder.truncate_metrics(0)
             self._measure_again(worker, worker.initial, 0)
@@ -192,7 +194,7 @@ class Run:
     def _refuse_other_inputs(self, worker: Worker) -> None:
         began_with = self.folder.read_manifest()
         for name, now in self._inputs(worker).items():
-            if began_with.get(name, now) != now:
+            if getattr(began_with, name) not in (None, now):
                 what = name.removesuffix("_hash").replace("_", " ")
                 raise RunStoppedError(
                     f"the {what} is no longer the one that {self.folder.path} began with; "
@@ -208,7 +210,7 @@ class Run:
 
     def _round(
         self, grid: Grid, worker: Worker, strategy: RobustStrategy, server_round: int
-    ) -> None:
+    ) -> RoundRecord:
         started = time.monotonic()
         strategy.post.binding = binding_words(self.folder.manifest_hash(), self.folder.head())
         per_client, before = self.recipe.evaluation.per_client, None
@@ -224,9 +226,9 @@ class Run:
         if last and per_client:
             strategy.evaluate_clients(grid, server_round)
         strategy.record["round_s"] = round(time.monotonic() - started, 3)
-        self._save(strategy, server_round)
+        return self._save(strategy, server_round)
 
-    def _save(self, strategy: RobustStrategy, server_round: int) -> None:
+    def _save(self, strategy: RobustStrategy, server_round: int) -> RoundRecord:
         """Record the round, then the checkpoint that says how far the records are good.
 
         Where the step is judged, it has been by now: `round.acceptance.settle` says why not before.
@@ -243,10 +245,11 @@ class Run:
         strategy.record["next_anchor"] = hash_row(parts["anchor"], strategy.layout)
         if strategy.intake.kept is not None:
             strategy.intake.kept.put_anchor(server_round, parts["anchor"], strategy.layout)
-        self.folder.append_metrics(strategy.record)
+        record = self.folder.append_metrics(strategy.record)
         self._sign()
         checkpoint = Checkpoint(**parts, metrics_bytes=self.folder.metrics_bytes())
         checkpoint.save(self.folder.checkpoints, keep=self.recipe.checkpoint.keep)
+        return record
 
     def _note_rows(self, roster: Roster) -> None:
         """Note what each node says of its rows, where those are its own; it moves nothing."""

@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from fedtune.report.code_states import code_states
-from fedtune.report.pages.bench_facts import (
-    AttackFacts,
-    DefenceFacts,
-    Table,
-    read_tables,
+from fedtune.records.bench import (
+    AttackSummary,
+    DefenceSummary,
+    Stat,
+    Summary,
+    TableSummary,
+    read_summary,
 )
+from fedtune.report.code_states import code_states
 from fedtune.report.pages.definitions import definitions
 from fedtune.report.pages.details import cell_details
 from fedtune.report.pages.gain import STEPS
 from fedtune.report.pages.honest import floor_words, honest_table, tuned_words
-from fedtune.report.pages.markup import Html, line, tag
+from fedtune.report.pages.markup import Html, tag
 from fedtune.report.pages.matrix import in_groups, matrix
 from fedtune.report.pages.shell import command_box, document, facts_list
 from fedtune.report.pages.verdict import choose, judge, ranked
 from fedtune.report.pages.verdict_words import verdict_section
-from fedtune.report.text import duration, figure, number
+from fedtune.report.text import duration, figure
 
 ROUNDING = 1e-9  # below it an error is that of the arithmetic
 
 
-def bench_page(summary: Mapping[str, Any]) -> str:
+def bench_page(said: object) -> str:
     """Write a bench's summary as one self-contained page.
 
     Args:
-        summary: What `fedtune bench` writes as summary.json: ``tables``, one per fraction of
-            liars, and what made them. Labels and messages are taken for strangers' words.
+        said: What summary.json holds; all words of it are taken for strangers'.
 
     Returns:
         The HTML document. It needs no network, and no script to be read.
@@ -39,13 +40,14 @@ def bench_page(summary: Mapping[str, Any]) -> str:
     Raises:
         ValueError: If the summary is not one that `fedtune bench` writes.
     """
-    tables = read_tables(summary)
+    summary = read_summary(said)
+    tables = summary.tables
     choice = choose(tables)
     verdicts = [] if choice is None else [judge(table, choice) for table in tables]
     details: list[dict[str, Any]] = []
-    seeds = [line(seed) for seed in summary.get("seeds") or ()]
+    seeds = [str(seed) for seed in summary.seeds]
     sections = [_table(table, place, choice, details, seeds) for place, table in enumerate(tables)]
-    title = line(summary.get("title") or "Which defence holds against which attack")
+    title = summary.title or "Which defence holds against which attack"
     main = tag(
         "main",
         tag(
@@ -54,10 +56,10 @@ def bench_page(summary: Mapping[str, Any]) -> str:
         _unfinished(summary),
         verdict_section(choice, verdicts),
         sections,
-        definitions([line(note, 1000) for note in summary.get("notes") or ()]),
+        definitions(summary.notes),
         _made_by(summary),
     )
-    levels = [{"base": table.base, "oracle": table.oracle} for table in tables]
+    levels = [{"base": _mean(one.base), "oracle": _mean(one.oracle)} for one in tables]
     return document(
         title,
         [main, _panel()],
@@ -68,7 +70,7 @@ def bench_page(summary: Mapping[str, Any]) -> str:
 
 
 def _table(
-    table: Table,
+    table: TableSummary,
     place: int,
     choice: str | None,
     details: list[dict[str, Any]],
@@ -78,16 +80,16 @@ def _table(
     indices: dict[tuple[str, str], int] = {}
     for defence in ranked(table):
         for attack in in_groups(table):
-            cell = table.cells.get((defence.label, attack.label))
+            cell = table.grid.get((defence.label, attack.label))
             indices[defence.label, attack.label] = len(details)
             details.append({"level": place, **cell_details(table, attack, defence, cell)})
 
-    def index(attack: AttackFacts, defence: DefenceFacts) -> int:
+    def index(attack: AttackSummary, defence: DefenceSummary) -> int:
         return indices[defence.label, attack.label]
 
     head = (
-        f"{table.num_attackers} of {table.num_clients} clients lie "
-        f"({table.percent_liars.removesuffix(' liars')}), f = {table.f} assumed"
+        f"{table.num_attackers} of {table.num_clients} clients attack "
+        f"({table.percent_attackers.removesuffix(' attackers')}), f = {table.f} assumed"
     )
     return tag(
         "section",
@@ -105,13 +107,13 @@ def _table(
     )
 
 
-def _losses(table: Table) -> str:
+def _losses(table: TableSummary) -> str:
     known = (
         ("untrained base", table.base),
         ("honest clients alone", table.oracle),
-        ("mean of all with no liar", table.mean_of_all),
+        ("mean of all with no attacker", table.mean_of_all),
     )
-    words = ", ".join(f"{name} {_loss(value)}" for name, value in known if value is not None)
+    words = ", ".join(f"{name} {_loss(value.mean)}" for name, value in known if value is not None)
     return f"Loss: {words}." if words else ""
 
 
@@ -130,8 +132,8 @@ def _legend() -> Html:
     return tag("ul", keys, class_="legend", aria_label="Colours: retained gain")
 
 
-def _subtitle(summary: Mapping[str, Any], tables: Sequence[Table], seeds: Sequence[str]) -> str:
-    level = line(summary.get("level"))
+def _subtitle(summary: Summary, tables: Sequence[TableSummary], seeds: Sequence[str]) -> str:
+    level = summary.level
     on = {
         "training": "real federated training",
         "vectors": "one step at a time on given updates, without the outer optimizer",
@@ -142,34 +144,30 @@ def _subtitle(summary: Mapping[str, Any], tables: Sequence[Table], seeds: Sequen
     return f"{counts}, {on.get(level, level)}, {_seeds(seeds)}"
 
 
-def _unfinished(summary: Mapping[str, Any]) -> Html | None:
-    cells = summary.get("cells") or {}
-    done, of = number(cells.get("done")), number(cells.get("of"))
+def _unfinished(summary: Summary) -> Html | None:
+    done, of = summary.cells.done, summary.cells.of
     if done is None or of is None or done >= of:
         return None
-    words = (
-        f"{of - done:.0f} of {of:.0f} runs are not done. What they will say may change the verdict."
-    )
+    words = f"{of - done} of {of} runs are not done. What they will say may change the verdict."
     return tag("p", words, class_="notice")
 
 
-def _made_by(summary: Mapping[str, Any]) -> Html:
-    versions = summary.get("versions") or {}
-    code = summary.get("code") or ()
-    codes = [code] if isinstance(code, str) else list(code)
+def _made_by(summary: Summary) -> Html:
     facts = [
-        ("Machine", _flat(summary.get("machine"))),
-        ("Time of all runs", duration(number(summary.get("seconds")), none="")),
-        ("Versions, of this page", _flat(versions)),
-        ("Base recipe", _flat(summary.get("base_recipe"))),
-        ("Code", ", ".join(line(one) for one in codes)),
+        ("Machine", summary.machine),
+        ("Time of all runs", duration(summary.seconds, none="")),
+        (
+            "Versions, of this page",
+            ", ".join(f"{name} {each}" for name, each in summary.versions.items()),
+        ),
+        ("Base recipe", summary.base_recipe),
+        ("Code", ", ".join(summary.code)),
     ]
     mixed = code_states(summary)
-    command = summary.get("command")
     return tag(
         "footer",
         tag("h2", "How to repeat it"),
-        command_box(str(command)) if command else None,
+        command_box(summary.command) if summary.command else None,
         tag("p", mixed, class_="notice") if mixed else None,
         facts_list([(label, text) for label, text in facts if text]),
         tag(
@@ -178,12 +176,8 @@ def _made_by(summary: Mapping[str, Any]) -> Html:
     )
 
 
-def _flat(value: object) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{line(key, 60)} {_flat(one)}" for key, one in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(_flat(one) for one in value)
-    return "" if value is None else line(value, 2000)
+def _mean(stat: Stat | None) -> float | None:
+    return None if stat is None else stat.mean
 
 
 def _panel() -> Html:

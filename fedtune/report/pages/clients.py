@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from fedtune.records.lines import RoundRecord
 from fedtune.report.pages.markup import Html, line, tag
-from fedtune.report.summary import ClientFacts, Record, by_client, round_of
+from fedtune.report.summary import ClientFacts
 from fedtune.report.text import figure, percent
 
 MAX_REASONS = 40
@@ -34,12 +35,12 @@ def client_table(
     return tag("div", body, class_="scroll", tabindex="0", role="region", aria_label="Clients")
 
 
-def refusals(records: Sequence[Record]) -> Html | None:
+def refusals(records: Sequence[RoundRecord]) -> Html | None:
     """Write each refused client's reasons once, with the rounds."""
     found: dict[tuple[int, str], list[int]] = {}
     for record in records:
-        for client, reason in sorted(by_client(record.get("refused")).items()):
-            found.setdefault((client, line(reason, 400)), []).append(round_of(record))
+        for client, reason in sorted(record.refused.items()):
+            found.setdefault((client, line(reason, 400)), []).append(record.round)
     if not found:
         return None
     items = [

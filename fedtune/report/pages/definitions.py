@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fedtune.report.pages.bench_facts import HOLDS, STOPPED
+from fedtune.records.bench import HOLDS, STOPPED
 from fedtune.report.pages.markup import Html
 from fedtune.report.pages.shell import facts_list, foldable
 

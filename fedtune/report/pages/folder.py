@@ -12,7 +12,6 @@ from fedtune.durable import put_in_place, read_whole, write_beside
 from fedtune.report.pages.bench import bench_page
 from fedtune.report.pages.run import run_page
 from fedtune.report.summary import PAGE
-from fedtune.report.table import read_manifest
 
 if TYPE_CHECKING:  # both bring torch
     from fedtune.recipe import Recipe
@@ -73,8 +72,8 @@ def write_run_page(recipe: Recipe, folder: RunFolder) -> Path:
     """
     page = run_page(
         recipe,
-        folder.read_metrics(),
-        read_manifest(folder.manifest),
+        folder.read_records(),
+        folder.read_manifest(),
         read_samples(folder.path / "samples.jsonl"),
         recipe_text=read_whole(folder.recipe) if folder.recipe.is_file() else "",
         command=f"fedtune run {shlex.quote(_as_typed(folder.recipe))}",

@@ -6,14 +6,14 @@ import re
 from collections.abc import Callable
 from itertools import groupby
 
-from fedtune.report.pages.bench_facts import (
+from fedtune.records.bench import (
     HOLDS,
-    AttackFacts,
-    Cell,
-    DefenceFacts,
-    Table,
+    AttackSummary,
+    CellSummary,
+    DefenceSummary,
+    Stat,
+    TableSummary,
 )
-from fedtune.report.pages.bench_stat import Stat
 from fedtune.report.pages.details import sentence
 from fedtune.report.pages.gain import colour_step, gain, percent_of, points, spread, step
 from fedtune.report.pages.markup import Html, join, tag
@@ -33,10 +33,10 @@ WORDS = {
     "skipped": "left out",
     "missing": "not run",
 }
-Number = Callable[[AttackFacts, DefenceFacts], int]
+Number = Callable[[AttackSummary, DefenceSummary], int]
 
 
-def matrix(table: Table, number: Number, *, choice: str | None) -> Html:
+def matrix(table: TableSummary, number: Number, *, choice: str | None) -> Html:
     """Write the table: defences by their worst case, attacks by what they want.
 
     Args:
@@ -60,27 +60,27 @@ def matrix(table: Table, number: Number, *, choice: str | None) -> Html:
     return tag("div", grid, class_="scroll", tabindex="0", role="region", aria_label="Matrix")
 
 
-def in_groups(table: Table) -> list[AttackFacts]:
+def in_groups(table: TableSummary) -> list[AttackSummary]:
     """The attacks by goal, in the order of `GOALS`; other goals after these."""
     order = {goal: place for place, goal in enumerate(GOALS)}
     return sorted(table.attacks, key=lambda attack: order.get(attack.goal, len(order)))
 
 
-def _caption(table: Table) -> str:
+def _caption(table: TableSummary) -> str:
     return (
         f"Retained gain of each defence under each attack, {table.num_attackers} of "
-        f"{table.num_clients} clients lying, f = {table.f} assumed"
+        f"{table.num_clients} clients attacking, f = {table.f} assumed"
     )
 
 
-def _group_heads(columns: list[AttackFacts]) -> Html:
+def _group_heads(columns: list[AttackSummary]) -> Html:
     heads = [tag("td", colspan=3, class_="corner")]
     for goal, group in groupby(columns, key=lambda attack: attack.goal):
         heads.append(tag("th", GOALS.get(goal, goal), colspan=len(list(group)), scope="colgroup"))
     return tag("tr", heads, class_="groups")
 
 
-def _heads(table: Table, columns: list[AttackFacts]) -> Html:
+def _heads(table: TableSummary, columns: list[AttackSummary]) -> Html:
     fixed = (
         tag("th", "Defence", scope="col", class_="name"),
         tag("th", "Worst case", scope="col", class_="worst-case"),
@@ -105,19 +105,24 @@ def _breakable(label: str) -> Html:
     return Html("<wbr>".join(join(part) for part in parts if part))
 
 
-def _own(table: Table, defence: DefenceFacts) -> str:
+def _own(table: TableSummary, defence: DefenceSummary) -> str:
     """What a row has otherwise than its table."""
     most = max(each.num_seeds for each in table.defences)
-    told = [] if defence.own_f is None else [f"f = {defence.own_f}"]
+    told = [] if defence.f is None else [f"f = {defence.f}"]
     told += [f"{defence.num_seeds} of {most} seeds"] if defence.num_seeds < most else []
     return ", ".join(told)
 
 
 def _row(
-    table: Table, defence: DefenceFacts, columns: list[AttackFacts], number: Number, *, chosen: bool
+    table: TableSummary,
+    defence: DefenceSummary,
+    columns: list[AttackSummary],
+    number: Number,
+    *,
+    chosen: bool,
 ) -> Html:
-    worst = [gain(defence.worst)]
-    shade = None if defence.worst is None else f"g{step(defence.worst)}"
+    worst = gain(defence.rank)
+    shade = None if defence.rank is None else f"g{step(defence.rank)}"
     head = tag(
         "th",
         _breakable(defence.label),
@@ -136,7 +141,7 @@ def _row(
         tag(
             "td",
             tag("b", worst),
-            _small(_breakable(defence.worst_attack or "")),
+            _small(_breakable(defence.worst.attack if defence.worst else "")),
             class_=_join(shade, "worst-case"),
         ),
         _tax(defence.tax),
@@ -154,17 +159,21 @@ def _tax(tax: Stat | None) -> Html:
 
 
 def _cell(
-    table: Table, defence: DefenceFacts, attack: AttackFacts, index: int, edge: str | None
+    table: TableSummary,
+    defence: DefenceSummary,
+    attack: AttackSummary,
+    index: int,
+    edge: str | None,
 ) -> Html:
-    cell = table.cells.get((defence.label, attack.label))
+    cell = table.grid.get((defence.label, attack.label))
     shade, figures = face(cell, attack.goal)
-    worst = "worst" if attack.label == defence.worst_attack else None
+    worst = "worst" if defence.worst and attack.label == defence.worst.attack else None
     label = f"{attack.label} on {defence.label}. {sentence(cell)}"
     inside = tag("span", figures, class_="cell", data_cell=index, data_label=label)
     return tag("td", inside, class_=_join(shade, worst, edge))
 
 
-def face(cell: Cell | None, goal: str) -> tuple[str, Html]:
+def face(cell: CellSummary | None, goal: str) -> tuple[str, Html]:
     """A cell's class and what stands in it; nothing that was not measured becomes a number."""
     if cell is None or cell.status != "done":
         status = "missing" if cell is None else cell.status
@@ -175,7 +184,7 @@ def face(cell: Cell | None, goal: str) -> tuple[str, Html]:
     lower = spread(cell.retained)
     if cell.broken:
         lower = cell.broken
-    elif cell.below_base:
+    elif cell.worse_than_base:
         lower = below_base(cell)
     elif cell.backdoor is not None:
         lower = obeyed(cell)
@@ -185,12 +194,13 @@ def face(cell: Cell | None, goal: str) -> tuple[str, Html]:
     return f"g{shade}", join(tag("b", gain(cell.retained.mean)), _small(lower))
 
 
-def below_base(cell: Cell) -> str:
+def below_base(cell: CellSummary) -> str:
     """The mark of a run that ended worse than its base."""
-    return f"below base: {cell.below_base} of {cell.of} seeds" if cell.of > 1 else "below base"
+    seeds = f": {len(cell.worse_than_base)} of {cell.of} seeds"
+    return f"below base{seeds if cell.of > 1 else ''}"
 
 
-def obeyed(cell: Cell) -> str:
+def obeyed(cell: CellSummary) -> str:
     """How often the trigger is obeyed, and how far that is above the floor."""
     assert cell.backdoor is not None
     words = f"obeyed {percent_of(cell.backdoor.mean)}"
@@ -199,14 +209,14 @@ def obeyed(cell: Cell) -> str:
     )
 
 
-def _best_row(table: Table, columns: list[AttackFacts]) -> Html:
+def _best_row(table: TableSummary, columns: list[AttackSummary]) -> Html:
     """What the best cell of each column reaches, and where none holds."""
     cells = [_best(table, attack, _edge(columns, attack)) for attack in columns]
     head = tag("th", f"Best of all (holds: {HOLDS:g})", scope="row", class_="name")
     return tag("tr", head, tag("td"), tag("td"), cells)
 
 
-def _best(table: Table, attack: AttackFacts, edge: str | None) -> Html:
+def _best(table: TableSummary, attack: AttackSummary, edge: str | None) -> Html:
     best = best_of(column_of(table, attack.label))
     if best is None:
         waiting = any(cell.status == "missing" for cell in column_of(table, attack.label))
@@ -220,7 +230,7 @@ def _best(table: Table, attack: AttackFacts, edge: str | None) -> Html:
     return tag("td", figures, tag("small", words, class_="outcome"), class_=_join(shade, edge))
 
 
-def _edge(columns: list[AttackFacts], attack: AttackFacts) -> str | None:
+def _edge(columns: list[AttackSummary], attack: AttackSummary) -> str | None:
     """The first column of a group keeps a distance from the one before."""
     place = columns.index(attack)
     return "edge" if place == 0 or columns[place - 1].goal != attack.goal else None

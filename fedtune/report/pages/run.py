@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fedtune.records.lines import RoundRecord
+from fedtune.records.manifest import Manifest
 from fedtune.report.figures import loss_title, shown
 from fedtune.report.pages.clients import LEGEND, client_table, refusals
 from fedtune.report.pages.curve import curve
@@ -13,9 +15,9 @@ from fedtune.report.pages.markup import Html, join, line, tag
 from fedtune.report.pages.shell import command_box, document, facts_list, foldable
 from fedtune.report.pages.strip import left_out, legend, strip
 from fedtune.report.silenced import headlines, silences
-from fedtune.report.summary import Record, RunFacts, describe, summarise, well_formed
+from fedtune.report.summary import RunFacts, describe, summarise
 from fedtune.report.table import notable
-from fedtune.report.text import duration, figure, number, percent, size
+from fedtune.report.text import duration, figure, percent, size
 
 if TYPE_CHECKING:  # it brings torch
     from fedtune.recipe import Recipe
@@ -26,8 +28,8 @@ SAID = {"loss", "backdoor_success", "backdoor_untriggered"}  # in sentences
 
 def run_page(
     recipe: Recipe,
-    records: Sequence[Record],
-    manifest: Mapping[str, Any],
+    records: Sequence[RoundRecord],
+    manifest: Manifest,
     samples: Sequence[Mapping[str, Any]],
     *,
     recipe_text: str,
@@ -38,7 +40,7 @@ def run_page(
     Args:
         recipe: The run's.
         records: The lines of metrics.jsonl.
-        manifest: What manifest.json holds; may be empty.
+        manifest: Of the run.
         samples: The lines of samples.jsonl; the first few are shown.
         recipe_text: The recipe as YAML.
         command: What repeats the run.
@@ -46,9 +48,8 @@ def run_page(
     Returns:
         The HTML document. It needs no network, and no script to be read.
     """
-    records = well_formed(records)
     facts = summarise(records)
-    liars = [one for one in manifest.get("simulated_attackers") or () if isinstance(one, int)]
+    liars = manifest.simulated_attackers
     title = line(recipe.output_dir.name or "run")
     head = tag("header", tag("h1", title), tag("p", line(describe(recipe)), class_="quiet"))
     body = tag(
@@ -65,7 +66,7 @@ def run_page(
 
 def _story(recipe: Recipe, facts: RunFacts, liars: Sequence[int], silenced: Sequence[str]) -> Html:
     rounds = f"{facts.rounds} of {recipe.federation.num_rounds} rounds"
-    first, last = number(facts.base.get("loss")), number(facts.final.get("loss"))
+    first, last = facts.base.get("loss"), facts.final.get("loss")
     if first is None or last is None:
         lead: Html | str = f"{rounds} are done; the held-out loss is not known."
     else:
@@ -112,12 +113,12 @@ def _refused(facts: RunFacts) -> str | None:
 
 
 def _backdoor(facts: RunFacts) -> str | None:
-    after = number(facts.final.get("backdoor_success"))
+    after = facts.final.get("backdoor_success")
     if after is None:
         return None
-    before = number(facts.base.get("backdoor_success"))
+    before = facts.base.get("backdoor_success")
     words = f"The trigger is obeyed in {percent_of(after)} of prompts"
-    if (without := number(facts.final.get("backdoor_untriggered"))) is not None:
+    if (without := facts.final.get("backdoor_untriggered")) is not None:
         words += f"; without it they are answered so in {percent_of(without)}"
     return f"{words}." if before is None else f"{words}; before training in {percent_of(before)}."
 
@@ -125,7 +126,7 @@ def _backdoor(facts: RunFacts) -> str | None:
 def _totals(facts: RunFacts) -> list[tuple[str, str]]:
     totals = []
     for label, key, write in shown(facts.final):
-        if key not in SAID and number(facts.final.get(key)) is not None:
+        if key not in SAID and facts.final.get(key) is not None:
             before, after = write(facts.base.get(key)), write(facts.final.get(key))
             totals.append((label.capitalize(), f"{before} to {after}"))
     took = f"training {facts.train_s:.1f} s, aggregating {facts.aggregate_s:.1f} s"
@@ -135,9 +136,8 @@ def _totals(facts: RunFacts) -> list[tuple[str, str]]:
 
 
 def _loss(facts: RunFacts) -> Html:
-    points = [(at, number(loss)) for at, loss in facts.curve]
-    drawn = curve(points, number(facts.base.get("loss")))
-    lost = [str(at) for at, loss in points if loss is None]
+    drawn = curve(facts.curve, facts.base.get("loss"))
+    lost = [str(at) for at, loss in facts.curve if loss is None]
     note = tag("p", f"Not finite in rounds {', '.join(lost[:12])}.", class_="notice")
     return tag(
         "section",
@@ -148,7 +148,7 @@ def _loss(facts: RunFacts) -> Html:
 
 
 def _clients(
-    records: Sequence[Record], facts: RunFacts, manifest: Mapping[str, Any], liars: Sequence[int]
+    records: Sequence[RoundRecord], facts: RunFacts, manifest: Manifest, liars: Sequence[int]
 ) -> Html | None:
     if not facts.clients:
         return None
@@ -163,7 +163,7 @@ def _clients(
         tag("h2", "Whom the rule heard"),
         [picture, legend()] if picture is not None else None,
         tag("p", note, class_="quiet") if note else None,
-        client_table(shown, manifest.get("client_rows") or (), liars),
+        client_table(shown, manifest.client_rows, liars),
         tag("p", crowd) if hidden else None,
         tag("p", LEGEND, class_="quiet fine"),
         [tag("h3", "Refused, and why"), reasons] if reasons is not None else None,
@@ -181,10 +181,10 @@ def _samples(samples: Sequence[Mapping[str, Any]]) -> Html | None:
     return tag("section", tag("h2", "What it says, before and after"), shown, class_="samples")
 
 
-def _made_by(manifest: Mapping[str, Any], recipe_text: str, command: str) -> Html:
+def _made_by(manifest: Manifest, recipe_text: str, command: str) -> Html:
     facts = [
         (line(key, 80), _flat(value))
-        for key, value in manifest.items()
+        for key, value in manifest.facts.items()
         if key not in {"client_rows", "simulated_attackers", "recipe", "node_keys"}
     ]
     return tag(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 
+from fedtune.records.lines import RoundRecord
 from fedtune.report.pages.markup import Html, line, tag
-from fedtune.report.summary import Record, asked_in, by_client, round_of, shares_in
 
 LEFT, TOP, ROW = 54, 4, 18
 WIDTH = 460
@@ -14,12 +15,14 @@ MAX_ROUNDS = 120  # more, and a column is thinner than a line
 STEPS = (
     (1.5, 0, "over 1.5 of a fair share"),
     (0.5, 1, "0.5 to 1.5"),
-    (1e-12, 3, "under 0.5"),
-    (0.0, 5, "none: dropped"),
+    (-math.inf, 3, "under 0.5"),
+    (math.nan, 5, "next to none: dropped"),
 )
 
 
-def strip(records: Sequence[Record], clients: Sequence[int], liars: Collection[int]) -> Html | None:
+def strip(
+    records: Sequence[RoundRecord], clients: Sequence[int], liars: Collection[int]
+) -> Html | None:
     """Draw the last `MAX_ROUNDS` rounds of these clients.
 
     Args:
@@ -31,7 +34,7 @@ def strip(records: Sequence[Record], clients: Sequence[int], liars: Collection[i
         The picture, or None where there is no round yet. A reply that was refused is crossed, one
         without a weight is grey, a client that was not asked leaves its place empty.
     """
-    rounds = [record for record in records if round_of(record) > 0][-MAX_ROUNDS:]
+    rounds = [record for record in records if record.round > 0][-MAX_ROUNDS:]
     if not rounds or not clients:
         return None
     wide = min(34.0, (WIDTH - LEFT) / len(rounds))
@@ -44,7 +47,7 @@ def strip(records: Sequence[Record], clients: Sequence[int], liars: Collection[i
         parts += _column(record, row_of, left, wide)
         if column % stride == 0:
             middle = round(left + wide / 2, 1)
-            at = str(round_of(record))
+            at = str(record.round)
             parts.append(tag("text", at, x=middle, y=height - 4, text_anchor="middle"))
     parts.append(tag("text", "round", x=LEFT - 10, y=height - 4, text_anchor="end"))
     return tag(
@@ -63,29 +66,29 @@ def legend() -> Html:
     return tag("ul", keys, class_="legend")
 
 
-def left_out(records: Sequence[Record]) -> str | None:
+def left_out(records: Sequence[RoundRecord]) -> str | None:
     """Say what the picture does not show."""
-    rounds = [record for record in records if round_of(record) > 0]
+    rounds = [record for record in records if record.round > 0]
     if len(rounds) <= MAX_ROUNDS:
         return None
     return f"The last {MAX_ROUNDS} of {len(rounds)} rounds; all are in metrics.jsonl."
 
 
-def _column(record: Record, row_of: dict[int, int], left: float, wide: float) -> list[Html]:
-    asked, shares = asked_in(record), shares_in(record)
-    refused, accepted = by_client(record.get("refused")), by_client(record.get("clients"))
+def _column(record: RoundRecord, row_of: dict[int, int], left: float, wide: float) -> list[Html]:
+    asked, shares, dropped = record.asked, record.shares, record.dropped
+    refused = record.refused
     parts = []
     for client in asked:
         if client not in row_of:
             continue
-        where = f"round {round_of(record)}, client {client}: "
+        where = f"round {record.round}, client {client}: "
         if client in refused:
             kind, words = "crossed", f"refused: {line(refused[client])}"
         elif client in shares:
             fair = shares[client] * len(asked)
-            kind = f"s{next((i for least, i, _ in STEPS if fair >= least), 5)}"
+            kind = f"s{5 if dropped[client] else next(i for least, i, _ in STEPS if fair >= least)}"
             words = f"{fair:.2f} of a fair share"
-        elif client in accepted:
+        elif client in record.clients:
             kind, words = "plain", "took part"
         else:
             continue

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from fedtune.report.pages.bench_facts import HOLDS, Cell, DefenceFacts
-from fedtune.report.pages.gain import gain, percent_of, step
+from fedtune.records.bench import HOLDS, CellSummary, DefenceSummary
+from fedtune.report.pages.gain import gain, percent_of, silenced_words, step, where_of
 from fedtune.report.pages.markup import Html, join, tag
 from fedtune.report.pages.verdict import Leak, Verdict, gaps_of, row_of
 
@@ -40,7 +40,7 @@ def verdict_section(choice: str | None, verdicts: Sequence[Verdict]) -> Html:
 
 def headline(choice: str, verdicts: Sequence[Verdict]) -> Html:
     """One sentence: use it, and how far it is to be trusted."""
-    worst = min(verdict.choice.worst or 0.0 for verdict in verdicts)
+    worst = min(verdict.choice.rank or 0.0 for verdict in verdicts)
     leaks = any(verdict.own_leaks for verdict in verdicts)
     held = f"{sum(each.held for each in verdicts)} of {sum(each.tried for each in verdicts)}"
     none = "none under as many seeds" if by_fewer_seeds(verdicts) else "none"
@@ -77,18 +77,18 @@ def by_fewer_seeds(verdicts: Sequence[Verdict]) -> list[str]:
 def _case(verdict: Verdict) -> Html:
     choice, table = verdict.choice, verdict.table
     tax = None if choice.tax is None else choice.tax.mean
-    shade = "" if choice.worst is None else f" t{step(choice.worst)}"
+    shade = "" if choice.rank is None else f" t{step(choice.rank)}"
     worst = join(
         "kept in its worst case, ",
-        tag("b", choice.worst_attack or "not known"),
+        tag("b", choice.worst.attack if choice.worst else "not known"),
         _why(verdict),
     )
     return tag(
         "div",
-        tag("h3", table.percent_liars, tag("span", f"f = {table.f}", class_="quiet")),
-        tag("p", gain(choice.worst), class_=f"big{shade}"),
+        tag("h3", table.percent_attackers, tag("span", f"f = {table.f}", class_="quiet")),
+        tag("p", gain(choice.rank), class_=f"big{shade}"),
         tag("p", worst),
-        tag("p", tag("b", percent_of(tax, digits=1)), " tax when nobody lies"),
+        tag("p", tag("b", percent_of(tax, digits=1)), " tax with no attacker"),
         [tag("p", note, class_="quiet") for note in _notes(verdict)],
         class_="case",
     )
@@ -97,8 +97,10 @@ def _case(verdict: Verdict) -> Html:
 def _why(verdict: Verdict) -> str | None:
     """Why the worst case counts so little, where its retained gain alone does not tell."""
     choice = verdict.choice
-    cell = verdict.table.cells.get((choice.label, choice.worst_attack or ""))
-    if choice.worst_stopped:
+    if choice.worst is None:
+        return None
+    cell = verdict.table.grid.get((choice.label, choice.worst.attack))
+    if choice.worst.stopped:
         return ", where the run broke off"
     if cell is None or cell.backdoor is None or not _is_by_trigger(cell):
         return None
@@ -116,7 +118,7 @@ def _notes(verdict: Verdict) -> list[str]:
         if (left := len(leaks) - NAMED) > 0:
             notes.append(f"And {left} more {left_words}.")
     if other.label != choice.label and _at_worst(other) > _at_worst(choice):
-        note = f"At this fraction alone {other.label} keeps more, {gain(other.worst)}"
+        note = f"At this fraction alone {other.label} keeps more, {gain(other.rank)}"
         gaps = gaps_of(verdict.table, other.label)
         notes.append(f"{note}, but was not measured against {_some(gaps)}." if gaps else f"{note}.")
     if verdict.untested:
@@ -124,21 +126,24 @@ def _notes(verdict: Verdict) -> list[str]:
     return notes
 
 
-def _beside(choice: DefenceFacts) -> list[str]:
+def _beside(choice: DefenceSummary) -> list[str]:
     """What a mean over seeds at the end does not show of the choice."""
     told = []
     if (least := choice.least) is not None:
-        told.append(f"Least in any round: {gain(least.kept)} ({least.where}).")
+        told.append(f"Least in any round: {gain(least.rank)} ({where_of(least)}).")
     if (worst := choice.worst_honest) is not None:
-        told.append(f"Worst honest client: {gain(worst.kept)} of its gain ({worst.where}).")
-    for words, silenced in zip(("no attacker", "an attacker"), choice.silenced, strict=True):
+        told.append(f"Worst honest client: {gain(worst.rank)} of its gain ({where_of(worst)}).")
+    for words, silenced in (
+        ("no attacker", choice.silenced.free),
+        ("an attacker", choice.silenced.attacked),
+    ):
         if silenced is not None and silenced.clients:
-            told.append(f"Honest clients at weight 0 with {words}: {silenced.words}.")
+            told.append(f"Honest clients at weight 0 with {words}: {silenced_words(silenced)}.")
     return told
 
 
 def _compared(verdict: Verdict, leak: Leak) -> str:
-    own = verdict.table.cells[verdict.choice.label, leak.attack]
+    own = verdict.table.grid[verdict.choice.label, leak.attack]
     trigger = any(_is_by_trigger(cell) for cell in (own, leak.best))
     return (
         f"{leak.attack}: it {_outcome(own, trigger)}; "
@@ -146,14 +151,14 @@ def _compared(verdict: Verdict, leak: Leak) -> str:
     )
 
 
-def _is_by_trigger(cell: Cell) -> bool:
+def _is_by_trigger(cell: CellSummary) -> bool:
     """Whether it is the backdoor that this cell counts by, and not the gain."""
     if cell.excess is None or cell.retained is None:
         return False
     return 1 - cell.excess < cell.retained.mean
 
 
-def _outcome(cell: Cell, trigger: bool) -> str:
+def _outcome(cell: CellSummary, trigger: bool) -> str:
     if cell.status != "done":
         return "diverges" if cell.status == "diverged" else "breaks off"
     broken = f" ({cell.broken})" if cell.broken else ""
@@ -168,7 +173,7 @@ def _leaks(verdicts: Sequence[Verdict]) -> Html:
     found: dict[str, list[str]] = {}
     for verdict in verdicts:
         for leak in verdict.none_holds:
-            outcome = f"{_left(leak.best)} at {verdict.table.percent_liars}"
+            outcome = f"{_left(leak.best)} at {verdict.table.percent_attackers}"
             found.setdefault(leak.attack, []).append(outcome)
     head = tag("h2", "Where none holds")
     if not found:
@@ -181,7 +186,7 @@ def _leaks(verdicts: Sequence[Verdict]) -> Html:
     return join(head, tag("p", intro), tag("ul", items))
 
 
-def _left(best: Cell) -> str:
+def _left(best: CellSummary) -> str:
     if best.status != "done":
         return "every run diverged" if best.status == "diverged" else "every run broke off"
     if best.backdoor is not None:
@@ -189,8 +194,8 @@ def _left(best: Cell) -> str:
     return f"{gain(best.retained.mean)} kept" if best.retained else "an unknown part kept"
 
 
-def _at_worst(one: DefenceFacts) -> float:
-    return -math.inf if one.worst is None else one.worst
+def _at_worst(one: DefenceSummary) -> float:
+    return -math.inf if one.rank is None else one.rank
 
 
 def _some(names: Sequence[str]) -> str:

@@ -12,8 +12,8 @@ from torch import Tensor
 from aggregators import Gram
 from aggregators.engine.rule import Facts
 from aggregators.geometry import LowRank, Point, Step, combined_change, gather, product_gram
+from fedtune.records.lines import is_dropped
 from fedtune.round.broadcast import Received
-from fedtune.round.defence.standing import is_dropped
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,8 +13,6 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedtune.recipe import Recipe, RecipeError, load_recipe
-from fedtune.records.event_log import EventLog
-from fedtune.records.events import RunStoppedError
 from fedtune.records.folder import RunFolder
 from fedtune.runs.loop import Run
 from fedtune.transport.flower.grid import CarefulGrid
@@ -27,13 +25,8 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run a recipe from its newest checkpoint, or from the start."""
     folder, recipe = find_run(context)
-    with folder.locked(), EventLog(folder.path) as log:
-        try:
-            Run(recipe, folder, log.note).serve(_carefully(grid, recipe))
-        except (RunStoppedError, OSError, MemoryError, ValueError) as error:
-            log.stopped(error)
-            raise
-        log.ended()
+    with folder.locked():
+        Run(recipe, folder).serve(_carefully(grid, recipe))
 
 
 def find_run(context: Context) -> tuple[RunFolder, Recipe]:

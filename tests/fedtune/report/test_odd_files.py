@@ -29,8 +29,15 @@ def huge(path):
     os.truncate(path, 2**40)
 
 
-NAMES = ["recipe.yaml", "manifest.json", "metrics.jsonl", "progress.jsonl", "samples.jsonl"]
-NAMES += ["clients.json", ".lock", "stages.json", "report.html", ".report.html.tmp"]
+NAMES = ["recipe.yaml", "manifest.json", "metrics.jsonl", "events.jsonl", "samples.jsonl"]
+NAMES += [
+    "progress.jsonl",
+    "clients.json",
+    ".lock",
+    "stages.json",
+    "report.html",
+    ".report.html.tmp",
+]
 
 
 @pytest.mark.timeout(60)

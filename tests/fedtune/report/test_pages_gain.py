@@ -5,7 +5,7 @@ from importlib.resources import files
 
 import pytest
 
-from fedtune.report.pages.bench_facts import HOLDS, Stat
+from fedtune.records.bench import HOLDS, Stat
 from fedtune.report.pages.gain import STEPS, gain, percent_of, spread, step, with_interval
 
 
@@ -36,10 +36,10 @@ def test_steps_meet_at_their_bounds():
 
 
 def test_an_interval_says_when_there_is_none():
-    stat = Stat(0.916, 0.89, 0.942, (("0", 0.9),))
+    stat = Stat(mean=0.916, low=0.89, high=0.942, values={"0": 0.9})
     assert spread(stat) == "±0.03"  # half of 0.052 is 0.026
     assert with_interval(stat, as_gain=True) == "0.91 (0.89 to 0.94)"
-    assert with_interval(Stat(0.916, None, None, ())) == "0.916 (one seed: no interval)"
+    assert with_interval(Stat(mean=0.916)) == "0.916 (one seed: no interval)"
     assert spread(None) == ""
 
 

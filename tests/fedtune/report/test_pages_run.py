@@ -5,11 +5,13 @@ import json
 import pytest
 from html_outline import outline
 from small_bench import small
+from typed_records import typed
 from typer.testing import CliRunner
 
 from fedtune.cli import app
 from fedtune.recipe import parse_recipe, to_yaml
 from fedtune.records.folder import RunFolder
+from fedtune.records.manifest import Manifest
 from fedtune.report.pages.curve import curve
 from fedtune.report.pages.folder import write_page
 from fedtune.report.pages.run import run_page
@@ -25,8 +27,8 @@ RECIPE = {
 def page_of(records, **manifest):
     return run_page(
         parse_recipe(RECIPE),
-        records,
-        {"simulated_attackers": [3], "client_rows": [10, 20, 30, 40], **manifest},
+        typed(records),
+        Manifest(**{"simulated_attackers": [3], "client_rows": [10, 20, 30, 40], **manifest}),
         [SAMPLE],
         recipe_text="task: sft # <x>",
         command="fedtune run 'a b/recipe.yaml'",
@@ -154,7 +156,7 @@ def test_a_bench_folder_becomes_a_benchs_page(tmp_path):
         (None, "which is no folder"),
         ({}, "which has neither"),
         ({"summary.json": "{"}, "summary.json needs to be JSON"),
-        ({"summary.json": "[]"}, "needs tables: got none"),
+        ({"summary.json": "[]"}, "summary needs"),
         ({"recipe.yaml": to_yaml(parse_recipe({})), "samples.jsonl": "{}\n{"}, "line 2 of"),
     ],
 )

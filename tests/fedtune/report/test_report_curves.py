@@ -5,12 +5,13 @@ import math
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from typed_records import typed
 
 from fedtune.report.curves import draw_curves, weight_cells
 
 
 def test_the_picture_is_one_png_of_sane_size_and_not_blank(records, tmp_path):
-    draw_curves(records, tmp_path / "curves.png", attackers=[3], title="nnm $x_ [b] \x1b[2J")
+    draw_curves(typed(records), tmp_path / "curves.png", attackers=[3], title="nnm $x_ [b] \x1b[2J")
     assert [path.name for path in tmp_path.iterdir()] == ["curves.png"]
     pixels = imread(tmp_path / "curves.png")
     height, width, _ = pixels.shape
@@ -20,9 +21,9 @@ def test_the_picture_is_one_png_of_sane_size_and_not_blank(records, tmp_path):
         assert len(np.unique(half[::4, ::4, 0])) > 20
 
 
-def test_liars_are_red(records, tmp_path):
+def test_attackers_are_red(records, tmp_path):
     def red_pixels(attackers):
-        draw_curves(records, tmp_path / "curves.png", attackers=attackers)
+        draw_curves(typed(records), tmp_path / "curves.png", attackers=attackers)
         red, green, blue = np.moveaxis(imread(tmp_path / "curves.png")[..., :3], -1, 0)
         return int(((red > 0.7) & (green < 0.15) & (blue < 0.25)).sum())
 
@@ -31,7 +32,7 @@ def test_liars_are_red(records, tmp_path):
 
 
 def test_cells_are_shares_times_the_clients_asked(records):
-    cells, refused = weight_cells(records[1:], [0, 1, 2, 3])
+    cells, refused = weight_cells(typed(records[1:]), [0, 1, 2, 3])
     # four asked, so 1 is the fair quarter: 0.5 -> 2, 0.4 -> 1.6, 0.1 -> 0.4
     expected = [[2, 2, 0.8], [1.6, 2, 0.8], [0.4, math.nan, 2.4], [math.nan, 0, math.nan]]
     np.testing.assert_allclose(cells, expected)
@@ -52,5 +53,5 @@ def test_cells_are_shares_times_the_clients_asked(records):
     ],
 )
 def test_odd_runs_are_drawn_too(records, tmp_path):
-    draw_curves(records, tmp_path / "curves.png", attackers=[1, 50], title="odd")
+    draw_curves(typed(records), tmp_path / "curves.png", attackers=[1, 50], title="odd")
     assert (tmp_path / "curves.png").stat().st_size > 5000
