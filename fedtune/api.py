@@ -293,7 +293,7 @@ def write_bench(matrix: Matrix, lines: Sequence[Line], *, command: str) -> Summa
     from fedtune.attack_bench.summary import summarise
     from fedtune.records.folder import write_whole
     from fedtune.report.bench_table import bench_markdown
-    from fedtune.report.pages.folder import write_bench_page
+    from fedtune.report.pages.writing import write_bench_page
 
     summary = summarise(matrix.bench, matrix.cells, lines, command=command)
     write_whole(matrix.store.summary, summary.model_dump_json(indent=1) + "\n")

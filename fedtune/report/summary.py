@@ -15,7 +15,7 @@ from fedtune.report.undone import undone_in_words
 if TYPE_CHECKING:  # it brings torch
     from fedtune.recipe import Recipe
 
-PICTURE, PAGE = "curves.png", "report.html"
+PICTURE, PAGE = "curves.svg", "report.html"
 LOW = 0.5  # of the fair share: below it a client counts as down-weighted
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -26,6 +24,7 @@ from fedtune.report.summary import (
     summarise,
 )
 from fedtune.report.text import (
+    as_typed,
     clean,
     duration,
     figure,
@@ -219,28 +218,22 @@ def _sample(sample: Mapping[str, Any], console: Console) -> Table:
 
 
 def _next_steps(facts: RunFacts, recipe: Recipe, folder: RunFolder) -> list[Text]:
-    where = shlex.quote(_short(folder.path))
+    where = shlex.quote(as_typed(folder.path))
     lines = []
     if facts.rounds < recipe.federation.num_rounds or not folder.adapter.is_dir():
         lines.append(Text(" adapter   none yet: the run stopped early; its checkpoint is kept"))
         steps = [f"fedtune run --resume {where}"]
     else:
-        lines.append(Text(f" adapter   {_short(folder.adapter)}"))
+        lines.append(Text(f" adapter   {as_typed(folder.adapter)}"))
         steps = [f"fedtune evaluate {where}", f"fedtune merge {where} merged-model"]
     picture = folder.path / PICTURE
     if picture.is_file():
-        lines.append(Text(f" picture   {_short(picture)}"))
+        lines.append(Text(f" picture   {as_typed(picture)}"))
     page = folder.path / PAGE
     if page.is_file():
-        lines.append(Text(f" page      {_short(page)}"))
+        lines.append(Text(f" page      {as_typed(page)}"))
     lines += [
         Text(" next      " if i == 0 else "           ").append(step, "bold")
         for i, step in enumerate(steps)
     ]
     return lines
-
-
-def _short(path: Path) -> str:
-    """The path as one would type it from here."""
-    here = Path(os.path.abspath(os.curdir))
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

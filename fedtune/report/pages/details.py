@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fedtune.records.bench import AttackSummary, CellSummary, DefenceSummary, TableSummary
+from fedtune.report.pages.chart import wants_log
 from fedtune.report.pages.gain import gain, percent_of, points, where_of, with_interval
 
 
@@ -15,7 +16,8 @@ def cell_details(
 
     Returns:
         ``title``, ``where``, ``say``, ``facts`` (pairs of label and text), ``dropped`` (pairs of
-        label and share, None if not known), ``curves``, ``commands``; for `script_json`.
+        label and share, None if not known), ``log`` (whether the curves need a logarithmic scale),
+        ``curves``, ``commands``; for `script_json`.
     """
     return {
         "title": f"{attack.label} on {defence.label}",
@@ -24,6 +26,7 @@ def cell_details(
         "say": sentence(cell),
         "facts": [*_figures(cell), *_about(attack, defence)],
         "dropped": _dropped(cell),
+        "log": _wants_log(table, cell),
         "curves": [{"seed": str(one.seed), "points": one.points} for one in cell.curves]
         if cell is not None
         else [],
@@ -142,3 +145,10 @@ def _dropped(cell: CellSummary | None) -> list[tuple[str, float | None]]:
         ("attackers", cell.attackers_dropped_share),
         ("honest clients", cell.honest_dropped_share),
     ]
+
+
+def _wants_log(table: TableSummary, cell: CellSummary | None) -> bool:
+    points = [] if cell is None else [loss for one in cell.curves for _, loss in one.points]
+    losses = [*points, table.base.mean if table.base else None]
+    known = [loss for loss in losses if loss is not None]
+    return bool(known) and wants_log(known)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from fedtune.records.bench import DefenceSummary, Least, Silenced, TableSummary
 from fedtune.report.pages.gain import gain, percent_of, silenced_words, step, where_of
-from fedtune.report.pages.markup import Html, tag
 from fedtune.report.pages.verdict import ranked
 
 UNKNOWN = "not known"
@@ -33,19 +32,15 @@ def honest_cells(defence: DefenceSummary) -> list[str]:
     ]
 
 
-def honest_table(table: TableSummary) -> Html:
-    """The table of one fraction, defences in the matrix's order."""
-    rows = [_row(defence) for defence in ranked(table)]
-    heads = [tag("th", head, scope="col") for head in HEADS]
-    body = tag(
-        "table",
-        tag("caption", "Single rounds and honest clients"),
-        tag("thead", tag("tr", heads)),
-        tag("tbody", rows),
-        class_="honest",
-    )
-    shown = tag("div", body, class_="scroll", tabindex="0", role="region", aria_label="Honest")
-    return tag("div", shown, tag("p", KEY, class_="quiet fine"))
+def honest_rows(table: TableSummary) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The table of one fraction, defences in the matrix's order: words and shade of each cell."""
+    return [(one.label, list(zip(honest_cells(one), _shades(one), strict=True)))
+            for one in ranked(table)]  # fmt: skip
+
+
+def _shades(defence: DefenceSummary) -> list[str]:
+    leasts = (defence.least, defence.worst_honest, defence.worst_honest_free)
+    return [*("" if one is None else f"g{step(one.rank)}" for one in leasts), "", ""]
 
 
 def floor_words(table: TableSummary) -> str:
@@ -69,19 +64,6 @@ def tuned_words(table: TableSummary) -> str:
     if not fixed:
         return "Every attack is re-optimised against each defence."
     return f"Not re-optimised against each defence, as tuned elsewhere: {', '.join(fixed)}."
-
-
-def _row(defence: DefenceSummary) -> Html:
-    shades = [
-        None if one is None else f"g{step(one.rank)}"
-        for one in (defence.least, defence.worst_honest, defence.worst_honest_free)
-    ]
-    cells = zip(honest_cells(defence), [*shades, None, None], strict=True)
-    return tag(
-        "tr",
-        tag("th", defence.label, scope="row"),
-        [tag("td", words, class_=shade) for words, shade in cells],
-    )
 
 
 def _least(least: Least | None) -> str:

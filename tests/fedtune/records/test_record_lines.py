@@ -18,7 +18,7 @@ from fedtune.records.folder import RunFolder
 from fedtune.records.lines import RoundRecord, UnreadableLineError, is_dropped, read_record
 from fedtune.records.manifest import Manifest
 from fedtune.report.dash.page import Source
-from fedtune.report.pages.folder import write_page
+from fedtune.report.pages.writing import write_page
 from fedtune.report.status import Watch
 from fedtune.report.status_words import view_of
 

@@ -12,7 +12,7 @@ from made_up_run import make_run
 
 from fedtune.cli.status import find_folder
 from fedtune.durable import read_whole, write_beside
-from fedtune.report.pages.folder import write_page
+from fedtune.report.pages.writing import write_page
 from fedtune.report.status_stages import watch_folder
 
 

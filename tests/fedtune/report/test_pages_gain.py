@@ -52,7 +52,7 @@ def test_a_share_has_no_negative_zero():
 @pytest.mark.parametrize("mode", ["light", "dark"])
 def test_every_step_can_be_read(mode):
     """4.5 is what WCAG 2.2 asks of text."""
-    css = (files("fedtune.report.pages") / "page.css").read_text(encoding="utf-8")
+    css = (files("fedtune.report.pages") / "chart.css").read_text(encoding="utf-8")
     block = css.split("@media")[mode == "dark"]
     colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", block))
     pairs = [(f"g{i}", f"on{i}") for i in range(6)]

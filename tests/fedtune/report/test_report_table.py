@@ -27,7 +27,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = RunFolder(tmp_path / "my run")
     folder.adapter.mkdir(parents=True)
-    (folder.path / "curves.png").write_bytes(b"")
+    (folder.path / "curves.svg").write_bytes(b"")
     manifest = {"client_rows": [384, 346, 114, 77], "simulated_attackers": [3]}
     folder.manifest.write_text(json.dumps(manifest))
     return folder
@@ -95,7 +95,7 @@ def test_samples_are_few_and_trimmed(records, folder):
 def test_it_says_what_to_do_next(records, folder):
     text = show(records, [], folder)
     assert "adapter   my run/adapter" in text
-    assert "picture   my run/curves.png" in text
+    assert "picture   my run/curves.svg" in text
     assert "fedtune evaluate 'my run'" in text
     assert "fedtune merge 'my run' merged-model" in text
     assert "--resume" not in text
@@ -103,7 +103,7 @@ def test_it_says_what_to_do_next(records, folder):
 
 def test_a_run_that_stopped_early_can_go_on(records, folder):
     folder.adapter.rmdir()
-    (folder.path / "curves.png").unlink()
+    (folder.path / "curves.svg").unlink()
     text = show(records[:3], SAMPLES[:0], folder, rounds=8)
     assert "2 of 8 rounds" in text
     assert "the run stopped early" in text

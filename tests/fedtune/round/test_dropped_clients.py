@@ -133,4 +133,4 @@ def test_a_dense_run_has_no_weights_from_end_to_end(tiny_recipe, run):
     text = console.export_text()
     assert "median, f=1, on products | fedavg" in text
     assert "rank 2 could not hold" in text
-    assert (folder.path / "curves.png").is_file()
+    assert (folder.path / "curves.svg").is_file()
