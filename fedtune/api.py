@@ -8,7 +8,6 @@ print(result.final["loss"], result.adapter)
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -20,8 +19,10 @@ from typing import TYPE_CHECKING, Any
 from fedtune.recipe import Model, Recipe, RecipeError, find_recipe, parse_recipe
 from fedtune.recipe.reading import read_mapping
 from fedtune.recipe.stages import Pipeline, lay_out
+from fedtune.records.bench import Line, Summary
 from fedtune.records.events import Event, ignore
 from fedtune.records.folder import RunFolder, holds_stages
+from fedtune.records.lines import Figures, RoundRecord
 from fedtune.runs.adapter_of import base_of, find_adapter
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from fedtune.runs.pipeline import PipelineFolder, Watch
 
 Loaded = Recipe | Pipeline
-Figures = Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class RunResult:
         return self.folder / "adapter"
 
     @cached_property
-    def records(self) -> list[dict[str, Any]]:
+    def records(self) -> list[RoundRecord]:
         """The lines of metrics.jsonl: the base, then each round."""
-        return RunFolder(self.folder).read_metrics()
+        return RunFolder(self.folder).read_records()
 
     @property
     def base(self) -> Figures:
@@ -67,14 +67,10 @@ class RunResult:
     @property
     def refused(self) -> dict[int, dict[int, str]]:
         """By round and client: why a reply, or its absence, did not count."""
-        return {
-            record["round"]: {int(client): why for client, why in record["refused"].items()}
-            for record in self.records
-            if record.get("refused")
-        }
+        return {record.round: record.refused for record in self.records if record.refused}
 
     def _measured(self) -> list[Figures]:
-        found = [record["eval"] for record in self.records if isinstance(record.get("eval"), dict)]
+        found = [record.eval for record in self.records if record.eval is not None]
         return found or [{}]
 
 
@@ -257,9 +253,7 @@ def merge(path: str | Path, target: str | Path) -> Path:
     return Path(target)
 
 
-def bench(
-    name: str, *overrides: str, folder: str | Path | None = None, jobs: int = 1
-) -> dict[str, Any]:
+def bench(name: str, *overrides: str, folder: str | Path | None = None, jobs: int = 1) -> Summary:
     """Run a matrix of attacks and defences; what is done already is read.
 
     Args:
@@ -269,7 +263,7 @@ def bench(
         jobs: Processes.
 
     Returns:
-        The summary, as summary.json has it.
+        What summary.json holds, by attribute.
 
     Raises:
         ValueError: If something is wrong with the bench.
@@ -299,9 +293,7 @@ def lay_out_bench(name: str, overrides: Sequence[str] = (), folder: Path | None 
     return Matrix(loaded, cells, Store(target), command)
 
 
-def write_bench(
-    matrix: Matrix, lines: Sequence[Mapping[str, Any]], *, command: str
-) -> dict[str, Any]:
+def write_bench(matrix: Matrix, lines: Sequence[Line], *, command: str) -> Summary:
     """Write the summary of a bench as JSON, as Markdown and as a page, and return it.
 
     Args:
@@ -312,10 +304,10 @@ def write_bench(
     from fedtune.attack_bench.summary import summarise
     from fedtune.records.folder import write_whole
     from fedtune.report.bench_table import bench_markdown
-    from fedtune.report.pages.folder import write_bench_page
+    from fedtune.report.pages.writing import write_bench_page
 
     summary = summarise(matrix.bench, matrix.cells, lines, command=command)
-    write_whole(matrix.store.summary, json.dumps(summary, indent=1) + "\n")
+    write_whole(matrix.store.summary, summary.model_dump_json(indent=1) + "\n")
     write_whole(matrix.store.table, bench_markdown(summary))
     write_bench_page(matrix.store.path)
     return summary

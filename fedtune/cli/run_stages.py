@@ -46,7 +46,7 @@ def _run(pipeline: Pipeline, folder: PipelineFolder) -> None:
         from fedtune import api
         from fedtune.records.events import RunStoppedError
         from fedtune.records.folder import RunFolder
-        from fedtune.report.stages import print_stages
+        from fedtune.report.finished import print_stages
 
     again = f"[bold]fedtune run --resume {escape(short(folder.path))}[/bold]"
     try:

@@ -60,7 +60,7 @@ def test_run_ends_in_a_line_for_each_stage_and_says_where_the_adapter_lies(recip
     assert "preference" in table
     assert f"adapter   {folder}/dpo/adapter" in table
     for name in ("sft", "dpo"):
-        assert {"curves.png", "report.html", "adapter"} <= {
+        assert {"curves.svg", "report.html", "adapter"} <= {
             path.name for path in (folder / name).iterdir()
         }
     again = invoke("run", "--resume", folder)  # all done: the table, and nothing is run

@@ -22,8 +22,8 @@ from aggregators.geometry import (
 )
 from fedtune.recipe import Aggregator
 from fedtune.records.events import RunStoppedError
+from fedtune.records.lines import is_dropped
 from fedtune.round.broadcast import Broadcast, Received
-from fedtune.round.defence.standing import is_dropped
 from fedtune.round.screening.spool import Spool
 
 C = TypeVar("C")

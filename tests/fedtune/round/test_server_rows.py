@@ -43,7 +43,7 @@ def test_liars_get_no_trust_and_the_loss_falls(tiny_recipe, run, geometry):
         assert all(weights[client] > 0 for client in weights.keys() - liars)
         assert record["server_train_loss"] > 0
     assert records[-1]["eval"]["loss"] < records[0]["eval"]["loss"] - 0.1
-    assert folder.read_manifest()["server_rows"] == 8
+    assert folder.read_manifest().server_rows == 8
 
 
 @pytest.mark.parametrize(

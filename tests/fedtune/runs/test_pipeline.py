@@ -16,7 +16,7 @@ from staged_runs import DPO, GRPO, REWARD, SFT
 from fedtune.recipe.stages import load
 from fedtune.records.events import RunStoppedError, ignore
 from fedtune.records.folder import RunFolder, holds_stages
-from fedtune.report.pages.folder import write_pages
+from fedtune.report.pages.writing import write_pages
 from fedtune.runs.adapter_of import find_adapter
 from fedtune.runs.checks.of_stages import find_stage_problems, find_stage_risks
 from fedtune.runs.pipeline import PipelineFolder, execute_stages

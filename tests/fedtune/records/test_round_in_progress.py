@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from left_by_a_run import adapter_bytes, eval_records
 
 from fedtune.messages.message import RecordDict
+from fedtune.records.event_log import LOG, EventLog, LogState, read_event_log
 from fedtune.records.events import (
     Ignored,
     Refused,
@@ -25,7 +26,6 @@ from fedtune.records.events import (
     RunStoppedError,
 )
 from fedtune.records.folder import RunFolder
-from fedtune.records.journal import JOURNAL, Journal, Told, read_journal
 from fedtune.runs.loop import Run
 from fedtune.simulation import client
 from fedtune.transport.local import LocalTransport
@@ -47,12 +47,12 @@ def ticking():
 
 def test_events_pass_and_the_round_so_far_is_read_back(tmp_path):
     seen = []
-    with Journal(tmp_path, seen.append, ticking()) as note:
-        assert read_journal(tmp_path) == Told(began_at=1000.0)
+    with EventLog(tmp_path, seen.append, clock=ticking()) as note:
+        assert read_event_log(tmp_path) == LogState(began_at=1000.0)
         note(RunStarted([{"round": 0}]))
         for count, event in enumerate(ROUND + RETRY, start=1):
             note(event)
-            told = read_journal(tmp_path)
+            told = read_event_log(tmp_path)
             assert [each for _, each in told.events] == (ROUND + RETRY)[:count]
             assert told.began_at == 1000.0
             assert told.begun
@@ -60,9 +60,9 @@ def test_events_pass_and_the_round_so_far_is_read_back(tmp_path):
         assert [at for at, _ in told.events[:2]] == [1002.0, 1003.0]
         note(RoundFinished({"round": 1}))
         note(second := RoundStarted(2, 0, [0]))
-        assert [each for _, each in read_journal(tmp_path).events] == [second]
+        assert [each for _, each in read_event_log(tmp_path).events] == [second]
     assert seen == [RunStarted([{"round": 0}]), *ROUND, *RETRY, RoundFinished({"round": 1}), second]
-    assert not (tmp_path / JOURNAL).exists()
+    assert read_event_log(tmp_path) == LogState(began_at=1000.0, begun=True)
 
 
 @pytest.mark.parametrize(
@@ -77,34 +77,34 @@ def test_events_pass_and_the_round_so_far_is_read_back(tmp_path):
 )
 def test_why_a_run_stopped_is_left_behind(tmp_path, error, reason, resumable):
     def stop():
-        with Journal(tmp_path, lambda _: None) as note:
+        with EventLog(tmp_path, lambda _: None) as note:
             note(ROUND[0])
             raise error
 
     with pytest.raises(type(error)):
         stop()
-    told = read_journal(tmp_path)
+    told = read_event_log(tmp_path)
     assert (told.stopped, told.resumable) == (reason, resumable)
     assert [event for _, event in told.events] == ROUND[:1]
-    with Journal(tmp_path, lambda _: None):  # resumed: the old word is gone
-        assert read_journal(tmp_path).stopped is None
+    with EventLog(tmp_path, lambda _: None):  # resumed: the old word is gone
+        assert read_event_log(tmp_path).stopped is None
 
 
 def test_what_is_not_finite_is_null(tmp_path):
-    with Journal(tmp_path, lambda _: None) as note:
+    with EventLog(tmp_path, lambda _: None) as note:
         note(Replied(1, 0, 5, float("nan")))
-        assert "NaN" not in (tmp_path / JOURNAL).read_text()
-        assert read_journal(tmp_path).events[0][1] == Replied(1, 0, 5, None)
+        assert "NaN" not in (tmp_path / LOG).read_text()
+        assert read_event_log(tmp_path).events[0][1] == Replied(1, 0, 5, None)
 
 
 def test_a_line_that_is_half_written_is_no_event(tmp_path):
-    with Journal(tmp_path, lambda _: None) as note:
+    with EventLog(tmp_path, lambda _: None) as note:
         note(ROUND[0])
         note(ROUND[1])
-        text = (tmp_path / JOURNAL).read_bytes()
+        text = (tmp_path / LOG).read_bytes()
         for kept in range(len(text)):
-            (tmp_path / JOURNAL).write_bytes(text[:kept])
-            events = [event for _, event in read_journal(tmp_path).events]
+            (tmp_path / LOG).write_bytes(text[:kept])
+            events = [event for _, event in read_event_log(tmp_path).events]
             assert events == ROUND[: len(events)]
 
 
@@ -123,38 +123,38 @@ LINES = st.fixed_dictionaries(
 @given(st.lists(LINES | st.binary(max_size=40)))
 def test_whatever_lies_there_is_read_without_a_crash(tmp_path_factory, lines):
     folder = tmp_path_factory.mktemp("hostile")
-    (folder / JOURNAL).write_bytes(b"\n".join([*lines, b"[" * 100_000]))
-    for at, event in read_journal(folder).events:
+    (folder / LOG).write_bytes(b"\n".join([*lines, b"[" * 100_000]))
+    for at, event in read_event_log(folder).events:
         assert isinstance(at, float)
         assert event.round >= 0
 
 
-def test_no_journal_and_a_folder_in_its_place_tell_nothing(tmp_path):
-    assert read_journal(tmp_path / "gone") == Told()
-    (tmp_path / JOURNAL).mkdir()
-    assert read_journal(tmp_path) == Told()
+def test_no_log_and_a_folder_in_its_place_tell_nothing(tmp_path):
+    assert read_event_log(tmp_path / "gone") == LogState()
+    (tmp_path / LOG).mkdir()
+    assert read_event_log(tmp_path) == LogState()
 
 
 def run_in(recipe, *, spoil=lambda path: None):
     folder, recipe = RunFolder.create(recipe)
-    spoil(folder.path / JOURNAL)
+    spoil(folder.path / LOG)
     seen = []
 
     def look(event):
-        seen.append((event, [each for _, each in read_journal(folder.path).events]))
+        seen.append((event, [each for _, each in read_event_log(folder.path).events]))
 
     Run(recipe, folder, look).serve(LocalTransport(client.app, recipe.federation.num_clients))
     return folder, seen
 
 
-def test_the_bits_of_a_run_are_those_without_a_journal(tiny_recipe, caplog):
-    """By a folder in the file's place the journal is kept from writing a single line."""
+def test_the_bits_of_a_run_are_those_without_a_log(tiny_recipe, caplog):
+    """By a folder in the file's place the log is kept from writing a single line."""
     with_one, seen = run_in(tiny_recipe())
     without, unseen = run_in(tiny_recipe(), spoil=lambda path: path.mkdir())
     assert adapter_bytes(with_one) == adapter_bytes(without)
     assert eval_records(with_one) == eval_records(without)
-    assert not (with_one.path / JOURNAL).exists()
-    assert len([record for record in caplog.records if JOURNAL in record.message]) == 1
+    assert read_event_log(with_one.path).events == []
+    assert len([record for record in caplog.records if LOG in record.message]) == 1
     assert all(told == [] for _, told in unseen)
     replies = [told for event, told in seen if isinstance(event, Replied)]
     assert len(replies) == 3 * 4
@@ -167,7 +167,7 @@ def test_a_full_disk_stops_no_run(tiny_recipe, caplog):
     folder, _ = run_in(recipe, spoil=lambda path: path.symlink_to("/dev/full"))
     assert folder.adapter.is_dir()
     warned = [record for record in caplog.records if record.levelno == logging.WARNING]
-    assert [JOURNAL in record.getMessage() for record in warned] == [True]
+    assert [LOG in record.getMessage() for record in warned] == [True]
 
 
 def test_a_round_without_enough_replies_leaves_its_reason(tiny_recipe, lying):
@@ -179,7 +179,7 @@ def test_a_round_without_enough_replies_leaves_its_reason(tiny_recipe, lying):
     app = lying(broken, liars=range(4))
     with pytest.raises(RunStoppedError):
         Run(recipe, folder).serve(LocalTransport(app, 4))
-    told = read_journal(folder.path)
+    told = read_event_log(folder.path)
     assert told.stopped.startswith("round 1 got too few good replies in 1 tries")
     assert sum(isinstance(event, Refused) for _, event in told.events) == 4
 

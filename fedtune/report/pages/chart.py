@@ -1,4 +1,4 @@
-"""The loss of one run by round, as SVG that needs no script."""
+"""The loss of a run by round, as SVG that needs no script: on its page, live, and as a picture."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fedtune.report.pages.markup import Html, tag
+from markupsafe import Markup
+
+from fedtune.report.pages.render import fill
 from fedtune.report.text import figure
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 460, 230, 50, 10, 14, 28
 MAX_DOTS = 60  # more, and only the last is marked
 LOG_ABOVE = 30.0  # times between the lowest and the highest loss
+
+Points = Sequence[tuple[int, float | None]]
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class _Frame:
         return round(TOP + (1 - part) * (HEIGHT - TOP - BOTTOM), 1)
 
 
-def curve(points: Sequence[tuple[int, float | None]], base: float | None) -> Html | None:
+def loss_chart(points: Points, base: float | None) -> Markup | None:
     """Draw the held-out loss, with the untrained base as a dashed level.
 
     Args:
@@ -47,7 +51,7 @@ def curve(points: Sequence[tuple[int, float | None]], base: float | None) -> Htm
     if not known:
         return None
     losses = [loss for _, loss in known] + ([base] if base is not None else [])
-    bend = math.log10 if _wants_log(losses) else float
+    bend = math.log10 if wants_log(losses) else float
     low, high = bend(min(losses)), bend(max(losses))
     pad = 0.1 * ((high - low) or 1.0)
     first, last = points[0][0], max(points[-1][0], points[0][0] + 1)
@@ -55,49 +59,30 @@ def curve(points: Sequence[tuple[int, float | None]], base: float | None) -> Htm
     levels = _decades(losses) if bend is math.log10 else _ticks(frame.low, frame.high)
     (at, loss), stride = known[-1], max(1, math.ceil((last - first) / 10))
     dots = known if len(known) <= MAX_DOTS else known[-1:]
-    return tag(
-        "svg",
-        tag("title", f"Held-out loss from {figure(known[0][1])} to {figure(loss)}"),
-        [_level(frame.y(level), figure(level).rstrip("0").rstrip(".")) for level in levels],
-        [_text(frame.x(i), HEIGHT - 8, str(i)) for i in range(first, last + 1, stride)],
-        _text(LEFT - 12, HEIGHT - 8, "round", anchor="end"),
-        [] if base is None else _base(frame.y(base), base),
-        tag("path", d=_path(points, frame), class_="run"),
-        [tag("circle", cx=frame.x(i), cy=frame.y(one), r=3, class_="run") for i, one in dots],
-        _text(frame.x(at) - 4, frame.y(loss) - 9, figure(loss), class_="end", anchor="end"),
-        viewBox=f"0 0 {WIDTH} {HEIGHT}", class_="curve", role="img",
+    return fill(
+        "chart.svg.jinja",
+        width=WIDTH, height=HEIGHT, left=LEFT, right=WIDTH - RIGHT,
+        title=f"Held-out loss from {figure(known[0][1])} to {figure(loss)}",
+        levels=[(frame.y(level), figure(level).rstrip("0").rstrip(".")) for level in levels],
+        rounds=[(frame.x(i), i) for i in range(first, last + 1, stride)],
+        base=None if base is None else (frame.y(base), f"untrained base {figure(base)}"),
+        path=_path(points, frame),
+        dots=[(frame.x(i), frame.y(one)) for i, one in dots],
+        end=(frame.x(at), frame.y(loss), figure(loss)),
     )  # fmt: skip
 
 
-def _path(points: Sequence[tuple[int, float | None]], frame: _Frame) -> str:
+def wants_log(losses: Sequence[float]) -> bool:
+    """Whether losses are so far apart that a linear scale would show one of them alone."""
+    return min(losses) > 0 and max(losses) / min(losses) > LOG_ABOVE
+
+
+def _path(points: Points, frame: _Frame) -> str:
     return "".join(
         f"{'M' if i == 0 or points[i - 1][1] is None else 'L'}{frame.x(at)} {frame.y(loss)}"
         for i, (at, loss) in enumerate(points)
         if loss is not None
     )
-
-
-def _base(height: float, base: float) -> list[Html]:
-    words = f"untrained base {figure(base)}"
-    return [
-        tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=height, y2=height, class_="base"),
-        _text(WIDTH - RIGHT, height - 5, words, anchor="end"),
-    ]
-
-
-def _level(height: float, words: str) -> Html:
-    rule = tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=height, y2=height, class_="grid")
-    return Html(rule + _text(LEFT - 8, height + 4, words, anchor="end"))
-
-
-def _text(
-    x: float, y: float, words: str, *, class_: str | None = None, anchor: str = "middle"
-) -> Html:
-    return tag("text", words, x=round(x, 1), y=round(y, 1), class_=class_, text_anchor=anchor)
-
-
-def _wants_log(losses: Sequence[float]) -> bool:
-    return min(losses) > 0 and max(losses) / min(losses) > LOG_ABOVE
 
 
 def _ticks(low: float, high: float) -> list[float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from fedtune.durable import put_in_place, read_whole, write_beside
 from fedtune.report.pages.bench import bench_page
 from fedtune.report.pages.run import run_page
 from fedtune.report.summary import PAGE
-from fedtune.report.table import read_manifest
+from fedtune.report.text import as_typed
 
 if TYPE_CHECKING:  # both bring torch
     from fedtune.recipe import Recipe
@@ -73,13 +72,13 @@ def write_run_page(recipe: Recipe, folder: RunFolder) -> Path:
     """
     page = run_page(
         recipe,
-        folder.read_metrics(),
-        read_manifest(folder.manifest),
+        folder.read_records(),
+        folder.read_manifest(),
         read_samples(folder.path / "samples.jsonl"),
         recipe_text=read_whole(folder.recipe) if folder.recipe.is_file() else "",
-        command=f"fedtune run {shlex.quote(_as_typed(folder.recipe))}",
+        command=f"fedtune run {shlex.quote(as_typed(folder.recipe))}",
     )
-    return _write(folder.path / PAGE, page)
+    return write_text(folder.path / PAGE, page)
 
 
 def write_bench_page(path: Path) -> Path:
@@ -95,7 +94,7 @@ def write_bench_page(path: Path) -> Path:
         raise ValueError(
             f"{source} needs to be JSON: {error}; write it anew with fedtune bench"
         ) from None
-    return _write(path / BENCH_PAGE, bench_page(summary))
+    return write_text(path / BENCH_PAGE, bench_page(summary))
 
 
 def read_samples(path: Path) -> list[dict[str, Any]]:
@@ -116,11 +115,7 @@ def read_samples(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _as_typed(path: Path) -> str:
-    here = Path(os.path.abspath(os.curdir))
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
-
-
-def _write(path: Path, page: str) -> Path:
+def write_text(path: Path, page: str) -> Path:
+    """Write a file whole, through no link that lies there; its path."""
     put_in_place(write_beside(path, page), path)
     return path
