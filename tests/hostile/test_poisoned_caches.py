@@ -65,7 +65,8 @@ def test_a_node_keeps_states_apart_by_what_names_the_run():
     for manifest in ("1" * 64, "2" * 64):
         words = {"recipe": "{}", "manifest": manifest}
         order = RecordDict({"order": ConfigRecord(words)})
-        desk.reply_to({"kind": "query", "client": 0, "run_id": 1, "node_id": 2}, pack(order))
+        body = pack(order)
+        desk.reply_to({"kind": "query", "client": 0, "run_id": 1, "node_id": 2}, body)
     assert seen == ["1" * 64, "2" * 64]
 
 

@@ -83,7 +83,7 @@ def stopped(run, tiny_recipe, tmp_path, tmp_path_factory):
         root = tmp_path_factory.mktemp("stopped")
 
         def dies(message, context):
-            if message.metadata.message_type == "train" and message.content["order"]["round"] == 3:
+            if message.kind == "train" and message.content["order"]["round"] == 3:
                 raise KeyboardInterrupt
             return client.app(message, context)
 
