@@ -107,7 +107,7 @@ def test_a_packed_reply_of_it_raises_what_a_server_catches(hostile):
     if hostile in (HOSTILE["whole numbers"], HOSTILE["complex numbers"], HOSTILE["truths"]):
         assert len(packing.unpack(blob)["d"]) == 1  # the screen judges them, by their type
         return
-    with pytest.raises((ValueError, SafetensorError, KeyError, TypeError)):
+    with pytest.raises((ValueError, SafetensorError)):
         packing.unpack(blob)
 
 

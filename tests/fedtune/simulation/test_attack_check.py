@@ -56,7 +56,7 @@ def test_options_that_a_run_carries_out_pass(name, options, liars):
 def test_an_attack_on_both_factors_needs_both_trained(name, train):
     told = refusal(name, f"lora.train={train}")
     if name in BOTH_FACTORS:
-        assert told.startswith(f"with 3 liars of 10: {name} needs both factors trained: got B")
+        assert told.startswith(f"with 3 attackers of 10: {name} needs both factors trained: got B")
     else:
         assert told is None
 
@@ -99,7 +99,7 @@ def test_who_is_not_handed_the_rule_cannot_search_it():
 
 def test_one_liar_has_no_fellows():
     told = refusal("stretch", "attack.knowledge=fellows", liars=1)
-    assert told.startswith("with 1 liars of 10: stretch needs >= 2 visible updates")
+    assert told.startswith("with 1 attackers of 10: stretch needs >= 2 visible updates")
 
 
 def test_a_refusal_is_a_problem_of_the_recipe():
