@@ -40,7 +40,7 @@ def rows_of(kind: str) -> Iterator[tuple[str, str, str]]:
 
 
 def facts_of(kind: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """All that rules, mixings or attacks say of themselves: name, and label -> words.
+    """The facts of each rule, mixing or attack: its name, and label -> words.
 
     Raises:
         ValueError: If the kind is another: only these say so much.
@@ -112,7 +112,7 @@ def attacks_as_markdown() -> str:
 
 
 def _told(facts: list[tuple[str, dict[str, str]]]) -> list[str]:
-    """A section for each: what it says of itself."""
+    """A section of facts for each."""
     parts = []
     for name, each in facts:
         told = [f"- *{label}*: {words}" for label, words in each.items() if label != "what"]
@@ -132,10 +132,10 @@ deviation. Every rule has kappa >= f/(n-2f). *products* says what a rule does un
 _HEAD_OF_ATTACKS = """# Attacks
 
 Written by `make docs` from what each attack says of itself; `fedtune list attacks --long` prints
-the same. *knows* is whose updates the liars may see, least first: the recipe's `attack.knowledge`
-chooses, and without it they see the most. `attack.rounds` says in which rounds an attack on
-updates is on (every, first, last, or a list), `attack.between` what is sent in the others. Which
-defence holds against which attack stands in [results](results/README.md)."""
+the same. *knows* is whose updates the attackers may see, least first: the recipe's
+`attack.knowledge` chooses, and without it they see the most. `attack.rounds` says in which rounds
+an attack on updates is on (every, first, last, or a list), `attack.between` what is sent in the
+others. Which defence holds against which attack stands in [results](results/README.md)."""
 _LEVELS = {
     "update": "update: crafts what it sends",
     "data": "data: trains honestly on rows that it has changed",
@@ -145,15 +145,15 @@ _LEVELS = {
 }
 _VIEWS = {
     "own": "own: what it would have sent itself",
-    "fellows": "fellows: what all liars would have sent",
+    "fellows": "fellows: what all attackers would have sent",
     "all": "all: what the honest clients send",
 }
 _SEARCH = "with the recipe's `attack.search` its numbers are searched for against the run's rule"
 _NEEDS = {
     "factors": "which columns are A and B",
     "span": "the rule, with mixing, geometry and memory: it searches it",
-    "loss": "rows like the server's: it tries its lies out on its own",
-    "defence": "the rule, with mixing, geometry and memory: it tries its lies out on it",
+    "loss": "rows like the server's: it tries its rows out on them",
+    "defence": "the rule, with mixing, geometry and memory: it tries its rows out on it",
 }
 _ON = {"gram": "the Gram matrix", "columns": "the columns", "mixing": "the Gram matrix"}
 _TAKES = {
