@@ -31,7 +31,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="""Fine-tune one Hugging Face model together with people you do not trust.
 
-    [bold]fedtune run quickstart[/bold] shows it: ten clients, two of them liars, no network.
+    [bold]fedtune run quickstart[/bold] shows it: ten clients, two of them attackers, no network.
     """,
 )
 
@@ -45,7 +45,7 @@ def _version(asked: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     pass

@@ -1,4 +1,4 @@
-"""What looks and does not train: `fedtune list`, `schema`, `evaluate`, `merge`."""
+"""Commands that do not train: `fedtune list`, `schema`, `evaluate`, `merge`."""
 
 from __future__ import annotations
 
@@ -26,11 +26,9 @@ class Listed(StrEnum):
 
 def list_(
     what: Annotated[Listed | None, typer.Argument(help="Default: everything.")] = None,
-    long: Annotated[
-        bool, typer.Option(help="Rules, mixings, attacks: all that they say of themselves.")
-    ] = False,
+    long: Annotated[bool, typer.Option(help="All facts of rules, mixings and attacks.")] = False,
 ) -> None:
-    """List what a recipe can name: name, one line, paper.
+    """List what a recipe can name, with a line on each and its paper.
 
     fedtune list aggregators --long
     """
@@ -88,7 +86,7 @@ def evaluate(
 
 def merge(
     path: AdapterPath,
-    target: Annotated[Path, typer.Argument(metavar="OUT", help="A folder to be made.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="A folder to create.")],
 ) -> None:
     """Write base + adapter as a plain Hugging Face model folder."""
     with one_screen_errors():

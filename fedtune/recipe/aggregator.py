@@ -173,8 +173,8 @@ class Aggregator(Named):
     def heaviest_share(self, sample: int) -> float:
         """The most of the weight that f clients can have in a round with up to f absent.
 
-        In the worst round the heaviest lie and heavy ones are absent; it has no fewer clients than
-        the rule needs.
+        In the worst round the heaviest are Byzantine and heavy ones are absent; it has no fewer
+        clients than the rule needs.
         """
         present = max(sample - self.f, self.plan().min_clients(self.f) or sample)
         weights = sorted(self.client_weights or [1.0] * sample)

@@ -1,4 +1,4 @@
-"""The attack section: who lies and how, in a simulation."""
+"""The attack section: the simulated attackers."""
 
 from __future__ import annotations
 
@@ -42,15 +42,16 @@ class Poison(Named):
 
 
 class Attack(Named):
-    """Who lies and how: simulation only. The rule never sees this section."""
+    """The simulated attackers; the aggregation rule never sees this section."""
 
     name: str
     num_attackers: int = Field(ge=0, le=10_000)
     knowledge: Literal["own", "fellows", "all"] | None = Field(
-        None, description="whose honest updates a liar sees; default: the attack's strongest"
+        None, description="whose honest updates an attacker sees; default: the most it can use"
     )
     poison: Poison | None = Field(
-        None, description="an attack on data or rewards; the liars' own updates come of it"
+        None,
+        description="an attack on data, training or rewards that makes the attackers' own updates",
     )
     votes: Literal["honest", "rise", "fall", "against"] = Field(
         "fall",
@@ -127,7 +128,7 @@ class Attack(Named):
 
     @property
     def data_attack(self) -> tuple[str, dict[str, Any]] | None:
-        """The attack on the liars' data and its options: the poison, or the attack itself."""
+        """The attack on the attackers' data and its options: the poison, or the attack itself."""
         return self._at_level("data")
 
     @property
@@ -137,7 +138,7 @@ class Attack(Named):
 
     @property
     def reward_attack(self) -> tuple[str, dict[str, Any]] | None:
-        """The attack on the liars' rewards and its options: the poison, or the attack itself."""
+        """The attack on the attackers' rewards and its options: the poison, or the attack."""
         return self._at_level("reward")
 
     def _at_level(self, level: str) -> tuple[str, dict[str, Any]] | None:

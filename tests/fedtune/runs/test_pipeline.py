@@ -210,7 +210,7 @@ def test_check_misses_nothing_that_a_stage_will_leave(tiny_stages):
     pipeline = tiny_stages(SFT, merged, GRPO, dpo, {**DPO, "name": "last", "from": "dpo"})
     assert find_stage_problems(pipeline) == []
     assert find_stage_risks(pipeline) == [
-        "the mean withstands no liar at all; name a robust rule where one may come"
+        "the mean withstands no attacker; name a robust rule where one may come"
     ]
 
 
