@@ -116,7 +116,7 @@ def byzfl_calls(folder: Path, rows: torch.Tensor, f: int) -> dict[str, Call]:
 
 def flower_calls(rows: torch.Tensor, f: int) -> dict[str, Call]:
     """Flower's strategies, each handed fresh replies as its server would."""
-    import fedtune.federation  # noqa: F401  sets Flower's switches before it is imported
+    import fedtune  # noqa: F401  sets Flower's switches before it is imported
 
     strategies = importlib.import_module("flwr.serverapp.strategy")
     made: dict[str, Any] = {

@@ -118,9 +118,9 @@ def print_gap() -> None:
 
 def final_loss(f: int, attack: str, root: Path) -> float:
     """Held-out loss of the quickstart at an assumed f; a finished run is read, not run again."""
-    from fedtune.federation.engines import execute
-    from fedtune.federation.folder import RunFolder
     from fedtune.recipe import load_recipe
+    from fedtune.records.folder import RunFolder
+    from fedtune.runs.engines import execute
 
     folder = RunFolder(root / f"f{f}-{attack.split(',')[0].strip('{').replace(': ', '-')}")
     if not folder.adapter.is_dir():

@@ -24,11 +24,11 @@ import numpy as np
 import psutil
 
 from fedtune.deployment.folder import DeploymentFolder
-from fedtune.federation.engines import execute
-from fedtune.federation.events import Event, RoundFinished
-from fedtune.federation.folder import RunFolder
-from fedtune.federation.link.rehearsal import rehearse
 from fedtune.recipe import load_recipe
+from fedtune.records.events import Event, RoundFinished
+from fedtune.records.folder import RunFolder
+from fedtune.runs.engines import execute
+from fedtune.transport.flower.deployment_rehearsal import rehearse
 
 SETTLED = 20  # rounds until libraries have loaded all that they load late
 ROLES = {  # a word of the command line, and who that is

@@ -109,9 +109,9 @@ def print_cost() -> None:
 
 def print_momentum(root: Path) -> None:
     """Ten honest clients under the mean: loss by outer optimizer and geometry, and what is cut."""
-    from fedtune.federation.engines import execute
-    from fedtune.federation.folder import RunFolder
     from fedtune.recipe import load_recipe
+    from fedtune.records.folder import RunFolder
+    from fedtune.runs.engines import execute
 
     print("| outer | " + " | ".join(GEOMETRIES) + " |\n|---" + "|---" * len(GEOMETRIES) + "|")
     for outer, section in OUTER.items():

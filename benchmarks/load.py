@@ -26,12 +26,12 @@ import _path  # noqa: F401  before anything of ours
 import psutil
 
 from fedtune.deployment.folder import DeploymentFolder
-from fedtune.federation.engines import execute
-from fedtune.federation.folder import RunFolder
-from fedtune.federation.link.control import Control
 from fedtune.nano import model_folder
 from fedtune.recipe import Recipe, load_recipe
+from fedtune.records.folder import RunFolder
+from fedtune.runs.engines import execute
 from fedtune.training.worker import Worker
+from fedtune.transport.flower.control import Control
 
 A_PROCESS = 25  # nodes
 LAYERS, HIDDEN, RANK = 5, 1024, 256  # of the made-up model: 25 million numbers in its adapter

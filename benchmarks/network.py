@@ -92,7 +92,7 @@ def empty_rounds(folder: Path, rounds: int) -> list[float]:
     from flwr.cli.build import build_fab_from_files
     from flwr.supercore.fab import Fab
 
-    from fedtune.federation.link.control import FINISHED, Control
+    from fedtune.transport.flower.control import FINISHED, Control
 
     port, out = free_port(), folder / "empty.txt"
     content, _ = build_fab_from_files({name: text.encode() for name, text in EMPTY.items()})
@@ -152,11 +152,11 @@ def plain_flower(folder: Path, port: int) -> Iterator[None]:
 def our_rounds(folder: Path, rounds: int) -> tuple[list[float], float]:
     """Seconds of each round beyond its training, and of the first round with all before it."""
     from fedtune.deployment.folder import DeploymentFolder
-    from fedtune.federation.engines import execute
-    from fedtune.federation.events import RoundFinished
-    from fedtune.federation.folder import RunFolder
-    from fedtune.federation.link.rehearsal import rehearse
     from fedtune.recipe import load_recipe
+    from fedtune.records.events import RoundFinished
+    from fedtune.records.folder import RunFolder
+    from fedtune.runs.engines import execute
+    from fedtune.transport.flower.deployment_rehearsal import rehearse
 
     made = DeploymentFolder.create(folder / "fed", 3, "127.0.0.1", free_port())
     first: list[float] = []

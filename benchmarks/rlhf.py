@@ -125,8 +125,8 @@ def _measure_once() -> None:
 
 
 def _together(recipe: Any) -> dict[str, Any]:
-    from fedtune.federation.engines import execute
-    from fedtune.federation.folder import RunFolder
+    from fedtune.records.folder import RunFolder
+    from fedtune.runs.engines import execute
 
     folder, recipe = RunFolder.create(recipe)
     execute(recipe, folder)
@@ -149,7 +149,7 @@ def _alone(recipe: Any) -> dict[str, Any]:
 
 def print_table(task: str, rows: dict[str, list[dict[str, Any]]]) -> None:
     """Mean over seeds, and the first figure's gap to the oracle with its interval, as Markdown."""
-    from fedtune.evaluation.bench.interval import stat
+    from fedtune.attack_bench.interval import stat
 
     columns = FIGURES[task]
     print(f"| {task} | " + " | ".join(head for _, head, _ in columns) + " | minus the oracle |")

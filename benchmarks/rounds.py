@@ -23,10 +23,10 @@ import _path  # noqa: F401  before anything of ours
 import psutil
 import torch
 
-from fedtune.federation.engines import execute
-from fedtune.federation.events import Event, Replied, RoundFinished, RoundStarted, ignore
-from fedtune.federation.folder import RunFolder
 from fedtune.recipe import Recipe, load_recipe
+from fedtune.records.events import Event, Replied, RoundFinished, RoundStarted, ignore
+from fedtune.records.folder import RunFolder
+from fedtune.runs.engines import execute
 from fedtune.training.plan import draw_rows
 from fedtune.training.tasks import sft
 from fedtune.training.tasks.running import rows_per_round, run_steps

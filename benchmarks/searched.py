@@ -28,11 +28,11 @@ from attacks.search import climb
 from attacks.updates.framing import easiest
 from attacks.updates.searched import free_family
 from fedtune.adapters.part import Part
-from fedtune.evaluation.bench.recording import record_rounds
-from fedtune.evaluation.bench.rounds import load_rounds
-from fedtune.federation.aggregation.geometry import describe
+from fedtune.attack_bench.recording import record_rounds
+from fedtune.attack_bench.rounds import load_rounds
 from fedtune.origin import machine
 from fedtune.recipe import Recipe, load_recipe
+from fedtune.round.aggregation.factors import describe
 from fedtune.seeds import derive
 
 DEFENCES: dict[str, tuple[str, list[str]]] = {

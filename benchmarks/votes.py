@@ -17,9 +17,9 @@ from pathlib import Path
 
 import _path  # noqa: F401  before anything of ours
 
-from fedtune.federation.defence.candidate import MAX_CHANGE
-from fedtune.federation.defence.vote import median
 from fedtune.recipe import load_recipe
+from fedtune.round.defence.candidate import MAX_CHANGE
+from fedtune.round.defence.vote import median
 from fedtune.training.process import get_worker
 
 

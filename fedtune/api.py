@@ -17,16 +17,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedtune.evaluation.adapter import base_of, find_adapter
-from fedtune.federation.events import Event, ignore
-from fedtune.federation.folder import RunFolder, holds_stages
-from fedtune.federation.pipeline import PipelineFolder, Watch, execute_stages
 from fedtune.recipe import Model, Recipe, RecipeError, find_recipe, parse_recipe
 from fedtune.recipe.reading import read_mapping
 from fedtune.recipe.stages import Pipeline, lay_out
+from fedtune.records.events import Event, ignore
+from fedtune.records.folder import RunFolder, holds_stages
+from fedtune.runs.adapter_of import base_of, find_adapter
+from fedtune.runs.pipeline import PipelineFolder, Watch, execute_stages
 
 if TYPE_CHECKING:
-    from fedtune.evaluation.bench.run import Matrix
+    from fedtune.attack_bench.run import Matrix
 
 Loaded = Recipe | Pipeline
 Figures = Mapping[str, float]
@@ -118,9 +118,9 @@ def check(recipe: Loaded) -> list[str]:
     Raises:
         RecipeError: With a line for each thing that would fail.
     """
-    from fedtune.federation.checks.preflight import find_problems
-    from fedtune.federation.checks.risks import find_risks
-    from fedtune.federation.checks.stages import find_stage_problems, find_stage_risks
+    from fedtune.runs.checks.preflight import find_problems
+    from fedtune.runs.checks.risks import find_risks
+    from fedtune.runs.checks.stages import find_stage_problems, find_stage_risks
 
     if isinstance(recipe, Recipe):
         if problems := find_problems(recipe):
@@ -144,7 +144,7 @@ def run(
     Args:
         source: As in `load_recipe`, or a recipe that was loaded.
         on_event: Told what happens, as it happens, perhaps from another thread; see
-            `fedtune.federation.events`.
+            `fedtune.records.events`.
         **sections: As in `load_recipe`; not with a loaded recipe.
 
     Raises:
@@ -190,7 +190,7 @@ def go_on(recipe: Recipe, folder: RunFolder, on_event: Callable[[Event], None]) 
         folder: The run's.
         on_event: As in `run`.
     """
-    from fedtune.federation.engines import execute
+    from fedtune.runs.engines import execute
 
     execute(recipe, folder, on_event)
     return RunResult(folder.path, recipe)
@@ -223,7 +223,7 @@ def evaluate(path: str | Path, recipe: str | None = None) -> Any:  # noqa: ANN40
         FileNotFoundError: If there is no adapter.
         ValueError: If the adapter stands alone and no recipe is named.
     """
-    from fedtune.evaluation.heldout import measure_adapter
+    from fedtune.training.heldout import measure_adapter
 
     found = find_adapter(Path(path), recipe)
     if found.recipe is None:
@@ -274,11 +274,11 @@ def lay_out_bench(name: str, overrides: Sequence[str] = (), folder: Path | None 
     Raises:
         ValueError: If something is wrong with the bench.
     """
-    from fedtune.evaluation.bench.cells import lay_out as cells_of
-    from fedtune.evaluation.bench.run import Matrix, bench_command, run_command
-    from fedtune.evaluation.bench.schema import load_bench
-    from fedtune.evaluation.bench.store import Store
-    from fedtune.evaluation.bench.vetting import vet
+    from fedtune.attack_bench.cells import lay_out as cells_of
+    from fedtune.attack_bench.run import Matrix, bench_command, run_command
+    from fedtune.attack_bench.schema import load_bench
+    from fedtune.attack_bench.store import Store
+    from fedtune.attack_bench.vetting import vet
 
     target = folder or Path("runs/bench") / Path(name).stem
     loaded = load_bench(name, overrides)
@@ -298,8 +298,8 @@ def write_bench(
         lines: Its results.
         command: What repeats it.
     """
-    from fedtune.evaluation.bench.summary import summarise
-    from fedtune.federation.folder import write_whole
+    from fedtune.attack_bench.summary import summarise
+    from fedtune.records.folder import write_whole
     from fedtune.report.bench_table import bench_markdown
     from fedtune.report.pages.folder import write_bench_page
 

@@ -118,8 +118,8 @@ def test_the_tree_is_the_tree():
 def test_every_recipe_in_the_docs_is_valid(page):
     import yaml
 
-    from fedtune.evaluation.bench.cells import lay_out
-    from fedtune.evaluation.bench.schema import Bench
+    from fedtune.attack_bench.cells import lay_out
+    from fedtune.attack_bench.schema import Bench
     from fedtune.recipe.stages import lay_out as lay_out_stages
 
     for block in blocks(page.read_text(encoding="utf-8"), "yaml"):

@@ -15,9 +15,9 @@ from rich.markup import escape
 from fedtune.cli.console import err, one_screen_errors, out, short
 
 if TYPE_CHECKING:
-    from fedtune.evaluation.bench.cells import Cell
-    from fedtune.evaluation.bench.run import Matrix
-    from fedtune.evaluation.bench.schema import Bench
+    from fedtune.attack_bench.cells import Cell
+    from fedtune.attack_bench.run import Matrix
+    from fedtune.attack_bench.schema import Bench
 
 
 TIME = re.compile(r"(?=\d)(?:(?P<h>\d{1,4})h)?(?:(?P<m>\d{1,6})m)?(?:(?P<s>\d{1,8})s)?", re.ASCII)

@@ -80,7 +80,7 @@ def register(
     """
     with one_screen_errors():
         from fedtune.deployment.folder import DeploymentFolder
-        from fedtune.federation.link.admit import admit
+        from fedtune.transport.flower.admit import admit
 
         out.print(admit(DeploymentFolder.open(folder), patience_s=patience).told, soft_wrap=True)
 
@@ -98,7 +98,7 @@ def up(
     """
     with one_screen_errors():
         from fedtune.deployment.folder import DeploymentFolder
-        from fedtune.federation.link.rehearsal import RehearsalError, rehearse, watch
+        from fedtune.transport.flower.deployment_rehearsal import RehearsalError, rehearse, watch
 
         made = DeploymentFolder.open(folder)
         try:

@@ -12,7 +12,7 @@ from rich.markup import escape
 from fedtune.cli.console import Overrides, RecipeName, err, one_screen_errors, out
 
 if TYPE_CHECKING:
-    from fedtune.federation.link.joining import Outlook
+    from fedtune.node.joining import Outlook
 
 node_app = typer.Typer(
     no_args_is_help=True,
@@ -38,7 +38,7 @@ def check(recipe: RecipeName, folder: NodeFolder, overrides: Overrides = None) -
     status 1: this node would refuse, or fail.
     """
     with one_screen_errors():
-        from fedtune.federation.link.joining import look_ahead
+        from fedtune.node.joining import look_ahead
         from fedtune.recipe import load_recipe
 
         with err.status("looking ahead"):
@@ -62,7 +62,7 @@ def refill(folder: NodeFolder) -> None:
     """
     with one_screen_errors():
         from fedtune.deployment.node import load_node_config
-        from fedtune.federation.link.budget import Ledger, make_state
+        from fedtune.node.budget import Ledger, make_state
 
         node = folder.expanduser()
         load_node_config(node)  # a folder that is no node's gets no state

@@ -13,8 +13,8 @@ from fedtune.stopping import status_when_stopped, stopped_by_sigterm
 
 if TYPE_CHECKING:
     from fedtune.api import Loaded
-    from fedtune.federation.folder import RunFolder
     from fedtune.recipe import Recipe
+    from fedtune.records.folder import RunFolder
 
 
 def run(
@@ -76,7 +76,7 @@ def _start(name: str, overrides: list[str]) -> None:
         return
     with err.status("checking the recipe"):
         tell_risks(recipe)
-        from fedtune.federation.folder import RunFolder
+        from fedtune.records.folder import RunFolder
 
         wanted = recipe.output_dir.expanduser().absolute()
         folder, recipe = RunFolder.create(recipe)
@@ -87,7 +87,7 @@ def _start(name: str, overrides: list[str]) -> None:
 
 def _resume(path: Path) -> None:
     from fedtune.cli.stages import resume_stages
-    from fedtune.federation.folder import RunFolder, holds_stages
+    from fedtune.records.folder import RunFolder, holds_stages
 
     if holds_stages(path.expanduser()):
         resume_stages(path)
@@ -99,7 +99,7 @@ def _resume(path: Path) -> None:
 def _watch(recipe: Recipe, folder: RunFolder) -> None:
     with err.status("loading torch, transformers, trl"):
         from fedtune import api
-        from fedtune.federation.events import RunStoppedError
+        from fedtune.records.events import RunStoppedError
         from fedtune.report.finished import print_run
         from fedtune.report.live import LiveView
 

@@ -14,9 +14,9 @@ from fedtune.cli.console import err, out, short
 from fedtune.stopping import status_when_stopped
 
 if TYPE_CHECKING:
-    from fedtune.federation.events import Observer
-    from fedtune.federation.pipeline import PipelineFolder, Watch
     from fedtune.recipe.stages import Pipeline, Stage
+    from fedtune.records.events import Observer
+    from fedtune.runs.pipeline import PipelineFolder, Watch
 
 
 def start_stages(pipeline: Pipeline) -> None:
@@ -25,7 +25,7 @@ def start_stages(pipeline: Pipeline) -> None:
 
     with err.status("checking the stages"):
         tell_risks(pipeline)
-        from fedtune.federation.pipeline import PipelineFolder
+        from fedtune.runs.pipeline import PipelineFolder
 
         wanted = pipeline.output_dir.expanduser().absolute()
         folder, pipeline = PipelineFolder.create(pipeline)
@@ -36,7 +36,7 @@ def start_stages(pipeline: Pipeline) -> None:
 
 def resume_stages(path: Path) -> None:
     """Go on inside the stage that was interrupted, or with the next."""
-    from fedtune.federation.pipeline import PipelineFolder
+    from fedtune.runs.pipeline import PipelineFolder
 
     folder, pipeline = PipelineFolder.open(path)
     _run(pipeline, folder)
@@ -45,8 +45,8 @@ def resume_stages(path: Path) -> None:
 def _run(pipeline: Pipeline, folder: PipelineFolder) -> None:
     with err.status("loading torch, transformers, trl"):
         from fedtune import api
-        from fedtune.federation.events import RunStoppedError
-        from fedtune.federation.folder import RunFolder
+        from fedtune.records.events import RunStoppedError
+        from fedtune.records.folder import RunFolder
         from fedtune.report.stages import print_stages
 
     again = f"[bold]fedtune run --resume {escape(short(folder.path))}[/bold]"
@@ -64,7 +64,7 @@ def _run(pipeline: Pipeline, folder: PipelineFolder) -> None:
 
 
 def _watch(pipeline: Pipeline) -> Watch:
-    from fedtune.federation.folder import RunFolder
+    from fedtune.records.folder import RunFolder
     from fedtune.report.finished import draw_run
     from fedtune.report.live import LiveView
 

@@ -12,7 +12,7 @@ from rich.markup import escape
 from fedtune.cli.console import err, one_screen_errors, out
 
 if TYPE_CHECKING:
-    from fedtune.federation.evidence.finding import Finding
+    from fedtune.trust.finding import Finding
 
 
 def verify(
@@ -44,7 +44,7 @@ def verify(
     looked at, and with --recompute kept_replies/. Exit status 1: something speaks against it.
     """
     with one_screen_errors():
-        from fedtune.federation.evidence.verifying import Witnesses, verified
+        from fedtune.trust.verifying import Witnesses, verified
 
         witnesses = Witnesses(
             node=node,

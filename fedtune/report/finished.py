@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from fedtune.federation.folder import RunFolder
 from fedtune.recipe import Recipe
+from fedtune.records.folder import RunFolder
 from fedtune.report.summary import PICTURE, describe
 from fedtune.report.table import print_summary, read_manifest
 

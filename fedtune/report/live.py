@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from fedtune.federation.events import Event, Ignored, Refused, RoundFinished, RunStarted
+from fedtune.records.events import Event, Ignored, Refused, RoundFinished, RunStarted
 from fedtune.report.progress import Mark, Progress
 from fedtune.report.summary import describe
 from fedtune.report.text import clean, duration, figure, marks_for, size, sparkline

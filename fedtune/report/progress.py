@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Literal
 
-from fedtune.federation.events import (
+from fedtune.records.events import (
     Event,
     Ignored,
     Refused,

@@ -18,8 +18,8 @@ from fedtune.report.summary import RunFacts, summarise
 from fedtune.report.text import duration
 
 if TYPE_CHECKING:  # both bring torch
-    from fedtune.federation.folder import RunFolder
     from fedtune.recipe.stages import Pipeline, Stage
+    from fedtune.records.folder import RunFolder
 
 # The figures of a stage that stand for it; of several names the task's own.
 FIGURES = ("reward", "loss", "accuracy", "rewards/accuracies")

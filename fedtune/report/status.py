@@ -9,16 +9,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from fedtune.federation.defence.standing import counts_of
-from fedtune.federation.events import Refused, RunStarted
-from fedtune.federation.folder import STAGES, RunFolder
-from fedtune.federation.journal import JOURNAL, Told, read_journal
+from fedtune.records.events import Refused, RunStarted
+from fedtune.records.folder import STAGES, RunFolder
+from fedtune.records.journal import JOURNAL, Told, read_journal
 from fedtune.report.outline import Outline, read_outline
 from fedtune.report.progress import Progress
 from fedtune.report.silenced import Silence, silences
 from fedtune.report.status_files import Record, Records, Remembered, read_object
 from fedtune.report.summary import RunFacts, by_client, round_of, summarise
 from fedtune.report.text import number
+from fedtune.round.defence.standing import counts_of
 
 State = Literal["running", "finished", "stopped", "unknown"]
 

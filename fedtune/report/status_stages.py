@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from fedtune.federation.folder import STAGES, RunFolder, holds_stages
+from fedtune.records.folder import STAGES, RunFolder, holds_stages
 from fedtune.report.outline import read_stages_outline
 from fedtune.report.status import RunStatus, State, Watch, last_written
 from fedtune.report.status_files import Remembered, read_object

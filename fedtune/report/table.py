@@ -41,8 +41,8 @@ from fedtune.report.text import (
 )
 
 if TYPE_CHECKING:  # both bring torch
-    from fedtune.federation.folder import RunFolder
     from fedtune.recipe import Recipe
+    from fedtune.records.folder import RunFolder
 
 MAX_CLIENTS = 32
 MAX_SAMPLES = 3

@@ -1,6 +1,6 @@
 """What each protocol attack makes of one small reply, by hand; what it refuses to make.
 
-Not proven here: what a server does with it (tests/fedtune/federation/test_protocol_liars.py).
+Not proven here: what a server does with it (tests/fedtune/simulation/test_protocol_attackers.py).
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ import threading
 import pytest
 from made_up_run import LAST, RECORDS, append, make_run, make_stages
 
-from fedtune.federation.events import Refused, Replied, RoundStarted, RunStarted
-from fedtune.federation.journal import Journal
+from fedtune.records.events import Refused, Replied, RoundStarted, RunStarted
+from fedtune.records.journal import Journal
 from fedtune.report.dash.page import Source
 from fedtune.report.dash.server import DashServer
 

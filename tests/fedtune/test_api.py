@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import fedtune
-from fedtune.federation.events import Refused, RoundFinished
+from fedtune.records.events import Refused, RoundFinished
 
 PAGE = Path(__file__).parents[2] / "docs" / "python.md"
 

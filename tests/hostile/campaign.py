@@ -9,7 +9,7 @@ from good_replies import BASE, SHAPES, TOKENIZER, as_message
 from hostile_road import ROUND, Road
 from oracle import good_row
 
-from fedtune.federation.wire import hash_row
+from fedtune.messages.wire import hash_row
 
 MAX_REASON = 300
 

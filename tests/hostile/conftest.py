@@ -10,8 +10,8 @@ from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.superlink.servicer.fleet import fleet_handlers
 from superlink_in_memory import SuperLink
 
-from fedtune.federation.link import grid as grids
-from fedtune.federation.link.replies_alone import guard_handlers
+from fedtune.transport.flower import grid as grids
+from fedtune.transport.flower.replies_alone import guard_handlers
 
 
 @pytest.fixture

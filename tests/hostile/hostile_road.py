@@ -13,10 +13,10 @@ from flwr.app import Error, Message
 from flwr.clientapp import ClientApp
 from good_replies import BASE, LAYOUT, TOKENIZER, as_message, good_reply
 
-from fedtune.federation.local import LocalGrid
-from fedtune.federation.roster import Roster
-from fedtune.federation.strategy import RobustStrategy
 from fedtune.recipe import parse_recipe
+from fedtune.round.roster import Roster
+from fedtune.round.strategy import RobustStrategy
+from fedtune.transport.local import LocalGrid
 
 HOSTILE = 16
 ANCHOR = torch.linspace(-1, 1, LAYOUT.size)

@@ -27,7 +27,7 @@ from flwr.superlink.grid.http_grid import HttpGrid
 from flwr.superlink.servicer.fleet import fleet_handlers as fleet
 from flwr.superlink.servicer.runtime import runtime_handlers as runtime
 
-from fedtune.federation.link.grid import CarefulGrid
+from fedtune.transport.flower.grid import CarefulGrid
 
 SUPERLINK = 1
 BOUND = 300_000  # bytes of a reply to an order of `ordered`

@@ -14,8 +14,8 @@ from good_replies import BASE, SHAPES, TOKENIZER, as_content, forced, good_reply
 from hostile_road import numbers_of
 from hypothesis import HealthCheck, given, settings
 
-from fedtune.federation.screening.commitments import Occasion, check, collect, commit
-from fedtune.federation.screening.screen import RefusedError
+from fedtune.round.screening.commitments import Occasion, check, collect, commit
+from fedtune.round.screening.screen import RefusedError
 
 SALT = bytes(range(32))
 HERE = Occasion("run of today", 3, 1)

@@ -1,6 +1,6 @@
 """A node that announces pieces: those of others, too many, too deep, twice. SQL store, no HTTP.
 
-Over TLS, with real nodes: tests/fedtune/federation/test_one_key_against_a_run.py.
+Over TLS, with real nodes: tests/fedtune/transport/test_one_key_against_a_run.py.
 """
 
 import time
@@ -25,9 +25,9 @@ from superlink_in_memory import (
     taken_apart,
 )
 
-from fedtune.federation.link import ledger as ledgers
-from fedtune.federation.link.ledger import BusyError, Ledger, NotYoursError, Order
-from fedtune.federation.link.packing import pack
+from fedtune.transport.flower import ledger as ledgers
+from fedtune.transport.flower.ledger import BusyError, Ledger, NotYoursError, Order
+from fedtune.transport.flower.packing import pack
 
 ABOUT = ConfigRecord({"round": 1, "base_hash": "b" * 64, "anchor_hash": "a" * 64})
 

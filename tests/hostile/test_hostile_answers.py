@@ -14,10 +14,10 @@ from hostile_road import failing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fedtune.federation import wire
-from fedtune.federation.local import LocalGrid
-from fedtune.federation.roster import read_roster
-from fedtune.federation.screening.screen import read_evaluations
+from fedtune.messages import wire
+from fedtune.round.roster import read_roster
+from fedtune.round.screening.screen import read_evaluations
+from fedtune.transport.local import LocalGrid
 
 CLIENTS = 3
 AGREEMENT = wire.Agreement(BASE, TOKENIZER, "")

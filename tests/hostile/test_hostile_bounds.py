@@ -7,10 +7,10 @@ from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from good_replies import LAYOUT, Values, as_message, good_reply, npy_header, npy_text
 from hostile_road import HandingGrid, Road, failing, honest, numbers_of, words_of
 
-from fedtune.federation import wire
-from fedtune.federation.gather import Limits, gather
-from fedtune.federation.local import LocalGrid
-from fedtune.federation.screening.screen import RefusedError, last_line, read_evaluations
+from fedtune.messages import wire
+from fedtune.round.screening.screen import RefusedError, last_line, read_evaluations
+from fedtune.transport.gather import Limits, gather
+from fedtune.transport.local import LocalGrid
 
 NAME, SHAPE = LAYOUT.shapes[0]  # 2 x 32 numbers of 4 bytes
 

@@ -23,10 +23,10 @@ from oracle import good_row
 from safetensors.numpy import load
 from superlink_in_memory import SuperLink, head_of, id_of, piece
 
-from fedtune.federation.link import grid as grids
-from fedtune.federation.link.packing import pack
-from fedtune.federation.roster import Roster
-from fedtune.federation.wire import hash_row
+from fedtune.messages.wire import hash_row
+from fedtune.round.roster import Roster
+from fedtune.transport.flower import grid as grids
+from fedtune.transport.flower.packing import pack
 
 NAME = "fedtune.packed"
 KINDS = {"ArrayChunk": 4, "Array": 4, "ArrayRecord": 1, "ConfigRecord": 1, "MetricRecord": 1,

@@ -11,14 +11,14 @@ from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, Re
 from good_replies import BASE, SHAPES, TOKENIZER, as_message, forced, good_reply, npy_header
 from hostile_road import Road, failing, honest, numbers_of, words_of
 
-from fedtune.federation import wire
-from fedtune.federation.local import LocalGrid
-from fedtune.federation.roster import read_roster
-from fedtune.federation.screening.screen import (
+from fedtune.messages import wire
+from fedtune.round.roster import read_roster
+from fedtune.round.screening.screen import (
     RefusedError,
     content_of,
     read_evaluations,
 )
+from fedtune.transport.local import LocalGrid
 
 NAME = sorted(SHAPES)[0]
 

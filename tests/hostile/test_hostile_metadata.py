@@ -17,7 +17,7 @@ from flwr.proto.node_pb2 import Node
 from flwr.superlink.servicer.fleet import fleet_handlers
 from superlink_in_memory import answer_honestly, content_of, ordered, pulled, taken_apart
 
-from fedtune.federation.link import pulling
+from fedtune.transport.flower import pulling
 
 NAN, INF = float("nan"), float("inf")
 

@@ -21,9 +21,9 @@ from superlink_in_memory import (
     tree_of,
 )
 
-from fedtune.federation.link import grid as grids
-from fedtune.federation.link import pulling
-from fedtune.federation.link.packing import framed_bytes
+from fedtune.transport.flower import grid as grids
+from fedtune.transport.flower import pulling
+from fedtune.transport.flower.packing import framed_bytes
 
 
 def bomb(link, order, *, times, chunk=1_000):

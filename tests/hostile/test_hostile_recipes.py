@@ -17,14 +17,15 @@ from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 
 from fedtune.deployment.node import NodeConfig
-from fedtune.federation import client, wire
-from fedtune.federation.link import node_worker
-from fedtune.federation.link.owner import MAX_RECIPE_BYTES, adapt, adapter_of
-from fedtune.federation.link.packing import unpack
-from fedtune.federation.told import CODES, told
+from fedtune.messages import wire
+from fedtune.messages.node_errors import CODES, told
+from fedtune.node import worker as node_worker
+from fedtune.node.owner import MAX_RECIPE_BYTES, adapt, adapter_of
 from fedtune.plain import MOST_SIGNS, last_traceback
 from fedtune.recipe import load_recipe, parse_recipe
 from fedtune.training.process import drop_workers, get_worker
+from fedtune.transport import client
+from fedtune.transport.flower.packing import unpack
 
 SECRET = "hunter2-of-the-owner"
 PRIVATE = "privacy: {clipping_norm: 1.0, epsilon: 0.9, delta: 1.0e-6}\n"

@@ -14,9 +14,9 @@ from hostile_road import ANCHOR, HOSTILE, HandingGrid, Road, hostile_recipe, num
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fedtune.federation.roster import Roster
-from fedtune.federation.strategy import RobustStrategy
 from fedtune.recipe import parse_recipe
+from fedtune.round.roster import Roster
+from fedtune.round.strategy import RobustStrategy
 
 MOST = 3.4028234663852886e38
 NUMBERS = (0.0, -0.0, 1e-45, -1e-38, 1e-30, 1e-20, 1.0, 1e10, 1e18, 1.9e19, -1e20, MOST, -MOST)

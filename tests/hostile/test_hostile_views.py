@@ -18,13 +18,13 @@ from good_replies import SHAPES, as_message, good_reply
 from hostile_road import HOSTILE, Road, failing, honest, hostile_recipe, numbers_of, words_of
 from rich.console import Console
 
-from fedtune.federation.events import Replied, RoundFinished, RunStarted
-from fedtune.federation.folder import RunFolder
-from fedtune.federation.local import LocalGrid
-from fedtune.federation.screening.screen import read_evaluations
-from fedtune.federation.trackers import Trackers
+from fedtune.records.events import Replied, RoundFinished, RunStarted
+from fedtune.records.folder import RunFolder
 from fedtune.report.finished import print_run
 from fedtune.report.live import LiveView
+from fedtune.round.screening.screen import read_evaluations
+from fedtune.runs.trackers import Trackers
+from fedtune.transport.local import LocalGrid
 
 NAME = sorted(SHAPES)[0]
 TEXTS = [text[:5000] for text in ODD_TEXTS]

@@ -26,8 +26,8 @@ class Breakage:
 
 _GRAM, _COLUMNS = "aggregators/rules/gram/", "aggregators/rules/columns/"
 _RULES = ("tests/aggregators",)
-_ROUND = ("tests/fedtune/federation",)
-_SCREEN = ("tests/hostile", "tests/fedtune/federation/test_wire_and_screen.py")
+_ROUND = ("tests/fedtune/round",)
+_SCREEN = ("tests/hostile", "tests/fedtune/messages/test_wire_and_screen.py")
 _PRODUCTS = ("tests/aggregators",)
 
 BREAKAGES = (
@@ -51,11 +51,11 @@ BREAKAGES = (
     Breakage("a tie around the median moves the window up", _COLUMNS + "windows.py",
              "alpha=1 + TIE", "alpha=1 - TIE", _RULES),
     # screening
-    Breakage("values that are not finite pass", "fedtune/federation/screening/screen.py",
+    Breakage("values that are not finite pass", "fedtune/round/screening/screen.py",
              "if not np.isfinite(values).all():", "if np.isnan(values).all():", _SCREEN),
-    Breakage("any npy header passes", "fedtune/federation/screening/screen.py",
+    Breakage("any npy header passes", "fedtune/round/screening/screen.py",
              "!= need.encode():", "== b'':", _SCREEN),
-    Breakage("an array of any shape is read", "fedtune/federation/screening/screen.py",
+    Breakage("an array of any shape is read", "fedtune/round/screening/screen.py",
              "if repr(array.shape) != repr(shape):", "if len(array.shape) != len(shape):", _SCREEN),
     # products
     Breakage("a product forgets its scale", "aggregators/geometry/products.py",
@@ -66,19 +66,19 @@ BREAKAGES = (
     Breakage("a stretched client is not refused", "aggregators/geometry/gauge.py",
              "if stretches[i] > max_stretch:", "if stretches[i] > max_stretch**2:", _PRODUCTS),
     # the outer step
-    Breakage("the anchor moves against the aggregate", "fedtune/federation/aggregation/outer.py",
+    Breakage("the anchor moves against the aggregate", "fedtune/round/aggregation/outer.py",
              "parameter.grad = -aggregate", "parameter.grad = aggregate", _ROUND),
-    Breakage("the momentum is forgotten", "fedtune/federation/aggregation/outer.py",
+    Breakage("the momentum is forgotten", "fedtune/round/aggregation/outer.py",
              "        self._states[name] = state\n", "        self._states[name] = {}\n", _ROUND),
-    Breakage("Nesterov's momentum is plain", "fedtune/federation/aggregation/outer.py",
+    Breakage("Nesterov's momentum is plain", "fedtune/round/aggregation/outer.py",
              "nesterov=momentum > 0", "nesterov=False", _ROUND),
     # resume
-    Breakage("a checkpoint loses the rule's memory", "fedtune/federation/checkpoint.py",
+    Breakage("a checkpoint loses the rule's memory", "fedtune/records/checkpoint.py",
              "rule=_under(\"rule/\", tensors),", "rule={},", _ROUND),
-    Breakage("a damaged checkpoint is believed", "fedtune/federation/checkpoint.py",
+    Breakage("a damaged checkpoint is believed", "fedtune/records/checkpoint.py",
              "return loaded if loaded._facts() == facts else None", "return loaded", _ROUND),
     Breakage("a checkpoint does not bring the momentum back",
-             "fedtune/federation/aggregation/outer.py",
+             "fedtune/round/aggregation/outer.py",
              "            self._states.setdefault(part, {})[name] = tensor.clone()",
              "            self._states.setdefault(part, {})", _ROUND),
 )  # fmt: skip

@@ -7,7 +7,7 @@
 @COMMON@
 # fedtune's gate stands before Flower's own server: other machines reach what nodes need, no more.
 command=(
-    "$python" -P -m fedtune.federation.link.gated "$(dirname -- "$here")"
+    "$python" -P -m fedtune.transport.flower.gated "$(dirname -- "$here")"
     --host "${FEDTUNE_BIND:-@BIND@}" --port @PORT@
     --ssl-certfile "$here/server.pem" --ssl-keyfile "$here/server.key"
     --ssl-ca-certfile "$here/ca.pem" --enable-supernode-auth

@@ -12,7 +12,7 @@ case $here in
 esac
 # The node keeps its model and rows in a worker beside Flower's SuperNode, and runs no code of a bundle.
 command=(
-    "$python" -P -m fedtune.federation.link.node "$here" flower-supernode
+    "$python" -P -m fedtune.node.supervisor "$here" flower-supernode
     --superlink "$superlink" --root-certificates "$here/ca.pem"
     --auth-supernode-private-key "$here/node.key"
     --host 127.0.0.1

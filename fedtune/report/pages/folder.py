@@ -15,8 +15,8 @@ from fedtune.report.summary import PAGE
 from fedtune.report.table import read_manifest
 
 if TYPE_CHECKING:  # both bring torch
-    from fedtune.federation.folder import RunFolder
     from fedtune.recipe import Recipe
+    from fedtune.records.folder import RunFolder
 
 BENCH_PAGE, SUMMARY = "bench.html", "summary.json"
 
@@ -33,7 +33,7 @@ def write_pages(path: Path) -> list[Path]:
     """
     if not (path / "stages.json").is_file():
         return [write_page(path)]
-    from fedtune.federation.pipeline import PipelineFolder
+    from fedtune.runs.pipeline import PipelineFolder
 
     _, pipeline = PipelineFolder.open(path)
     begun = [path / stage.name for stage in pipeline.stages if (path / stage.name).is_dir()]
@@ -59,7 +59,7 @@ def write_page(path: Path) -> Path:
             f"a report needs the folder of a run (recipe.yaml) or of a bench ({SUMMARY}): "
             f"got {path}, {'which has neither' if path.is_dir() else 'which is no folder'}"
         )
-    from fedtune.federation.folder import RunFolder
+    from fedtune.records.folder import RunFolder
 
     folder, recipe = RunFolder.open(path)
     return write_run_page(recipe, folder)

@@ -9,7 +9,7 @@ import pytest
 
 from fedtune.deployment import connections as module
 from fedtune.deployment.connections import Connections, Listener
-from fedtune.federation.link.listening import connections_for
+from fedtune.transport.flower.listening import connections_for
 
 
 class Socket:

@@ -16,8 +16,8 @@ from flwr.superlink.main import create_app
 from fedtune.deployment.connections import Connections
 from fedtune.deployment.folder import DeploymentFolder
 from fedtune.deployment.gate import Gate
-from fedtune.federation.link import gated
-from fedtune.federation.link.admit import bring_in_line
+from fedtune.transport.flower import gated
+from fedtune.transport.flower.admit import bring_in_line
 
 
 @pytest.fixture

@@ -101,7 +101,7 @@ def test_what_is_started(node):
         "--auth-supernode-private-key", f"{bundle}/node.key", "--host", "127.0.0.1",
         "--node-config", f'partition-id=1 fedtune-node="{bundle}"', "--port", ANY,
     ]  # fmt: skip
-    assert told(process, "around") == f"fedtune.federation.link.node {bundle}\n"
+    assert told(process, "around") == f"fedtune.node.supervisor {bundle}\n"
     assert 1024 <= int(asked[asked.index("--port") + 1]) <= 65535
     around = dict(line.partition("=")[::2] for line in told(process, "env").splitlines())
     assert around["FLWR_HOME"] == f"{bundle}/flwr"

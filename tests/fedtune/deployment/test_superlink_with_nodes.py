@@ -16,7 +16,7 @@ import pytest
 
 from fedtune.deployment.folder import DeploymentFolder
 from fedtune.deployment.node_keys import new_node_key, public_key_pem
-from fedtune.federation.link.admit import admit
+from fedtune.transport.flower.admit import admit
 
 
 def free_port():

@@ -10,13 +10,13 @@ from importlib import import_module
 
 import pytest
 
-from fedtune.evaluation.bench.cells import lay_out
-from fedtune.evaluation.bench.schema import load_bench
-from fedtune.federation.liars.adversary import byzantine_clients
-from fedtune.federation.naming import name_clients
+from fedtune.attack_bench.cells import lay_out
+from fedtune.attack_bench.schema import load_bench
 from fedtune.nano import python_docs, python_topics
 from fedtune.nano.python_tasks import rows_for
 from fedtune.recipe import load_recipe
+from fedtune.runs.client_names import name_clients
+from fedtune.simulation.adversary import byzantine_clients
 from fedtune.training.worker import Worker
 
 

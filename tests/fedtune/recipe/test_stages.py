@@ -1,6 +1,6 @@
 """Recipes in stages: what each stage's whole recipe is, what it starts from, and what is refused.
 
-That they run: tests/fedtune/federation/test_pipeline.py.
+That they run: tests/fedtune/runs/test_pipeline.py.
 """
 
 from pathlib import Path

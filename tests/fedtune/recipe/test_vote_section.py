@@ -2,9 +2,9 @@
 
 import pytest
 
-from fedtune.federation.defence.vote import byzantine_voters
 from fedtune.recipe import RecipeError, parse_recipe, to_yaml
 from fedtune.recipe.source import load_recipe
+from fedtune.round.defence.vote import byzantine_voters
 
 
 def recipe(vote=True, *, clients=10, f=3, **sections):

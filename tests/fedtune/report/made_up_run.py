@@ -9,8 +9,8 @@ import shutil
 
 import yaml
 
-from fedtune.federation.folder import RunFolder
 from fedtune.recipe import parse_recipe
+from fedtune.records.folder import RunFolder
 
 RECORDS = [
     {"round": 0, "eval": {"loss": 6.0, "perplexity": 403.4, "token_accuracy": 0.05}},

@@ -1,6 +1,6 @@
 """A bench in the terminal: the tables, the Markdown, and the progress.
 
-Not proven here: the numbers themselves (tests/fedtune/evaluation/test_bench_numbers.py).
+Not proven here: the numbers themselves (tests/fedtune/attack_bench/test_bench_numbers.py).
 """
 
 import copy

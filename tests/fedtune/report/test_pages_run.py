@@ -8,8 +8,8 @@ from small_bench import small
 from typer.testing import CliRunner
 
 from fedtune.cli import app
-from fedtune.federation.folder import RunFolder
 from fedtune.recipe import parse_recipe, to_yaml
+from fedtune.records.folder import RunFolder
 from fedtune.report.pages.curve import curve
 from fedtune.report.pages.folder import write_page
 from fedtune.report.pages.run import run_page

@@ -5,8 +5,8 @@ from io import StringIO
 
 from rich.console import Console
 
-from fedtune.federation.folder import RunFolder
 from fedtune.recipe import parse_recipe
+from fedtune.records.folder import RunFolder
 from fedtune.report.finished import print_run
 
 

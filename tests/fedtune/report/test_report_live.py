@@ -11,7 +11,8 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from fedtune.federation.events import (
+from fedtune.recipe import parse_recipe
+from fedtune.records.events import (
     Ignored,
     Refused,
     Replied,
@@ -19,7 +20,6 @@ from fedtune.federation.events import (
     RoundStarted,
     RunStarted,
 )
-from fedtune.recipe import parse_recipe
 from fedtune.report.live import REDRAWS_PER_S, LiveView
 
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"

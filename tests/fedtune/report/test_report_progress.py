@@ -2,7 +2,7 @@
 
 import pytest
 
-from fedtune.federation.events import (
+from fedtune.records.events import (
     Ignored,
     Refused,
     Replied,

@@ -6,8 +6,8 @@ from io import BytesIO, StringIO, TextIOWrapper
 import pytest
 from rich.console import Console
 
-from fedtune.federation.folder import RunFolder
 from fedtune.recipe import parse_recipe
+from fedtune.records.folder import RunFolder
 from fedtune.report.summary import summarise
 from fedtune.report.table import notable, print_summary
 

@@ -6,10 +6,9 @@ from html_outline import outline
 from made_up_run import RECORDS, make_run
 from rich.console import Console
 
-from fedtune.federation.defence.vote import undone_rounds
-from fedtune.federation.events import RoundFinished, RunStarted
-from fedtune.federation.folder import RunFolder
 from fedtune.recipe import parse_recipe
+from fedtune.records.events import RoundFinished, RunStarted
+from fedtune.records.folder import RunFolder
 from fedtune.report.live import LiveView
 from fedtune.report.pages.run import run_page
 from fedtune.report.status import Watch
@@ -17,6 +16,7 @@ from fedtune.report.status_facts import facts_of
 from fedtune.report.status_words import view_of
 from fedtune.report.table import print_summary
 from fedtune.report.undone import outcome_of, undone_by, undone_in_words, undone_so_far
+from fedtune.round.defence.vote import undone_rounds
 
 RECIPE = {"federation": {"num_clients": 4, "num_rounds": 3}}
 WORDS = "1 of 3 rounds undone by vote, 1 at half length, 1 without a decision"

@@ -1,6 +1,6 @@
 """Who had no part in a run's rounds is said where its owner sees it: table, page, status.
 
-Not proven here: that a server records weights and refusals so (tests/fedtune/federation).
+Not proven here: that a server records weights and refusals so (tests/fedtune/round).
 """
 
 import io

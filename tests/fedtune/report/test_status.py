@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up_run import LAST, RECORDS, append, make_run, make_stages
 
-from fedtune.federation.events import Refused, Replied, RoundStarted, RunStarted, RunStoppedError
-from fedtune.federation.journal import JOURNAL, Journal
+from fedtune.records.events import Refused, Replied, RoundStarted, RunStarted, RunStoppedError
+from fedtune.records.journal import JOURNAL, Journal
 from fedtune.report.status import Watch
 from fedtune.report.status_clients import HEADS, client_rows, standings
 from fedtune.report.status_facts import facts_of

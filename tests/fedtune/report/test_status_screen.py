@@ -6,8 +6,8 @@ import pytest
 from made_up_run import RECORDS, append, make_run
 from rich.console import Console
 
-from fedtune.federation.events import Refused, RoundStarted, RunStarted
-from fedtune.federation.journal import Journal
+from fedtune.records.events import Refused, RoundStarted, RunStarted
+from fedtune.records.journal import Journal
 from fedtune.report.status import Watch
 from fedtune.report.status_screen import print_status
 from fedtune.report.status_words import view_of

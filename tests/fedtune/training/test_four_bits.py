@@ -11,9 +11,9 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from fedtune.federation.checks.preflight import find_problems
 from fedtune.nano import model_folder
 from fedtune.recipe import parse_recipe
+from fedtune.runs.checks.preflight import find_problems
 from fedtune.training.merge import merge_adapter
 from fedtune.training.worker import Worker
 
@@ -101,9 +101,7 @@ def test_check_says_what_is_to_be_installed(folder, monkeypatch):
     assert any("pip install 'fedtune[bitsandbytes]'" in problem for problem in problems)
 
 
-@pytest.mark.parametrize(
-    "module", ["fedtune.federation.checks.preflight", "fedtune.training.process"]
-)
+@pytest.mark.parametrize("module", ["fedtune.runs.checks.preflight", "fedtune.training.process"])
 def test_what_is_imported_on_the_way_says_nothing(module):
     done = subprocess.run(
         [sys.executable, "-c", f"import {module}, bitsandbytes"], capture_output=True, text=True

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from fedtune.federation.checks.preflight import find_problems
 from fedtune.recipe import load_recipe, parse_recipe
+from fedtune.runs.checks.preflight import find_problems
 from fedtune.training import tryout
 from fedtune.training.plan import Plan
 from fedtune.training.tasks import TASKS

@@ -1,1 +1,0 @@
-"""Simulated liars: what they send, what they do to their rows, and what they may know."""

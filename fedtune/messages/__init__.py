@@ -1,0 +1,1 @@
+"""What crosses the network: orders, updates, votes, their hashes, and errors of a closed list."""

@@ -1,0 +1,1 @@
+"""What a run writes down: its folder, checkpoints, events, manifest and signed chain of records."""

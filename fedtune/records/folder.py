@@ -1,0 +1,283 @@
+"""What a run leaves on disk: recipe, manifest, metrics, adapter. Every write is whole or absent."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from shutil import rmtree
+from typing import IO, Any
+
+from fedtune.durable import make_folder, put_in_place, read_bytes, read_whole, sync, write_beside
+from fedtune.recipe import Recipe, to_yaml
+from fedtune.recipe.source import read_run_recipe, with_absolute_paths, with_folders
+from fedtune.records.environment import environment
+
+STAGES = "stages.json"  # in a folder of several runs, one after another
+LOCK = ".lock"
+CLOSED, OWN = 0o700, 0o600  # a run's folder and files are its owner's
+MAX_METRICS_BYTES = 2**30  # of a metrics.jsonl that is read whole: 10,000 rounds of 1,000 clients
+LOOKED_AT_S = (0.01, 0.02, 0.04, 0.08)  # an onlooker holds the lock for less than the first
+
+
+class RunFolder:
+    """The files of one run, under ``runs/<name>/``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.recipe = path / "recipe.yaml"
+        self.manifest = path / "manifest.json"
+        self.metrics = path / "metrics.jsonl"
+        self.adapter = path / "adapter"
+        self.checkpoints = path / "checkpoints"
+
+    @classmethod
+    def create(cls, recipe: Recipe) -> tuple[RunFolder, Recipe]:
+        """Make a folder for a run and write its recipe.
+
+        A folder that already holds a run is left alone: the next free number is appended.
+
+        Returns:
+            The folder, and the recipe with ``output_dir`` set to it, all paths absolute.
+        """
+        folder = cls(claim(recipe.output_dir.expanduser().absolute()))
+        recipe = with_absolute_paths(recipe).model_copy(update={"output_dir": folder.path})
+        write_whole(folder.recipe, to_yaml(recipe))
+        return folder, recipe
+
+    @classmethod
+    def open(cls, path: Path) -> tuple[RunFolder, Recipe]:
+        """Open a folder that a run has left, wherever it lies now.
+
+        Raises:
+            FileNotFoundError: If no run began there.
+        """
+        folder = cls(path.expanduser().absolute())
+        if not folder.recipe.is_file():
+            raise FileNotFoundError(f"{path} holds no run: it needs a recipe.yaml")
+        return folder, read_run_recipe(folder.path)
+
+    @classmethod
+    def enter(cls, recipe: Recipe) -> RunFolder:
+        """Make the folder ``output_dir`` itself, or find it as an earlier try left it.
+
+        The caller keeps others out, and sees to it that the recipe is the one it began with.
+        """
+        folder = cls(recipe.output_dir)
+        make_folder(folder.path, mode=CLOSED)
+        write_whole(folder.recipe, to_yaml(recipe))
+        return folder
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes out; the lock goes with this one, however it ends.
+
+        Raises:
+            ValueError: If another process runs in the folder.
+        """
+        try:
+            import fcntl
+        except ImportError:  # Windows has none
+            yield
+            return
+        path = self.path / LOCK
+        with path.open("w") as stream:
+            held = _try_lock(stream, fcntl.LOCK_EX)
+            for wait_s in LOOKED_AT_S:
+                if held is not False:
+                    break
+                time.sleep(wait_s)
+                held = _try_lock(stream, fcntl.LOCK_EX)
+            if held is False:
+                raise ValueError(self._taken())
+            if os.fstat(stream.fileno()).st_nlink == 0:  # its owner ended, and another may begin
+                raise ValueError(self._taken())
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+
+    def at_work(self) -> bool | None:
+        """Whether a process runs in the folder now; None where that cannot be told.
+
+        It tries the lock and gives it back at once. Windows has none, nor have some file systems.
+        """
+        try:
+            import fcntl
+        except ImportError:
+            return None
+        path = self.path / LOCK
+        if not path.is_file():
+            return False
+        try:
+            with path.open("rb") as stream:
+                got = _try_lock(stream, fcntl.LOCK_SH)
+        except FileNotFoundError:  # gone since
+            return False
+        except OSError:
+            return None
+        return None if got is None else not got
+
+    def _taken(self) -> str:
+        return f"another process is running in {self.path}; wait until it ends, or stop it"
+
+    def append_metrics(self, record: dict[str, Any]) -> None:
+        """Add one line, on disk before this returns; JSON has null for what is not finite.
+
+        ``previous`` in it is the hash of the line before, of the first line that of the manifest:
+        no line can be changed, left out or slipped in without all that follow.
+        """
+        linked = {**_finite(record), "previous": self.head()}
+        with open(self.metrics, "a", encoding="utf-8", opener=own) as stream:
+            stream.write(json.dumps(linked, allow_nan=False) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        sync(self.path)  # the file itself may be new
+
+    def head(self) -> str:
+        """SHA-256 of the last line of the metrics, or of the manifest while there is none."""
+        if not self.metrics_bytes():
+            return self.manifest_hash()
+        return hashlib.sha256(_last_line(self.metrics)).hexdigest()
+
+    def manifest_hash(self) -> str:
+        """SHA-256 of the manifest, which names the run."""
+        written = read_bytes(self.manifest) if self.manifest.is_file() else b""
+        return hashlib.sha256(written).hexdigest()
+
+    def written_lines(self) -> list[bytes]:
+        """Each line of metrics.jsonl as it is written, its line end included.
+
+        Raises:
+            ValueError: If the file is longer than any run's.
+        """
+        return io.BytesIO(read_bytes(self.metrics, most=MAX_METRICS_BYTES)).readlines()
+
+    def metrics_bytes(self) -> int:
+        """Bytes of metrics so far: what a checkpoint remembers."""
+        return self.metrics.stat().st_size if self.metrics.exists() else 0
+
+    def truncate_metrics(self, size: int) -> None:
+        """Drop the lines of rounds that will be run again, and a line that is cut off.
+
+        A file that lost its end is shorter than ``size``; to truncate it there would fill it up.
+        """
+        if self.metrics.exists():
+            kept = self.metrics.read_bytes()[:size]
+            os.truncate(self.metrics, kept.rfind(b"\n") + 1)
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """All records so far; a line that was cut off in the middle is left out."""
+        records = []
+        if self.metrics.is_file():
+            for line in read_whole(self.metrics, most=MAX_METRICS_BYTES).splitlines():
+                try:
+                    records.append(json.loads(line))
+                except json.JSONDecodeError:
+                    break
+        return records
+
+    def write_manifest(self, facts: dict[str, Any]) -> None:
+        """Record what made the run: versions, hashes, seed, hardware."""
+        write_whole(self.manifest, json.dumps({**facts, **environment()}, indent=2) + "\n")
+
+    def read_manifest(self) -> dict[str, Any]:
+        """What `write_manifest` recorded; empty if the run never came so far."""
+        if not self.manifest.is_file():
+            return {}
+        facts: dict[str, Any] = json.loads(read_whole(self.manifest))
+        return facts
+
+    def replace_adapter(self, write: Callable[[Path], None]) -> None:
+        """Have ``adapter/`` written beside its place, then put there in one step."""
+        unfinished = self.path / ".adapter.tmp"
+        rmtree(unfinished, ignore_errors=True)
+        write(unfinished)
+        rmtree(self.adapter, ignore_errors=True)
+        put_in_place(unfinished, self.adapter)
+
+
+def _try_lock(stream: IO[Any], kind: int) -> bool | None:
+    """Whether the lock was got at once; None on a file system without locks."""
+    import fcntl
+
+    try:
+        fcntl.flock(stream, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _last_line(path: Path, block: int = 2**16) -> bytes:
+    """The last line of a file that ends with a line's end; no more is read than that takes."""
+    with path.open("rb") as stream:
+        start, found = stream.seek(0, os.SEEK_END), b""
+        while start > 0 and found.find(b"\n", 0, -1) < 0:
+            size = min(block, start)
+            start -= size
+            stream.seek(start)
+            found = stream.read(size) + found
+    return found[found.rfind(b"\n", 0, -1) + 1 :]
+
+
+def _finite(value: Any) -> Any:  # noqa: ANN401  as deep as a record goes
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def claim(wanted: Path) -> Path:
+    """Make the folder that is wanted, or the next free number; no two processes get the same."""
+    path, number = wanted, 1
+    while True:
+        make_folder(path, mode=CLOSED)
+        if not any(path.iterdir()):
+            with suppress(FileExistsError), open(path / "recipe.yaml", "x", opener=own):
+                return path
+        number += 1
+        path = wanted.with_name(f"{wanted.name}-{number}")
+
+
+def holds_stages(path: Path) -> bool:
+    """Whether a run of several stages began in a folder."""
+    return (path / STAGES).is_file() and (path / "recipe.yaml").is_file()
+
+
+def hash_recipe(recipe: Recipe) -> str:
+    """SHA-256 of what a recipe says, wherever the folders lie that it names.
+
+    Of a model's or an adapter's folder the name counts alone: what is in it has hashes of its own.
+    """
+    said = with_folders(recipe, lambda path: Path(path).name)
+    told = said.model_dump_json(
+        exclude={"output_dir": True, "report_to": True, "federation": _unsaid(recipe)}
+    )
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def _unsaid(recipe: Recipe) -> set[str]:
+    """Keys that are younger than some run folders: they count where they are set."""
+    return set() if recipe.federation.keep_replies else {"keep_replies"}
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that a reader finds the old one, the new one, or none, never half.
+
+    None but its owner may read it: a run's files name folders, and people.
+    """
+    put_in_place(write_beside(path, text, mode=OWN), path)
+
+
+def own(path: str, flags: int) -> int:
+    """An opener: a file that is new is its owner's alone."""
+    return os.open(path, flags, OWN)

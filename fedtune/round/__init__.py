@@ -1,0 +1,1 @@
+"""One federated round: orders, screening, aggregation, outer step, and whether the step stands."""

@@ -1,0 +1,36 @@
+"""What clients report of the anchor on their own held-out rows: their word, for display alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from flwr.app import Message, MetricRecord
+
+from fedtune.records.events import Observer, Refused
+from fedtune.round.exchange import Post
+from fedtune.round.screening.screen import read_evaluations
+
+
+def note_evaluations(
+    replies: Iterable[Message], post: Post, record: dict[str, Any], observer: Observer
+) -> MetricRecord | None:
+    """Write each client's own figures into a round's record, and why others gave none.
+
+    Args:
+        replies: As they come.
+        post: By whose way they come: it tells whose each is, and which were not kept.
+        record: The round's.
+        observer: Told of every refusal.
+
+    Returns:
+        The plain mean of the losses; None where nobody gave one.
+    """
+    figures, refused = read_evaluations({post.gathered.sender(each): each for each in replies})
+    refused |= post.gathered.refused
+    for client, reason in refused.items():
+        observer(Refused(record["round"], client, f"evaluation: {reason}"))
+        record.setdefault("evaluation_refused", {})[str(client)] = reason
+    record["client_eval"] = {str(client): each for client, each in figures.items()}
+    losses = [figure["loss"] for figure in figures.values()]
+    return MetricRecord({"loss": sum(losses) / len(losses)}) if losses else None

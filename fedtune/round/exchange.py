@@ -1,0 +1,182 @@
+"""What the server sends to whom in a round, and what comes back of it, one reply at a time."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from flwr.app import Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+
+from fedtune.messages import wire
+from fedtune.recipe import Recipe
+from fedtune.records.events import Ignored, Observer, Refused, Replied
+from fedtune.round.broadcast import Broadcast, Received
+from fedtune.round.roster import Roster
+from fedtune.round.screening.commitments import collect, read_commitment
+from fedtune.round.screening.screen import RefusedError
+from fedtune.round.tries import Tries
+from fedtune.simulation.forging import with_liars
+from fedtune.transport.gather import Gathered, Limits, stream
+
+
+class Post:
+    """Addresses orders by client, and hands the replies over as they come.
+
+    Attributes:
+        roster: Which node is which client.
+        gathered: Of the exchange that is running, or of the last one.
+        commitments: What each client is bound to, where one was asked for.
+        tries: Of the round.
+        binding: What every order says of the run and its record.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        recipe_json: str,
+        hashes: tuple[str, str],
+        observer: Observer,
+        stop: threading.Event,
+        tries: Tries,
+    ) -> None:
+        self.roster = Roster({}, {})
+        self.gathered = Gathered()
+        self.commitments: dict[int, str] = {}
+        self.binding: Mapping[str, str] = {}
+        self.tries = tries
+        self._recipe, self._recipe_json = recipe, recipe_json
+        self._hashes, self._observer, self._stop = hashes, observer, stop
+
+    def orders(
+        self,
+        clients: Sequence[int],
+        sent: Broadcast,
+        *,
+        round_: int,
+        message_type: str = MessageType.TRAIN,
+    ) -> list[Message]:
+        """An order with the anchor for each client that is there; no record is shared."""
+        return [
+            self._message(client, self._order(sent.to(client), round_), message_type)
+            for client in clients
+            if client in self.roster.nodes
+        ]
+
+    def exchange(
+        self, grid: Grid, messages: list[Message], sent: Broadcast, record: dict[str, Any]
+    ) -> Iterator[Message]:
+        """The replies one at a time, each told to who watches; the bytes sent are recorded.
+
+        Where the recipe asks for commitments, all have been taken before the first reply is shown,
+        and none is shown while they are too few.
+        """
+        if self._recipe.federation.commit_then_reveal and _ask_for_training(messages):
+            for client, reason in self.bind(grid, messages, sent, record).items():
+                record["refused"][str(client)] = reason
+                self._observer(Refused(record["round"], client, reason))
+            enough = self.tries.bind(self.commitments, record)
+            self.commitments = dict(self.tries.commitments)
+            messages = self.reveals(record["round"], wire.REVEAL) if enough else []
+        yield from self.stream(grid, messages, sent, record)
+
+    def bind(
+        self,
+        grid: Grid,
+        messages: list[Message],
+        sent: Broadcast,
+        record: dict[str, Any],
+    ) -> dict[int, str]:
+        """Take the commitments: the first step, which is over when this returns.
+
+        Args:
+            grid: Of any engine.
+            messages: The orders that are answered by a commitment.
+            sent: What they carry.
+            record: The round's; bytes are added to it.
+
+        Returns:
+            Why others than those in `commitments` are not asked to reveal.
+        """
+        committed: list[tuple[int, object]] = []
+        refused: dict[int, str] = {}
+        for reply in self.stream(grid, messages, sent, record, most=wire.MAX_WORDS_BYTES):
+            client = self.gathered.sender(reply)
+            try:
+                committed.append((client, read_commitment(reply)))
+            except RefusedError as refusal:
+                refused[client] = str(refusal)
+        self.commitments, unbound = collect(committed, self.gathered.asked.values())
+        return dict(sorted((unbound | refused | self.gathered.refused).items()))
+
+    def reveals(self, round_: int, message_type: str) -> list[Message]:
+        """The orders to reveal, to those who gave a commitment.
+
+        Args:
+            round_: Counted from 1.
+            message_type: Flower's, of what was committed to.
+        """
+        try_ = self.tries.number if message_type == wire.REVEAL else 0
+        order = wire.reveal_order(recipe_json=self._recipe_json, round_=round_, try_=try_)
+        return [
+            self._message(client, RecordDict(dict(order)), message_type)
+            for client in sorted(self.commitments)
+        ]
+
+    def stream(
+        self,
+        grid: Grid,
+        messages: list[Message],
+        sent: Broadcast,
+        record: dict[str, Any],
+        *,
+        most: int | None = None,
+    ) -> Iterator[Message]:
+        """One exchange, whatever it asks for: no reply of more than ``most`` bytes is kept."""
+        weight = sum(map(wire.count_bytes, messages))
+        record["download_bytes"] = record.get("download_bytes", 0) + weight
+        client_of = {node_id: client for client, node_id in self.roster.nodes.items()}
+        by_client = {client_of[message.metadata.dst_node_id]: message for message in messages}
+        bounds = {
+            client: most or wire.max_reply_bytes(sent.to(client).part.layout)
+            for client in by_client
+        }
+        limits = Limits.of(self._recipe, bounds)
+        self.gathered = gathered = Gathered()
+        round_ = record["round"]
+        grid, lost = with_liars(grid, self._recipe, client_of, round_=round_)
+        for reply in stream(grid, by_client, gathered, limits=limits, stop=self._stop, lost=lost):
+            self._tell(round_, gathered.sender(reply), reply)
+            yield reply
+        for client, times in sorted(gathered.repeated.items()):
+            repeated = record.setdefault("repeated", {})
+            repeated[str(client)] = repeated.get(str(client), 0) + times
+            self._observer(Ignored(round_, client, "a second reply was ignored"))
+
+    def _message(self, client: int, content: RecordDict, message_type: str) -> Message:
+        ttl = self._recipe.federation.round_timeout_s + wire.CLOCK_SKEW_S
+        content.config_records[wire.ORDER].update(self.binding)
+        return Message(content, self.roster.nodes[client], message_type, ttl=ttl)
+
+    def _order(self, received: Received, round_: int) -> RecordDict:
+        return wire.train_order(
+            received.arrays,
+            recipe_json=self._recipe_json,
+            round_=round_,
+            try_=self.tries.number,
+            agreement=wire.Agreement(*self._hashes, received.anchor_hash),
+        )
+
+    def _tell(self, round_: int, client: int, reply: Message) -> None:
+        shown = wire.shown_by(self._recipe)
+        if reply.has_error() or reply.metadata.message_type != shown:
+            return
+        loss = reply.content.metric_records.get(wire.METRICS, MetricRecord()).get("train_loss")
+        told = loss if isinstance(loss, float) and math.isfinite(loss) else None
+        self._observer(Replied(round_, client, wire.count_bytes(reply), told))
+
+
+def _ask_for_training(messages: Sequence[Message]) -> bool:
+    return any(message.metadata.message_type == MessageType.TRAIN for message in messages)

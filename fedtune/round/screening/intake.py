@@ -1,0 +1,148 @@
+"""From replies as they come to rows that may be combined: screened, on disk, in one gauge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from flwr.app import Message
+from torch import Tensor
+
+from aggregators.geometry import GaugeError, align
+from fedtune.messages import wire
+from fedtune.messages.content_hash import hash_reply
+from fedtune.recipe import Recipe
+from fedtune.records.events import RunStoppedError
+from fedtune.round.broadcast import Broadcast, Received
+from fedtune.round.screening.commitments import Occasion, open_reply
+from fedtune.round.screening.kept_replies import KeptReplies
+from fedtune.round.screening.screen import RefusedError, content_of, screen_content
+from fedtune.round.screening.spool import Spool
+from fedtune.simulation.adversary import Adversary, Known
+
+
+class Intake:
+    """Takes one reply at a time; a row is on disk before the next reply is looked at.
+
+    Args:
+        recipe: The run's.
+        spool: Where the rows of the round lie.
+        hashes: Of base and tokenizer, which every reply must carry.
+
+    Attributes:
+        hashes: Of the last good reply of each client, as it was sent.
+        kept: Where good replies stay, if they do.
+    """
+
+    def __init__(self, recipe: Recipe, spool: Spool, hashes: tuple[str, str]) -> None:
+        self.spool = spool
+        self.hashes: dict[int, str] = {}
+        self._recipe = recipe
+        self._hashes = hashes
+        self.adversary = Adversary(recipe)
+        self.kept: KeptReplies | None = None
+
+    def agreement(self, received: Received) -> wire.Agreement:
+        """The hashes that a reply to this anchor must carry."""
+        return wire.Agreement(*self._hashes, received.anchor_hash)
+
+    def take(
+        self,
+        client: int,
+        reply: Message,
+        received: Received,
+        *,
+        round_: int,
+        commitment: str | None = None,
+        try_: int = 0,
+    ) -> dict[str, float]:
+        """Screen a reply and write its row.
+
+        Args:
+            client: Whose it is.
+            reply: As it came.
+            received: What the client started from.
+            round_: Counted from 1.
+            commitment: What the client is bound to, where the recipe asks for it.
+            try_: Of the round, from 0.
+
+        Returns:
+            The client's own metrics, for display.
+
+        Raises:
+            RefusedError: With the first thing that is wrong.
+        """
+        content = content_of(reply)
+        if self._recipe.federation.commit_then_reveal:
+            occasion = Occasion(received.anchor_hash, round_, client, try_)
+            content = open_reply(content, commitment, occasion)
+        row, metrics = screen_content(
+            content, received.part.layout, round_=round_, agreement=self.agreement(received)
+        )
+        self.hashes[client] = hash_reply(content)
+        if self.kept is not None:
+            self.kept.put(round_, client, content)
+        self.spool.put(client, row)
+        return metrics
+
+    def settle(self, fresh: Sequence[int], known: Known) -> dict[int, str]:
+        """Let the simulated liars lie, then bring everyone to the anchor's gauge.
+
+        Args:
+            fresh: Whose rows have come in this attempt.
+            known: What they started from, the round, and what else liars know.
+
+        Returns:
+            Who is refused after all, and why; their rows are gone.
+        """
+        refused: dict[int, str] = {}
+        sent, round_ = known.sent, known.round_
+        lies = self.adversary.lies(self.spool, fresh, known)
+        for client, row in lies.items():
+            received = sent.to(client)
+            agreement = self.agreement(received)
+            try:
+                content = wire.train_reply(
+                    row, received.part.layout, round_=round_, agreement=agreement, train_loss=0.0
+                )
+                screened, _ = screen_content(
+                    content, received.part.layout, round_=round_, agreement=agreement
+                )
+                self.spool.put(client, screened)
+            except RefusedError as refusal:
+                refused[client] = str(refusal)
+        if self._recipe.aggregator.geometry == "product":
+            left = [client for client in fresh if client not in refused]
+            refused |= {client: why for client in left if (why := self._turn(client, sent))}
+        for client in refused:
+            self.spool.drop(client)
+        return refused
+
+    def _turn(self, client: int, sent: Broadcast) -> str | None:
+        """Write a client's row in its anchor's gauge; why not, where it has none."""
+        row = self.spool.row(client)
+        turned = turn(row, sent.to(client), self._recipe)
+        if isinstance(turned, str):
+            return turned
+        if not torch.equal(turned, row):
+            self.spool.put(client, turned)
+        return None
+
+
+def turn(row: Tensor, received: Received, recipe: Recipe) -> Tensor | str:
+    """A client's row in its anchor's gauge, or why it has none.
+
+    Raises:
+        RunStoppedError: If the anchor itself is what cannot be aligned to.
+    """
+    section = recipe.aggregator
+    bounds = {"max_condition": section.max_condition, "max_stretch": section.stretch_bound}
+    try:
+        turned = align([row], received.start, received.factors, **bounds).rows[0]
+    except GaugeError as error:
+        return f"its adapter stands in no gauge near the anchor's: {error.refused[0]}"
+    except ValueError as error:
+        raise RunStoppedError(f"geometry: product cannot go on: {error}") from error
+    if not torch.isfinite(turned).all():
+        return "its adapter leaves the range of float32 in the anchor's gauge"
+    return turned

@@ -1,0 +1,145 @@
+"""Ask every client that is there to vote on a candidate anchor: all commit, then all reveal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+from torch import Tensor
+
+from fedtune.adapters.layout import Layout
+from fedtune.messages import wire
+from fedtune.recipe import Recipe
+from fedtune.round.broadcast import Broadcast
+from fedtune.round.defence.vote import Tally, Votes, byzantine_voters, count, record_of
+from fedtune.round.exchange import Post
+from fedtune.round.screening.commitments import Occasion, open_reply
+from fedtune.round.screening.screen import MAX_REASON, RefusedError, content_of
+from fedtune.round.screening.vote import read_vote
+
+NO_REPLY = "it did not vote"
+
+
+class Voting:
+    """The jury of the clients' votes.
+
+    The voters are the whole roster, whoever was sampled for the round.
+
+    The accepted anchor travels along only to those who are not known to have measured it: as a
+    rule they have, when it was a candidate. A client that has forgotten is not counted once, and
+    is sent both the next time.
+
+    Args:
+        recipe: The run's.
+        layout: Of the whole adapter.
+        post: By whose way orders go out and replies come in.
+    """
+
+    def __init__(self, recipe: Recipe, layout: Layout, post: Post) -> None:
+        self._recipe, self._layout, self._post = recipe, layout, post
+        self._measured: dict[int, set[str]] = {}  # hashes by client, of its last good vote
+
+    def judge(
+        self,
+        candidate: Tensor,
+        accepted: Tensor,
+        *,
+        scale: float,
+        grid: Grid,
+        record: dict[str, Any],
+    ) -> Tally:
+        """Ask for votes on a candidate, made of so much of the aggregate, and count them."""
+        assert self._recipe.defence.vote is not None
+        return count(
+            self.ask(grid, candidate, accepted, record),
+            scale=scale,
+            f=byzantine_voters(self._recipe),
+            tolerance=self._recipe.defence.vote.tolerance,
+        )
+
+    def record_of(self, verdicts: Sequence[Tally]) -> dict[str, Any]:
+        """What a round's record says of its vote."""
+        return record_of(verdicts, self._recipe)
+
+    def ask(self, grid: Grid, candidate: Tensor, accepted: Tensor, record: dict[str, Any]) -> Votes:
+        """Votes on a candidate, and why a client's is not counted.
+
+        Args:
+            grid: Of any engine.
+            candidate: The anchor to vote on, a float32 row of the whole layout.
+            accepted: The last accepted one.
+            record: The round's; bytes are added to it.
+        """
+        round_, recipe = record["round"], self._recipe
+        sent = Broadcast(recipe, self._layout, candidate, round_=round_)
+        before = Broadcast(recipe, self._layout, accepted, round_=round_)
+        roster = self._post.roster
+        not_counted = dict(roster.absent)
+        orders = self._orders(list(roster.nodes), sent, before, round_)
+        not_counted |= self._post.bind(grid, orders, sent, record)
+        reveals = self._post.reveals(round_, wire.REVEAL_VOTE)
+        commitments = dict(self._post.commitments)
+        changes: dict[int, float] = {}
+        most = wire.MAX_WORDS_BYTES
+        for reply in self._post.stream(grid, reveals, sent, record, most=most):
+            client = self._post.gathered.sender(reply)
+            record["upload_bytes"] = record.get("upload_bytes", 0) + wire.count_bytes(reply)
+            try:
+                changes[client] = _open(client, reply, commitments, sent, before, round_)
+            except RefusedError as refusal:
+                not_counted[client] = str(refusal)
+        not_counted |= self._post.gathered.refused
+        for client in commitments:
+            if client not in changes:
+                not_counted.setdefault(client, NO_REPLY)
+        self._note(list(roster.nodes), changes, sent, before)
+        return Votes(changes, {client: why[:MAX_REASON] for client, why in not_counted.items()})
+
+    def _orders(
+        self, clients: list[int], sent: Broadcast, before: Broadcast, round_: int
+    ) -> list[Message]:
+        orders = self._post.orders(clients, sent, round_=round_, message_type=wire.VOTE)
+        for client, order in zip(clients, orders, strict=True):
+            accepted = before.to(client)
+            knows = accepted.anchor_hash in self._measured.get(client, ())
+            order.content = wire.vote_order(
+                order.content,
+                accepted_hash=accepted.anchor_hash,
+                accepted=None if knows else accepted.arrays,
+            )
+        return orders
+
+    def _note(
+        self, clients: list[int], changes: dict[int, float], sent: Broadcast, before: Broadcast
+    ) -> None:
+        for client in clients:
+            self._measured.pop(client, None)
+            if client in changes:
+                hashes = {before.to(client).anchor_hash, sent.to(client).anchor_hash}
+                self._measured[client] = hashes
+
+
+def _open(
+    client: int,
+    reply: Message,
+    commitments: dict[int, str],
+    sent: Broadcast,
+    before: Broadcast,
+    round_: int,
+) -> float:
+    """The vote in a reply, held against what its client committed to.
+
+    Raises:
+        RefusedError: If it is something else, or no vote on this candidate.
+    """
+    candidate_hash = sent.to(client).anchor_hash
+    occasion = Occasion(candidate_hash, round_, client)
+    content: RecordDict = open_reply(content_of(reply), commitments.get(client), occasion)
+    return read_vote(
+        content,
+        round_=round_,
+        candidate_hash=candidate_hash,
+        accepted_hash=before.to(client).anchor_hash,
+    )

@@ -1,0 +1,147 @@
+"""What the owner of a recipe should know, and may well have meant."""
+
+from __future__ import annotations
+
+from math import comb
+
+from attacks.updates.alie import z_max
+from fedtune.recipe import Recipe
+from fedtune.runs.checks.weightless import most_weightless
+
+
+def find_risks(recipe: Recipe) -> list[str]:
+    """Notes on a recipe that is in order, a line each."""
+    looks = (_assumed_liars, _stopped, _silenced, _weights, _costs, _harmless, _steady_gain)
+    return [risk for look in looks for risk in look(recipe)]
+
+
+def _assumed_liars(recipe: Recipe) -> list[str]:
+    """Where f is less than the liars that may come, or none at all."""
+    liars = recipe.attack.num_attackers if recipe.attack else 0
+    federation, rule, f = recipe.federation, recipe.aggregator.name, recipe.aggregator.f
+    risks = []
+    if liars and federation.sample_size < federation.num_clients:
+        chance = chance_of_more(liars, federation.num_clients, federation.sample_size, f)
+        if chance > 0:
+            risks.append(
+                f"with {liars} liars among {federation.num_clients} clients, a sample of "
+                f"{federation.sample_size} holds more than f={f} of them in {chance:.1%} of rounds"
+            )
+    elif liars > f:
+        risks.append(f"the rule assumes f={f} liars; the simulation has {liars}")
+    if f == 0 and rule == "mean":
+        risks.append("the mean withstands no liar at all; name a robust rule where one may come")
+    elif f == 0:
+        risks.append(
+            f"aggregator.f: {rule} at f=0 withstands no liar at all; raise f, for which it may "
+            f"need more clients"
+        )
+    return risks
+
+
+def _stopped(recipe: Recipe) -> list[str]:
+    """Where f silent clients leave the rule too few: f is not lowered for who is absent."""
+    n, f, section = recipe.federation.sample_size, recipe.aggregator.f, recipe.aggregator
+
+    def withstands(f: int) -> bool:
+        return section.fitted(n - f, f).plan().is_defined(n - f, f)
+
+    if withstands(f):
+        return []
+    lower = next(each for each in range(f - 1, -1, -1) if withstands(each))
+    least = section.fitted(n - f, f).plan().min_clients(f)
+    other = f", or name capped_spectral, which needs {2 * f + 1}" if n >= 3 * f + 1 else ""
+    return [
+        f"aggregator.f: {f} silent clients of {n} leave {n - f} replies, and {section.name} at "
+        f"f={f} needs {least}: they can stop this run; lower f to {lower}{other}"
+    ]
+
+
+def _silenced(recipe: Recipe) -> list[str]:
+    """Where more than f honest clients can have no part in a round."""
+    n, f, section = recipe.federation.sample_size, recipe.aggregator.f, recipe.aggregator
+    most = most_weightless(recipe)
+    if f == 0 or most <= f:
+        return []
+    chain = " + ".join([*section.mixing_names, section.name])
+    chain += " + suspicion" if recipe.defence.suspicion is not None else ""
+    return [
+        f"aggregator: {chain} can leave up to {most} of {n} clients without weight in a round, "
+        f"more than f={f}: the honest ones whose data are unlike the others' go first; "
+        f"capped_spectral alone leaves out at most f"
+    ]
+
+
+def _costs(recipe: Recipe) -> list[str]:
+    """What costs more than it looks, or is paid for and not used."""
+    risks = []
+    if recipe.aggregator.combined_by == "dense":
+        risks.append(
+            "aggregator.combination: dense works on BA itself: a round costs n d_out d_in numbers "
+            "for each module, where the factors have n r (d_out + d_in), and an SVD of what the "
+            "rule makes of them; it knows no weights of clients, so none is seen to be dropped"
+        )
+    used = recipe.aggregator.takes_reference or recipe.defence.server_data
+    if recipe.data.server_rows and not used:
+        risks.append(
+            f"data.server_rows: neither {recipe.aggregator.name} nor defence.server_data looks at "
+            f"them: no one will learn from its {recipe.data.server_rows} rows"
+        )
+    if recipe.defence.momentum is not None:
+        risks.append(
+            "defence.momentum: the server keeps a row of the adapter's size for each client, in "
+            "memory and in every checkpoint"
+        )
+    return risks
+
+
+def _steady_gain(recipe: Recipe) -> list[str]:
+    """How often the outer momentum applies what it was given."""
+    outer = recipe.outer
+    if outer.name != "nesterov":
+        return []
+    momentum = 0.5 if outer.momentum is None else outer.momentum
+    gain = (0.7 if outer.lr is None else outer.lr) / (1 - momentum)
+    if gain <= 2:
+        return []
+    return [
+        f"outer: the steady gain lr/(1-momentum) is {gain:.1f}: a poisoned aggregate ends up "
+        f"applied so many times; runs of few rounds want momentum <= 0.5"
+    ]
+
+
+def _weights(recipe: Recipe) -> list[str]:
+    """What the owner's own weights let a single client do."""
+    weights = recipe.aggregator.client_weights
+    if weights is None or len(set(weights)) == 1:
+        return []
+    heaviest = max(range(len(weights)), key=weights.__getitem__)
+    return [
+        f"aggregator.client_weights: a liar counts as much as its weight, while f counts heads: "
+        f"client {heaviest} alone has {weights[heaviest] / sum(weights):.1%} of all"
+    ]
+
+
+def _harmless(recipe: Recipe) -> list[str]:
+    """ALIE with its own z, where so few liars make it a lie that is none."""
+    attack, n = recipe.attack, recipe.federation.sample_size
+    if attack is None or attack.name != "alie" or attack.options.get("z") is not None:
+        return []
+    liars = min(attack.num_attackers, n)
+    if liars == 0 or (z := z_max(n, liars)) > 0:
+        return []
+    return [
+        f"attack: alie's own z at {liars} liars of {n} is {z:.2f}: a lie that harms no one and "
+        f"proves no defence; set attack.z, 1.5 say"
+    ]
+
+
+def chance_of_more(liars: int, clients: int, sample: int, f: int) -> float:
+    """Probability that a sample holds more than f liars: a hypergeometric tail."""
+    most = min(liars, sample)
+    hits = sum(
+        comb(liars, k) * comb(clients - liars, sample - k)
+        for k in range(f + 1, most + 1)
+        if sample - k <= clients - liars
+    )
+    return hits / comb(clients, sample)

@@ -1,0 +1,1 @@
+"""How orders get to the clients and their replies back: in this process, or through Flower."""

@@ -1,0 +1,101 @@
+"""Whether PEFT makes of a run's adapter what the run made: its configuration and other files.
+
+The hash in the record is of the tensors alone. What they are multiplied by, where they go, and what
+is imported to load them, stands in a file beside them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from fedtune.adapters.configuration import added_by_peft, facts_of
+from fedtune.durable import read_whole
+from fedtune.recipe import Recipe
+from fedtune.round.screening.screen import printable
+from fedtune.training.tasks import TASKS
+from fedtune.trust.finding import Finding
+
+CONFIG = "adapter_config.json"
+MAX_BYTES = 2**20
+# Of the machine and versions that wrote it, or of the base; PEFT sets the last two by the model.
+_ELSEWHERE = {
+    "base_model_name_or_path",
+    "peft_version",
+    "revision",
+    "inference_mode",
+    "fan_in_fan_out",
+    "ensure_weight_tying",
+}
+_OTHER_WEIGHTS = ("*.bin", "*.safetensors", "*.pt", "*.pth", "*.py")
+
+
+def check_config(adapter: Path, tensors: Collection[str], recipe: Recipe) -> Iterator[Finding]:
+    """Hold ``adapter_config.json`` against the recipe, key by key.
+
+    Args:
+        adapter: The folder.
+        tensors: The names of its tensors.
+        recipe: The run's.
+    """
+    path = adapter / CONFIG
+    try:
+        said = json.loads(read_whole(path, most=MAX_BYTES))
+        if not isinstance(said, dict):
+            raise ValueError("it is no object")
+    except (OSError, ValueError, RecursionError) as error:
+        yield Finding(f"{path} is none: {type(error).__name__}")
+        return
+    task_type = TASKS[recipe.task].peft_type
+    need = facts_of(recipe.lora, task_type=task_type)
+    for key in sorted(said.keys() | need.keys()):
+        if key in _ELSEWHERE:
+            continue
+        if key == "target_modules":
+            same = _are_targets(said.get(key), tensors)
+        elif key == "modules_to_save":
+            same = _saves(said.get(key), recipe, task_type)
+        elif key not in need:  # of another version of PEFT: nothing, where it is off
+            same = not said[key]
+        else:
+            same = key not in said or _plain(said[key]) == _plain(need[key])
+        if not same:
+            yield Finding(f"{path}: {printable(key)[:60]} is not what the recipe says")
+
+
+def other_weights(adapter: Path, known: str) -> Iterator[Finding]:
+    """Files that PEFT, or a person, could load in the place of the adapter's own."""
+    for pattern in _OTHER_WEIGHTS:
+        for file in sorted(adapter.rglob(pattern)):
+            if file != adapter / known:
+                name = printable(file.relative_to(adapter).as_posix())
+                yield Finding(f"{name} is no part of a run's adapter")
+
+
+def _saves(said: object, recipe: Recipe, task_type: str) -> bool:
+    """Whether modules that are saved whole are the recipe's, and those that PEFT adds."""
+    named = set(recipe.lora.modules_to_save)
+    found = set(map(str, said)) if isinstance(said, list) else set() if said is None else {""}
+    return named <= found <= named | added_by_peft(recipe.lora, task_type=task_type)
+
+
+def _plain(value: object) -> object:
+    """Sets and lists of names as PEFT writes them, in any order."""
+    if isinstance(value, list | set | tuple):
+        return sorted(map(str, value))
+    return value.value if hasattr(value, "value") else value
+
+
+def _are_targets(said: object, tensors: Collection[str]) -> bool:
+    """Whether names of modules are those that have tensors: no other, and none left out."""
+    if not isinstance(said, list) or not all(isinstance(each, str) for each in said):
+        return False
+    modules = {name.partition(".lora_")[0] for name in tensors if ".lora_" in name}
+
+    def is_of(module: str, target: str) -> bool:
+        return module == target or module.endswith(f".{target}")
+
+    return all(any(is_of(module, each) for each in said) for module in modules) and all(
+        any(is_of(module, each) for module in modules) for each in said
+    )

@@ -1,0 +1,182 @@
+"""A node's worker: the answers of the whole ClientApp, by way of a socket that is its owner's."""
+
+import hashlib
+import json
+import stat
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+import torch
+from datasets import Features, Value
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.common.serde import recorddict_to_proto
+from flwr.supercore.task_identity import TaskIdentity
+
+from fedtune.messages import wire
+from fedtune.messages.content_hash import hash_reply
+from fedtune.node import worker as node_worker
+from fedtune.training.process import get_worker
+from fedtune.training.sources import load_rows
+from fedtune.training.tasks import TASKS
+from fedtune.transport import client
+from fedtune.transport.flower import node_app
+from fedtune.transport.flower.packing import is_packed, pack, unpack
+
+CONFIG = {"partition-id": 1}
+
+
+@pytest.fixture
+def node(tmp_path, monkeypatch):
+    """Return a function: adapt -> the socket of a worker that listens."""
+
+    def start(adapt=lambda recipe: (recipe, {})):
+        path = tmp_path / "w.sock"
+        served = threading.Thread(
+            target=node_worker.serve, args=(path, client.app, adapt), daemon=True
+        )
+        served.start()
+        while not path.exists():
+            time.sleep(0.01)
+        monkeypatch.setenv(node_app.SOCKET, str(path))
+        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 5, 7, 1
+        return path
+
+    return start
+
+
+def message(kind, content):
+    made = Message(content, 7, kind)
+    made.metadata.__dict__["_message_id"] = "asked"
+    return made
+
+
+def context():
+    return Context(5, 7, CONFIG, RecordDict(), {})
+
+
+def order(recipe):
+    """What a server sends for the first round."""
+    text = recipe.model_dump_json()
+    worker = get_worker(text)
+    hashes = (worker.base_hash, worker.base.tokenizer_hash)
+    agreement = wire.Agreement(*hashes, wire.hash_row(worker.initial, worker.layout))
+    anchor = wire.to_arrays(worker.initial, worker.layout)
+    return wire.train_order(anchor, recipe_json=text, round_=1, agreement=agreement)
+
+
+def test_the_thin_app_answers_as_the_whole_one_does(node, tiny_recipe):
+    path = node()
+    recipe = tiny_recipe()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    direct = client.app(message("train", order(recipe)), context())
+    thin = node_app.app(message("train", order(recipe)), context())
+    assert thin.metadata.reply_to_message_id == "asked"
+    assert is_packed(thin.content)
+    thin.content = unpack(thin.content)
+    assert hash_reply(thin.content) == hash_reply(direct.content)
+    layout = get_worker(recipe.model_dump_json()).layout
+    moved = wire.from_arrays(thin.content.array_records[wire.DELTA], layout)
+    assert torch.count_nonzero(moved) > 0
+    words = RecordDict({wire.ORDER: ConfigRecord({"recipe": recipe.model_dump_json()})})
+    said = node_app.app(message("query", words), context())
+    assert unpack(said.content).config_records[wire.ABOUT]["client"] == 1
+
+
+def test_without_a_worker_an_order_is_answered_as_it_came(tiny_recipe):
+    words = RecordDict({wire.ORDER: ConfigRecord({"recipe": tiny_recipe().model_dump_json()})})
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 5, 7, 1
+    plain = node_app.app(message("query", RecordDict(dict(words))), context()).content
+    packed = node_app.app(message("query", pack(words)), context()).content
+    assert is_packed(packed)
+    assert not is_packed(plain)
+    assert hash_reply(unpack(packed)) == hash_reply(plain)
+
+
+def test_what_fails_is_told_by_a_code_and_the_worker_goes_on(node, tiny_recipe, capfd):
+    def adapt(recipe):
+        if asked.pop() == "no":
+            raise ValueError("/home/me/secret.json holds\x1b[2J 'token'")
+        return recipe, {}
+
+    asked = ["yes", "no"]
+    node(adapt)
+    words = {"recipe": tiny_recipe().model_dump_json()}
+    content = RecordDict({wire.ORDER: ConfigRecord(words)})
+    failed = node_app.app(message("query", content), context())
+    assert failed.error.reason == "failed: the reason is in this node's log"
+    logged = capfd.readouterr().err
+    assert "ValueError: /home/me/secret.json holds?[2J 'token'" in logged
+    content = RecordDict({wire.ORDER: ConfigRecord(words)})
+    assert node_app.app(message("query", content), context()).has_content()
+
+
+def test_a_node_with_rows_of_its_own_trains_on_all_of_them(node, tiny_recipe, small_data):
+    recipe = tiny_recipe(data={"test_fraction": 0.25})
+    dealt = node_app  # the same app, told of other rows
+    node(lambda text: (text, {client.OWN_ROWS: True}))
+    words = RecordDict({wire.ORDER: ConfigRecord({"recipe": recipe.model_dump_json()})})
+    said = unpack(dealt.app(message("query", words), context()).content).config_records[wire.ABOUT]
+    assert said["rows"] == 48  # of 64, less a quarter that it holds out for itself
+    assert said["client"] == 1
+    columns = load_rows(recipe.data, TASKS["sft"], seed=0).features
+    assert {"prompt", "completion"} <= set(columns)
+    assert said["schema_hash"] == schema_hash_of(columns)
+    assert said["schema_hash"] != schema_hash_of({**columns, "label": Value("bool")})
+
+
+def schema_hash_of(columns):
+    schema = json.dumps(Features(columns).to_dict(), sort_keys=True)
+    return hashlib.sha256(schema.encode()).hexdigest()
+
+
+def test_a_worker_that_is_not_there_is_waited_for_and_then_named(node, tmp_path, monkeypatch):
+    monkeypatch.setenv(node_app.SOCKET, str(tmp_path / "none.sock"))
+    monkeypatch.setattr(node_app, "_START_S", 0.3)
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 5, 7, 1
+    failed = node_app.app(message("query", RecordDict()), context())
+    assert failed.error.reason == "no-worker: this node's worker does not answer"
+
+
+class Counting:
+    """Says what it was asked, in order."""
+
+    def __init__(self):
+        self.seen = []
+
+    @contextmanager
+    def order(self):
+        self.seen.append("begin")
+        try:
+            yield
+        finally:
+            self.seen.append("end")
+
+    def charge(self, kind, run_id, words):
+        self.seen.append((kind, run_id, words["round"]))
+
+
+def test_every_order_is_counted_before_it_is_read_and_charged_before_it_is_done(tiny_recipe):
+    def answer(message, context):
+        meter.seen.append("work")
+        return Message(RecordDict(), reply_to=message)
+
+    def adapt(text):
+        meter.seen.append("read")
+        return text, {}
+
+    meter = Counting()
+    desk = node_worker.Desk(answer, adapt, meter=meter)
+    words = {"run_id": 5, "node_id": 7, "client": 1}
+    body = recorddict_to_proto(order(tiny_recipe())).SerializeToString()
+    for kind in node_worker.KINDS:
+        meter.seen.clear()
+        desk.reply_to({**words, "kind": kind}, body)
+        assert meter.seen == ["begin", "read", (kind, 5, 1), "work", "end"]
+    meter.seen.clear()
+    with pytest.raises(ValueError, match="needs a kind"):
+        desk.reply_to({**words, "kind": "other"}, body)
+    with pytest.raises(Exception, match="Error parsing"):
+        desk.reply_to({**words, "kind": "train"}, b"no message")
+    assert meter.seen == ["begin", "end"] * 2
