@@ -12,8 +12,9 @@ export TOKENIZERS_PARALLELISM ?= false
 run: $(VENV)/.installed  ## make the environment, run the quickstart
 	$(BIN)/fedtune run quickstart
 
+# Files are shared out whole, so that what a module makes once is made once; heavy ones come early.
 test: $(VENV)/.installed  ## the fast tier
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(VENV)/.installed  ## minutes long: kills, long runs
 	$(BIN)/python -m pytest -m slow
