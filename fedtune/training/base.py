@@ -12,14 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    BitsAndBytesConfig,
-)
 
 from fedtune import nano
 from fedtune.recipe import Model
@@ -56,7 +48,10 @@ def load_base(section: Model, *, peft_type: str = "CAUSAL_LM", seed: int = 0) ->
         FileNotFoundError: If a named folder, or a hub model in the cache, is not there.
         ValueError: If the folder holds an adapter's configuration.
     """
-    transformers.utils.logging.disable_progress_bar()
+    from transformers import AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
     folder = find_folder(section)
     if (folder / "adapter_config.json").is_file():  # transformers would fetch another base for it
         raise ValueError(
@@ -82,6 +77,8 @@ def _load_model(
     device: torch.device,
     seed: int,
 ) -> Any:  # noqa: ANN401
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
     keys: dict[str, Any] = {"dtype": dtype, **NO_CODE}
     if section.load_in_4bit:
         keys |= {"quantization_config": _four_bit(section, dtype), "device_map": {"": device}}
@@ -95,6 +92,8 @@ def _load_model(
 
 
 def _four_bit(section: Model, dtype: torch.dtype) -> Any:  # noqa: ANN401
+    from transformers import BitsAndBytesConfig
+
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type=section.bnb_4bit_quant_type,
@@ -206,6 +205,8 @@ def build_skeleton(section: Model, *, peft_type: str = "CAUSAL_LM") -> Any:  # n
         OSError: If there is no configuration, or the hub does not give it.
         ValueError: If transformers knows no such model.
     """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+
     folder = _local_folder(section)
     name = section.name_or_path if folder is None else folder
     config = AutoConfig.from_pretrained(name, revision=section.revision, **NO_CODE)

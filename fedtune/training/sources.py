@@ -6,15 +6,16 @@ import hashlib
 import json
 import warnings
 from pathlib import Path
-
-from datasets import Dataset, DatasetDict, Value, load_dataset, load_from_disk
-from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+from typing import TYPE_CHECKING
 
 from fedtune.nano import python_tasks
 from fedtune.recipe import Data, Source
 from fedtune.recipe.data import EMBEDDED
 from fedtune.seeds import derive
 from fedtune.training.tasks.task import Task
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 KINDS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 
@@ -46,6 +47,8 @@ def check_format(rows: Dataset, task: Task) -> None:
         ValueError: Naming the columns that are needed and those that are there, or the column
             that holds something else than text or messages.
     """
+    from datasets import Value
+
     names = set(rows.column_names)
     chosen = next((columns for columns in task.columns if columns <= names), None)
     if chosen is None:
@@ -127,6 +130,8 @@ def _stat(file: str) -> bool:
 
 
 def _load(source: str | Source, task: str) -> Dataset:
+    from datasets import Dataset
+
     kind = find_source(source)
     if kind in EMBEDDED:
         return Dataset.from_list(python_tasks.rows_for(task, kind))
@@ -150,6 +155,8 @@ def _is_saved(folder: Path) -> bool:
 
 
 def _from_disk(folder: Path, split: str) -> Dataset:
+    from datasets import DatasetDict, load_from_disk
+
     found = load_from_disk(str(folder))
     if isinstance(found, DatasetDict):
         if split not in found:
@@ -166,6 +173,9 @@ def _from_datasets(
     split: str = "train",
     revision: str | None = None,
 ) -> Dataset:
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+
     try:
         with warnings.catch_warnings():
             # The csv reader leaves the closing of its file to Python.

@@ -6,7 +6,6 @@ import time
 
 import pytest
 from jinja2 import TemplateError
-from transformers import AutoTokenizer, tokenization_utils_base
 
 from fedtune.training.rendering import TemplateEndedError, render_apart
 
@@ -20,6 +19,8 @@ GENERATION = (
 
 @pytest.fixture
 def apart(monkeypatch):
+    from transformers import tokenization_utils_base
+
     monkeypatch.setattr(  # put back when the test is over
         tokenization_utils_base,
         "render_jinja_template",
@@ -35,6 +36,8 @@ def render(renderer, template, **more):
 
 
 def test_a_tokenizer_gives_the_same_tokens_and_masks(tiny_model_folder, monkeypatch):
+    from transformers import AutoTokenizer, tokenization_utils_base
+
     tokenizer = AutoTokenizer.from_pretrained(tiny_model_folder("llama"))
     own = tokenization_utils_base.render_jinja_template
     for template in (tokenizer.chat_template, PLAIN, GENERATION):
