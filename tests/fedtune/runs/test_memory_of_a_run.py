@@ -49,7 +49,10 @@ def measure_after(rounds, recipe, measure):
     return measured
 
 
-@pytest.mark.parametrize("task", sorted(OF_TASK))
+@pytest.mark.parametrize(
+    "task",
+    ["sft", "grpo", *(pytest.param(each, marks=pytest.mark.slow) for each in ("dpo", "reward"))],
+)
 def test_30_more_rounds_leave_nothing_behind(task, tiny_recipe, small_data):
     import datasets
 

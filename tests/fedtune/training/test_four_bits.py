@@ -61,7 +61,10 @@ def recipe(folder, task, **model):
     )
 
 
-@pytest.mark.parametrize("task", sorted(EXTRA))
+@pytest.mark.parametrize(
+    "task",
+    ["sft", "grpo", *(pytest.param(each, marks=pytest.mark.slow) for each in ("dpo", "reward"))],
+)
 def test_a_round_trains_a_float32_adapter_on_packed_weights(folder, task):
     worker = Worker(recipe(folder, task))
     packed = [name for name, each in worker.model.named_parameters() if each.dtype == torch.uint8]
