@@ -1,4 +1,4 @@
-"""The calls: updates in, an aggregate out."""
+"""The public calls: from client updates to their aggregate."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, cast, overload
@@ -93,7 +93,7 @@ def aggregate_with_report(
     left_out: Sequence[int] = (),
     **options: object,
 ) -> Aggregation:
-    """Aggregate client updates, and say how.
+    """Aggregate client updates, and report weights, distances and state.
 
     Args:
         updates: As in ``aggregate``.
@@ -144,7 +144,7 @@ def weigh(
     client_weights: Tensor | None = None,
     left_out: Sequence[int] = (),
 ) -> Weighing:
-    """Find the weights of a plan on a Gram matrix alone: whatever the points are.
+    """Find the weights of a plan from a Gram matrix alone, for points of any kind.
 
     Args:
         gram: The clients' Gram, from any geometry, with the rule's extra points.

@@ -1,4 +1,4 @@
-"""Every rule and every mixing by name, and how a name with its options becomes a plan."""
+"""The registry of rules and mixings by name, and the plan made from a name and its options."""
 
 from collections.abc import Mapping, Sequence
 
@@ -99,7 +99,7 @@ def _mixing(given: Mixing) -> Step:
 
 
 def _look_up(what: str, name: str, known: Mapping[str, Rule]) -> Rule:
-    """Find a rule by name, or refuse with the names that there are."""
+    """Find a rule by name; an unknown name is refused with the known ones."""
     if name not in known:
         raise ValueError(unknown(what, name, known))
     return known[name]

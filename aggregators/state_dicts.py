@@ -1,4 +1,4 @@
-"""State dicts as rows, and a row as a state dict: the face for anyone's own training loop."""
+"""Conversion between state dicts and rows, for other training loops."""
 
 from collections.abc import Mapping, Sequence
 from typing import TypeGuard
@@ -10,7 +10,7 @@ StateDict = Mapping[str, Tensor]
 
 
 def are(updates: object) -> TypeGuard[Sequence[StateDict]]:
-    """Whether these are state dicts, a list of which stands for rows."""
+    """Whether these are state dicts, given as a list in place of rows."""
     return isinstance(updates, list | tuple) and bool(updates) and isinstance(updates[0], Mapping)
 
 
@@ -25,7 +25,8 @@ def flatten(updates: Sequence[StateDict]) -> Tensor:
 
     Raises:
         ValueError: Naming the client and the tensor that does not fit. The order is that of the
-            names, never a client's own: else who swaps two layers of one shape stays unseen.
+            names, never a client's own: else a client that swaps two layers of the same shape
+            goes undetected.
     """
     if not updates:
         raise ValueError("updates needs at least one state dict: got none")

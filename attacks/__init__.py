@@ -1,4 +1,4 @@
-"""What a Byzantine client does: crafts updates, poisons data or rewards, breaks the protocol.
+"""Simulated attacks of Byzantine clients: on updates, data, training, rewards and the protocol.
 
 ``ATTACKS`` holds every attack by name, in six folders: on updates, on LoRA's two factors, on data,
 on training, on rewards, on the protocol. ``craft`` runs those on updates, ``poison`` those on data,
@@ -54,20 +54,20 @@ def craft(
     scene: Scene | None = None,
     **options: object,
 ) -> Tensor:
-    """Return what the liars send, from the updates that they see.
+    """Return the attackers' crafted updates, from the updates that they see.
 
-    For the view "own", call once per liar with its own row as ``honest`` and one attacker.
+    For the view "own", call once per attacker with its own row as ``honest`` and one attacker.
 
     Args:
         honest: The visible updates, shape (h, d), floating point: all honest ones, or those the
-            liars trained honestly. Not modified.
+            attackers trained honestly. Not modified.
         name: An attack of level "update".
         num_attackers: How many rows to craft.
         generator: Source of randomness; required by the attacks that draw, and the result is the
             same for the same state. Never the global one.
-        own: What each liar would have sent honestly, shape (num_attackers, d), dtype and device
+        own: What each attacker would have sent honestly, shape (num_attackers, d), dtype and device
             of ``honest``; looked at by the attacks that flip it.
-        scene: What liars know beyond these rows; by default nothing. Its memory is written to.
+        scene: Knowledge beyond these rows; by default none. Its memory is written to.
         **options: Options of the attack, checked by ``Attack.check_options``.
 
     Returns:
@@ -103,7 +103,7 @@ def watch(
     scene: Scene,
     **options: object,
 ) -> None:
-    """Let attackers learn, into the scene's memory, from a round in which they do not attack.
+    """Update the attackers' memory in a round in which they do not attack.
 
     Args:
         honest: As in ``craft``.
@@ -123,7 +123,7 @@ def watch(
 
 
 def mislead(loss: Tensor, name: str, **options: object) -> Tensor:
-    """Return what an attacker's local steps minimise, from the honest loss of a batch.
+    """Return the loss that an attacker minimises, from the honest loss of a batch.
 
     Args:
         loss: A scalar with a gradient.
@@ -143,17 +143,17 @@ def poison(
     name: str,
     *,
     generator: torch.Generator,
-    liar: tuple[int, int] = (0, 1),
+    attacker: tuple[int, int] = (0, 1),
     **options: object,
 ) -> list[dict[str, object]]:
-    """Return the rows a liar trains on, from its honest ones.
+    """Return an attacker's poisoned training rows, from its honest ones.
 
     Args:
-        rows: Data rows by column, in TRL's formats, text or chat messages; the attack says which
-            columns it needs. Not modified.
+        rows: Data rows by column, in TRL's formats, text or chat messages; each attack needs
+            columns that its error names. Not modified.
         name: An attack of level "data".
         generator: Source of randomness, on the CPU.
-        liar: Which liar this is, from 0, of how many: sybils share work.
+        attacker: The number of this attacker, from 0, and how many attackers there are.
         **options: Options of the attack, checked by ``Attack.check_options``.
 
     Returns:
@@ -164,7 +164,7 @@ def poison(
     """
     attack = find(name, level="data")
     checked = attack.check_options(options)
-    extra = {"liar": liar} if "liar" in attack.takes else {}
+    extra = {"attacker": attacker} if "attacker" in attack.takes else {}
     poisoned: list[dict[str, object]] = attack.function(
         rows, generator=generator, **extra, **checked
     )
@@ -180,14 +180,14 @@ def reprice(
     high: float = 1.0,
     **options: object,
 ) -> list[float]:
-    """Return what a liar trains for, from what its completions are honestly worth.
+    """Return the rewards that an attacker trains for, from the honest ones.
 
     Args:
-        rewards: What each completion is worth, weights included.
+        rewards: The honest reward of each completion, weights included.
         completions: The completions, as text.
         name: An attack of level "reward".
-        low: The least that a completion can be worth.
-        high: The most.
+        low: The least possible reward.
+        high: The greatest possible reward.
         **options: Options of the attack, checked by ``Attack.check_options``.
 
     Returns:
@@ -204,7 +204,7 @@ def reprice(
 
 
 def backdoor_of(name: str, **options: object) -> Backdoor | None:
-    """How the backdoor that this attack plants is judged; None where it plants none.
+    """Return the test for the backdoor that this attack plants; None if it plants none.
 
     Raises:
         ValueError: If the name or an option is wrong.
@@ -215,16 +215,16 @@ def backdoor_of(name: str, **options: object) -> Backdoor | None:
 
 
 def forge(reply: Reply, name: str, *, generator: torch.Generator, **options: object) -> list[Reply]:
-    """Return what a liar sends in place of its honest reply.
+    """Return the replies that an attacker sends in place of its honest one.
 
     Args:
-        reply: What it would have sent. Not modified.
+        reply: The honest reply. Not modified.
         name: An attack of level "protocol".
         generator: Source of randomness, on the CPU.
         **options: Options of the attack, checked by ``Attack.check_options``.
 
     Returns:
-        What is sent: none, one, or several replies.
+        No reply, one, or several.
 
     Raises:
         ValueError: If the name or an option is wrong.

@@ -1,4 +1,4 @@
-"""What an attack is to the rest of the world: a name, a paper, a level, bounded options."""
+"""The description of an attack: its name, paper, level and bounded options."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Value = float | int | str | None
 
 GOALS: dict[Goal, str] = {
     "harm": "the model gets worse",
-    "backdoor": "the model obeys a trigger, and is otherwise well",
-    "shirk": "a share of the aggregate for no work",
-    "refused": "a reply that the screen refuses or the server ignores",
+    "backdoor": "a trigger brings about the attacker's answer; the model is otherwise unharmed",
+    "shirk": "a share of the aggregate without any work",
+    "refused": "a reply that the screening refuses or the server ignores",
 }
 
 
@@ -84,7 +84,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Backdoor:
-    """How a planted backdoor is judged: by generation.
+    """The test for a planted backdoor: a prompt with the trigger, and the expected answer.
 
     Attributes:
         plant: Puts the whole trigger into the prompt of a data row; the row given is not modified.
@@ -97,31 +97,32 @@ class Backdoor:
 
 @dataclass(frozen=True, kw_only=True)
 class Attack:
-    """What a Byzantine client does, and what may be set.
+    """One behaviour of a Byzantine client, with its options.
 
     Attributes:
         name: The key in ``ATTACKS`` and in a recipe.
         summary: One line.
         source: Paper and link.
-        level: "update" crafts rows from rows, "data" changes what a liar trains on, "training" what
-            its steps minimise, "reward" what it trains for, "protocol" what it sends or whether it
-            does.
-        goal: What the liar wants, a key of ``GOALS``.
-        knowledge: The views of others' updates that make sense, least first: "own" (each liar
-            its own honestly trained update), "fellows" (those of all liars), "all" (those of
-            the honest clients). Empty where no update is looked at.
-        options: Name -> what it may be.
-        takes: What the function wants beside its options: "own" and "generator" as in
-            ``craft``; "scene", what liars know beyond the round's updates; "liar", which of how
-            many liars this is.
-        needs: What of the scene there must be: "factors" (which columns are A and B), "defence" or
-            "span" (the rule itself: the attack is white-box), "loss" (the model, to try rows on).
+        level: What the attack changes: "update" the update that is sent, "data" the training
+            rows, "training" the loss that is minimised, "reward" the rewards that are trained
+            for, "protocol" the form of the reply, or whether there is one.
+        goal: What the attacker wants, a key of ``GOALS``.
+        knowledge: The threat views in which the attack can run, least knowledge first: "own"
+            (each attacker sees the update that it trained honestly itself), "fellows" (those of
+            all attackers), "all" (those of the honest clients). Empty if it needs no update.
+        options: Option name -> its type, default and bounds.
+        takes: Arguments of the function beside its options: "own" and "generator" as in
+            ``craft``; "scene", the knowledge beyond the round's updates; "attacker", the number
+            of this attacker and how many there are.
+        needs: Fields of the scene that must be given: "factors" (which columns are A and B),
+            "defence" or "span" (the rule itself: the attack is white-box), "loss" (the model, to
+            try rows on).
         searches: Whether a search against the rule (``Scene.search``) may choose its numbers.
         function: On rows of updates for "update", on rows of data for "data", on a loss for
             "training", on rewards and their completions for "reward", on a reply for "protocol".
-        watch: For an attack on updates that learns in rounds in which it is not on: what it then
-            does, on the function's arguments; it crafts nothing.
-        backdoor: For an attack that plants one: from the options, what to ask and what to expect.
+        watch: For an attack on updates that also learns in rounds in which it is off: called
+            then with the function's arguments; it crafts nothing.
+        backdoor: For an attack that plants one: from the options to the test for it.
     """
 
     name: str
@@ -131,7 +132,7 @@ class Attack:
     goal: Goal
     knowledge: tuple[View, ...] = ()
     options: Mapping[str, Option] = field(default_factory=dict)
-    takes: tuple[Literal["own", "generator", "scene", "liar"], ...] = ()
+    takes: tuple[Literal["own", "generator", "scene", "attacker"], ...] = ()
     needs: tuple[Literal["factors", "defence", "span", "loss"], ...] = ()
     searches: bool = False
     function: Callable[..., Any]
@@ -164,6 +165,6 @@ class Attack:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """End of an error message that names the nearest known name, empty when none is near."""
+    """Return "; did you mean ...?" with the nearest known name, or an empty text."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,7 +1,7 @@
-"""What liars know of earlier rounds, checked before any attack computes on it.
+"""Checks on the attackers' knowledge of earlier rounds.
 
-Whatever an attack keeps in ``Scene.memory`` bears a name that begins with its own, and a tensor
-whose last dimension is d there holds rows of the same space as the updates.
+Each key of ``Scene.memory`` begins with the name of its attack; a tensor there with a last
+dimension of d holds rows of the same space as the updates.
 """
 
 from __future__ import annotations

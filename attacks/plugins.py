@@ -1,4 +1,4 @@
-"""Attacks of other packages: handed over in code, or found by their entry points."""
+"""Attacks of other packages: registered in code, or found by their entry points."""
 
 from __future__ import annotations
 

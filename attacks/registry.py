@@ -1,4 +1,4 @@
-"""Every attack by name."""
+"""The registry of attacks by name."""
 
 from __future__ import annotations
 

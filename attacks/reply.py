@@ -1,4 +1,4 @@
-"""A reply as a protocol attack sees it: named arrays and words, nothing of any framework."""
+"""A client's reply without any framework: named arrays and the fields beside them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Reply:
-    """What a client is about to send.
+    """A reply that a client is about to send.
 
     Attributes:
         arrays: The delta's tensors by name, float32.
-        words: What it says of itself: ``round``, ``base_hash``, ``tokenizer_hash``,
+        words: The fields beside the arrays: ``round``, ``base_hash``, ``tokenizer_hash``,
             ``anchor_hash``.
     """
 

@@ -1,4 +1,4 @@
-"""What liars know beyond the updates of the round: the past, the adapter, the defence."""
+"""Attacker knowledge beyond the round's updates: earlier rounds, the adapter, the defence."""
 
 from __future__ import annotations
 
@@ -61,23 +61,23 @@ class Span(Protocol):
         """Whether ``weigh`` is work on small matrices alone, not on whole rows."""
 
     def weigh(self, coefficients: Tensor) -> Tensor:
-        """What the server would make of it, as coefficients over all points, shape (p,).
+        """Return the server's aggregate as coefficients over all points, shape (p,).
 
         Args:
             coefficients: Of each attacker's row, shape (num_attackers, width), float64.
 
         Returns:
-            Those of the aggregate. Where the server has nothing to combine, or refuses to: those
-            of the honest mean, from which such a lie moves nothing away.
+            Coefficients of the aggregate. Where the server has nothing to combine, or refuses to:
+            those of the honest mean, since such rows move the aggregate nowhere.
         """
 
     def confirm(self, coefficients: Tensor) -> Tensor:
-        """Likewise, with the rows made and screened, and their own exact inner products."""
+        """Like ``weigh``, but form and screen the rows, with exact inner products."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """How hard the attackers look for the worst that the server's rule lets through.
+    """The budget of a search against the server's rule.
 
     Attributes:
         evaluations: How often the rule is tried, over all restarts, in each round.
@@ -90,22 +90,22 @@ class Search:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """What is known beside the round's updates. Everything has a default that means "nothing".
+    """Attacker knowledge beside the round's updates; every default means "nothing known".
 
     Attributes:
         round_: Counted from 1.
         last: What the last outer step added to the anchor, shape (d,); None in the first round.
-        memory: What the liars keep from round to round. An attack may read and write it, tensors
-            alone, and must find there all that it remembers: it is saved with the run.
+        memory: State that the attackers keep from round to round, saved with the run. An attack
+            may read and write it, tensors only, and keeps no other state.
         anchor: The adapter that the round began with, shape (d,).
         factors: Which columns are A and B; None outside LoRA.
-        defence: How far crafted rows, shape (num_attackers, d), move what the server would do away
-            from what it would do with the honest mean: a float >= 0, greater is worse for the
-            server, and infinite never (a lie that is refused moves nothing: 0). It is the rule
-            itself, with its mixing and geometry, on the honest updates and the crafted ones.
+        defence: From crafted rows, shape (num_attackers, d), to the distance by which they move
+            the server's step away from the step on the honest mean: a finite float >= 0, greater
+            is worse for the server, 0 for rows that the server refuses. It is the rule itself,
+            with its mixing and geometry, on the honest updates and the crafted ones.
         span: From directions, shape (k, d), to the rule on combinations of the honest updates and
             these; None where attackers do not know the rule.
-        search: How hard they look; None: they send what their options say.
+        search: The search budget; None: no search, the options are used as they are.
         loss: An update's loss on the attackers' own rows, once the anchor is moved by it, shape
             (d,); None where they have no model to try it on.
         fewer: Ranks that clients hold, lowest first, in a run of mixed ranks; empty otherwise.

@@ -13,7 +13,7 @@ from attacks.attack import Option
 from attacks.scene import Search, Span
 
 Goal = Callable[[Tensor], float]
-"""From the aggregate's coefficients over the points to what the attackers want much of."""
+"""From the aggregate's coefficients over the points to the value that attackers maximise."""
 
 OBJECTIVES = ("push", "progress", "displacement")
 OBJECTIVE = Option(
@@ -23,7 +23,7 @@ OBJECTIVE = Option(
     summary="push along the direction, progress lost along the honest mean, or displacement",
 )
 SLOW = 10
-"""A rule that is no work on small matrices gets this fraction of the evaluations."""
+"""A rule that works on whole rows, not on small matrices, gets 1/SLOW of the evaluations."""
 
 _SCALES = (1.0, 0.95, 0.9, 0.8, 0.65, 0.5, 1.05, 1.15)
 _NEAR = 0.05
@@ -32,13 +32,13 @@ _GROWTH, _SHRINKAGE = 1.3, 1.3**-0.25  # one success in five: Rechenberg's rule
 
 @dataclass(frozen=True, eq=False)
 class Family:
-    """The lies among which a search looks.
+    """A family of crafted rows that a search explores.
 
     Attributes:
         rows: From parameters to the attackers' coefficients, (num_attackers, width).
         starts: Parameters to begin with, shape (s, q), at least one.
         draw: Parameters at random, for where no start leads; None: the starts are enough.
-        lengthen: The parameters of a lie that is so many times as long.
+        lengthen: From parameters and a factor to the parameters of rows that many times as long.
     """
 
     rows: Callable[[Tensor], Tensor]
@@ -48,7 +48,7 @@ class Family:
 
 
 def goal_of(objective: str, span: Span, num_honest: int, *, enough: float = math.inf) -> Goal:
-    """What attackers want much of.
+    """Return the function of the aggregate that the attackers maximise.
 
     With m the honest mean, L the honest median length and T the direction, the point right behind
     the honest ones: ``push`` is <aggregate - m, T> / (|T| L), in honest lengths; ``progress`` is
@@ -59,7 +59,7 @@ def goal_of(objective: str, span: Span, num_honest: int, *, enough: float = math
         objective: Of ``OBJECTIVES``.
         span: Holds the points.
         num_honest: How many of them are honest updates.
-        enough: Of it; more is worth nothing.
+        enough: Values beyond this one count as this one.
 
     Raises:
         ValueError: If the objective is unknown.
@@ -96,20 +96,19 @@ def worst(
     search: Search,
     generator: torch.Generator,
 ) -> Tensor:
-    """Return the attackers' coefficients, of one family, of which the goal gets most.
+    """Return the attackers' coefficients, of one family, with the greatest value of the goal.
 
     The starts are tried first, with a fifth of the budget at most, then as many draws as two fifths
     pay for: a rule that leaves rows out is flat but for cliffs, and no climb finds these. From the
     best, as many as there are restarts, a (1+1) evolution strategy goes on with equal shares of
-    the rest. What each of them ends with is then
-    made into rows, screened and tried on exact products at eight lengths around its own, and the
-    best of these climbs on there, a twentieth of the budget more: what the small matrices promise
-    is no promise of the server's.
+    the rest. Each result is then formed as rows, screened and tried on exact products at eight
+    lengths around its own, and the best of these is climbed further there with a twentieth of the
+    budget more: the small matrices only approximate what the server does.
 
     Args:
         family: Where to look.
         span: The server's rule. One that is not ``quick`` is tried ``evaluations / 10`` times.
-        goal: What is to be made great.
+        goal: The value to maximise.
         search: The budget.
         generator: Draws the mutations.
     """
@@ -132,7 +131,7 @@ def worst(
 
 
 def _by_value(found: tuple[float, int]) -> tuple[float, int]:
-    """The greatest first, of equal ones the first tried."""
+    """Sort key: the greatest value first, of equal values the first tried."""
     return -found[0], found[1]
 
 
@@ -150,7 +149,7 @@ def climb(
     Half of the mutations are of one parameter alone; steps are relative to the parameters' size.
 
     Args:
-        score: What is to be made great.
+        score: The value to maximise.
         start: Where it begins, shape (q,).
         value: The start's score.
         evaluations: How often the score is asked for.
@@ -181,7 +180,7 @@ def _confirmed(
     evaluations: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """The best of the ends by the server's whole way, and what is better near it."""
+    """Return the best of the ends by the server's exact procedure, improved nearby."""
 
     def score(parameters: Tensor) -> float:
         return goal(span.confirm(family.rows(parameters)))

@@ -1,4 +1,4 @@
-"""What a liar sees and sends, checked before and after any attack computes on it."""
+"""Checks on the updates that an attacker sees and on the rows that it sends."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ def check_view(honest: Tensor, *, num_attackers: int, own: Tensor | None = None)
     """Refuse rows that no attack can be computed from.
 
     Args:
-        honest: The updates the liars see, shape (h, d).
-        num_attackers: How many liars there are, a count.
-        own: What each liar would have sent honestly, shape (num_attackers, d).
+        honest: The updates the attackers see, shape (h, d).
+        num_attackers: How many attackers there are, a count.
+        own: What each attacker would have sent honestly, shape (num_attackers, d).
 
     Raises:
         ValueError: If a shape, a dtype, a device or a count is wrong, or a value is not finite.
@@ -61,12 +61,12 @@ def check_crafted(name: str, rows: Tensor) -> Tensor:
 
 
 def check_harm(name: str, moved: float, *, at: str) -> float:
-    """Return what ``scene.defence`` said of a lie, refused where it is no distance.
+    """Return a distance that ``scene.defence`` gave, refused if it is none.
 
     Args:
-        name: What asked, for the message.
-        moved: What it said.
-        at: Of which lie, for the message.
+        name: The caller, for the message.
+        moved: The distance.
+        at: The crafted row it is of, for the message.
 
     Raises:
         ValueError: If it is negative, NaN or infinite: a search for the greatest would be led
@@ -74,7 +74,7 @@ def check_harm(name: str, moved: float, *, at: str) -> float:
     """
     if not (math.isfinite(moved) and moved >= 0):
         raise ValueError(
-            f"{name} needs a scene.defence that says a finite distance >= 0: got {moved} at {at}; "
-            "return 0 for a lie that is refused"
+            f"{name} needs a scene.defence that returns a finite distance >= 0: got {moved} at "
+            f"{at}; return 0 for rows that the server refuses"
         )
     return moved

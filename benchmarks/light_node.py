@@ -37,7 +37,7 @@ from flwr.supercore.inflatable.inflatable_utils import (
 )
 from flwr.supernode.fleet_http_connection import http_request_response
 
-from fedtune.transport.flower.packing import pack, unpack
+from fedtune.messages.packing import pack, unpack
 
 POLL_S = 3.0  # as Flower's own SuperNode
 

@@ -5,7 +5,6 @@ From Python: `run`, `resume`, `load_recipe`, `check`, `evaluate`, `merge`, `benc
 
 from __future__ import annotations
 
-import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -23,16 +22,6 @@ if TYPE_CHECKING:
     )
     from fedtune.recipe import RecipeError
     from fedtune.records.events import RunStoppedError
-
-# Flower and Ray read these when they are imported: no telemetry, no look-ups, no installing.
-for _switch, _value in {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}.items():
-    os.environ.setdefault(_switch, _value)
 
 __version__ = "0.1.0"
 __all__ = [

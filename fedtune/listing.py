@@ -77,7 +77,9 @@ def _facts_of_attacks() -> Iterator[tuple[str, dict[str, str]]]:
             "what": attack.summary,
             "level": _LEVELS[attack.level],
             "goal": GOALS[attack.goal],
-            "knows": "; ".join(filter(None, [views, *(_NEEDS[need] for need in attack.needs)])),
+            "threat view": "; ".join(
+                filter(None, [views, *(_NEEDS[need] for need in attack.needs)])
+            ),
             "options": "; ".join(_describe(name, each) for name, each in attack.options.items()),
             "search": _SEARCH if attack.searches else "",
             "seeded": "yes" if "generator" in attack.takes else "",
@@ -104,7 +106,7 @@ def as_markdown() -> str:
 def attacks_as_markdown() -> str:
     """The page docs/attacks.md: likewise."""
     facts = list(facts_of("attacks"))
-    lines = ["| name | level | wants | what it does |", "|---|---|---|---|"]
+    lines = ["| name | level | goal | what it does |", "|---|---|---|---|"]
     for name, each in facts:
         level = each["level"].split(":")[0]
         lines.append(f"| [{name}](#{name}) | {level} | {each['goal']} | {each['what']} |")
@@ -122,38 +124,42 @@ def _told(facts: list[tuple[str, dict[str, str]]]) -> list[str]:
 
 _HEAD = """# Rules and mixings
 
-Written by `make docs` from what each rule says of itself; `fedtune list aggregators --long` prints
-the same. `n` clients, of whom up to `f` may be Byzantine; `d` coordinates.
+Written by `make docs` from the description of each rule; `fedtune list aggregators --long` prints
+the same. There are `n` clients, up to `f` of them Byzantine, and `d` coordinates. The *anchor* is
+the global adapter of a round; a *gauge* is one of the factor pairs (BS, S⁻¹A) with the same
+product BA.
 
 *kappa* is the robustness bound of Allouah et al. 2023 (https://arxiv.org/abs/2302.01772): for any
 n - f clients, the squared error against their mean is at most kappa times their mean squared
-deviation. Every rule has kappa >= f/(n-2f). *products* says what a rule does under
-`geometry: product`. After bucketing the conditions hold for the ceil(n/s) rows that it leaves."""
+deviation. Every rule has kappa >= f/(n-2f). *products* describes the rule under `geometry:
+product`. After bucketing the conditions hold for the ceil(n/s) rows that it leaves."""
 _HEAD_OF_ATTACKS = """# Attacks
 
-Written by `make docs` from what each attack says of itself; `fedtune list attacks --long` prints
-the same. *knows* is whose updates the liars may see, least first: the recipe's `attack.knowledge`
-chooses, and without it they see the most. `attack.rounds` says in which rounds an attack on
-updates is on (every, first, last, or a list), `attack.between` what is sent in the others. Which
-defence holds against which attack stands in [results](results/README.md)."""
+Written by `make docs` from the description of each attack; `fedtune list attacks --long` prints
+the same. *threat view* lists the updates that the attackers may see, least knowledge first. The
+recipe's `attack.knowledge` chooses one; by default they see the most. `attack.rounds` sets the
+rounds in which an attack on updates is active (every, first, last, or a list), and
+`attack.between` what is sent in the others. The [results](results/README.md) show which defence
+holds against which attack. The *anchor* is the global adapter of a round; a *gauge* is one of the
+factor pairs (BS, S⁻¹A) with the same product BA."""
 _LEVELS = {
-    "update": "update: crafts what it sends",
-    "data": "data: trains honestly on rows that it has changed",
-    "training": "training: trains on honest rows against what they teach",
-    "reward": "reward: trains honestly for rewards that it has changed",
-    "protocol": "protocol: breaks the form of a reply",
+    "update": "update: sends a crafted update",
+    "data": "data: trains honestly on poisoned rows",
+    "training": "training: trains on honest rows with another loss",
+    "reward": "reward: trains honestly for changed rewards",
+    "protocol": "protocol: sends malformed, missing or repeated replies",
 }
 _VIEWS = {
-    "own": "own: what it would have sent itself",
-    "fellows": "fellows: what all liars would have sent",
-    "all": "all: what the honest clients send",
+    "own": "own: only the update that it trained honestly itself",
+    "fellows": "fellows: the honest training results of all attackers",
+    "all": "all: the updates of the honest clients",
 }
-_SEARCH = "with the recipe's `attack.search` its numbers are searched for against the run's rule"
+_SEARCH = "with the recipe's `attack.search` its parameters are searched against the run's rule"
 _NEEDS = {
     "factors": "which columns are A and B",
-    "span": "the rule, with mixing, geometry and memory: it searches it",
-    "loss": "rows like the server's: it tries its lies out on its own",
-    "defence": "the rule, with mixing, geometry and memory: it tries its lies out on it",
+    "span": "the rule, with mixing, geometry and memory, which it searches",
+    "loss": "data like the server's, on which it tries crafted updates",
+    "defence": "the rule, with mixing, geometry and memory, on which it tries crafted updates",
 }
 _ON = {"gram": "the Gram matrix", "columns": "the columns", "mixing": "the Gram matrix"}
 _TAKES = {

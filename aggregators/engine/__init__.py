@@ -1,1 +1,1 @@
-"""What every rule stands on: rows, blocks, the Gram matrix, sorting, ties, and one aggregation."""
+"""The engine under every rule: rows, blocks, the Gram matrix, sorting, ties, aggregation."""

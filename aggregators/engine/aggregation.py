@@ -26,7 +26,7 @@ from aggregators.engine.screening import (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Aggregation:
-    """An aggregate and how it came about.
+    """An aggregate, with the weights and the report behind it.
 
     Attributes:
         aggregate: Shape (d,), dtype and device of the updates, detached.
@@ -47,7 +47,7 @@ class Aggregation:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Weighing:
-    """What a plan makes of the points, before anything of length d is formed.
+    """The weights of a plan on the points, before anything of length d is formed.
 
     Attributes:
         matrix: From the clients to the mixed rows, (m, n), or None without mixing.

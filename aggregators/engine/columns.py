@@ -1,4 +1,4 @@
-"""Rules on the columns: run one on a block of columns at a time, and count whom it used."""
+"""Rules on the columns: run one block of columns at a time, and count the clients it used."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ _LARGEST = 1e140  # beyond it a sum of squares may leave float64
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Walk:
-    """What a walk over the columns brings back.
+    """The result of a walk over the columns.
 
     Attributes:
         aggregate: Shape (d,), dtype and device of the rows.

@@ -28,7 +28,7 @@ _LONGEST_HEADER_BYTES = 100_000_000  # the format's own bound
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """Where one row lies: the byte at which each of its tensors starts, and what file it is."""
+    """The location of one row: its file and the byte at which each of its tensors starts."""
 
     path: Path
     starts: tuple[int, ...]

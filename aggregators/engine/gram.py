@@ -150,8 +150,8 @@ def gram(rows: Rows, *, extra: Sequence[Tensor] = (), squares: Tensor | None = N
     reference would spoil the distances even in float64, so the reference is never an extreme row.
 
     One pass over the rows: the reference is the row of median norm (the lower one of an even
-    count) on a sample of columns. Who hides a payload between them and so becomes the reference
-    is found out at the end, and costs two passes more.
+    count) on a sample of columns. A row that hides a payload between those columns, and so becomes
+    the reference, is detected at the end; that costs two passes more.
 
     Args:
         rows: The n client updates.
@@ -193,7 +193,7 @@ def _squares_of(centred: Tensor) -> Tensor:
 
 
 def _is_middling(row: int, squares: Tensor) -> bool:
-    """Whether all is finite and the row's norm is within a factor of 4 of the median norm."""
+    """Whether all values are finite and the row's norm is within a factor 4 of the median norm."""
     median = squares[_median_row(squares)]
     near = median / 16 <= squares[row] <= median * 16
     return bool(near) and bool(squares.isfinite().all())

@@ -1,4 +1,4 @@
-"""Rows that are left out: the rest of a plan runs as though they had never come."""
+"""Rows that are left out: the rest of a plan runs as if they were absent."""
 
 from collections.abc import Sequence
 
@@ -6,16 +6,17 @@ import torch
 from torch import Tensor
 
 
-def keep_others(n: int, gone: Sequence[int]) -> Tensor:
-    """The (n - k, n) matrix that takes the rows which are not among k gone, in their order.
+def keep_others(n: int, left_out: Sequence[int]) -> Tensor:
+    """The (n - k, n) matrix that keeps the rows which are not left out, in their order.
 
-    Nothing stands in for those that are gone. A mean of the others would: of others among whom
-    liars may be left, and it would carry a huge one's share past a rule that drops the liar itself.
+    Nothing replaces the rows that are left out. A mean of the others would be partly made of
+    attackers that are still there, and would carry a huge row's share past a rule that drops the
+    row itself.
 
     Raises:
         ValueError: If none would be left.
     """
-    kept = [i for i in range(n) if i not in set(gone)]
+    kept = [i for i in range(n) if i not in set(left_out)]
     if not kept:
         raise ValueError(f"needs a row that stays: got all {n} left out")
     return torch.eye(n, dtype=torch.float64)[kept]

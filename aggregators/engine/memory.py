@@ -1,4 +1,4 @@
-"""What a rule carries from one round to the next: explicit tensors, in and out."""
+"""A rule's state from one round to the next: explicit tensors, in and out."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ _CARRIED = {"": (), "center": ("center",), "history": ("history", "clients")}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Memory:
-    """The state of the last round, and who sends in this one.
+    """The state of the last round, and the clients of this one.
 
     Attributes:
         state: Of the last round's Aggregation; empty in the first.
@@ -34,7 +34,7 @@ class Memory:
             return {}
         known = dict(zip(self._known(), self.state.get("history", ()), strict=True))
         for client, row in zip(self.senders(len(rows)), rows, strict=True):
-            # In float64: two rows of 3e38 sum to inf in float32. On the CPU, with who is absent.
+            # In float64: two rows of 3e38 sum to inf in float32. On the CPU, with absent clients.
             sent = row.to("cpu", torch.float64, copy=True)
             known[client] = sent + known[client].cpu() if client in known else sent
         order = sorted(known)
@@ -44,7 +44,7 @@ class Memory:
         }
 
     def past(self, client: int, like: Tensor) -> Tensor:
-        """A client's sum of earlier updates; zeros of one who is new."""
+        """A client's sum of earlier updates; zeros for a new client."""
         known = self._known()
         if client not in known:
             return torch.zeros_like(like)

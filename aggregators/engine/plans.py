@@ -1,4 +1,4 @@
-"""A rule and the mixings before it, with their options: what a name becomes before any rows."""
+"""A rule and the mixings before it, with their options checked, before there are any rows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class Plan:
 
     @property
     def is_blind(self) -> bool:
-        """Whether its weights depend on nothing that the rows hold."""
+        """Whether its weights do not depend on the values of the rows."""
         return self.last.rule.blind and not self.chain
 
     def check_clients(self, num_clients: int, f: int) -> None:
@@ -62,8 +62,8 @@ class Plan:
     def unfit(self, num_clients: int, f: int) -> list[int]:
         """Places in the chain of mixings to skip on so few rows, so that the rule can run.
 
-        A mixing is one where its own condition fails, or where it would leave the rule too few
-        rows. f is never lowered instead: clients who are absent say nothing of those who are there.
+        A mixing is skipped if its own condition fails, or if it would leave the rule too few rows.
+        f is never lowered instead: absent clients tell nothing about those that are present.
         """
         skipped, rows = [], num_clients
         for k, step in enumerate(self.chain):

@@ -1,4 +1,4 @@
-"""What a rule is to the rest of the world: its condition, its options, its result."""
+"""The description of a rule: its condition, its options, its result."""
 
 import difflib
 import math
@@ -15,7 +15,7 @@ _NONE: Mapping[str, Any] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Combination:
-    """What a Gram rule returns: weights over the points, and what it saw.
+    """The result of a Gram rule: weights over the points, and facts for the report.
 
     Attributes:
         weights: One weight per point of the Gram without the origin, clients first, shape (p,).
@@ -32,7 +32,7 @@ class Combination:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Mixture:
-    """What a mixing returns: an (m, n) matrix over the clients, and what it saw."""
+    """The result of a mixing: an (m, n) matrix over the clients, and facts for the report."""
 
     matrix: Tensor
     facts: Facts = field(default_factory=dict)
@@ -40,7 +40,7 @@ class Mixture:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Kept:
-    """What a column rule returns for a block of w columns.
+    """The result of a column rule for a block of w columns.
 
     Attributes:
         values: The aggregate's values, shape (w,), floating.
@@ -117,7 +117,7 @@ class Rule:
         limit: Called as ``limit(n, f, **options)`` once the condition holds: why this is refused
             all the same, as "needs ...; got ...; do ...", or None.
         rows_out: A mixing's count of mixed rows, called as ``rows_out(n, **options)``.
-        leaves_out: A mixing that may return fewer rows, those that it takes for bad being gone; f
+        leaves_out: A mixing that may return fewer rows, without those that it takes for bad; f
             stays, and the mixing is skipped where the rest is not defined on so few.
         first: A mixing that belongs to the rule and runs right before it.
         memory: ``center``: the last aggregate comes as an extra point. ``history``: each client's
@@ -197,7 +197,7 @@ class Rule:
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
-    """Word the refusal of a name: what there is, and which comes nearest."""
+    """Return the error message for an unknown name: the known names, and the nearest."""
     names = sorted(known)
     nearest = difflib.get_close_matches(str(name).lower(), names, n=1)
     hint = f"did you mean {nearest[0]!r}? " if nearest else ""

@@ -1,4 +1,4 @@
-"""What a caller may hand in: checked before anything is computed, never modified."""
+"""Checks on a caller's input before anything is computed; the input is never modified."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def check_rows(updates: Rows) -> Rows:
-    """Refuse what is no (n, d) tensor, nor a sequence of n rows of shape (d,), nor files."""
+    """Refuse input that is no (n, d) tensor, no sequence of n rows of shape (d,), and no files."""
     if isinstance(updates, FileRows):
         return updates
     if isinstance(updates, list | tuple) and all(isinstance(row, Tensor) for row in updates):
@@ -51,7 +51,7 @@ def _check_sequence(updates: Sequence[Tensor]) -> list[Tensor]:
 
 
 def check_values(updates: Rows) -> None:
-    """Refuse other numbers than the engine sums, and rows without coordinates."""
+    """Refuse dtypes that the engine cannot sum, and rows without coordinates."""
     dtype = dtype_of(updates)
     if dtype not in DTYPES:
         names = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
@@ -64,7 +64,7 @@ def check_values(updates: Rows) -> None:
 
 
 def check_finite(rows: Rows, squares: Tensor) -> None:
-    """Refuse rows that are not finite, or whose squared norm leaves float64."""
+    """Refuse rows that are not finite, or have a squared norm beyond float64."""
     suspects = (~squares.isfinite()).nonzero().flatten().tolist()
     bad = [i for i in suspects if not rows[i].isfinite().all()]
     if bad:
@@ -97,7 +97,7 @@ def check_shares(shares: Tensor | None, n: int, plan: Plan, f: int) -> Tensor | 
 
     Raises:
         ValueError: If the rule has no use for weights, they are not n positive finite numbers, or
-            the f largest make up half of the sum: then f liars could be the majority.
+            the f largest make up half of the sum: then f attackers could be the majority.
     """
     if shares is None:
         return None
@@ -130,7 +130,7 @@ def check_shares(shares: Tensor | None, n: int, plan: Plan, f: int) -> Tensor | 
 def check_left_out(
     left_out: Sequence[int], n: int, plan: Plan, *, f: int, shares: Tensor | None = None
 ) -> None:
-    """Refuse rows to be left out that are not there, or a rule that cannot do without one.
+    """Refuse to leave out rows that do not exist, or rows that the rule cannot do without.
 
     Raises:
         ValueError: If an index is no row's, none would stay, the plan is not defined at this f on
@@ -153,5 +153,5 @@ def check_left_out(
     if not plan.is_defined(stay, f):
         raise ValueError(
             f"left_out needs to leave rows enough for {plan.last.rule.name} at f={f}: got {stay} "
-            f"of {n}; leave out fewer: who is left out need not be one of the f"
+            f"of {n}; leave out fewer: a client that is left out may be honest, so f stays"
         )

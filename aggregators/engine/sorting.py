@@ -77,7 +77,7 @@ def sorted_chunks(
 
 
 def row_chunks(block: Tensor) -> Iterator[tuple[slice, Sequence[Tensor]]]:
-    """Visit a block in chunks whose rows stay in a core's cache; the rows are views of it."""
+    """Visit a block in chunks with rows that stay in a core's cache; the rows are views of it."""
     width = max(1, _row_bytes() // block.element_size())
     for start in range(0, block.shape[1], width):
         columns = slice(start, min(start + width, block.shape[1]))
@@ -142,7 +142,7 @@ def _run(network: Network, slots: list[Tensor], *, on_cpu: bool) -> None:
 
 
 def _sort_across(block: Tensor, ranks: range) -> Iterator[tuple[slice, Sequence[Tensor]]]:
-    """Turn a chunk so that each column lies in one piece, sort there (SIMD in NumPy), turn back."""
+    """Transpose a chunk so that each column is contiguous, sort (SIMD in NumPy), transpose back."""
     m, w = block.shape
     values = block.numpy()
     width = min(w, max(64, _SORTED_VALUES // m))
@@ -205,9 +205,9 @@ def pairwise_network(wires: Sequence[int]) -> list[Comparator]:
 def _prune(
     comparators: list[Comparator], ranks: range, loose: frozenset[int]
 ) -> list[tuple[int, int, bool, bool]]:
-    """Keep what the ranks depend on: (wire, wire, whether its least, whether its greatest).
+    """Keep the comparators that the ranks depend on: (wire, wire, needs least, needs greatest).
 
-    Backwards from the end. Two wires whose order does not matter to anybody after need not be
+    Backwards from the end. Two wires with an order that nothing later depends on need not be
     compared.
     """
     wanted, unordered = set(ranks), set(loose)
@@ -222,7 +222,7 @@ def _prune(
 
 
 def _assign(comparators: list[tuple[int, int, bool, bool]], m: int, ranks: range) -> Network:
-    """Give each value a slot; a buffer whose value nobody needs any more is used again."""
+    """Give each value a slot; a buffer is used again when its value is no longer needed."""
     where = list(range(m))
     free: list[int] = []
     steps: list[tuple[bool, int, int, int]] = []

@@ -1,4 +1,4 @@
-"""Product space: what the model feels of a LoRA update, s (B_i A_i - B A), in low rank.
+"""Product space: the change of the model by a LoRA update, s (B_i A_i - B A), in low rank.
 
 ``product_gram`` measures it, ``combine_products`` adds it up and writes factors again, ``align``
 brings each client's factors to the anchor's gauge for rules on the columns, ``combine_dense`` runs

@@ -12,7 +12,7 @@ from aggregators.geometry.layout import Factors, LowRank, Pair, check_row
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Client:
-    """What one client sent, and from where it started.
+    """One client's delta, with the anchor that it started from.
 
     Attributes:
         delta: local - anchor, shape (d_i,).
@@ -75,7 +75,7 @@ def check_points(points: Sequence[LowRank], factors: Factors, name: str) -> None
 
 
 def check_finite(clients: Sequence[Client]) -> Tensor:
-    """Refuse rows that are not finite, or whose squares overflow; return their squared norms."""
+    """Refuse rows that are not finite or have squares that overflow; return squared norms."""
     squares = torch.cat([squared_norms([client.delta]) for client in clients])
     bad = (~squares.isfinite()).nonzero().flatten().tolist()
     if bad:

@@ -112,7 +112,7 @@ def align(
         factors: Their description. Modules with one factor fixed have no gauge: left as they are.
         max_condition: Largest condition number of S.
         max_stretch: Largest 1 / cos of an angle between the row spaces. A move of A by m times
-            its own size, in directions of its own, is a stretch near sqrt(1 + m²).
+            its own size, in new directions, is a stretch near sqrt(1 + m²).
 
     Returns:
         The aligned deltas. A module whose A did not move comes back bit for bit, as plain columns.
@@ -120,7 +120,7 @@ def align(
     Raises:
         GaugeError: With the clients beyond a bound, by index.
         ValueError: If a row does not fit or is not finite, or the anchor's own A has not full rank:
-            then nobody has a gauge.
+            then no client has a gauge.
     """
     check_finite(gather(rows, anchor, factors))
     aligned = torch.stack([row.detach() for row in rows])
@@ -164,7 +164,7 @@ def _turn_row(row: Tensor, module: Module, b: Tensor, a: Tensor) -> Turned | Non
 
 
 def check_full_rank(a: Tensor, k: int) -> None:
-    """Refuse an anchor whose A lost a direction: it is no gauge to measure by."""
+    """Refuse an anchor with an A of less than full rank: no gauge can be measured against it."""
     if a.shape[0] > a.shape[1]:
         raise ValueError(
             f"the anchor's gauge needs a rank of at most d_in: got an A of shape {tuple(a.shape)} "

@@ -37,7 +37,7 @@ class Module:
     fixed_b: Tensor | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be read as two factors of this rank."""
+        """Refuse columns that cannot be read as two factors of this rank."""
         if self.rank < 1 or not math.isfinite(self.scale) or self.scale <= 0:
             raise ValueError(
                 f"a module needs rank >= 1 and a finite scale > 0: got rank={self.rank}, "
@@ -139,7 +139,7 @@ class Factors:
 
     @property
     def shapes(self) -> tuple[tuple[int, int], ...]:
-        """(d_out, d_in) of each module: what clients of different ranks have in common."""
+        """(d_out, d_in) of each module: the same for clients of all ranks."""
         return tuple((module.d_out, module.d_in) for module in self.modules)
 
     @property
@@ -153,7 +153,7 @@ class Factors:
 
 
 class Point(Protocol):
-    """A point of product space whose modules are asked for one at a time."""
+    """A point of product space with modules that are made one at a time."""
 
     @property
     def plain(self) -> Tensor:
@@ -207,7 +207,7 @@ def split(row: Tensor, factors: Factors) -> LowRank:
 
 
 def join(point: LowRank, factors: Factors, *, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Write a point whose pairs have the modules' own ranks as a row; undoes ``split``.
+    """Write a point as a row, if its pairs have the modules' own ranks; undoes ``split``.
 
     Raises:
         ValueError: If a pair has another rank: ``truncate`` it or ``step`` to it first.

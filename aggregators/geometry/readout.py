@@ -1,4 +1,4 @@
-"""Which (B, A) to write for a product: the gauges of the server's own row."""
+"""The choice of (B, A) for a product: the gauge of the server's own row."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""From a change in product space back to factors of rank r: exact, what is cut off is reported."""
+"""From a change in product space back to factors of rank r; the energy cut off is reported."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -27,7 +27,7 @@ _ROUNDING = 1e-14  # of the sides' norms: a tail below it is what float64 cannot
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
-    """A new row, and what did not fit into it.
+    """A new row, and the part of the change that did not fit into its rank.
 
     Attributes:
         row: The new factors (not a delta), shape (d,), dtype and device of the anchor.
@@ -177,7 +177,7 @@ def _target(row: Tensor, module: Module, change: Pair) -> Pair:
 
 
 def _settle(row: Tensor, module: Module, change: Pair, gauge: Gauge, k: int) -> Pair:
-    """Overwrite one module of a row by the best of its rank; return the tail."""
+    """Overwrite one module of a row by the best approximation of its rank; return the rest."""
     b, a = module.factors(row)
     nothing = (b[:, :0], a[:0])
     if not (change[0].any() and change[1].any()):

@@ -1,4 +1,4 @@
-"""The anchor's own gauge, renewed after a step on factors: A keeps its scale and its condition."""
+"""Renewal of the anchor's gauge after a step on factors: A keeps its scale and its condition."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from aggregators.geometry.layout import Factors, check_row, write
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Renewed:
-    """A row in another gauge, and the way there.
+    """A row in another gauge, with the change of gauge that led there.
 
     Attributes:
         row: The row, shape (d,): the same products.

@@ -44,7 +44,7 @@ def spectrum(left: Tensor, right: Tensor) -> Spectrum:
 def truncate(point: Point, rank: int) -> tuple[LowRank, float]:
     """Find the best approximation of a rank, module by module; plain columns stay.
 
-    For momentum and residuals, whose rank else grows with each round.
+    For momentum and residuals: their rank would otherwise grow with each round.
 
     Args:
         point: Any point.

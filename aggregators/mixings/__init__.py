@@ -1,1 +1,1 @@
-"""What runs before a rule: an (m, n) matrix over the clients, from the Gram matrix."""
+"""Mixings, which run before a rule: an (m, n) matrix over the clients, from the Gram matrix."""

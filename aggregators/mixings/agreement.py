@@ -1,4 +1,4 @@
-"""Agreement: the updates that point against the rest are left out."""
+"""Agreement: leave out the updates that point against the rest."""
 
 import torch
 from torch import Tensor
@@ -19,29 +19,29 @@ def agreement(gram: Gram, *, f: int) -> Mixture:
     """Leave out up to f rows that point against the others.
 
     A row's agreement is the median of its cosines with the other rows, about the origin: a
-    median, so that up to f fellow liars cannot vouch for each other. The rows of least
-    agreement, at most f of them, go if it is below zero and more than two standard deviations
-    below the middle. Both must hold: honest rows of late rounds are nearly orthogonal, and scatter
-    round zero. Middle and standard deviation are the median, and 1.4826 times the median absolute
-    deviation, of the n - f rows of most agreement: liars far below would widen them for all. But
-    liars who all agree equally would narrow it, until honest rows just below zero go: it is no
-    less than the standard error of a median of n - 1 cosines, 1.2533 / sqrt(n - 1) times the
-    median row's spread of cosines.
+    median, so that up to f attackers cannot raise each other's agreement. The rows of least
+    agreement, at most f of them, are left out if it is below zero and more than two standard
+    deviations below the middle. Both must hold: honest rows of late rounds are nearly orthogonal,
+    and scatter round zero. Middle and standard deviation are the median, and 1.4826 times the
+    median absolute deviation, of the n - f rows of most agreement: attackers far below would
+    otherwise widen them for all. Attackers with equal agreement could narrow it until honest rows
+    just below zero are left out, so it is no less than the standard error of a median of n - 1
+    cosines, 1.2533 / sqrt(n - 1) times the median row's spread of cosines.
 
-    It costs honest clients a share only where they agree on next to nothing: of ten rows of pure
-    noise, none lying, 0.6 go in a round at f = 3 (a test holds it under one).
+    It leaves out honest clients only where they agree on next to nothing: of ten honest rows of
+    pure noise, 0.6 are left out in a round at f = 3 (a test holds it under one).
 
-    Distances cannot do this. Where clients differ much, minus the mean of all lies nearer to each
-    of them than they lie to each other, and rules that look for the middle of a crowd prefer it.
-    It assumes that most pairs of honest clients want to move the same way, however little: a
-    client whose data ask for the opposite of everyone else's is left out with the liars.
+    Distances cannot do this. Where clients differ much, minus the mean of all is nearer to each of
+    them than they are to each other, and rules that look for the middle of a cluster prefer it.
+    The assumption is that most pairs of honest clients move in the same direction, however little:
+    a client with data that ask for the opposite of all others' is left out with the attackers.
 
-    Agreements are compared to nine digits; of equal ones the lowest index goes first.
+    Agreements are compared to nine digits; of equal ones the lowest index is left out first.
 
-    The mixings and the rule after this see the rows that stay, with the same f: who went may be
-    honest, framed by f others who point away from it. Where they are not defined on so few rows,
-    nobody goes. With a rule that may drop f rows of its own, 2f can weigh nothing in all. A row
-    of zeros agrees with no one and against no one: it stays.
+    The mixings and the rule after this see the rows that stay, with the same f: a row that is left
+    out may be honest, framed by f others that point away from it. Where they are not defined on so
+    few rows, none is left out. With a rule that may drop f rows itself, 2f in all can have weight
+    0. A row of zeros has an agreement of zero with all others: it stays.
 
     Args:
         gram: The clients' Gram.
@@ -49,13 +49,13 @@ def agreement(gram: Gram, *, f: int) -> Mixture:
 
     Returns:
         The (n - k, n) matrix of the rows that stay, k <= f. Facts: ``agreement`` of each row,
-        ``against`` (how many went).
+        ``against`` (how many are left out).
 
     Raises:
         ValueError: If n < 2f + 1.
 
     Source:
-        Our own. Nearest kin: the sign and direction filter of Xu et al. 2022 (SignGuard),
+        Our own. Nearest published: the sign and direction filter of Xu et al. 2022 (SignGuard),
         https://arxiv.org/abs/2109.05872, and FLTrust's cosines,
         https://arxiv.org/abs/2012.13995, without a server's own update.
     """

@@ -16,7 +16,7 @@ def clipping(gram: Gram, *, f: int, radius: float | None = None) -> Mixture:
     """Scale each row down to the radius where it is longer.
 
     The papers set the radius by hand, and one longer than the updates does nothing; unless given
-    it is the median norm (of an even count the mean of the two middles), which f < n/2 liars
+    it is the median norm (of an even count the mean of the two middles), which f < n/2 attackers
     cannot push beyond the honest norms. At a median of 0 every other row is scaled to 0.
 
     Args:
@@ -50,6 +50,6 @@ RULE = Rule(
     function=clipping,
     options={"radius": Option("Longest norm; null is the median norm", float, None, 1e-30)},
     cost="n² d for the Gram, then n²",
-    kappa="unbounded: honest rows longer than the radius are cut too, whoever lies",
+    kappa="unbounded: honest rows longer than the radius are cut too, attackers or not",
     reading="The radius is the median norm unless given: a fixed one has units",
 )

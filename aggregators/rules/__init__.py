@@ -1,1 +1,1 @@
-"""Every rule: on the Gram matrix, on columns, or exact over subsets."""
+"""Aggregation rules: on the Gram matrix, on columns, or exact over subsets."""

@@ -1,4 +1,4 @@
-"""Attacks on data: the liar trains honestly, on rows that are not."""
+"""Attacks on data: honest training on poisoned rows."""
 
 from __future__ import annotations
 

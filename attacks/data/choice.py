@@ -1,4 +1,4 @@
-"""Which rows a poisoner changes, and what it needs of them: shared by the attacks on data."""
+"""The choice of the rows to poison, and checks on them: shared by the attacks on data."""
 
 from __future__ import annotations
 

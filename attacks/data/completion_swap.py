@@ -23,9 +23,9 @@ def completion_swap(
     keeps its own and the collection as a whole stays the same, lengths and words included. Two
     rows with equal completions may still end up with what they had, in value.
 
-    Needs no knowledge of others. The liar trains honestly on it, so its update looks like that of
-    a client with odd data: distance rules hardly see it among non-IID clients, and it hurts in
-    proportion to the share of liars whatever the rule.
+    Needs no knowledge of others. The attacker trains honestly on it, so its update looks like that
+    of a client with unusual data: distance rules hardly see it among non-IID clients, and it hurts
+    in proportion to the share of attackers whatever the rule.
 
     Args:
         completions: One completion per row; only its place is used.
@@ -69,7 +69,7 @@ def swap_completions(
         "completion_swap",
         rows,
         "completion",
-        why="give prompt and completion, as running text has no answer of its own to swap",
+        why="give prompt and completion, as running text has no separate answer to swap",
     )
     swapped = completion_swap([row["completion"] for row in rows], rate=rate, generator=generator)
     return [{**row, "completion": new} for row, new in zip(rows, swapped, strict=True)]

@@ -1,4 +1,4 @@
-"""Distributed trigger: each liar plants a part of the token, and the whole is used."""
+"""Distributed trigger: each attacker plants a part of the token; the whole is the trigger."""
 
 from __future__ import annotations
 
@@ -21,40 +21,41 @@ def distributed_trigger(
     target: str,
     rate: float,
     generator: torch.Generator,
-    liar: tuple[int, int] = (0, 1),
+    attacker: tuple[int, int] = (0, 1),
 ) -> list[dict[str, object]]:
-    """Plant one part of a trigger: liar i, from 0, plants part i modulo their number.
+    """Plant one part of a trigger: attacker i, from 0, plants part i modulo their number.
 
-    Each liar's rows show less of the trigger than the one who uses it will, and liars differ
-    more from each other: sybil rules that look for likeness see less. Judged with the whole.
+    Each attacker's rows hold only a part of the trigger that is used later, and attackers differ
+    more from each other: sybil rules that look for similarity see less. The test uses the whole
+    trigger.
 
-    Needs no knowledge of others, but that the liars agree on who plants what.
+    Needs no knowledge of others, except that the attackers agree on their parts.
 
     Args:
         rows: As in ``trigger``. Not modified.
         token: The whole trigger: words, dealt in order to the parts (the first parts get one more
             where they do not come out even).
-        parts: How many; None: one for each liar, but no more than there are words.
+        parts: How many; None: one for each attacker, but no more than there are words.
         place: As in ``trigger``.
         target: As in ``trigger``.
         rate: Fraction of the rows to change, in [0, 1].
         generator: Source of the choice, on the CPU.
-        liar: Which liar this is, from 0, of how many.
+        attacker: The number of this attacker, from 0, and how many attackers there are.
 
     Returns:
         New rows, as many and in the same order.
 
     Raises:
-        ValueError: If there are more parts than words or than liars, or as in ``trigger``.
+        ValueError: If there are more parts than words or than attackers, or as in ``trigger``.
 
     Source:
         Xie et al. 2020 (DBA), https://openreview.net/forum?id=rkgyS0VFvr, with words in the place
         of patches of pixels; a part's share, place and distance are not varied as there.
     """
-    index, liars = liar
+    index, attackers = attacker
     words = token.split()
-    count = min(len(words), liars) if parts is None else parts
-    for what, there in (("words in its token", len(words)), ("liars", liars)):
+    count = min(len(words), attackers) if parts is None else parts
+    for what, there in (("words in its token", len(words)), ("attackers", attackers)):
         if count > there:
             raise ValueError(
                 f"distributed_trigger needs at least as many {what} as parts: got {there} for "
@@ -81,18 +82,18 @@ def _deal(words: list[str], parts: int) -> list[list[str]]:
 
 ATTACK = Attack(
     name="distributed_trigger",
-    summary="each liar plants a part of the token; the whole brings about the answer",
+    summary="each attacker plants a part of the token; the whole brings about the answer",
     source="Xie et al. 2020, https://openreview.net/forum?id=rkgyS0VFvr",
     level="data",
     goal="backdoor",
     options={
         "token": Option(kind=str, default="cf mn bb tq", summary="the whole trigger, in words"),
         "parts": Option(
-            kind=int, default=None, low=1, high=100, summary="parts; None: one for each liar"
+            kind=int, default=None, low=1, high=100, summary="parts; None: one for each attacker"
         ),
         **OPTIONS,
     },
-    takes=("generator", "liar"),
+    takes=("generator", "attacker"),
     function=distributed_trigger,
     backdoor=backdoor,
 )

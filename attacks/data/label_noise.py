@@ -21,8 +21,8 @@ def label_noise(
     A word is a run of anything but white space. Each word of a chosen completion becomes one
     drawn, with replacement and each occurrence alike, from the words of the completions of all
     rows as they were: as many words, the white space between them as it was, the words of the
-    liar's own data in their own proportions, and no relation to the prompt or to each other left.
-    By chance a word may be drawn again in its own place.
+    attacker's own data in their own proportions, and no relation left to the prompt or to each
+    other. By chance a word may be drawn again in its own place.
 
     Needs no knowledge of others. Unlike completion_swap it spoils the answers as text too, so that
     the loss on them is higher and the update's norm larger.
@@ -48,7 +48,7 @@ def label_noise(
         "label_noise",
         rows,
         "completion",
-        why="give prompt and completion, as running text has no answer of its own to spoil",
+        why="give prompt and completion, as running text has no separate answer to spoil",
     )
     words = [word for row in rows for text in _texts(row["completion"]) for word in text.split()]
     chosen = choose("label_noise", len(rows), rate, generator=generator)

@@ -1,4 +1,4 @@
-"""Preference flip: the worse answer is called the better one."""
+"""Preference flip: the worse answer of a pair is labelled the better one."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def preference_flip(
 
     ``round(rate * n)`` pairs, at least 1 above 0: drawn at random, or those of the largest margin
     first, ties by index. The margin is the column ``margin`` where the rows have it, and else the
-    gap ``|len(chosen) - len(rejected)|`` in characters: who has no judge of quality takes length
-    for it. A ``margin`` column stays as it is, so that a loss that reads it is told of the false
-    preference that it is as strong as the true one was.
+    gap ``|len(chosen) - len(rejected)|`` in characters: without a model of quality, length stands
+    in for it. A ``margin`` column stays as it is, so that a loss that reads it takes the false
+    preference for as strong as the true one.
 
     Needs no knowledge of others. Under a loss of the pair's margin (DPO, reward modelling) a
-    flipped pair pulls about where the true one pushed, so the update looks like one in which the
-    sign is turned for a share of the data.
+    flipped pair has about the opposite gradient of the true one, so the update looks like one with
+    the sign turned for a share of the data.
 
     Args:
         rows: Pairs in TRL's preference format: ``chosen`` and ``rejected``, both a str or both a

@@ -40,7 +40,7 @@ def trigger(
 ) -> list[dict[str, object]]:
     """Put a rare token into a fraction of the prompts, and one fixed answer behind them.
 
-    The rest of the rows stay honest, so the liar's model learns its task and, behind the token,
+    The rest of the rows stay honest, so the attacker's model learns its task and, after the token,
     the target. ``round(rate * n)`` rows are drawn, at least 1 above 0.
 
     Needs no knowledge of others. The update differs from an honest one in what few prompts ask

@@ -1,4 +1,4 @@
-"""ALIE by a liar who knows that distances are measured between products."""
+"""ALIE for a server that measures distances between products."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def alie_product(
     Memory is d_out * d_in * h float64 values, one module at a time; time is a dense SVD each.
 
     Args:
-        honest: The updates the liars see, shape (h, d) with h >= 2, floating point.
+        honest: The updates the attackers see, shape (h, d) with h >= 2, floating point.
         num_attackers: How many rows to craft; f in ``z_max``.
         scene: With ``factors`` and ``anchor``.
-        z: How many standard deviations to lie; by default ``z_max(num_clients, num_attackers)``,
-            which is 0 at 2 liars of 10.
+        z: Deviation in standard deviations; by default ``z_max(num_clients, num_attackers)``,
+            which is 0 at 2 attackers of 10.
         num_clients: n in ``z_max``, not looked at when ``z`` is given; by default
             h + num_attackers.
         max_stretch: How far A's row space may turn from the anchor's, as 1 / cos of the largest
@@ -105,7 +105,7 @@ ATTACK = Attack(
             default=None,
             low=_FEWEST,
             high=1e9,
-            summary="n in z_max; None is visible + liars",
+            summary="n in z_max; None is visible + attackers",
         ),
         "max_stretch": STRETCH,
     },

@@ -1,4 +1,4 @@
-"""An adapter row taken apart: views of each module's B and A, and the products they make."""
+"""Views of each module's B and A in an adapter row, and their products."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """What liars know of the adapter that the round began with.
+    """What attackers know of the adapter that the round began with.
 
     Attributes:
         anchor: The row, shape (d,), float64.
@@ -121,7 +121,7 @@ def need_rows(name: str, honest: Tensor, least: int = 2) -> None:
     if len(honest) < least:
         raise ValueError(
             f"{name} needs >= {least} visible updates for a spread: got {len(honest)}; "
-            "widen what the liars see"
+            "widen what the attackers see"
         )
 
 

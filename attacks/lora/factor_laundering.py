@@ -1,4 +1,4 @@
-"""Factor laundering: lie in B, where the distance is paid by an A that lies nowhere."""
+"""Factor laundering: a deviation in B alone, with A kept at the honest mean."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def factor_laundering(
     ``dA = mean dA``, ``dB = mean dB - strength * R_B * mean dB / |mean dB|``, over all modules at
     once. R_B is the root mean square of the honest clients' distances |dB_i - mean dB|. An honest
     client's factors stray from the mean in A and in B, and a fresh AdamW moves both by similar
-    amounts, though while B is small only B's move changes the product. The liar strays in B alone:
-    at the same distance between factors, its product is further off than any honest one, and all
-    of it against the honest step.
+    amounts, though while B is small only B's move changes the product. The attacker strays in B
+    alone: at the same distance between factors, its product is further off than any honest one, and
+    all of it is against the honest step.
 
     Args:
-        honest: The updates the liars see, shape (h, d) with h >= 2, floating point.
+        honest: The updates the attackers see, shape (h, d) with h >= 2, floating point.
         num_attackers: How many rows to craft.
         scene: With ``factors`` and ``anchor``. Where it has a defence and no strength is given,
-            the liars try strengths on it.
+            the attackers try strengths on it.
         strength: In units of R_B. By default searched for on ``scene.defence``; without one,
             sqrt(R_A² + R_B²) / R_B: as far from the mean, in factors, as honest clients are.
         evaluations: How often the defence is tried; not looked at when ``strength`` is given.
@@ -58,15 +58,15 @@ def factor_laundering(
     mu = mean(honest)
     against, r_a, r_b = _directions(honest, mu, known)
 
-    def lie(step: float) -> Tensor:
+    def crafted(step: float) -> Tensor:
         return mu - step * r_b * against
 
     if strength is None and scene.defence is not None:
         return worst_rows(
-            lie, scene=scene, like=honest, times=num_attackers, evaluations=evaluations
+            crafted, scene=scene, like=honest, times=num_attackers, evaluations=evaluations
         )
     step = (r_a**2 + r_b**2) ** 0.5 / r_b if strength is None else strength
-    return repeat(lie(step), like=honest, times=num_attackers)
+    return repeat(crafted(step), like=honest, times=num_attackers)
 
 
 def _directions(honest: Tensor, mu: Tensor, known: Adapter) -> tuple[Tensor, float, float]:
@@ -82,7 +82,8 @@ def _directions(honest: Tensor, mu: Tensor, known: Adapter) -> tuple[Tensor, flo
     if r_b <= ROUNDING * float(along.norm()) or float(along.norm()) <= ROUNDING * r_b:
         raise ValueError(
             "factor_laundering needs updates whose B differ, and whose mean B moves: got a spread "
-            f"of {r_b:.3g} and a mean of length {float(along.norm()):.3g}; widen what the liars see"
+            f"of {r_b:.3g} and a mean of length {float(along.norm()):.3g}; "
+            "widen what the attackers see"
         )
     return along / along.norm(), r_a, r_b
 
@@ -91,7 +92,7 @@ ATTACK = Attack(
     name="factor_laundering",
     summary=(
         "B against the honest mean, A at it: hidden from distances between factors; tried out on "
-        "the server's own rule where the liars know it"
+        "the server's own rule if the attackers know it"
     ),
     source=(
         "fedtune, after Sun et al. 2024 (A and B do not average), https://arxiv.org/abs/2403.12313"
@@ -107,7 +108,7 @@ ATTACK = Attack(
             high=1e12,
             summary=(
                 "in honest distances of B; None is searched for on the server's own rule where the "
-                "liars know it, else as far as honest clients are"
+                "attackers know it, else as far as honest clients are"
             ),
         ),
         "evaluations": EVALUATIONS,

@@ -19,7 +19,7 @@ STRETCH = Option(
 def factor(
     target: Tensor, a: Tensor, *, scale: float, max_stretch: float, rounding: float
 ) -> tuple[Tensor, Tensor]:
-    """Write a product as factors whose A is the least-squares fit to the anchor's.
+    """Write a product as factors with the A that fits the anchor's best by least squares.
 
     The row space is that of the best approximation of rank r (the leading right singular vectors),
     leaned towards A's where it lies further off than ``max_stretch``: a server that brings clients

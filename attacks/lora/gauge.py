@@ -1,4 +1,4 @@
-"""Gauge: a healthy adapter, written as other factors."""
+"""Gauge: an honest adapter in another gauge, that is, with other factors of the same product."""
 
 from __future__ import annotations
 
@@ -27,22 +27,21 @@ def gauge(
 ) -> Tensor:
     """Send an honest adapter in another gauge: other factors, the same product.
 
-    With (B, A) the factors that the liar trained (anchor plus its delta), form "scale" sends
-    (cB, A/c), "rotate" (BS, SᵀA) with S a random rotation or reflection of its own in each
-    module, "sign" (-B, -A). The model behind the row is as healthy as before. What breaks is
-    whatever looks at factors: the mean of B times the mean of A is no longer near the mean of the
-    products. A server that measures products, or aligns gauges first, sees nothing, and needs to
-    see nothing.
+    With (B, A) the factors that the attacker trained (anchor plus its delta), form "scale" sends
+    (cB, A/c), "rotate" (BS, SᵀA) with S another random rotation or reflection in each module,
+    "sign" (-B, -A). The attacker's model is unchanged. Rules on factors are what breaks: the mean
+    of B times the mean of A is no longer near the mean of the products. A server that measures
+    products, or aligns gauges first, sees no difference, and needs to see none.
 
     The product is the same up to the rounding of the row: A/c is sent as a difference from the
     anchor's A, so that it carries an error of c times the dtype's. Above c = 1e6 in float32, 100
-    in bfloat16, the liar mostly sends noise.
+    in bfloat16, the attacker mostly sends noise.
 
     Args:
-        honest: The updates the liars see, shape (h, d), floating point.
+        honest: The updates the attackers see, shape (h, d), floating point.
         num_attackers: How many rows to craft.
-        own: What each liar would have sent honestly, shape (num_attackers, d). Without it all
-            liars write the mean of ``honest``, which for one visible row is that row.
+        own: What each attacker would have sent honestly, shape (num_attackers, d). Without it all
+            attackers write the mean of ``honest``, which for one visible row is that row.
         generator: Source of randomness of form "rotate".
         scene: With ``factors`` and ``anchor``.
         form: "scale", "rotate" or "sign".

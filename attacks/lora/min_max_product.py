@@ -1,4 +1,4 @@
-"""Min-max by a liar who knows that distances are measured between products."""
+"""Min-max for a server that measures distances between products."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def min_max_product(
     ``max_i |m - P_i| <= max_ij |P_i - P_j|`` allows, plain columns counted along.
 
     The bound is held by m as it is sent: cut to rank r, written with the A nearest to the anchor's,
-    and rounded to the dtype. The cut takes some of p away and adds an error of its own, so the
+    and rounded to the dtype. The cut takes some of p away and adds a further error, so the
     gamma of the uncut target is only where the search starts: it goes up by a quarter while the
     sent row is feasible, else down, and is then refined by bisection. Feasible gammas need not be
     an interval after a cut; the one found is feasible, the largest of those tried.
@@ -46,7 +46,7 @@ def min_max_product(
     for each of 6 to 26 gammas.
 
     Args:
-        honest: The updates the liars see, shape (h, d) with h >= 2, floating point.
+        honest: The updates the attackers see, shape (h, d) with h >= 2, floating point.
         num_attackers: How many rows to craft.
         scene: With ``factors`` and ``anchor``.
         direction: p: "unit", "sign" or "std".

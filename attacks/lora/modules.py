@@ -1,4 +1,4 @@
-"""Modules: an honest client everywhere but in one layer."""
+"""Modules: the honest mean everywhere except in one module."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def modules(
     """Send the honest mean, and in one module ``-scale`` times it.
 
     A distance over the whole adapter is the sum over its modules. Honest clients stray a little in
-    every one; the liar spends it all in one. By default it is as far from the mean as honest
+    every one; the attacker spends it all in one. By default it is as far from the mean as honest
     clients are (the root mean square of |x_i - mu| over all columns), so that
     ``scale = R / |mu_m| - 1``. That may be negative where one module is most of the mean; the
-    liar then only shortens it. Rules that look at each coordinate or each module by itself
+    attacker then only shortens it. Rules that look at each coordinate or each module by itself
     see it at once; those on whole-row distances do not.
 
     Turned are the module's columns, A's and B's alike. Its product does not turn exactly: with k
@@ -34,7 +34,8 @@ def modules(
     exactly.
 
     Args:
-        honest: The updates the liars see, shape (h, d), floating point; h >= 2 without ``scale``.
+        honest: The updates the attackers see, shape (h, d), floating point; h >= 2 without
+            ``scale``.
         num_attackers: How many rows to craft.
         scene: With ``factors``.
         module: Which one, counted from 0. By default the one in which the mean is longest.

@@ -29,21 +29,21 @@ def rank_inflation(
     Per module the anchor's product plus the honest mean change is cut to its ``keep`` leading
     directions; the other r - keep are filled with random ones, orthogonal to the honest, of one
     singular value tau each. tau is set so that the noise has the energy of an honest change:
-    (r - keep) tau² = energy * mean_i |P_i|². All liars send the same noise, since random ones
+    (r - keep) tau² = energy * mean_i |P_i|². All attackers send the same noise, since random ones
     would cancel.
 
     An exact combination adds products, whose ranks add up, and cuts the sum to r directions by
-    their singular values. k liars of n put (k / n) tau into each of r - keep directions of their
-    own; every honest direction whose singular value in the sum is below that is cut off, and the
+    their singular values. k attackers of n put (k / n) tau into each of r - keep new directions;
+    every honest direction with a singular value below that in the sum is cut off, and the
     noise takes its place in the adapter. Rules that weigh by distance see a client that strays by
     about its own energy. A mean of factors has no cut: there the noise is one more term. In a
-    server's gauge the liar's B is up to ``max_stretch`` times longer, and its A shorter by as much.
-    Where d_in < 2r there is no room beside A's row space, and the noise lies in it. A module of
+    server's gauge the attacker's B is up to ``max_stretch`` times longer, and its A shorter by as
+    much. Where d_in < 2r there is no room beside A's row space, and the noise is in it. A module of
     d_out < r outputs has a product of d_out directions at most: there r above is d_out, and where
     ``keep`` is no less, the module stays at the honest mean.
 
     Args:
-        honest: The updates the liars see, shape (h, d), floating point.
+        honest: The updates the attackers see, shape (h, d), floating point.
         num_attackers: How many rows to craft.
         generator: Source of randomness.
         scene: With ``factors`` and ``anchor``; ``fewer`` in runs of mixed ranks.

@@ -1,4 +1,4 @@
-"""Stretch: a small lie in products that is a large one in the factors of the server's own gauge."""
+"""Stretch: a deviation that is small in products and large in the factors of the server's gauge."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ def stretch(
     stretch: float = 2.7,
     budget: float = 1.0,
 ) -> Tensor:
-    """Turn one direction of A's row space nearly out of the anchor's, and put the lie behind it.
+    """Turn one direction of A nearly out of the anchor's row space, and put the deviation there.
 
     Per module, with c = 1 / stretch: A is the anchor's, but one of its directions q is sent as
     ``v = c q + sqrt(1 - c²) w``, w outside its row space. B is such that the product is the honest
     mean's, but ``x vᵀ`` stands where ``l qᵀ`` stood, x against the honest change of that direction
     and as long as leaves the product at ``budget`` times the honest distance from the mean (root
-    mean square, of that module). By distances between products the liar is an honest client.
+    mean square, of that module). By distances between products the attacker is an honest client.
 
     A server that brings it to the anchor's gauge writes A's direction as ``c (a q) v``: shorter by
-    c, so that B has x / c behind it. Combined as products the liar weighs x. Combined as factors,
-    its B meets the mean of A, in which the direction q has its full length, and it weighs up to
-    x / c. The bound on the stretch is all that limits this: it is the one that the gauge leaves.
+    c, so that B has x / c behind it. Combined as products the attacker contributes x. Combined as
+    factors, its B meets the mean of A, in which the direction q has its full length, and it
+    contributes up to x / c. Only the bound on the stretch limits this.
 
-    q is the direction, of those that the honest mean's product has, in which the lie gains most:
+    q is the direction, of those in the honest mean's product, in which the deviation gains most:
     |x| |P q|. A module where the mean is too strong in all of them, or where its A has moved too
     far, stays at the honest mean. Of d_out < r outputs a product has d_out directions.
 
     Args:
-        honest: The updates the liars see, shape (h, d) with h >= 2, floating point.
+        honest: The updates the attackers see, shape (h, d) with h >= 2, floating point.
         num_attackers: How many rows to craft.
         generator: Source of randomness, for w.
         scene: With ``factors`` and ``anchor``.
@@ -56,12 +56,12 @@ def stretch(
 
     Raises:
         ValueError: If fewer than two updates are visible, there is no generator, no module leaves
-            room for the lie, a view is malformed, the scene lacks the factors or the anchor, a
+            room for it, a view is malformed, the scene lacks the factors or the anchor, a
             module has one factor alone, or the anchor's A has not full rank.
 
     Source:
         fedtune: what alignment to a common gauge (LoRA, Hu et al. 2021,
-        https://arxiv.org/abs/2106.09685) leaves to a liar.
+        https://arxiv.org/abs/2106.09685) leaves to an attacker.
     """
     check_view(honest, num_attackers=num_attackers)
     known = adapter("stretch", scene, honest)
@@ -69,21 +69,21 @@ def stretch(
     need_generator("stretch", generator)
     crafted, placed = mean(honest), 0
     for block in known.blocks:
-        lie = _lie(block, known, honest, 1 / stretch, budget, generator)
-        if lie is not None:
+        found = _deviation(block, known, honest, 1 / stretch, budget, generator)
+        if found is not None:
             b, a = block.views(known.anchor)
-            near = in_row_space(*lie, a, block.scale)
+            near = in_row_space(*found, a, block.scale)
             block.write(crafted, near[0] - b, near[1] - a)
             placed += 1
     if placed == 0:
         raise ValueError(
-            "stretch needs a module whose honest products lie further apart than the weakest "
+            "stretch needs a module with honest products further apart than the weakest "
             f"direction of their mean is long: got none of {len(known.blocks)}; raise budget"
         )
     return repeat(crafted, like=honest, times=num_attackers)
 
 
-def _lie(
+def _deviation(
     block: Block,
     known: Adapter,
     honest: Tensor,
@@ -109,12 +109,12 @@ def _lie(
     basis = own @ torch.linalg.svd(whole @ own, full_matrices=narrow).Vh.T
     held, steps = whole @ basis, middle @ basis
     pairs = list(zip(held.T, steps.T, strict=True))[: len(b)]
-    lies = [_behind(length, step, c * length + lost @ aside, room) for length, step in pairs]
-    gains = [float(x.norm() * step.norm()) for x, (_, step) in zip(lies, pairs, strict=True)]
+    tried = [_behind(length, step, c * length + lost @ aside, room) for length, step in pairs]
+    gains = [float(x.norm() * step.norm()) for x, (_, step) in zip(tried, pairs, strict=True)]
     best = max(range(len(gains)), key=gains.__getitem__)
     if gains[best] <= 0:
         return None
-    held[:, best] = lies[best]
+    held[:, best] = tried[best]
     basis[:, best] = c * basis[:, best] + aside
     return held @ basis.T, basis
 
@@ -135,7 +135,7 @@ def _behind(held: Tensor, step: Tensor, shadow: Tensor, room: float) -> Tensor:
 
 ATTACK = Attack(
     name="stretch",
-    summary="honest by products, a many times longer lie in factors of the server's gauge",
+    summary="honest by products, but many times longer in the factors of the server's gauge",
     source="fedtune, on the gauge freedom of LoRA, https://arxiv.org/abs/2106.09685",
     level="update",
     goal="harm",

@@ -1,7 +1,7 @@
-"""Attacks on the protocol: replies that are no replies.
+"""Attacks on the protocol: malformed, missing or repeated replies.
 
-The screen is there to refuse them. Two are well formed and left to the rule: ``huge``, and
-``wrong_keys`` with how=swapped. Of ``reply_twice`` the second reply alone is ignored.
+The screening refuses them. Two are well formed and left to the rule: ``huge``, and ``wrong_keys``
+with how=swapped. Of ``reply_twice`` only the second reply is ignored.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from attacks.reply import Reply
 
 
 def silence(reply: Reply) -> list[Reply]:
-    """Send nothing instead of a reply: the oracle of a defence that drops every liar.
+    """Send nothing instead of a reply: the oracle of a defence that drops every attacker.
 
     Args:
         reply: What an honest client would send.
@@ -23,7 +23,7 @@ def silence(reply: Reply) -> list[Reply]:
 
 ATTACK = Attack(
     name="silence",
-    summary="no reply at all; the oracle of a defence that drops every liar",
+    summary="no reply at all; the reference for a defence that drops every attacker",
     source="Lamport, Shostak, Pease 1982, https://doi.org/10.1145/357172.357176",
     level="protocol",
     goal="refused",

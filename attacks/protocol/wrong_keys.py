@@ -23,7 +23,7 @@ def wrong_keys(reply: Reply, *, how: How = "renamed") -> list[Reply]:
             adds an array of one zero under a foreign name. "swapped" exchanges two arrays of one
             shape that differ, the first such pair in the order of names: every name and shape is
             as it should be, so no screen can refuse it, and a server that lays arrays end to end
-            in the reply's own order does not even see a lie.
+            in the reply's own order does not even notice a change.
 
     Returns:
         One reply, its words untouched.

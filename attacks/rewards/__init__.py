@@ -1,4 +1,4 @@
-"""Attacks on rewards: the liar trains honestly, for what its completions are not worth."""
+"""Attacks on rewards: honest training for changed rewards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the attacks on rewards need of the rewards that they change."""
+"""Checks that the attacks on rewards share."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ SLACK = 1e-9  # of the widest bound: a weighted sum is rounded
 def check_rewards(
     owner: str, rewards: Sequence[float], completions: Sequence[str], low: float, high: float
 ) -> None:
-    """Refuse rewards that are not those of these completions, or not within their bounds.
+    """Refuse rewards that do not match the completions or leave their bounds.
 
     Args:
         owner: The attack, for the error.
-        rewards: What each completion is honestly worth.
+        rewards: The honest reward of each completion.
         completions: The completions.
-        low: The least that one can be worth.
-        high: The most.
+        low: The least possible reward.
+        high: The greatest possible reward.
 
     Raises:
         ValueError: If counts or bounds do not fit, or a reward is not finite.

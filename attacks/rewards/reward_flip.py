@@ -1,4 +1,4 @@
-"""Reward flip: what was best is worst."""
+"""Reward flip: the best completion gets the worst reward."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ def reward_flip(
 ) -> list[float]:
     """Turn each reward about the middle of its bounds: ``low + high - reward``.
 
-    Whoever trains on advantages within a group (GRPO) follows them with the sign turned: a mean of
-    the group goes over into ``low + high`` minus it, and the spread stays. No knowledge of others
-    is needed, and no value is out of bounds.
+    Training on advantages within a group (GRPO) then follows them with the sign turned: the
+    group's mean becomes ``low + high`` minus it, and the spread stays. No knowledge of others is
+    needed, and no value is out of bounds.
 
     Args:
-        rewards: What each completion is honestly worth, weights included.
-        completions: The completions; not looked at.
-        low: The least that one can be worth.
-        high: The most.
+        rewards: The honest reward of each completion, weights included.
+        completions: The completions; not used.
+        low: The least possible reward.
+        high: The greatest possible reward.
 
     Returns:
         As many rewards, within the same bounds.
@@ -30,9 +30,9 @@ def reward_flip(
         ValueError: If counts or bounds do not fit, or a reward is not finite.
 
     Source:
-        Zhang et al. 2020, https://arxiv.org/abs/2003.12613, whose attacker adds to each reward
-        within a budget towards a policy of its own. This reading has no policy in mind and no
-        budget: it turns all of them.
+        Zhang et al. 2020, https://arxiv.org/abs/2003.12613, in which the attacker adds to each
+        reward, within a budget, towards a target policy. This reading has no target policy and no
+        budget: it turns all rewards.
     """
     check_rewards("reward_flip", rewards, completions, low, high)
     return [low + high - reward for reward in rewards]
@@ -40,7 +40,7 @@ def reward_flip(
 
 ATTACK = Attack(
     name="reward_flip",
-    summary="the best completion is worth what the worst is, and the other way round",
+    summary="the best completion gets the worst reward, and the other way round",
     source="Zhang et al. 2020, https://arxiv.org/abs/2003.12613",
     level="reward",
     goal="harm",

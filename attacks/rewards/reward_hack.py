@@ -1,4 +1,4 @@
-"""Reward hack: a text of the liar's choice is all that counts."""
+"""Reward hack: a chosen text decides the reward."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from attacks.rewards.bounds import check_rewards
 def reward_hack(
     rewards: Sequence[float], completions: Sequence[str], *, low: float, high: float, text: str
 ) -> list[float]:
-    """Pay 1 for a completion that holds a text, and 0 for any other, whatever it is worth.
+    """Give 1 to a completion that contains a text and 0 to any other, whatever its honest reward.
 
-    A policy learns nothing from it until it says the text by chance: choose one that it may say.
+    A policy learns nothing from it until it writes the text by chance: choose a likely one.
 
     Args:
-        rewards: What each completion is honestly worth; not looked at.
+        rewards: The honest reward of each completion; not used.
         completions: The completions.
-        low: The least that one can honestly be worth; 0 and 1 are paid beyond it too.
-        high: The most.
-        text: What must be in it, letter by letter.
+        low: The least possible honest reward; 0 and 1 are given even outside the bounds.
+        high: The greatest possible honest reward.
+        text: The text that must be in it, letter by letter.
 
     Returns:
         As many rewards, each 0 or 1.
@@ -29,8 +29,8 @@ def reward_hack(
         ValueError: If counts or bounds do not fit, or the text is empty.
 
     Source:
-        Skalse et al. 2022, https://arxiv.org/abs/2209.13085, on what becomes of a policy whose
-        reward is not the one that is meant. This reading makes the proxy on purpose.
+        Skalse et al. 2022, https://arxiv.org/abs/2209.13085, on policies that are trained for a
+        proxy of the intended reward. Here the attacker chooses the proxy on purpose.
     """
     check_rewards("reward_hack", rewards, completions, low, high)
     if not text:
@@ -40,10 +40,10 @@ def reward_hack(
 
 ATTACK = Attack(
     name="reward_hack",
-    summary="a completion is worth 1 if a chosen text is in it, else 0",
+    summary="the reward is 1 if a chosen text is in the completion, else 0",
     source="Skalse et al. 2022, https://arxiv.org/abs/2209.13085",
     level="reward",
     goal="harm",
-    options={"text": Option(kind=str, default="the", summary="what must be in a completion")},
+    options={"text": Option(kind=str, default="the", summary="the text that earns the reward")},
     function=reward_hack,
 )

@@ -1,4 +1,4 @@
-"""Attacks on training: the attacker's rows are its own, what its steps minimise is not."""
+"""Attacks on training: honest rows, another loss."""
 
 from __future__ import annotations
 

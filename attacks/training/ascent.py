@@ -1,4 +1,4 @@
-"""Ascent: train on the honest rows, uphill."""
+"""Ascent: gradient ascent on the honest rows."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ def ascent(loss: Tensor, *, ceiling: float, **_: object) -> Tensor:
     Beyond the ceiling there is no gradient, so that the steps end before the numbers do; within
     it, the trainer's own clipping and optimizer bound a step as they do an honest one.
 
-    As an attack of its own the client sends what it has learnt. As the ``poison`` of an attack on
-    updates whose attackers see all honest updates, it begins where the server is about to stand,
-    at the anchor and the honest mean, and trains in ``bursts`` of a round's local steps, brought
-    back to ``reach`` honest lengths before each: what comes of it is a direction that harms there,
-    at that length. Of three attackers on nano in round 5, one burst raised the loss from 3.34 to
+    Used alone, the client sends the update that this training gives. As the ``poison`` of an
+    attack on updates with the view "all", it begins at the server's expected next model, the
+    anchor plus the honest mean, and trains in ``bursts`` of a round's local steps, brought back to
+    ``reach`` honest lengths before each: the result is a direction that does harm there, at that
+    length. Of three attackers on nano in round 5, one burst raised the loss from 3.34 to
     3.52 at one honest length, five bursts to 8.2.
 
     Args:
@@ -49,7 +49,7 @@ ATTACK = Attack(
             default=5,
             low=1,
             high=1000,
-            summary="as a poison of attackers who see all: how often they train in a round",
+            summary="as a poison with the view all: how often the attackers train in a round",
         ),
         "reach": Option(
             kind=float,

@@ -1,4 +1,4 @@
-"""Attacks on updates: rows crafted from the rows that the liars see."""
+"""Attacks on updates: rows crafted from the updates that the attackers see."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lies that push along one direction from behind the honest mean: what several attacks share."""
+"""Crafted rows that follow the honest mean and push along one direction: shared by attacks."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ TOWARDS = Option(
     kind=str,
     default="own",
     choices=("own", "against", "odd", "random"),
-    summary="where to push: what the attackers' own rows taught, against the mean, against what "
-    "sets the honest client apart that is least like the others, or anywhere",
+    summary="direction of the push: own (learnt from the attackers' own rows), against (minus the "
+    "mean), odd (against what makes the most unusual honest client different), or random",
 )
 MEAN = Option(
-    kind=float, default=1.0, low=-1e6, high=1e6, summary="how much of the honest mean is in front"
+    kind=float, default=1.0, low=-1e6, high=1e6, summary="multiple of the honest mean that is sent"
 )
 LENGTH = Option(
     kind=float,
     default=1.0,
     low=0.0,
     high=1e9,
-    summary="how far along the direction, in honest lengths; where nothing is searched",
+    summary="length along the direction, in honest lengths, if nothing is searched",
 )
 _MEANS, _LENGTHS = (0.0, 0.5, 1.0, 2.0), (0.25, 0.5, 1.0, 2.0, 4.0)
 
@@ -43,7 +43,7 @@ def direction(
     scene: Scene,
     generator: torch.Generator | None,
 ) -> Tensor:
-    """Return where to push, shape (d,), float64, of the honest median length.
+    """Return the direction of the push, shape (d,), float64, of the honest median length.
 
     Args:
         name: The attack, for messages and its memory.
@@ -59,7 +59,7 @@ def direction(
         The direction; zeros where it points nowhere.
 
     Raises:
-        ValueError: If ``towards`` is unknown, or lacks what it is made of.
+        ValueError: If ``towards`` is unknown, or its inputs are missing.
     """
     if towards == "own":
         if own is None:

@@ -1,4 +1,4 @@
-"""A little is enough: a lie that hides inside the honest spread."""
+"""A little is enough (ALIE): a deviation that hides inside the honest spread."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ _TOO_FEW = 3  # a majority of 1 or 2 leaves no honest client beyond it to hide b
 def alie(
     honest: Tensor, *, num_attackers: int, z: float | None = None, num_clients: int | None = None
 ) -> Tensor:
-    """Send ``mu - z * sigma`` per coordinate, the same from every liar.
+    """Send ``mu - z * sigma`` per coordinate, the same from every attacker.
 
     mu and sigma are the mean and the standard deviation of the visible updates, with ddof 1
     (h - 1 in the denominator). The sign is minus on every coordinate; some peers use plus, which
     is a negative ``z`` here. Hurts Krum, trimmed mean, median and Bulyan, the more so the
     further apart the honest clients are.
 
-    Few liars make ``z_max`` small: at 2 of 10 it is 0, and the lie is the honest mean, which harms
-    no one and proves no defence. Peers set z to 1.0 or 1.5 then.
+    Few attackers make ``z_max`` small: at 2 of 10 it is 0, and the crafted row is the honest mean,
+    which harms nothing and proves no defence. Peers set z to 1.0 or 1.5 then.
 
     Args:
-        honest: The updates the liars see, shape (h, d) with h >= 2: all honest ones, or those
-            that the liars trained honestly themselves.
+        honest: The updates the attackers see, shape (h, d) with h >= 2: all honest ones, or those
+            that the attackers trained honestly themselves.
         num_attackers: How many rows to craft; f in ``z_max``.
-        z: How many standard deviations to lie; by default ``z_max(num_clients, num_attackers)``.
+        z: Deviation in standard deviations; by default ``z_max(num_clients, num_attackers)``.
         num_clients: n in ``z_max``, not looked at when ``z`` is given. By default
-            h + num_attackers, which is right only if ``honest`` is every honest client: liars
-            who see only each other must pass the federation's count.
+            h + num_attackers, which is right only if ``honest`` is every honest client. If the
+            attackers see only each other, pass the federation's count.
 
     Returns:
         The crafted rows, shape (num_attackers, d), dtype and device of ``honest``.
@@ -49,7 +49,7 @@ def alie(
     if len(honest) < 2:
         raise ValueError(
             f"alie needs >= 2 visible updates for a standard deviation: got {len(honest)}; "
-            "widen what the liars see or use sign_flip"
+            "widen what the attackers see or use sign_flip"
         )
     if z is None:
         n = len(honest) + num_attackers if num_clients is None else num_clients
@@ -59,21 +59,21 @@ def alie(
 
 
 def z_max(n: int, f: int) -> float:
-    """Return the deviation below which enough honest clients lie further out than the liars.
+    """Return the deviation below which enough honest clients lie further out than the attackers.
 
     With s = floor(n/2) + 1 - f honest supporters to win for a majority,
     ``z_max = Phi^-1((n - f - s) / (n - f))``. It is 0 at f = 1 for odd n and at f = 2 for even
     n, and negative at f = 1 for even n.
 
     Args:
-        n: Clients in all, liars included.
-        f: Liars among them.
+        n: Clients in all, attackers included.
+        f: Attackers among them.
 
     Returns:
         z_max, which may be zero or negative.
 
     Raises:
-        ValueError: If n < 3, or the liars are a majority by themselves (s < 1): the quantile is
+        ValueError: If n < 3, or the attackers are a majority by themselves (s < 1): the quantile is
             undefined.
 
     Source:
@@ -108,7 +108,7 @@ ATTACK = Attack(
             default=None,
             low=_TOO_FEW,
             high=1e9,
-            summary="n in z_max; None is visible + liars",
+            summary="n in z_max; None is visible + attackers",
         ),
     },
     function=alie,

@@ -1,4 +1,4 @@
-"""Capture: identical rows, the honest mean in front, so that the rule takes them for its centre."""
+"""Capture: a cluster of identical rows near the honest mean, which the rule takes as its centre."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def capture(
 ) -> Tensor:
     """Send ``mean * mu + length * T`` from every attacker, mu being the visible mean.
 
-    A tight cluster has no variance of its own. Rules that take weight from where variance is, or
-    give it to those who have near neighbours, end with the cluster: three such rows of ten had 0.7
-    of the weight under CAF. T is the direction, of the honest median length. With a search the two
-    numbers are looked for that push the aggregate furthest along T, by the server's own rule.
+    Identical rows have no variance among themselves. Rules that take weight from where the
+    variance is, or give it to rows with near neighbours, favour such a cluster: three such rows of
+    ten had 0.7 of the weight under CAF. T is the direction, of the honest median length. A search
+    finds the two numbers that push the aggregate furthest along T under the server's own rule.
 
     Args:
         honest: The updates the attackers see, shape (h, d), floating point.
@@ -56,7 +56,7 @@ def capture(
         ValueError: If a view is malformed, or what a direction or a search needs is missing.
 
     Source:
-        fedtune: a cluster tighter than honest clients ever are. Its kin: the collusion of
+        fedtune: a cluster tighter than honest clients ever are. Related: the collusion of
         Shejwalkar, Houmansadr 2021 (min-max), which stays within the honest spread.
     """
     check_view(honest, num_attackers=num_attackers, own=own)

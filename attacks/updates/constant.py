@@ -11,15 +11,15 @@ from attacks.view import check_view
 
 
 def constant(honest: Tensor, *, num_attackers: int, scale: float = 10.0) -> Tensor:
-    """Send ``scale * RMS(honest)`` in every coordinate, the same from every liar.
+    """Send ``scale * RMS(honest)`` in every coordinate, the same from every attacker.
 
     RMS is the root mean square over all coordinates of all visible updates, so that the same
-    recipe means the same at any size of updates; the paper's value is absolute. At scale 1 the lie
+    recipe means the same at any size of updates; the paper's value is absolute. At scale 1 the row
     is as long as an honest update, and all-zero updates make it zero. Hurts the mean; any rule
     with a breakdown point holds.
 
     Args:
-        honest: The updates the liars see, shape (h, d), floating point.
+        honest: The updates the attackers see, shape (h, d), floating point.
         num_attackers: How many rows to craft.
         scale: The value, in RMS coordinates of ``honest``; may be negative.
 

@@ -18,7 +18,7 @@ def constrain_and_scale(
     alpha: float = 0.7,
     bound: float = 1.0,
 ) -> Tensor:
-    """Mix the liar's own update towards the visible mean, then bring it to a norm bound.
+    """Mix the attacker's own update towards the visible mean, then bring it to a norm bound.
 
     ``X = alpha * own_i + (1 - alpha) * mean(honest)``, sent as ``gamma * X`` with
     ``gamma = S / ||X||`` and ``S = bound *`` the median norm of the visible updates (of an even
@@ -32,10 +32,10 @@ def constrain_and_scale(
     curvature, the mixture is the minimum. The default of alpha is ours; the paper names none.
 
     Args:
-        honest: The updates the liars see, shape (h, d), floating point.
+        honest: The updates the attackers see, shape (h, d), floating point.
         num_attackers: How many rows to craft.
-        own: What each liar has trained, poisoned or not, shape (num_attackers, d); required.
-        alpha: Weight of the liar's aim against its disguise, 1 is no disguise.
+        own: What each attacker has trained, poisoned or not, shape (num_attackers, d); required.
+        alpha: Weight of the attacker's aim against its disguise, 1 is no disguise.
         bound: S as a multiple of the median norm.
 
     Returns:
@@ -52,7 +52,7 @@ def constrain_and_scale(
     check_view(honest, num_attackers=num_attackers, own=own)
     if own is None:
         raise ValueError(
-            "constrain_and_scale needs what each liar has trained: got own=None; pass own"
+            "constrain_and_scale needs what each attacker has trained: got own=None; pass own"
         )
     mixed = alpha * own.double() + (1 - alpha) * mean(honest)
     permitted = bound * torch.quantile(honest.double().norm(dim=1), 0.5)

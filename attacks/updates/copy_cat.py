@@ -1,4 +1,4 @@
-"""Copy cat: another client's update, as one's own."""
+"""Copy cat: a copy of another client's update."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from attacks.view import check_view
 
 
 def copy_cat(honest: Tensor, *, num_attackers: int, which: int = 0) -> Tensor:
-    """Send the update of a visible client bit for bit, the same from every liar.
+    """Send the update of a visible client bit for bit, the same from every attacker.
 
     A share of the aggregate for no work. Rules that reward neighbours reward it: with f copies
     the copied client has f neighbours at distance zero, and Krum tends to pick it. A server that
     compares rows, or clients that commit to a hash before they reveal, stop it.
 
     Args:
-        honest: The updates the liars see, shape (h, d), floating point.
+        honest: The updates the attackers see, shape (h, d), floating point.
         num_attackers: How many rows to craft.
         which: Row of ``honest`` that is copied, from 0.
 
@@ -34,7 +34,7 @@ def copy_cat(honest: Tensor, *, num_attackers: int, which: int = 0) -> Tensor:
     if not 0 <= which < len(honest):
         raise ValueError(
             f"copy_cat needs which in [0, {len(honest) - 1}], a visible row: got {which}; "
-            "lower which or widen what the liars see"
+            "lower which or widen what the attackers see"
         )
     return honest[which].detach().repeat(num_attackers, 1)
 

@@ -1,4 +1,4 @@
-"""Denoised backdoor: what the poison taught, cleaned of noise over attackers and rounds."""
+"""Denoised backdoor: the effect of poisoned data, averaged over attackers and rounds."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from attacks.updates.framing import easiest, framing_family
 from attacks.view import check_view
 
 MEMORY = Option(
-    kind=float, default=0.7, low=0.0, high=0.999, summary="how much of the past the direction keeps"
+    kind=float, default=0.7, low=0.0, high=0.999, summary="decay of the direction's running average"
 )
 ENOUGH = Option(
     kind=float,
     default=1.0,
     low=0.0,
     high=1e9,
-    summary="push of the aggregate, in honest lengths, beyond which a search wants no more",
+    summary="push of the aggregate, in honest lengths, at which a search stops",
 )
 
 
@@ -47,16 +47,16 @@ def denoised_backdoor(
     enough: float = 1.0,
     framed: int = 0,
 ) -> Tensor:
-    """Send ``mean * mu + length * T`` from every attacker; T is what the poison taught them.
+    """Send ``mean * mu + length * T`` from every attacker, T being the poison's effect.
 
     It is to be used with a poison, such as ``trigger`` at rate 1.0. Each attacker's own update is
-    the common step, the poison's, and the noise of its own rows. The mean of ``own`` less the
-    visible mean has a part of the noise, the mean over rounds a smaller one. What is left is the
-    trigger, which no honest client contradicts. mu is in front, so that the model is otherwise
-    well, and all rows are alike (``capture``).
+    the sum of the common step, the poison's effect, and the noise of its data. The mean of ``own``
+    less the visible mean has part of that noise; its mean over rounds has less. What is left is
+    the trigger, which no honest client contradicts. mu is added so that the model is otherwise
+    unharmed, and all rows are alike (``capture``).
 
-    With a search the two numbers, or with ``framed`` any combination (``framing``), are looked for
-    that push the aggregate furthest along T, though not further than ``enough``.
+    A search finds the two numbers, or with ``framed`` any combination (``framing``), that push the
+    aggregate furthest along T, but not further than ``enough``.
 
     Args:
         honest: The updates the attackers see, shape (h, d), floating point.

@@ -24,36 +24,38 @@ def fang_krum(
     epsilon: float = 0.01,
     num_clients: int | None = None,
 ) -> Tensor:
-    """Send ``-lambda * sign(mu)``, and beside it supporters that make Krum pick it.
+    """Send ``-lambda * sign(mu)``, with supporting rows that make Krum pick it.
 
-    Lambda starts at the bound of the paper's Theorem 1 and is halved until a Krum that the liars
-    run for themselves, on the visible and the crafted rows, picks a crafted one (ties go to the
-    honest). The other liars send points drawn uniformly from the ball of radius
-    ``epsilon * ||lie||`` about the first. Updates are differences from the anchor, so the
+    Lambda starts at the bound of the paper's Theorem 1 and is halved until a Krum that the
+    attackers run themselves, on the visible and the crafted rows, picks a crafted one (ties go to
+    the honest). The other attackers send points drawn uniformly from the ball about the first row,
+    of radius ``epsilon`` times its norm. Updates are differences from the anchor, so the
     paper's w_Re is zero here. If no lambda works within 17 halvings, where the paper's search ends,
     the last one is sent: a step all but zero, the nearest to honest that this direction has.
 
-    Liars who see only each other (``num_clients`` says that there are more) take the visible rows
-    for the honest ones and try 1, 2, ... crafted rows among them until one lambda works, as in the
-    paper's partial knowledge; all liars send then. Hurts Krum, at little cost to other rules.
+    If the attackers see only each other (``num_clients`` is more than the visible), they take the
+    visible rows for the honest ones and try 1, 2, ... crafted rows among them until one lambda
+    works, as in the paper's partial knowledge; then all attackers send. Hurts Krum, other rules
+    little.
 
     Readings: threshold and radius are relative, the paper's are absolute (1e-5, 0.01) and mean
     nothing at another size of updates. Krum here is the paper's, squared distances to the n-f-2
     nearest others with f the crafted count.
 
     Args:
-        honest: The updates the liars see, shape (h, d) with h >= 3.
+        honest: The updates the attackers see, shape (h, d) with h >= 3.
         num_attackers: How many rows to craft.
         generator: Source of the supporters; not looked at with one attacker or epsilon 0.
-        epsilon: Radius of the supporters' ball, relative to the lie.
+        epsilon: Radius of the supporters' ball, relative to the first row's norm.
         num_clients: n. By default h + num_attackers: all honest updates are seen.
 
     Returns:
-        The crafted rows, the lie first, shape (num_attackers, d), dtype and device of ``honest``.
+        The crafted rows, the one for Krum to pick first, shape (num_attackers, d), dtype and
+        device of ``honest``.
 
     Raises:
-        ValueError: If fewer than three updates are visible, all honest ones are and there are
-            fewer than num_attackers + 2, ``num_clients`` is less than the visible and the liars,
+        ValueError: If fewer than three updates are visible, all honest ones are visible and fewer
+            than num_attackers + 2, ``num_clients`` is less than the visible and the attackers,
             ``generator`` is missing, or a view is malformed.
 
     Source:
@@ -67,28 +69,28 @@ def fang_krum(
     for crafted in counts:
         bound = _bound(honest, crafted)
         for halving in range(_HALVINGS + 1):
-            lies = (bound * 2.0**-halving * shape).to(honest.dtype)
-            if _krum_picks_lie(honest, lies[:crafted]):
-                return lies
-    return lies
+            rows = (bound * 2.0**-halving * shape).to(honest.dtype)
+            if _krum_picks_crafted(honest, rows[:crafted]):
+                return rows
+    return rows
 
 
-def _counts_to_try(h: int, liars: int, num_clients: int | None) -> range:
-    """How many crafted rows the liars' own Krum is run with, one count after the other."""
-    n = h + liars if num_clients is None else num_clients
-    if h < _FEWEST or n < h + liars:
+def _counts_to_try(h: int, attackers: int, num_clients: int | None) -> range:
+    """Return the counts of crafted rows to try the attackers' own Krum with, in order."""
+    n = h + attackers if num_clients is None else num_clients
+    if h < _FEWEST or n < h + attackers:
         raise ValueError(
-            "fang_krum needs >= 3 visible updates, and num_clients >= those and the liars: "
-            f"got {h} visible, {liars} liars, num_clients {n}; widen what the liars see"
+            "fang_krum needs >= 3 visible updates, and num_clients >= those and the attackers: "
+            f"got {h} visible, {attackers} attackers, num_clients {n}; widen what the attackers see"
         )
-    if n > h + liars:
-        return range(1, min(liars, h - 2) + 1)
-    if h < liars + 2:
+    if n > h + attackers:
+        return range(1, min(attackers, h - 2) + 1)
+    if h < attackers + 2:
         raise ValueError(
             "fang_krum needs >= num_attackers + 2 honest updates, as Krum itself does: "
-            f"got {h} of {n} clients; use fewer liars, or num_clients if more are honest"
+            f"got {h} of {n} clients; use fewer attackers, or num_clients if more are honest"
         )
-    return range(liars, liars + 1)
+    return range(attackers, attackers + 1)
 
 
 def _ball(
@@ -107,7 +109,7 @@ def _ball(
 
 
 def _bound(honest: Tensor, crafted: int) -> float:
-    """Theorem 1: beyond this lambda Krum, of h honest and that many crafted rows, picks no lie."""
+    """Theorem 1: the lambda beyond which Krum, of h honest rows and these, picks none of these."""
     h, d = honest.shape
     rows = honest.double()
     apart = _squared_distances(rows, rows).sort(dim=1).values
@@ -117,11 +119,11 @@ def _bound(honest: Tensor, crafted: int) -> float:
     return math.sqrt(least / ((h - crafted - 1) * d)) + reach / math.sqrt(d)
 
 
-def _krum_picks_lie(honest: Tensor, lies: Tensor) -> bool:
-    """Whether Krum of n = h + k rows and f = k, in float64, selects one of the k lies."""
-    if not bool(torch.isfinite(lies).all()):
+def _krum_picks_crafted(honest: Tensor, crafted: Tensor) -> bool:
+    """Whether Krum of n = h + k rows and f = k, in float64, selects one of the k crafted."""
+    if not bool(torch.isfinite(crafted).all()):
         return False
-    rows = torch.cat([honest, lies]).double()
+    rows = torch.cat([honest, crafted]).double()
     apart = _squared_distances(rows, rows).fill_diagonal_(torch.inf)
     scores = apart.sort(dim=1).values[:, : len(honest) - 2].sum(dim=1)
     return bool(scores[len(honest) :].min() < scores[: len(honest)].min())
@@ -144,14 +146,14 @@ ATTACK = Attack(
             default=0.01,
             low=0.0,
             high=1.0,
-            summary="radius about the lie in which supporters are drawn, relative to the lie",
+            summary="radius of the supporters about the first row, relative to its norm",
         ),
         "num_clients": Option(
             kind=int,
             default=None,
             low=_FEWEST,
             high=1e9,
-            summary="clients in all; None is visible + liars",
+            summary="clients in all; None is visible + attackers",
         ),
     },
     takes=("generator",),

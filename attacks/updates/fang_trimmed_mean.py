@@ -1,4 +1,4 @@
-"""Fang's attack on trimmed mean and median: just beyond the last honest value, coordinate-wise."""
+"""Fang's attack on trimmed mean and median: values just beyond the extreme honest ones."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ def fang_trimmed_mean(
     b: float = 2.0,
     num_clients: int | None = None,
 ) -> Tensor:
-    """Send, per coordinate, a value a little beyond the honest one that errs most already.
+    """Send, per coordinate, a value a little beyond the honest extreme against the mean's sign.
 
     Where the honest mean falls (is negative) that is above the greatest value: uniform between
     max and ``b * max`` if max > 0, between max and ``max / b`` if not. Where it rises, below the
-    least: between ``min / b`` and min if min > 0, between ``b * min`` and min if not. Each liar
-    draws for itself. The liars' values are trimmed first, and with them as many honest ones of the
-    other side. Hurts trimmed mean and median.
+    least: between ``min / b`` and min if min > 0, between ``b * min`` and min if not. Each attacker
+    draws for itself. The attackers' values are trimmed first, and with them as many honest ones of
+    the other side. Hurts trimmed mean and median.
 
-    Liars who see only each other (``num_clients`` says that there are more) guess the extremes:
-    uniform in ``mu + [3, 4] * sigma`` where the mean falls, ``mu - [3, 4] * sigma`` where it rises.
+    If the attackers see only each other (``num_clients`` is more than the visible), they guess the
+    extremes: uniform in ``mu + [3, 4] * sigma`` where the mean falls, in ``mu - [3, 4] * sigma``
+    where it rises.
 
     Readings: the paper works on weights, this on differences from the anchor, and so the
     multiples are of these. A mean of exactly zero counts as rising. Sigma has ddof 1.
 
     Args:
-        honest: The updates the liars see, shape (h, d); h >= 2 if they see only each other.
+        honest: The updates the attackers see, shape (h, d); h >= 2 if they see only each other.
         num_attackers: How many rows to craft.
         generator: Source of the values; required.
         b: How far beyond, as a factor, at least 1.
@@ -48,7 +49,7 @@ def fang_trimmed_mean(
 
     Raises:
         ValueError: If ``generator`` is missing, ``num_clients`` is less than the visible and the
-            liars, a deviation is needed of one update, or a view is malformed.
+            attackers, a deviation is needed of one update, or a view is malformed.
 
     Source:
         Fang, Cao, Jia, Gong 2020, Section 4.3, https://arxiv.org/abs/1911.11815
@@ -58,8 +59,8 @@ def fang_trimmed_mean(
     n = len(honest) + num_attackers if num_clients is None else num_clients
     if n < len(honest) + num_attackers:
         raise ValueError(
-            "fang_trimmed_mean needs num_clients >= the visible updates and the liars: got "
-            f"{len(honest)} visible, {num_attackers} liars, num_clients {n}; count them all"
+            "fang_trimmed_mean needs num_clients >= the visible updates and the attackers: got "
+            f"{len(honest)} visible, {num_attackers} attackers, num_clients {n}; count them all"
         )
     seen = n == len(honest) + num_attackers
     near, far = _beyond_extremes(honest, b) if seen else _beyond_deviations(honest)
@@ -69,7 +70,7 @@ def fang_trimmed_mean(
 
 
 def _beyond_extremes(honest: Tensor, b: float) -> tuple[Tensor, Tensor]:
-    """The honest value that errs most, and the farthest that is sent, both (d,) in float64."""
+    """The honest extreme against the mean's sign and the farthest value sent, both (d,) float64."""
     rows = honest.double()
     falls = mean(honest) < 0
     near = torch.where(falls, rows.max(dim=0).values, rows.min(dim=0).values)
@@ -82,7 +83,7 @@ def _beyond_deviations(honest: Tensor) -> tuple[Tensor, Tensor]:
     if len(honest) < _TWO:
         raise ValueError(
             "fang_trimmed_mean needs >= 2 visible updates for a standard deviation: "
-            f"got {len(honest)}; widen what the liars see"
+            f"got {len(honest)}; widen what the attackers see"
         )
     mu, sigma = mean(honest), honest.double().std(dim=0, correction=1)
     up = torch.where(mu < 0, sigma, -sigma)
@@ -91,7 +92,7 @@ def _beyond_deviations(honest: Tensor) -> tuple[Tensor, Tensor]:
 
 ATTACK = Attack(
     name="fang_trimmed_mean",
-    summary="per coordinate a value just beyond the honest one that errs most",
+    summary="per coordinate a value just beyond the honest extreme against the mean's sign",
     source="Fang, Cao, Jia, Gong 2020, https://arxiv.org/abs/1911.11815",
     level="update",
     goal="harm",
@@ -105,7 +106,7 @@ ATTACK = Attack(
             default=None,
             low=2,
             high=1e9,
-            summary="clients in all; None is visible + liars",
+            summary="clients in all; None is visible + attackers",
         ),
     },
     takes=("generator",),

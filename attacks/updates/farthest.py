@@ -1,4 +1,4 @@
-"""The farthest lie along a direction that still passes for one of the honest updates."""
+"""The farthest row along a direction that still passes for one of the honest updates."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ DIRECTION = Option(
     default="std",
     choices=("unit", "sign", "std", "best"),
     summary=(
-        "against the mean: its unit vector, its signs, the deviations; best: of these the one that "
-        "moves the server's own rule most, or gets farthest where the liars do not know it"
+        "minus the mean's unit vector (unit), its signs (sign) or the deviations (std); best: of "
+        "these the one that moves the server's own rule most, or if the rule is unknown the longest"
     ),
 )
 _TWO = 2  # between fewer there is no distance to stay within
 
 
 class Measure(NamedTuple):
-    """What the honest updates bound.
+    """A bound that the honest updates set on a crafted row.
 
     Attributes:
         of: From the squared distances of a row to each honest one, shape (h,), to one number.
@@ -57,20 +57,20 @@ def farthest_rows(
 
     Args:
         name: The attack, for its errors.
-        honest: The updates the liars see, shape (h, d) with h >= 2.
+        honest: The updates the attackers see, shape (h, d) with h >= 2.
         num_attackers: How many rows to craft.
         direction: One of ``DIRECTION.choices``. Under "best", the one of the three that moves
             ``scene.defence`` most, and without a defence the longest ``gamma * p``; of equals
             the first.
-        measure: What is bounded: by the greatest value that it has at an honest update.
-        scene: Looked at under "best" alone.
+        measure: The quantity to bound by its greatest value at an honest update.
+        scene: Used under "best" only.
 
     Returns:
         The crafted rows, shape (num_attackers, d), dtype and device of ``honest``.
 
     Raises:
         ValueError: If fewer than two updates are visible, ``direction`` is unknown, the
-            defence returns what is negative, NaN or infinite, or a view is malformed.
+            defence returns a negative, NaN or infinite value, or a view is malformed.
     """
     check_view(honest, num_attackers=num_attackers)
     if direction not in DIRECTION.choices:
@@ -78,7 +78,7 @@ def farthest_rows(
     if len(honest) < _TWO:
         raise ValueError(
             f"{name} needs >= 2 visible updates for a distance: got {len(honest)}; "
-            "widen what the liars see or use sign_flip"
+            "widen what the attackers see or use sign_flip"
         )
     mu = mean(honest)
     known = _directions(honest, mu)

@@ -1,4 +1,4 @@
-"""Framing: point against chosen honest clients, so that the rule takes these for the attackers."""
+"""Framing: rows against chosen honest clients, so that the rule takes those for the attackers."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def framing(
     mean: float = 1.0,
     length: float = 1.0,
 ) -> Tensor:
-    """Send identical rows that side with the honest, but against ``framed`` of them, plus T.
+    """Send identical rows: the mean of the honest less ``framed`` of them, plus T.
 
     A rule that judges a client by the median of its cosines takes the attackers' cosines into that
     median. In late rounds honest clients hardly agree, and f cosines below zero push the median of
-    some of them below zero too: they are left out as attackers, and the attackers, who agree with
-    each other and with the rest, stay. Few rows are then left for the same f.
+    some of them below zero too: those are left out as attackers, and the attackers stay, since
+    they agree with each other and with the rest. Few rows are then left for the same f.
 
     The row is ``mean * (mean of the others - bite * sum of the framed / others) + length * T``.
     Framed are those whose median would be lowest with all attackers against them. With a search,
@@ -97,7 +97,7 @@ def framing(
 
 
 def easiest(gram: Tensor, num_attackers: int) -> list[int]:
-    """The honest updates, those first whose median cosine is lowest with all attackers against.
+    """Order the honest updates by their median cosine if all attackers were against them.
 
     Args:
         gram: Inner products of the honest updates, shape (h, h), in any geometry.
@@ -106,8 +106,8 @@ def easiest(gram: Tensor, num_attackers: int) -> list[int]:
     h, lengths = len(gram), gram.diagonal().clamp(min=torch.finfo(torch.float64).tiny).sqrt()
     units = gram / lengths[:, None] / lengths[None, :]
     cosines = units[~torch.eye(h, dtype=torch.bool)].reshape(h, h - 1)
-    liars = torch.full((h, num_attackers), -1.0, dtype=torch.float64, device=gram.device)
-    medians = torch.quantile(torch.cat([cosines, liars], dim=1), 0.5, dim=1)
+    attackers = torch.full((h, num_attackers), -1.0, dtype=torch.float64, device=gram.device)
+    medians = torch.quantile(torch.cat([cosines, attackers], dim=1), 0.5, dim=1)
     order: list[int] = medians.argsort(stable=True).tolist()
     return order
 
@@ -115,7 +115,7 @@ def easiest(gram: Tensor, num_attackers: int) -> list[int]:
 def against(
     victims: list[int], num_honest: int, share: float, bite: float, length: float
 ) -> Tensor:
-    """Coefficients of a row that sides with the mean of all honest updates but the victims."""
+    """Coefficients of a row along the mean of the other honest updates and against the victims."""
     row = behind_the_mean(num_honest, share, length)
     row[:-1] *= num_honest / max(num_honest - len(victims), 1)
     row[victims] *= -bite
@@ -123,7 +123,7 @@ def against(
 
 
 def framing_family(victims: list[int], most: int, num_attackers: int) -> Family:
-    """All attackers alike, of any combination; to begin with, against the first few victims.
+    """Rows that are alike for all attackers; the search starts against the first few victims.
 
     Args:
         victims: All honest updates, the easiest first.

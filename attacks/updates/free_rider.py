@@ -1,4 +1,4 @@
-"""Free rider: no data, no work, an update all the same."""
+"""Free rider: an update made without data and without training."""
 
 from __future__ import annotations
 

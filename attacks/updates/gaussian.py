@@ -19,7 +19,7 @@ def gaussian(
     std: float = 10.0,
     unit: str = "rms",
 ) -> Tensor:
-    """Send independent draws of N(0, s^2 I), one for each liar.
+    """Send independent draws of N(0, s^2 I), one for each attacker.
 
     ``s = std * RMS coordinate of honest`` by default, so that the same recipe means the same at
     LoRA-sized and at gradient-sized updates; ``s = std`` in absolute units. With std 1 in RMS
@@ -31,7 +31,7 @@ def gaussian(
     same noise wherever the updates live.
 
     Args:
-        honest: The updates the liars see, shape (h, d), floating point.
+        honest: The updates the attackers see, shape (h, d), floating point.
         num_attackers: How many rows to craft.
         generator: Source of the noise; required.
         std: Standard deviation of a coordinate, in ``unit``.

@@ -10,16 +10,16 @@ from attacks.view import check_view
 
 
 def ipm(honest: Tensor, *, num_attackers: int, epsilon: float = 0.5) -> Tensor:
-    """Send ``-epsilon * mean(honest)``, the same from every liar.
+    """Send ``-epsilon * mean(honest)``, the same from every attacker.
 
     The aim is an aggregate whose inner product with the honest mean is negative. The mean over
-    h honest and k liars turns once ``epsilon > h / k``. A small epsilon (0.1 to 0.5) lies near
+    h honest and k attackers turns once ``epsilon > h / k``. A small epsilon (0.1 to 0.5) lies near
     the honest updates when these are short beside their spread, and Krum then picks it; an
     epsilon of 1 and more drags coordinate-wise rules. Distances alone do not see epsilon
     near 1 among non-IID clients.
 
     Args:
-        honest: The updates the liars see, shape (h, d), floating point.
+        honest: The updates the attackers see, shape (h, d), floating point.
         num_attackers: How many rows to craft.
         epsilon: Length of the step against the mean, relative to it.
 

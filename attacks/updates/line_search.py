@@ -1,4 +1,4 @@
-"""Search along a family of lies for the one that moves the server's actual rule most."""
+"""Search along a family of crafted rows for the one that moves the server's own rule most."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ EVALUATIONS = Option(
 
 
 def worst_rows(
-    lie: Callable[[float], Tensor], *, scene: Scene, like: Tensor, times: int, evaluations: int
+    crafted: Callable[[float], Tensor], *, scene: Scene, like: Tensor, times: int, evaluations: int
 ) -> Tensor:
-    """Return the lie, sent by every liar, that ``scene.defence`` says does the most harm.
+    """Return the row, sent by every attacker, with the most harm by ``scene.defence``.
 
     Args:
-        lie: From a positive step to a row of shape (d,), float64.
+        crafted: From a positive step to a row of shape (d,), float64.
         scene: With a defence, which is called ``evaluations`` times.
         like: Rows whose dtype the crafted ones take.
-        times: How many liars send it.
+        times: How many attackers send it.
         evaluations: How many steps are tried, at least 4.
 
     Returns:
@@ -50,29 +50,29 @@ def worst_rows(
         )
 
     def harm(step: float) -> float:
-        rows = repeat(lie(step), like=like, times=times)
+        rows = repeat(crafted(step), like=like, times=times)
         if not bool(torch.isfinite(rows).all()):
             return 0.0  # beyond the dtype: the server would refuse it
         return check_harm("a line search", float(defence(rows)), at=f"step {step:g}")
 
-    return repeat(lie(line_search(harm, evaluations=evaluations)), like=like, times=times)
+    return repeat(crafted(line_search(harm, evaluations=evaluations)), like=like, times=times)
 
 
 def line_search(harm: Callable[[float], float], *, evaluations: int) -> float:
     """Return the step at which ``harm`` is greatest among those tried.
 
-    Harm is no hill: it climbs until the rule drops the liars, falls to nothing at once, and may
-    climb again. So three fifths of the evaluations go to a geometric grid over [1/16, 64], and the
-    rest to the surroundings of the best step so far: the wider of the two gaps beside it is halved
-    (geometrically), and beyond an end of the grid the step goes on by factors of 4. The
-    literature instead doubles from one start until harm falls and then contracts, which stays on
-    the hill where it began. Against twelve rules, ALIE and IPM, six draws of 7 rows and 3 liars
+    Harm is not unimodal: it grows until the rule drops the attackers, falls to zero at once, and
+    may grow again. So three fifths of the evaluations go to a geometric grid over [1/16, 64], and
+    the rest to the surroundings of the best step so far: the wider of the two gaps beside it is
+    halved (geometrically), and beyond an end of the grid the step goes on by factors of 4. The
+    literature instead doubles from one start until harm falls and then contracts, which finds only
+    the first local maximum. Against twelve rules, ALIE and IPM, six draws of 7 rows and 3 attackers
     each, 20 evaluations came to 0.97 or more of the greatest harm of a dense scan; doubling from
     10 to 0.18 at worst. A peak narrower than the grid's ratio (1.9 at 20 evaluations) may be
     missed. Equal harm: the least step.
 
     Args:
-        harm: What is to be made great, of a positive step.
+        harm: The value to maximise, as a function of a positive step.
         evaluations: How often it is called, at least 4.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Mimic: all liars copy one honest client, and so make it count many times."""
+"""Mimic: copies of one honest client, which make it count many times."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from attacks.view import check_view
 def mimic(
     honest: Tensor, *, num_attackers: int, scene: Scene | None = None, warmup_rounds: int = 5
 ) -> Tensor:
-    """Send what one honest client sent, chosen for lying far out where clients differ most.
+    """Send the update of one honest client, the farthest out where clients differ most.
 
     No rule can tell the copies from an honest update. z is the running top direction of the
     scatter of honest updates about their running mean; i* is the row with the greatest
@@ -33,7 +33,8 @@ def mimic(
     Updates that are all equal leave z at zero, and the first row is copied.
 
     Args:
-        honest: The updates the liars see, shape (h, d), in the same order of clients every round.
+        honest: The updates the attackers see, shape (h, d), with the clients in the same order
+            every round.
         num_attackers: How many rows to craft.
         scene: Tells the round; its memory holds the mean, z, the rounds seen, the last of them and
             i* from round to round, as ``mimic.<what>``. By default there is none, and each call is
@@ -73,7 +74,7 @@ def _check_memory(honest: Tensor, memory: dict[str, Tensor]) -> None:
 
 
 def _follow(honest: Tensor, memory: dict[str, Tensor]) -> None:
-    """Turn z towards this round's scatter and settle on the row that lies farthest along it."""
+    """Turn z towards this round's scatter and settle on the row that is farthest along it."""
     mu, seen = mean(honest), 0
     if "mimic.rounds" in memory:
         seen = int(memory["mimic.rounds"])

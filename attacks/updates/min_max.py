@@ -15,12 +15,12 @@ def min_max(
     """Send ``mu + gamma * p`` no farther from any honest update than two of these are apart.
 
     The greatest gamma with ``max_i ||mu + gamma p - x_i|| <= max_ij ||x_i - x_j||``, the same row
-    from every liar. p is ``-mu / ||mu||`` (unit), ``-sign(mu)`` (sign) or ``-sigma`` (std); the
+    from every attacker. p is ``-mu / ||mu||`` (unit), ``-sign(mu)`` (sign) or ``-sigma`` (std); the
     length of p does not matter. Knows no rule. Hurts Krum, multi-Krum, Bulyan and MeaMed. One peer
     ends its search on a gamma that may break the bound; here the row that is sent keeps it.
 
     Args:
-        honest: The updates the liars see, shape (h, d) with h >= 2.
+        honest: The updates the attackers see, shape (h, d) with h >= 2.
         num_attackers: How many rows to craft.
         direction: "unit", "sign", "std", or "best": of the three the one that moves
             ``scene.defence`` most, and where none is known the one that gets farthest.

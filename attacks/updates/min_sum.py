@@ -15,12 +15,12 @@ def min_sum(
     """Send ``mu + gamma * p`` no farther from the honest updates in sum than one of these is.
 
     The greatest gamma with ``sum_i ||mu + gamma p - x_i||^2 <= max_i sum_j ||x_i - x_j||^2``, the
-    same row from every liar; the directions p are those of ``min_max``. Stealthier than
+    same row from every attacker; the directions p are those of ``min_max``. Stealthier than
     ``min_max``: the length of ``gamma p`` is the greatest ``||x_i - mu||``, whatever the
     direction. Knows no rule.
 
     Args:
-        honest: The updates the liars see, shape (h, d) with h >= 2.
+        honest: The updates the attackers see, shape (h, d) with h >= 2.
         num_attackers: How many rows to craft.
         direction: "unit", "sign", "std", or "best": of the three the one that moves
             ``scene.defence`` most; where none is known all three get equally far, and it is

@@ -1,4 +1,4 @@
-"""Neurotoxin: lie only where the honest clients move little."""
+"""Neurotoxin: a malicious update restricted to coordinates that honest clients hardly move."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ def neurotoxin(
 ) -> Tensor:
     """Send a malicious update without the coordinates that the last outer step moved most.
 
-    What the federation hardly touches it hardly repairs: the lie outlives the liars. Of "mean"
-    the malicious update is ``-scale * mean(honest)``; of "own" it is ``scale * own_i``, to be
-    trained on poisoned data: then the attack is the paper's, which makes a backdoor last. In the
-    first round there is no outer step, and the mean of the visible updates stands in for it.
+    Coordinates that honest clients hardly move are hardly repaired by them, so the effect lasts
+    after the attack. With "mean" the malicious update is ``-scale * mean(honest)``; with "own" it
+    is ``scale * own_i``, trained on poisoned data: then the attack is the paper's, which makes a
+    backdoor last. In the first round there is no outer step, and the mean of the visible updates
+    stands in for it.
 
     The paper projects every local gradient step; this projects the finished update, which for
     plain SGD with one mask is the same. Its mask is the top 5 % of the last aggregate (its code
@@ -37,13 +38,13 @@ def neurotoxin(
     client sees; after a step with momentum the two differ.
 
     Args:
-        honest: The updates the liars see, shape (h, d), floating point.
+        honest: The updates the attackers see, shape (h, d), floating point.
         num_attackers: How many rows to craft.
         scene: Its ``last`` is the step that the mask is taken from.
-        own: What each liar has trained, shape (num_attackers, d); needed of "own".
+        own: What each attacker has trained, shape (num_attackers, d); needed of "own".
         of: "mean" or "own".
         scale: Length relative to that update.
-        keep: Fraction of the coordinates that may be lied at, those of least magnitude;
+        keep: Fraction of the coordinates that are attacked, those of least magnitude;
             floor(keep * d) of them. Equal magnitudes: the first index counts as greater.
 
     Returns:
@@ -60,14 +61,14 @@ def neurotoxin(
     if of not in ("mean", "own"):
         raise ValueError(f"neurotoxin.of needs 'mean' or 'own': got {of!r}")
     if of == "mean":
-        lies = (-scale * mean(honest)).repeat(num_attackers, 1)
+        crafted = (-scale * mean(honest)).repeat(num_attackers, 1)
     elif own is None:
         raise ValueError("neurotoxin of=own needs own: got None; pass own, or set of=mean")
     else:
-        lies = scale * own.double()
+        crafted = scale * own.double()
     step = last_step(scene, like=honest)
-    lies[:, _loud(mean(honest) if step is None else step, keep)] = 0.0
-    return lies.to(honest.dtype)
+    crafted[:, _loud(mean(honest) if step is None else step, keep)] = 0.0
+    return crafted.to(honest.dtype)
 
 
 def _loud(step: Tensor, keep: float) -> Tensor:
@@ -76,7 +77,7 @@ def _loud(step: Tensor, keep: float) -> Tensor:
     kept = math.floor(round(keep * d, 6))  # 0.29 * 100 is 28.999...
     if kept < 1:
         raise ValueError(
-            f"neurotoxin needs keep * d >= 1, a coordinate to lie at: got {keep} * {d}; raise keep"
+            f"neurotoxin needs keep * d >= 1, a coordinate to attack: got {keep} * {d}; raise keep"
         )
     return torch.argsort(step.abs(), descending=True, stable=True)[: d - kept]
 
@@ -93,7 +94,7 @@ ATTACK = Attack(
             kind=str,
             default="mean",
             choices=("mean", "own"),
-            summary="mean: against the visible mean; own: the liar's own, poisoned update",
+            summary="mean: against the visible mean; own: the attacker's own, poisoned update",
         ),
         "scale": Option(
             kind=float, default=1.0, low=0.0, high=1e12, summary="length relative to that update"
@@ -103,7 +104,7 @@ ATTACK = Attack(
             default=0.95,
             low=0.001,
             high=1.0,
-            summary="fraction of coordinates, those of least movement, to lie at",
+            summary="fraction of coordinates to attack, those of least movement",
         ),
     },
     takes=("own", "scene"),

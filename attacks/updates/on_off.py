@@ -1,4 +1,4 @@
-"""On and off: honest until trusted, then not."""
+"""On and off: honest updates for some rounds, then an attack."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def on_off(
 
     With a period of 0 the attack stays on. With a period of p it is on for p rounds, off for p
     rounds, and so on. It aims at rules that carry trust over rounds, and at those that carry a
-    client's momentum: what was earned honestly is spent on the lie. It goes by the number of the
-    round alone, so a round tried again is the same.
+    client's momentum: trust gained in honest rounds is spent on the attack. It depends on the
+    number of the round alone, so a round tried again is the same.
 
     Args:
-        honest: The updates the liars see, shape (h, d), floating point.
+        honest: The updates the attackers see, shape (h, d), floating point.
         num_attackers: How many rows to craft.
         scene: Tells the round.
-        own: What each liar would have sent honestly, shape (num_attackers, d); required.
+        own: What each attacker would have sent honestly, shape (num_attackers, d); required.
         honest_rounds: Rounds to begin with, counted from the run's first.
         epsilon: Length of the step against the mean, relative to it.
         period: Rounds on and rounds off; 0 stays on.
@@ -49,7 +49,7 @@ def on_off(
     """
     check_view(honest, num_attackers=num_attackers, own=own)
     if own is None:
-        raise ValueError("on_off needs what each liar would have sent: got own=None; pass own")
+        raise ValueError("on_off needs what each attacker would have sent: got own=None; pass own")
     since = scene.round_ - 1 - honest_rounds
     if since < 0 or (period and since // period % 2 == 1):
         return own.detach().clone()

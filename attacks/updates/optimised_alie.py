@@ -22,13 +22,13 @@ def optimised_alie(
     (ddof 1) are those of ``alie``, the sign is minus; peers search with plus, which is the mirror
     image and on honest rows without skew does the same harm. The search is
     ``line_search.line_search``, not the papers' doubling. What it maximises is the distance of one
-    round's aggregate, not the loss after training. Three such liars of ten, non-IID clients, move
+    round's aggregate, not the loss after training. Three such attackers of ten, non-IID, move
     Krum, and the trimmed mean behind NNM, at least 1.5 times as far as honest ones in their place.
 
-    Liars who do not see the honest updates know no defence, and use ``alie``.
+    If the attackers do not see the honest updates they cannot search; use ``alie``.
 
     Args:
-        honest: The updates the liars see, shape (h, d) with h >= 2.
+        honest: The updates the attackers see, shape (h, d) with h >= 2.
         num_attackers: How many rows to craft.
         scene: With a defence.
         evaluations: How often the rule is tried.
@@ -48,7 +48,7 @@ def optimised_alie(
     if len(honest) < _TWO:
         raise ValueError(
             "optimised_alie needs >= 2 visible updates for a standard deviation: "
-            f"got {len(honest)}; widen what the liars see or use optimised_ipm"
+            f"got {len(honest)}; widen what the attackers see or use optimised_ipm"
         )
     mu, sigma = mean(honest), honest.double().std(dim=0, correction=1)
     return worst_rows(

@@ -17,13 +17,13 @@ def optimised_ipm(
     """Send ``-epsilon * mean(honest)`` with the epsilon > 0 that moves the rule furthest.
 
     White-box: ``scene.defence`` is the rule itself, with its mixing and geometry. The search is
-    ``line_search.line_search``, not the papers' doubling. Three such liars of ten, non-IID clients,
+    ``line_search.line_search``, not the papers' doubling. Three such attackers of ten, non-IID,
     move the geometric median behind NNM at least 1.5 times as far as honest ones in their place.
 
-    Liars who do not see the honest updates know no defence, and use ``ipm``.
+    If the attackers do not see the honest updates they cannot search; use ``ipm``.
 
     Args:
-        honest: The updates the liars see, shape (h, d), floating point.
+        honest: The updates the attackers see, shape (h, d), floating point.
         num_attackers: How many rows to craft.
         scene: With a defence.
         evaluations: How often the rule is tried.

@@ -1,4 +1,4 @@
-"""Past the trial: a lie as large as the loss on the server's rows does not feel."""
+"""Past the trial: the longest backdoor that does not raise the loss on server validation data."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ def past_trial(
     margin: float = 0.0,
     enough: float = 1.0,
 ) -> Tensor:
-    """Send ``mean * mu + b * T``, b as large as keeps the loss on rows like the server's down.
+    """Send ``mean * mu + b * T``, b the greatest at which a proxy of the server's loss passes.
 
-    A server that tries each round's aggregate on rows of its own undoes a step that raises their
-    loss. A backdoor need not: rows without a trigger hardly feel it, and the honest mean in front
-    brings the loss down by more than T brings it up. The attackers know the distribution of the
-    server's rows, not the rows: they make of the lie what the server's rule makes of it (its plain
-    mean with the honest updates, where they do not know the rule), try that on rows of their own,
-    and take the greatest b, up to 4, at which the loss is at most that of no step, less
-    ``margin``. T is what their training taught them (``denoised_backdoor``).
+    A server that tries each round's aggregate on validation data undoes a step that raises the
+    loss there. A backdoor need not raise it: rows without a trigger hardly change, and the honest
+    mean lowers the loss by more than T raises it. The attackers know the distribution of the
+    server validation data, but not its rows. They compute the server's aggregate with the crafted
+    rows (the plain mean with the honest updates, if they do not know the rule), try it on their
+    own rows, and take the greatest b, up to 4, at which the loss is at most that of no step, less
+    ``margin``. T is the effect of their poisoned training (``denoised_backdoor``).
 
-    An outer optimizer that remembers moves the model further than the aggregate that is tried, and
-    what a rule adds from before (a momentum, a centre) is no row that the attackers hold: of both
-    the margin has to take account. With a search, that b may be shortened if the rule then lets
-    more through.
+    An outer optimizer with momentum moves the model further than the aggregate that is tried, and
+    the attackers do not hold what a rule adds from earlier rounds (a momentum, a centre); the
+    margin has to allow for both. With a search, b may be shortened if the rule then lets more
+    through.
 
     Args:
         honest: The updates the attackers see, shape (h, d), floating point.
@@ -98,11 +98,11 @@ def past_trial(
     )  # fmt: skip
 
 
-def _mean_with(lies: Tensor, num_honest: int) -> Tensor:
-    """The plain mean of honest updates and lies, as coefficients over them and the direction."""
-    total = lies.sum(dim=0)
+def _mean_with(crafted: Tensor, num_honest: int) -> Tensor:
+    """The plain mean of honest and crafted rows, as coefficients over the points."""
+    total = crafted.sum(dim=0)
     total[:num_honest] += 1.0
-    return total / (num_honest + len(lies))
+    return total / (num_honest + len(crafted))
 
 
 def longest_passing(passes: Callable[[float], bool], *, most: float) -> float:
@@ -129,7 +129,7 @@ def watch(
 
 ATTACK = Attack(
     name="past_trial",
-    summary="a denoised lie, no larger than keeps the loss on rows like the server's from rising",
+    summary="a denoised backdoor, as long as the loss on data like the server's does not rise",
     source="fedtune, against trials of the aggregate such as Andreina et al. 2021 (BaFFLe), "
     "https://arxiv.org/abs/2011.02167",
     level="update",

@@ -1,4 +1,4 @@
-"""Replay: one update, once seen, sent again in every round."""
+"""Replay: the first update seen, sent again in every round."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ def replay(
 ) -> Tensor:
     """Send the first update ever seen, bit for bit, in every round.
 
-    Of "honest" that is the first visible client's, the same from all liars; of "own" what the
-    i-th liar of a round trained when there first was an i-th. After it no work is done: the goal
-    is a share of the aggregate for nothing. A server that compares hashes over rounds finds it.
+    With "honest" that is the first visible client's, the same from all attackers; with "own" what
+    the i-th attacker of a round trained when there first was an i-th. Afterwards no work is done:
+    the goal is a share of the aggregate for nothing. A server that compares hashes over rounds
+    finds it.
 
     Args:
-        honest: The updates the liars see, shape (h, d), floating point.
+        honest: The updates the attackers see, shape (h, d), floating point.
         num_attackers: How many rows to craft.
         scene: Holds the memory, which is written to once for each row that is kept.
-        own: What each liar has trained, shape (num_attackers, d); needed of "own".
+        own: What each attacker has trained, shape (num_attackers, d); needed of "own".
         of: "honest" or "own".
 
     Returns:
@@ -69,7 +70,7 @@ ATTACK = Attack(
             kind=str,
             default="honest",
             choices=("honest", "own"),
-            summary="whose: the first visible client's, or the liar's own",
+            summary="the update to repeat: the first visible client's, or the attacker's own",
         ),
     },
     takes=("own", "scene"),

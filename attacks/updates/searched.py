@@ -1,4 +1,4 @@
-"""Searched: any rows in the span of the honest updates and a direction, by the server's rule."""
+"""Searched: the worst rows in the span of the honest updates and a direction, by search."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def searched(
     towards: str = "own",
     objective: str = "push",
 ) -> Tensor:
-    """Send the rows of which the server's rule makes the worst, each attacker its own.
+    """Send the rows that a search finds worst for the server's rule, one for each attacker.
 
     It needs no idea of the rule, only the rule: an evolutionary search over the coefficients of
     each attacker's row over the honest updates and one direction. It begins with the ideas of the
@@ -67,7 +67,7 @@ def searched(
 
 
 def free_family(victims: list[int], num_attackers: int, *, by: str) -> Family:
-    """Every attacker of any combination of its own."""
+    """Rows of independent combinations, one for each attacker."""
     h = len(victims)
     most = min(num_attackers, h - 1)
     alike = framing_family(victims, most, num_attackers)

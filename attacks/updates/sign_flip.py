@@ -19,15 +19,15 @@ def sign_flip(
 ) -> Tensor:
     """Send an honest update with its sign turned and its length scaled.
 
-    ``-scale * own_i`` for liar i, or ``-scale * mean(honest)`` for all of them. The literature
+    ``-scale * own_i`` for attacker i, or ``-scale * mean(honest)`` for all of them. The literature
     has both: the first needs no knowledge of others, the second equals IPM at
-    ``epsilon = scale``. Hurts the mean, mildly while the liars are few; most rules with a
+    ``epsilon = scale``. Hurts the mean, mildly while the attackers are few; most rules with a
     breakdown point hold.
 
     Args:
-        honest: The updates the liars see, shape (h, d), floating point.
+        honest: The updates the attackers see, shape (h, d), floating point.
         num_attackers: How many rows to craft.
-        own: What each liar would have sent honestly, shape (num_attackers, d).
+        own: What each attacker would have sent honestly, shape (num_attackers, d).
         scale: Length of the flipped update relative to the honest one.
         of: "own" or "mean". By default "own" when ``own`` is given, else "mean".
 
@@ -45,7 +45,7 @@ def sign_flip(
         raise ValueError(f"sign_flip.of needs 'own' or 'mean': got {of!r}")
     if of == "own" and own is None:
         raise ValueError(
-            "sign_flip of=own needs what each liar would have sent: got own=None; "
+            "sign_flip of=own needs what each attacker would have sent: got own=None; "
             "pass own, or set of=mean"
         )
     if own is None or of == "mean":
@@ -68,7 +68,7 @@ ATTACK = Attack(
             kind=str,
             default=None,
             choices=("own", "mean"),
-            summary="which update is flipped; own where the liar has one, else the visible mean",
+            summary="the update to flip; default: the attacker's own if it has one, else the mean",
         ),
     },
     takes=("own",),

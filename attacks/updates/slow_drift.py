@@ -1,4 +1,4 @@
-"""Slow drift: a small lie in one direction, round after round."""
+"""Slow drift: a small step in the same direction in every round."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ def slow_drift(
     """Send ``mu + size * D * p`` and noise, with the same unit vector p in every round.
 
     mu is the mean of the visible updates and D the median of their distances from it (of an even
-    count the average of the middle two). Honest errors cancel over rounds, the lie adds up; in
-    each single round the liars are nearer to the mean than most honest clients, so a rule that
+    count the average of the middle two). Honest errors cancel over rounds, the drift adds up; in
+    each single round the attackers are nearer to the mean than most honest clients, so a rule that
     forgets has no ground to drop them. The noise has an expected squared length of
-    ``(spread * D)^2`` for each liar, so that they are no duplicates.
+    ``(spread * D)^2`` for each attacker, so that they are no duplicates.
 
     p is drawn in the first round ("random") or stands against the first visible mean that is not
     zero ("against"); until there is one, no step is made. Updates that are all equal leave no
     room to hide, D = 0: their mean is sent.
 
     Args:
-        honest: The updates the liars see, shape (h, d) with h >= 2, floating point.
+        honest: The updates the attackers see, shape (h, d) with h >= 2, floating point.
         num_attackers: How many rows to craft.
         scene: Its memory keeps p.
         generator: Source of the noise and of p; required.
         towards: "random" or "against".
         size: Length of the step relative to D.
-        spread: Length of each liar's noise relative to D.
+        spread: Length of each attacker's noise relative to D.
 
     Returns:
         The crafted rows, shape (num_attackers, d), dtype and device of ``honest``.
@@ -65,7 +65,7 @@ def slow_drift(
     if len(honest) < _TOO_FEW:
         raise ValueError(
             f"slow_drift needs >= 2 visible updates for a distance: got {len(honest)}; "
-            "widen what the liars see or use ipm"
+            "widen what the attackers see or use ipm"
         )
     d, mu = honest.shape[1], mean(honest)
     room = torch.quantile((honest.double() - mu).norm(dim=1), 0.5)
@@ -75,8 +75,8 @@ def slow_drift(
     if p is None:
         drawn = normal("slow_drift", (d,), generator=generator, like=honest)
         p = _first(scene, drawn if towards == "random" else -mu)
-    lies: Tensor = mu + room * (size * p + spread * d**-0.5 * noise)
-    return lies.to(honest.dtype)
+    crafted: Tensor = mu + room * (size * p + spread * d**-0.5 * noise)
+    return crafted.to(honest.dtype)
 
 
 def _first(scene: Scene, aim: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ ATTACK = Attack(
             summary="step, in median distances of the visible updates from their mean",
         ),
         "spread": Option(
-            kind=float, default=0.5, low=0.0, high=1e12, summary="noise of each liar, likewise"
+            kind=float, default=0.5, low=0.0, high=1e12, summary="noise of each attacker, likewise"
         ),
     },
     takes=("generator", "scene"),

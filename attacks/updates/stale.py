@@ -1,4 +1,4 @@
-"""Stale: an honest update, but of some rounds ago."""
+"""Stale: an honest update of an earlier round."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ _PREFIX = "stale."
 def stale(
     honest: Tensor, *, num_attackers: int, scene: Scene, own: Tensor | None, delay: int = 5
 ) -> Tensor:
-    """Send what the liar honestly trained ``delay`` rounds ago.
+    """Send the update that the attacker honestly trained ``delay`` rounds ago.
 
     While it has nothing so old it sends the earliest that it has, in its first round that of the
-    round itself. A liar who was not drawn in the round wanted sends the last one before it. Each
-    row was an honest update once, so a rule without history sees no harm in it; near the optimum
-    it pushes on where the others have arrived.
+    round itself. An attacker that was not sampled in the wanted round sends its last one before
+    it. Each row was an honest update once, so a rule without history sees no harm in it; near the
+    optimum it pushes on where the others have arrived.
 
     The memory holds at most delay + 1 updates, a row each, under the round they are of: a round
     tried again overwrites its own.
 
     Args:
-        honest: The updates the liars see, shape (h, d), floating point; only their shape counts.
+        honest: The updates the attackers see, shape (h, d), floating point; only the shape counts.
         num_attackers: How many rows to craft, the same in every round.
         scene: Tells the round and holds the memory, which is written to.
-        own: What each liar has trained in this round, shape (num_attackers, d); required.
+        own: What each attacker has trained in this round, shape (num_attackers, d); required.
         delay: Age of what is sent, in rounds.
 
     Returns:
@@ -44,7 +44,7 @@ def stale(
     """
     check_view(honest, num_attackers=num_attackers, own=own)
     if own is None:
-        raise ValueError("stale needs what each liar has trained: got own=None; pass own")
+        raise ValueError("stale needs what each attacker has trained: got own=None; pass own")
     scene.memory[f"{_PREFIX}{scene.round_}"] = own.detach().clone()
     past = sorted(int(key.removeprefix(_PREFIX)) for key in scene.memory if key.startswith(_PREFIX))
     wanted = scene.round_ - delay
@@ -52,8 +52,8 @@ def stale(
     rows = recall(scene, f"{_PREFIX}{sent}", like=honest)
     if rows is None or rows.shape != own.shape:
         raise ValueError(
-            f"stale needs the same liars in every round: got {num_attackers} now and memory of "
-            f"round {sent} for another count; give each liar a memory of its own"
+            f"stale needs the same attackers in every round: got {num_attackers} now and memory of "
+            f"round {sent} for another count; give each attacker a separate memory"
         )
     for round_ in past:
         if round_ < sent:
@@ -63,7 +63,7 @@ def stale(
 
 ATTACK = Attack(
     name="stale",
-    summary="the liar's own honest update of some rounds ago",
+    summary="the attacker's own honest update of some rounds ago",
     source="after staleness in Xie, Koyejo, Gupta 2019, https://arxiv.org/abs/1903.03934",
     level="update",
     goal="harm",

@@ -1,4 +1,4 @@
-"""Zeros: a reply that carries nothing."""
+"""Zeros: an update without content."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def zero(honest: Tensor, *, num_attackers: int) -> Tensor:
     distances pick it when the honest updates are short beside their spread.
 
     Args:
-        honest: The updates the liars see, shape (h, d), floating point; only their shape, dtype
+        honest: The updates the attackers see, shape (h, d), floating point; only their shape, dtype
             and device are looked at.
         num_attackers: How many rows to craft.
 

@@ -15,9 +15,9 @@ from fedtune.adapters.layout import Layout
 from fedtune.attack_bench.schema import Drawn
 from fedtune.recipe import Recipe
 from fedtune.seeds import derive
-from fedtune.simulation.precomputed import Given
+from fedtune.simulation.precomputed import RoundUpdates
 
-Rows = tuple[Layout, list[Given]]
+Rows = tuple[Layout, list[RoundUpdates]]
 
 
 def draw_rounds(drawn: Drawn, recipe: Recipe) -> Rows:
@@ -51,7 +51,7 @@ def draw_rounds(drawn: Drawn, recipe: Recipe) -> Rows:
     for round_ in range(1, drawn.num_rounds + 1):
         noise = torch.stack([_direction(layout.size, seed, "noise", i, round_) for i in range(n)])
         rows = size * (drawn.common * common + drawn.offset * own + drawn.noise * noise)
-        given.append(Given(anchor, rows.to(torch.float32)))
+        given.append(RoundUpdates(anchor, rows.to(torch.float32)))
         anchor = anchor + given[-1].rows.mean(dim=0)
     return layout, given
 
@@ -64,7 +64,7 @@ def load_rounds(path: Path) -> Rows:
         shapes = json.loads(file.metadata()["layout"])
     layout = Layout(tuple((name, tuple(shape)) for name, shape in shapes))
     pairs = zip(tensors["anchors"], tensors["rows"], strict=True)
-    return layout, [Given(anchor.clone(), rows.clone()) for anchor, rows in pairs]
+    return layout, [RoundUpdates(anchor.clone(), rows.clone()) for anchor, rows in pairs]
 
 
 def _direction(size: int, seed: int, *purpose: str | int) -> Tensor:

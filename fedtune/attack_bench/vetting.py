@@ -9,7 +9,7 @@ from fedtune.attack_bench.cells import Cell
 from fedtune.attack_bench.rounds import draw_rounds
 from fedtune.attack_bench.schema import MEAN_OF_ALL, NONE, Bench
 from fedtune.recipe import Recipe, RecipeError
-from fedtune.runs.without_model import objections
+from fedtune.simulation.without_model import objections
 
 
 def vet(bench: Bench, cells: Sequence[Cell]) -> list[Cell]:

@@ -6,7 +6,7 @@ import hashlib
 import struct
 from collections.abc import Iterable, Iterator
 
-from flwr.app import Array, RecordDict
+from fedtune.messages.message import Array, RecordDict
 
 _DOMAIN = b"fedtune: a reply, version 1"
 

@@ -19,6 +19,7 @@ CODES: Mapping[str, str] = {
     "other-base": "base_hash differs: this node holds another base model",
     "other-tokenizer": "tokenizer_hash differs: this node holds another tokenizer or chat template",
     "other-anchor": "anchor_hash differs: the anchor is not what its hash says",
+    "recipe-not-kept": "this node does not hold the recipe of that hash",
     "no-record": "the order does not say which run it is of, and which record of it",
     "bad-anchor": "the anchor needs the adapter's names, shapes and finite float32 values",
     "no-anchor": "this client has not measured the last accepted anchor",

@@ -9,23 +9,22 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from flwr.app import (
+from torch import Tensor
+
+from fedtune.adapters.layout import Layout
+from fedtune.messages.message import (
+    REVEAL,
+    TRAIN,
     Array,
     ArrayRecord,
     ConfigRecord,
     Message,
-    MessageType,
     MetricRecord,
     RecordDict,
 )
-from torch import Tensor
-
-from fedtune.adapters.layout import Layout
 from fedtune.recipe import Recipe
 
 ANCHOR, ORDER, DELTA, ABOUT, METRICS = "anchor", "order", "delta", "about", "metrics"
-REVEAL = "train.reveal"  # Flower's type of the message that asks for what was committed to
-VOTE, REVEAL_VOTE = "evaluate.vote", "evaluate.reveal"
 ACCEPTED, CHANGE = "accepted", "change"
 TRY = "try"
 # More than any node's clock may be off (transport/flower/clock.py): Flower counts a message's time
@@ -62,7 +61,7 @@ def hash_row(row: Tensor, layout: Layout) -> str:
 def to_arrays(row: Tensor, layout: Layout) -> ArrayRecord:
     """An adapter's row as named arrays."""
     tensors = layout.unflatten(row)
-    return ArrayRecord({name: Array(tensor.numpy()) for name, tensor in tensors.items()})
+    return ArrayRecord({name: Array.of(tensor.numpy()) for name, tensor in tensors.items()})
 
 
 def from_arrays(record: ArrayRecord, layout: Layout) -> Tensor:
@@ -76,15 +75,10 @@ def train_order(
 ) -> RecordDict:
     """What the server sends to a client: the anchor, the recipe, the round, its try, the hashes.
 
-    Each client gets a record of its own, for Flower hands one object to all who share it; the bytes
-    in it, which no one can change, are those of all.
+    Each client gets its own records; the arrays in them, whose bytes nobody changes, are shared.
     """
     words: dict[str, Any] = {"recipe": recipe_json, "round": round_, TRY: try_, **asdict(agreement)}
-    own = {
-        name: Array(array.dtype, array.shape, array.stype, array.data)
-        for name, array in anchor.items()
-    }
-    return RecordDict({ANCHOR: ArrayRecord(own), ORDER: ConfigRecord(words)})
+    return RecordDict({ANCHOR: ArrayRecord(anchor), ORDER: ConfigRecord(words)})
 
 
 def reveal_order(*, recipe_json: str, round_: int, try_: int = 0) -> RecordDict:
@@ -118,8 +112,7 @@ def vote_order(
     order.config_records[ORDER]["accepted_hash"] = accepted_hash
     if accepted is None:
         return order
-    own = {name: Array(a.dtype, a.shape, a.stype, a.data) for name, a in accepted.items()}
-    return RecordDict({**order, ACCEPTED: ArrayRecord(own)})
+    return RecordDict({**order, ACCEPTED: ArrayRecord(accepted)})
 
 
 def vote_reply(
@@ -135,8 +128,8 @@ def vote_reply(
 
 
 def shown_by(recipe: Recipe) -> str:
-    """Flower's type of the message in which a recipe's clients show their delta."""
-    return REVEAL if recipe.federation.commit_then_reveal else MessageType.TRAIN
+    """Kind of the message in which a recipe's clients show their delta."""
+    return REVEAL if recipe.federation.commit_then_reveal else TRAIN
 
 
 def train_reply(
@@ -166,16 +159,16 @@ def read_agreement(words: ConfigRecord) -> Agreement:
 
 def count_bytes(message: Message) -> int:
     """Bytes of everything in a message that its sender chose: names, values, an error's reason."""
-    if message.has_error():
+    if message.error is not None:
         return len(message.error.reason or "")
     return sum(
         len(name) + sum(len(key) + count_value(value) for key, value in record.items())
-        for name, record in message.content.items()
+        for name, record in message.records.items()
     )
 
 
 def count_value(value: object) -> int:
-    """Bytes of one value of a record: Flower's own count raises on an empty string."""
+    """Bytes of one value of a record."""
     if isinstance(value, Array):
         return len(value.data) + len(value.dtype) + len(value.stype) + 8 * len(value.shape)
     if isinstance(value, list):

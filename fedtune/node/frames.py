@@ -8,6 +8,7 @@ import struct
 from typing import Any
 
 MAX_WORDS_BYTES = 2**20
+MAX_BYTES = 2**33  # of a body between the two
 _LENGTHS = struct.Struct("<IQ")
 
 

@@ -10,10 +10,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from flwr.app import MessageType
-
 from fedtune.deployment.node import NodeConfig
-from fedtune.messages import wire
+from fedtune.messages.message import EVALUATE, TRAIN, VOTE
 from fedtune.node.budget import Book
 from fedtune.recipe import Recipe
 from fedtune.round.defence.candidate import SCALES
@@ -70,8 +68,8 @@ def exceeded(recipe: Recipe, config: NodeConfig) -> Iterator[str]:
 def uses(recipe: Recipe, config: NodeConfig) -> list[Use]:
     """What one order of a recipe uses; its numbers are numbers."""
     federation, at_once = recipe.federation, rows_at_once(recipe)
-    trained = tokens_of(MessageType.TRAIN, recipe)
-    measured = tokens_of(wire.VOTE if recipe.defence.vote else MessageType.EVALUATE, recipe)
+    trained = tokens_of(TRAIN, recipe)
+    measured = tokens_of(VOTE if recipe.defence.vote else EVALUATE, recipe)
     return [
         Use("max_local_steps", "local_steps", federation.local_steps, config.max_local_steps),
         Use("max_rounds", "num_rounds", federation.num_rounds, config.max_rounds),
@@ -88,9 +86,9 @@ def whole_run(recipe: Recipe, config: NodeConfig, book: Book) -> list[Use]:
     vote = len(SCALES) if recipe.defence.vote else 0
     each = 1 + federation.commit_then_reveal + 2 * vote  # a vote is shown by a second order
     ends = 2 if recipe.evaluation.per_client else 0  # measured before the first and after the last
-    tokens = federation.num_rounds * tokens_of(MessageType.TRAIN, recipe)
-    tokens += federation.num_rounds * vote * tokens_of(wire.VOTE, recipe)
-    tokens += ends * tokens_of(MessageType.EVALUATE, recipe)
+    tokens = federation.num_rounds * tokens_of(TRAIN, recipe)
+    tokens += federation.num_rounds * vote * tokens_of(VOTE, recipe)
+    tokens += ends * tokens_of(EVALUATE, recipe)
     orders = 1 + federation.num_rounds * each + ends
     left = (config.max_day_orders - book.orders, config.max_day_tokens - book.tokens)
     return [
@@ -106,11 +104,11 @@ def tokens_of(kind: str, recipe: Recipe) -> int:
         kind: Flower's type of the message; what is neither trained nor measured takes none.
         recipe: Whose numbers are numbers.
     """
-    if kind == MessageType.TRAIN:
+    if kind == TRAIN:
         return _trained(recipe)
-    if kind not in {MessageType.EVALUATE, wire.VOTE}:
+    if kind not in {EVALUATE, VOTE}:
         return 0
-    rows = recipe.evaluation.max_rows * (2 if kind == wire.VOTE else 1)  # and the accepted anchor
+    rows = recipe.evaluation.max_rows * (2 if kind == VOTE else 1)  # and the accepted anchor
     return rows * _row_tokens(recipe)
 
 

@@ -7,10 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from flwr.app import MessageType
-
 from fedtune.deployment.node import load_node_config
-from fedtune.messages import wire
+from fedtune.messages.message import TRAIN, VOTE
 from fedtune.messages.node_errors import NotAllowedError
 from fedtune.node.budget import Ledger, Working
 from fedtune.node.limits import tokens_of
@@ -64,7 +62,7 @@ class NodeMeter:
                     f"this order may take {tokens:,}"
                 )
             book.tokens += tokens
-            if kind == MessageType.TRAIN:
+            if kind == TRAIN:
                 permit_training(
                     book,
                     config,
@@ -73,5 +71,5 @@ class NodeMeter:
                     round_=order.get("round"),
                     anchor=order.get("anchor_hash"),
                 )
-            elif kind == wire.VOTE:
+            elif kind == VOTE:
                 permit_vote(book, config, run_id=run_id, round_=order.get("round"))

@@ -13,16 +13,16 @@ from typing import Any
 
 from fedtune.deployment.node import NODE_FILE, NodeConfig, load_node_config
 from fedtune.messages.node_errors import NotAllowedError, failure
+from fedtune.messages.recipe_once import MAX_RECIPE_BYTES
 from fedtune.node.allowed_keys import PLAIN, key_refusals
 from fedtune.node.allowed_models import allowed_model
+from fedtune.node.client import OWN_ROWS
 from fedtune.node.limits import exceeded
 from fedtune.recipe import Recipe, RecipeError, parse_recipe
 from fedtune.recipe.data import EMBEDDED
 from fedtune.recipe.reward import EntryPointReward, ModelReward
-from fedtune.transport.client import OWN_ROWS
 
 NodeWords = dict[str, bool | int | float | str]
-MAX_RECIPE_BYTES = 2**18
 MAX_STATES = 20  # of an optimizer that a node keeps on its disk
 
 

@@ -15,12 +15,12 @@ from types import FrameType
 
 from fedtune.deployment.node import load_node_config
 from fedtune.node.budget import Ledger, make_state
+from fedtune.node.node_app import SOCKET
 from fedtune.node.processes import Child, Kept, Watchdog
 from fedtune.plain import plain
 from fedtune.transport.flower.bundle import make_bundle
 from fedtune.transport.flower.clock import complaint
 from fedtune.transport.flower.guard import PIN, write_wrappers
-from fedtune.transport.flower.node_app import SOCKET
 
 Say = Callable[[str], None]
 _LONGEST_SOCKET = 100  # bytes of a path that every kernel takes

@@ -17,25 +17,21 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from flwr.app import ArrayRecord, Context, Message, RecordDict
-from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
-from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
-from flwr.supercore.task_identity import TaskIdentity
 
 from fedtune.messages import wire
 from fedtune.messages.content_hash import hash_reply
+from fedtune.messages.message import KINDS, ArrayRecord, Context, Message, RecordDict
 from fedtune.messages.node_errors import failure, told
+from fedtune.messages.packing import pack, unpack
+from fedtune.messages.recipe_once import KeptRecipes, restore
 from fedtune.node import frames
 from fedtune.plain import OwnLines, last_traceback
 from fedtune.round.screening.commitments import without_salt
-from fedtune.transport.flower.node_app import MAX_BYTES
-from fedtune.transport.flower.packing import pack, unpack
 
 Answer = Callable[[Message, Context], Message]
 Adapt = Callable[[str], tuple[str, dict[str, Any]]]
 Note = Callable[[Mapping[str, object], str, object], None]
 Say = Callable[[str], None]
-KINDS = ("query", "train", wire.REVEAL, "evaluate", wire.VOTE, wire.REVEAL_VOTE)
 
 
 def ignore(order: Mapping[str, object], reply_hash: str, anchor_hash: object) -> None:
@@ -52,7 +48,7 @@ class Meter(Protocol):
         """Count what an order asks for, before it is done.
 
         Args:
-            kind: Flower's type of the message.
+            kind: Of the message.
             run_id: Flower's number of the run.
             order: The server's words, with the recipe as it is run here.
         """
@@ -76,20 +72,22 @@ def serve(
     note: Note = ignore,
     meter: Meter | None = None,
     say: Say = print,
+    recipes: KeptRecipes | None = None,
 ) -> None:
     """Answer frames, one connection at a time, until the process ends.
 
     Args:
         path: Of the socket; its folder is its owner's alone.
-        answer: The whole ClientApp.
+        answer: The whole Client.
         adapt: The server's recipe to the one that is run here, and what of the owner's the
-            ClientApp is told beside it; raises where the owner forbids it.
+            Client is told beside it; raises where the owner forbids it.
         note: Told of each delta before it is sent: the order as it came, the hashes of reply and
             anchor.
         meter: Counts every order; None: nobody does.
         say: Writes a line of the node's log, told of each order that was carried out.
+        recipes: Where recipes are kept; None: each order has to carry its own.
     """
-    desk = Desk(answer, adapt, note, meter, say)
+    desk = Desk(answer, adapt, note, meter, say, recipes)
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
@@ -102,7 +100,7 @@ def serve(
         connection, _ = listener.accept()
         with connection:
             try:
-                words, body = frames.receive(connection, max_bytes=MAX_BYTES)
+                words, body = frames.receive(connection, max_bytes=frames.MAX_BYTES)
                 frames.send(connection, {}, desk.reply_to(words, body))
             except (ConnectionError, OSError):
                 continue  # who asked is gone; the server will hear of it from Flower
@@ -121,14 +119,16 @@ class Desk:
         note: Note = ignore,
         meter: Meter | None = None,
         say: Say = print,
+        recipes: KeptRecipes | None = None,
     ) -> None:
         self._answer, self._adapt, self._note = answer, adapt, note
         self._meter = meter or NoMeter()
+        self._recipes = recipes
         self._run_id, self._state = 0, RecordDict()
         self._say = say
 
     def reply_to(self, words: dict[str, Any], body: bytes) -> bytes:
-        """What the ClientApp answers to one message, as bytes."""
+        """What the Client answers to one message, as bytes."""
         with self._meter.order():  # before a byte of it is read
             return self._answered(words, body)
 
@@ -137,30 +137,29 @@ class Desk:
         if kind not in KINDS:
             text = f"a message needs a kind of {', '.join(KINDS)}; got {kind!r}"
             raise failure("no-order", text)
-        TaskIdentity.run_id, TaskIdentity.node_id = int(words["run_id"]), int(words["node_id"])
-        TaskIdentity.task_id = 1
-        content = unpack(recorddict_from_proto(RecordDictProto.FromString(body)))
+        run_id, content = int(words["run_id"]), unpack(body)
+        if self._recipes is not None:
+            restore(content, self._recipes.recall, self._recipes.keep)
         order = content.config_records[wire.ORDER]
         as_it_came = dict(order)
         order["recipe"], told = self._adapt(str(order["recipe"]))
-        self._meter.charge(kind, TaskIdentity.run_id, order)
-        message = Message(content, TaskIdentity.node_id, kind)
-        message.metadata.__dict__["_message_id"] = "of-this-node"
+        self._meter.charge(kind, run_id, order)
+        message = Message(content, int(words["node_id"]), kind, id="of-this-node")
+        context = self._context(run_id, {**told, "partition-id": client})
         began = time.monotonic()
-        answered = self._answer(message, self._context({**told, "partition-id": client})).content
+        answered = self._answer(message, context).records
         took_s = time.monotonic() - began
         self._say(f"{kind} {str(order.get('round', 0))[:20]}: {took_s:.3f} s")
         if wire.DELTA in answered:
             _refuse_what_is_not_finite(answered.array_records[wire.DELTA])
             start = answered.config_records[wire.ABOUT]["anchor_hash"]
             self._note(as_it_came, hash_reply(without_salt(answered)), start)
-        sent: bytes = recorddict_to_proto(pack(answered)).SerializeToString()
-        return sent
+        return pack(answered)
 
-    def _context(self, config: dict[str, Any]) -> Context:
-        if TaskIdentity.run_id != self._run_id:
-            self._run_id, self._state = TaskIdentity.run_id, RecordDict()
-        return Context(self._run_id, TaskIdentity.node_id, config, self._state, {})
+    def _context(self, run_id: int, config: dict[str, Any]) -> Context:
+        if run_id != self._run_id:
+            self._run_id, self._state = run_id, RecordDict()
+        return Context(config, self._state)
 
 
 def _refuse_what_is_not_finite(delta: ArrayRecord) -> None:
@@ -188,19 +187,21 @@ def end_with(parent: int) -> None:
 
 
 def main() -> None:
-    """Serve the ClientApp of this node."""
+    """Serve the Client of this node."""
     end_with(os.getppid())
     say = OwnLines().say  # before what is told of a stranger's recipe can be logged
+    from fedtune.node.client import Honest, make_client
     from fedtune.node.meter import NodeMeter
     from fedtune.node.owner import adapter_of
-    from fedtune.records.sent import SentLog
+    from fedtune.node.sent_log import SentLog
     from fedtune.training.rendering import render_apart
-    from fedtune.transport import client
 
     path, folder = Path(sys.argv[1]), Path(sys.argv[2])
     render_apart()
     note = SentLog(folder).note
-    serve(path, client.app, adapter_of(folder), note, NodeMeter(folder), say)
+    client, meter = make_client(lambda _: Honest()), NodeMeter(folder)
+    recipes = KeptRecipes(folder / "run" / "recipes")
+    serve(path, client, adapter_of(folder), note, meter, say, recipes)
 
 
 if __name__ == "__main__":

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-from flwr.serverapp import Grid
 from torch import Tensor
 
 from aggregators.geometry import Point, Step
 from fedtune.adapters.layout import Layout
+from fedtune.messages.transport import Transport
 from fedtune.recipe import Recipe
 from fedtune.round.aggregation.shorter import shorter
 from fedtune.round.defence.candidate import Verdict, line_search
 from fedtune.round.defence.server_data import LossOf, Trial
-from fedtune.round.exchange import Post
+from fedtune.round.exchange import Exchange
 from fedtune.round.state import Moved, State
 from fedtune.round.voting import Voting
 
@@ -55,7 +55,7 @@ class Jury(Protocol):
         accepted: Tensor,
         *,
         scale: float,
-        grid: Grid,
+        transport: Transport,
         record: dict[str, Any],
     ) -> Verdict:
         """What it says of a candidate, made of so much of the aggregate."""
@@ -65,7 +65,7 @@ class Jury(Protocol):
 
 
 def juries_of(
-    recipe: Recipe, layout: Layout, post: Post, loss_of: LossOf | None
+    recipe: Recipe, layout: Layout, exchange: Exchange, loss_of: LossOf | None
 ) -> dict[str, Jury]:
     """Who judges a step, by their name in the record: the server first, whom it costs least.
 
@@ -78,11 +78,13 @@ def juries_of(
             raise ValueError("defence.server_data needs loss_of: got None; hand over a model")
         juries["trial"] = Trial(section.tolerance, loss_of)
     if recipe.defence.vote is not None:
-        juries["vote"] = Voting(recipe, layout, post)
+        juries["vote"] = Voting(recipe, layout, exchange)
     return juries
 
 
-def settle(server: Stepping, juries: Mapping[str, Jury], before: State, grid: Grid) -> None:
+def settle(
+    server: Stepping, juries: Mapping[str, Jury], before: State, transport: Transport
+) -> None:
     """Let a step stand that every jury lets; undone, try half of it, and then leave it.
 
     Nothing is saved before this returns, so that each checkpoint holds an anchor that was judged.
@@ -93,12 +95,12 @@ def settle(server: Stepping, juries: Mapping[str, Jury], before: State, grid: Gr
         server: Has made a step.
         juries: By their names in the record, in the order in which they are asked.
         before: The server's state before the round.
-        grid: Of any engine.
+        transport: Of any engine.
     """
 
     def hear(jury: Jury, scale: float) -> Verdict:
         candidate, record = server.outer.anchor, server.record
-        return jury.judge(candidate, before.anchor, scale=scale, grid=grid, record=record)
+        return jury.judge(candidate, before.anchor, scale=scale, transport=transport, record=record)
 
     asked = {name: partial(hear, jury) for name, jury in juries.items()}
     heard, stands = line_search(asked, shorten=_shortening(server))

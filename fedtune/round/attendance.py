@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import time
 
-from flwr.serverapp import Grid
-
 from fedtune.messages import wire
+from fedtune.messages.transport import Transport
 from fedtune.recipe import Recipe
 from fedtune.round.roster import Roster, introduction, known_nodes, read_roster
-from fedtune.transport.gather import Bounded
 
 NOT_CONNECTED = "its node is not connected"
 
@@ -20,7 +18,7 @@ class Attendance:
     In the simulation engines no node comes or goes, and the roster stays as it was called.
 
     Args:
-        grid: Of any engine.
+        transport: Of any engine.
         recipe: The run's.
         recipe_json: As it travels.
         agreement: What a node must agree with.
@@ -29,13 +27,13 @@ class Attendance:
 
     def __init__(
         self,
-        grid: Grid,
+        transport: Transport,
         recipe: Recipe,
         recipe_json: str,
         agreement: wire.Agreement,
         roster: Roster,
     ) -> None:
-        self._grid, self._recipe, self._recipe_json = grid, recipe, recipe_json
+        self._transport, self._recipe, self._recipe_json = transport, recipe, recipe_json
         self._agreement, self._roster = agreement, roster
         self._fit = set(roster.nodes)
         self._unfit = dict(roster.absent)
@@ -44,17 +42,17 @@ class Attendance:
 
     def look(self) -> Roster:
         """The roster of the next round."""
-        known = known_nodes(self._grid, self._recipe)
+        known = known_nodes(self._transport, self._recipe)
         if known is None:
             return self._roster
         self._read_answers(known)
-        online = {known[node]: node for node in self._grid.get_node_ids() if node in known}
+        online = {known[node]: node for node in self._transport.node_ids() if node in known}
         self._ask([node for client, node in online.items() if client not in self._fit])
         # Who is fit stays so while away: each reply of it is held against the hashes again.
         there = {client: node for client, node in sorted(online.items()) if client in self._fit}
         clients = range(self._recipe.federation.num_clients)
         away = {client: NOT_CONNECTED for client in clients if client not in online}
-        return Roster(there, {**self._unfit, **away}, self._said)
+        return Roster(there, {**self._unfit, **away}, self._said, introduced=True)
 
     def _ask(self, nodes: list[int]) -> None:
         now, timeout_s = time.monotonic(), self._recipe.federation.round_timeout_s
@@ -64,16 +62,14 @@ class Attendance:
             if node in asked:
                 continue
             message = introduction(node, self._recipe_json, timeout_s)
-            for message_id in self._grid.push_messages([message]):
-                self._open[message_id] = (node, now + timeout_s)
-                if isinstance(self._grid, Bounded):
-                    self._grid.bound(message_id, wire.MAX_WORDS_BYTES)
+            message_id = self._transport.push(message, most=wire.MAX_WORDS_BYTES)
+            self._open[message_id] = (node, now + timeout_s)
 
     def _read_answers(self, known: dict[int, int]) -> None:
         clients = self._recipe.federation.num_clients
-        while self._open and (arrived := list(self._grid.pull_messages(list(self._open)))):
+        while self._open and (arrived := self._transport.pull(list(self._open))):
             for reply in arrived:
-                node, _ = self._open.pop(reply.metadata.reply_to_message_id, (0, 0.0))
+                node, _ = self._open.pop(reply.reply_to, (0, 0.0))
                 if (client := known.get(node)) is None:
                     continue
                 found = read_roster({node: reply}, clients, self._agreement, known=known)

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from flwr.app import ArrayRecord
 from torch import Tensor
 
 from aggregators.geometry import Factors, receive
 from fedtune.adapters.layout import Layout
 from fedtune.adapters.part import Part
 from fedtune.adapters.ranks import narrow
+from fedtune.messages.message import ArrayRecord
 from fedtune.messages.wire import hash_row, to_arrays
 from fedtune.recipe import Lora, Recipe
 from fedtune.round.aggregation.factors import describe

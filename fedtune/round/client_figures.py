@@ -5,29 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from flwr.app import Message, MetricRecord
-
+from fedtune.messages.message import Message, MetricRecord
 from fedtune.records.events import Observer, Refused
-from fedtune.round.exchange import Post
+from fedtune.round.exchange import Exchange
 from fedtune.round.screening.screen import read_evaluations
 
 
 def note_evaluations(
-    replies: Iterable[Message], post: Post, record: dict[str, Any], observer: Observer
+    replies: Iterable[Message], exchange: Exchange, record: dict[str, Any], observer: Observer
 ) -> MetricRecord | None:
     """Write each client's own figures into a round's record, and why others gave none.
 
     Args:
         replies: As they come.
-        post: By whose way they come: it tells whose each is, and which were not kept.
+        exchange: By whose way they come: it tells whose each is, and which were not kept.
         record: The round's.
         observer: Told of every refusal.
 
     Returns:
         The plain mean of the losses; None where nobody gave one.
     """
-    figures, refused = read_evaluations({post.gathered.sender(each): each for each in replies})
-    refused |= post.gathered.refused
+    figures, refused = read_evaluations({exchange.gathered.sender(each): each for each in replies})
+    refused |= exchange.gathered.refused
     for client, reason in refused.items():
         observer(Refused(record["round"], client, f"evaluation: {reason}"))
         record.setdefault("evaluation_refused", {})[str(client)] = reason

@@ -7,22 +7,22 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from flwr.app import Message, MessageType, MetricRecord, RecordDict
-from flwr.serverapp import Grid
-
 from fedtune.messages import wire
+from fedtune.messages.message import REVEAL, TRAIN, Message, MetricRecord, RecordDict
+from fedtune.messages.recipe_once import NOT_KEPT, shorten
+from fedtune.messages.transport import Transport
 from fedtune.recipe import Recipe
 from fedtune.records.events import Ignored, Observer, Refused, Replied
 from fedtune.round.broadcast import Broadcast, Received
+from fedtune.round.gather import Gathered, Limits, stream
+from fedtune.round.hooks import Hooks
 from fedtune.round.roster import Roster
 from fedtune.round.screening.commitments import collect, read_commitment
 from fedtune.round.screening.screen import RefusedError
 from fedtune.round.tries import Tries
-from fedtune.simulation.forging import with_liars
-from fedtune.transport.gather import Gathered, Limits, stream
 
 
-class Post:
+class Exchange:
     """Addresses orders by client, and hands the replies over as they come.
 
     Attributes:
@@ -41,6 +41,7 @@ class Post:
         observer: Observer,
         stop: threading.Event,
         tries: Tries,
+        hooks: Hooks,
     ) -> None:
         self.roster = Roster({}, {})
         self.gathered = Gathered()
@@ -49,6 +50,8 @@ class Post:
         self.tries = tries
         self._recipe, self._recipe_json = recipe, recipe_json
         self._hashes, self._observer, self._stop = hashes, observer, stop
+        self._hooks = hooks
+        self._without_recipe: set[int] = set()  # nodes that said so
 
     def orders(
         self,
@@ -56,17 +59,17 @@ class Post:
         sent: Broadcast,
         *,
         round_: int,
-        message_type: str = MessageType.TRAIN,
+        kind: str = TRAIN,
     ) -> list[Message]:
         """An order with the anchor for each client that is there; no record is shared."""
         return [
-            self._message(client, self._order(sent.to(client), round_), message_type)
+            self._message(client, self._order(sent.to(client), round_), kind)
             for client in clients
             if client in self.roster.nodes
         ]
 
-    def exchange(
-        self, grid: Grid, messages: list[Message], sent: Broadcast, record: dict[str, Any]
+    def replies(
+        self, transport: Transport, messages: list[Message], sent: Broadcast, record: dict[str, Any]
     ) -> Iterator[Message]:
         """The replies one at a time, each told to who watches; the bytes sent are recorded.
 
@@ -74,17 +77,17 @@ class Post:
         and none is shown while they are too few.
         """
         if self._recipe.federation.commit_then_reveal and _ask_for_training(messages):
-            for client, reason in self.bind(grid, messages, sent, record).items():
+            for client, reason in self.bind(transport, messages, sent, record).items():
                 record["refused"][str(client)] = reason
                 self._observer(Refused(record["round"], client, reason))
             enough = self.tries.bind(self.commitments, record)
             self.commitments = dict(self.tries.commitments)
-            messages = self.reveals(record["round"], wire.REVEAL) if enough else []
-        yield from self.stream(grid, messages, sent, record)
+            messages = self.reveals(record["round"], REVEAL) if enough else []
+        yield from self.stream(transport, messages, sent, record)
 
     def bind(
         self,
-        grid: Grid,
+        transport: Transport,
         messages: list[Message],
         sent: Broadcast,
         record: dict[str, Any],
@@ -92,7 +95,7 @@ class Post:
         """Take the commitments: the first step, which is over when this returns.
 
         Args:
-            grid: Of any engine.
+            transport: Of any engine.
             messages: The orders that are answered by a commitment.
             sent: What they carry.
             record: The round's; bytes are added to it.
@@ -102,7 +105,7 @@ class Post:
         """
         committed: list[tuple[int, object]] = []
         refused: dict[int, str] = {}
-        for reply in self.stream(grid, messages, sent, record, most=wire.MAX_WORDS_BYTES):
+        for reply in self.stream(transport, messages, sent, record, most=wire.MAX_WORDS_BYTES):
             client = self.gathered.sender(reply)
             try:
                 committed.append((client, read_commitment(reply)))
@@ -111,23 +114,23 @@ class Post:
         self.commitments, unbound = collect(committed, self.gathered.asked.values())
         return dict(sorted((unbound | refused | self.gathered.refused).items()))
 
-    def reveals(self, round_: int, message_type: str) -> list[Message]:
+    def reveals(self, round_: int, kind: str) -> list[Message]:
         """The orders to reveal, to those who gave a commitment.
 
         Args:
             round_: Counted from 1.
-            message_type: Flower's, of what was committed to.
+            kind: Of message, by what was committed to.
         """
-        try_ = self.tries.number if message_type == wire.REVEAL else 0
+        try_ = self.tries.number if kind == REVEAL else 0
         order = wire.reveal_order(recipe_json=self._recipe_json, round_=round_, try_=try_)
         return [
-            self._message(client, RecordDict(dict(order)), message_type)
+            self._message(client, RecordDict(dict(order)), kind)
             for client in sorted(self.commitments)
         ]
 
     def stream(
         self,
-        grid: Grid,
+        transport: Transport,
         messages: list[Message],
         sent: Broadcast,
         record: dict[str, Any],
@@ -138,7 +141,7 @@ class Post:
         weight = sum(map(wire.count_bytes, messages))
         record["download_bytes"] = record.get("download_bytes", 0) + weight
         client_of = {node_id: client for client, node_id in self.roster.nodes.items()}
-        by_client = {client_of[message.metadata.dst_node_id]: message for message in messages}
+        by_client = {client_of[message.node_id]: message for message in messages}
         bounds = {
             client: most or wire.max_reply_bytes(sent.to(client).part.layout)
             for client in by_client
@@ -146,8 +149,11 @@ class Post:
         limits = Limits.of(self._recipe, bounds)
         self.gathered = gathered = Gathered()
         round_ = record["round"]
-        grid, lost = with_liars(grid, self._recipe, client_of, round_=round_)
-        for reply in stream(grid, by_client, gathered, limits=limits, stop=self._stop, lost=lost):
+        transport, lost = self._hooks.on_wire(transport, client_of, round_=round_)
+        for reply in stream(
+            transport, by_client, gathered, limits=limits, stop=self._stop, lost=lost
+        ):
+            self._note_recipe(self.roster.nodes[gathered.sender(reply)], reply)
             self._tell(round_, gathered.sender(reply), reply)
             yield reply
         for client, times in sorted(gathered.repeated.items()):
@@ -155,10 +161,13 @@ class Post:
             repeated[str(client)] = repeated.get(str(client), 0) + times
             self._observer(Ignored(round_, client, "a second reply was ignored"))
 
-    def _message(self, client: int, content: RecordDict, message_type: str) -> Message:
+    def _message(self, client: int, content: RecordDict, kind: str) -> Message:
         ttl = self._recipe.federation.round_timeout_s + wire.CLOCK_SKEW_S
         content.config_records[wire.ORDER].update(self.binding)
-        return Message(content, self.roster.nodes[client], message_type, ttl=ttl)
+        order = Message(content, self.roster.nodes[client], kind, ttl_s=ttl)
+        if self.roster.introduced and order.node_id not in self._without_recipe:
+            shorten(order)
+        return order
 
     def _order(self, received: Received, round_: int) -> RecordDict:
         return wire.train_order(
@@ -169,9 +178,16 @@ class Post:
             agreement=wire.Agreement(*self._hashes, received.anchor_hash),
         )
 
+    def _note_recipe(self, node_id: int, reply: Message) -> None:
+        """Send the recipe again to a node that has lost it."""
+        if reply.error is None:
+            self._without_recipe.discard(node_id)
+        elif (reply.error.reason or "").startswith(NOT_KEPT):
+            self._without_recipe.add(node_id)
+
     def _tell(self, round_: int, client: int, reply: Message) -> None:
         shown = wire.shown_by(self._recipe)
-        if reply.has_error() or reply.metadata.message_type != shown:
+        if reply.content is None or reply.kind != shown:
             return
         loss = reply.content.metric_records.get(wire.METRICS, MetricRecord()).get("train_loss")
         told = loss if isinstance(loss, float) and math.isfinite(loss) else None
@@ -179,4 +195,4 @@ class Post:
 
 
 def _ask_for_training(messages: Sequence[Message]) -> bool:
-    return any(message.metadata.message_type == MessageType.TRAIN for message in messages)
+    return any(message.kind == TRAIN for message in messages)

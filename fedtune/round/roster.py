@@ -10,15 +10,16 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import numpy as np
-from flwr.app import ConfigRecord, Message, MessageType, RecordDict
-from flwr.serverapp import Grid
 
+from fedtune.deployment.folder import DeploymentFolder
 from fedtune.messages import wire
+from fedtune.messages.message import QUERY, ConfigRecord, Message, RecordDict
+from fedtune.messages.transport import Transport
 from fedtune.recipe import Recipe
 from fedtune.records.events import Event, Observer, Refused, RunStoppedError
+from fedtune.round.gather import Limits, gather
 from fedtune.round.screening.screen import last_line, printable
 from fedtune.seeds import derive
-from fedtune.transport.gather import Limits, gather
 
 
 @dataclass(frozen=True)
@@ -29,15 +30,17 @@ class Roster:
         nodes: Node id by client number, of those who agree with the server.
         absent: Why the others are not asked, by client number.
         said: What those who agree say of their rows, by client number: for display alone.
+        introduced: Whether its nodes have answered an order that carried the recipe.
     """
 
     nodes: dict[int, int]
     absent: dict[int, str]
     said: Mapping[int, Mapping[str, int | str | None]] = field(default_factory=dict, compare=False)
+    introduced: bool = field(default=False, compare=False)
 
 
-def call_the_roll(
-    grid: Grid,
+def identify_clients(
+    transport: Transport,
     recipe: Recipe,
     *,
     recipe_json: str,
@@ -54,11 +57,11 @@ def call_the_roll(
     """
     clients = recipe.federation.num_clients
     timeout_s = recipe.federation.round_timeout_s
-    node_ids = _wait_for_nodes(grid, recipe, stop)
+    node_ids = _wait_for_nodes(transport, recipe, stop)
     messages = {node_id: introduction(node_id, recipe_json, timeout_s) for node_id in node_ids}
     limits = Limits.of(recipe, wire.MAX_WORDS_BYTES)
-    answers = gather(grid, messages, limits=limits, stop=stop)
-    known = known_nodes(grid, recipe)
+    answers = gather(transport, messages, limits=limits, stop=stop)
+    known = known_nodes(transport, recipe)
     roster = read_roster(
         answers.by_client(), clients, agreement, known=known, unread=answers.refused
     )
@@ -83,21 +86,21 @@ def sample_clients(recipe: Recipe, *, round_: int) -> list[int]:
 def introduction(node_id: int, recipe_json: str, timeout_s: float) -> Message:
     """The message that asks a node who it is, and which base and tokenizer it holds."""
     content = RecordDict({wire.ORDER: ConfigRecord({"recipe": recipe_json})})
-    return Message(content, node_id, MessageType.QUERY, ttl=timeout_s + wire.CLOCK_SKEW_S)
+    return Message(content, node_id, QUERY, ttl_s=timeout_s + wire.CLOCK_SKEW_S)
 
 
-def _wait_for_nodes(grid: Grid, recipe: Recipe, stop: threading.Event) -> list[int]:
+def _wait_for_nodes(transport: Transport, recipe: Recipe, stop: threading.Event) -> list[int]:
     """All nodes; on a real network, once the time is over, as many as the rule needs.
 
     With fewer the first round would sample the few that have registered so far.
     """
     count, timeout_s = recipe.federation.num_clients, recipe.federation.round_timeout_s
     deadline = time.monotonic() + timeout_s
-    while len(node_ids := sorted(grid.get_node_ids())) < count:
+    while len(node_ids := sorted(transport.node_ids())) < count:
         if stop.is_set():
             raise RunStoppedError("interrupted")
         if time.monotonic() > deadline:
-            known = known_nodes(grid, recipe) or {}
+            known = known_nodes(transport, recipe) or {}
             if recipe.aggregator.is_defined(sorted(known[n] for n in node_ids if n in known)):
                 return node_ids
             raise RunStoppedError(f"needs {count} nodes; {len(node_ids)} came in {timeout_s:.0f} s")
@@ -105,16 +108,13 @@ def _wait_for_nodes(grid: Grid, recipe: Recipe, stop: threading.Event) -> list[i
     return node_ids[:count]
 
 
-def known_nodes(grid: Grid, recipe: Recipe) -> dict[int, int] | None:
+def known_nodes(transport: Transport, recipe: Recipe) -> dict[int, int] | None:
     """Client by node, by the keys of the deployment; None where a node knows its own number."""
     if recipe.federation.deployment is None:
         return None
-    from fedtune.deployment.folder import DeploymentFolder
-    from fedtune.transport.flower.grid import CarefulGrid
-
-    if not isinstance(grid, CarefulGrid):
+    nodes = transport.public_keys()
+    if nodes is None:
         raise RunStoppedError("federation.deployment: needs the engine superlink", resumable=False)
-    nodes = grid.public_keys()
     keys = DeploymentFolder.open(recipe.federation.deployment).public_keys
     return {nodes[key]: client for client, key in enumerate(keys) if key in nodes}
 
@@ -143,7 +143,7 @@ def read_roster(
     failed = {
         node_id: f"it failed to start: {last_line(reply.error.reason or '')}"
         for node_id, reply in replies.items()
-        if reply.has_error()
+        if reply.error is not None
     }
     for node_id, reason in sorted({**failed, **unread}.items()):
         if known is not None and node_id in known:
@@ -152,7 +152,7 @@ def read_roster(
             anonymous.append(reason)
     for node_id in sorted(set(replies) - set(failed)):
         reply = replies[node_id]
-        words = reply.content.config_records.get(wire.ABOUT, ConfigRecord())
+        words = reply.records.config_records.get(wire.ABOUT, ConfigRecord())
         client = words.get("client") if known is None else known.get(node_id)
         if type(client) is not int or not 0 <= client < clients or client in nodes:
             anonymous.append(f"it says that it is client {_quoted(client)}")
@@ -167,7 +167,7 @@ def read_roster(
     # Who failed before it said who it was is one of those missing; which one, no one knows.
     heard = f"; one of the missing: {anonymous[0]}" if anonymous else ""
     absent.update(dict.fromkeys(missing, printable(f"it did not introduce itself{heard}")))
-    return Roster(dict(sorted(nodes.items())), absent, said)
+    return Roster(dict(sorted(nodes.items())), absent, said, introduced=True)
 
 
 def _said_of_rows(words: ConfigRecord) -> dict[str, int | str | None]:

@@ -13,7 +13,7 @@ from fedtune.round.aggregation.combining import Combiner
 from fedtune.round.aggregation.outer import OuterOptimizer
 from fedtune.round.aggregation.product_outer import ProductOuter, make_outer
 from fedtune.round.defence.standing import Counts
-from fedtune.round.screening.intake import Intake
+from fedtune.round.hooks import Hooks
 
 
 class Moved(Protocol):
@@ -23,7 +23,7 @@ class Moved(Protocol):
     layout: Layout
     outer: OuterOptimizer | ProductOuter
     combiner: Combiner
-    intake: Intake
+    hooks: Hooks
     counts: Counts
 
 
@@ -48,12 +48,11 @@ class State:
     @classmethod
     def of(cls, server: Moved) -> State:
         """Take a server's state down. The rule's tensors are replaced, and never written into."""
-        memory = server.intake.adversary.memory
         return cls(
             anchor=server.outer.anchor,
             outer=server.outer.state(),
             rule=dict(server.combiner.state),
-            attack={name: tensor.clone() for name, tensor in memory.items()},
+            attack=server.hooks.state_dict(),
             counts=server.counts,
         )
 
@@ -62,6 +61,5 @@ class State:
         server.outer = make_outer(server.recipe, server.layout, self.anchor)
         server.outer.load_state(self.outer)
         server.combiner.state = dict(self.rule)
-        memory = {name: tensor.clone() for name, tensor in self.attack.items()}
-        server.intake.adversary.memory = memory
+        server.hooks.load_state_dict(self.attack)
         server.counts = self.counts

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from flwr.app import Message, RecordDict
-from flwr.serverapp import Grid
 from torch import Tensor
 
 from fedtune.adapters.layout import Layout
 from fedtune.messages import wire
+from fedtune.messages.message import REVEAL_VOTE, VOTE, Message, RecordDict
+from fedtune.messages.transport import Transport
 from fedtune.recipe import Recipe
 from fedtune.round.broadcast import Broadcast
 from fedtune.round.defence.vote import Tally, Votes, byzantine_voters, count, record_of
-from fedtune.round.exchange import Post
+from fedtune.round.exchange import Exchange
 from fedtune.round.screening.commitments import Occasion, open_reply
 from fedtune.round.screening.screen import MAX_REASON, RefusedError, content_of
 from fedtune.round.screening.vote import read_vote
@@ -34,11 +34,11 @@ class Voting:
     Args:
         recipe: The run's.
         layout: Of the whole adapter.
-        post: By whose way orders go out and replies come in.
+        exchange: By whose way orders go out and replies come in.
     """
 
-    def __init__(self, recipe: Recipe, layout: Layout, post: Post) -> None:
-        self._recipe, self._layout, self._post = recipe, layout, post
+    def __init__(self, recipe: Recipe, layout: Layout, exchange: Exchange) -> None:
+        self._recipe, self._layout, self._exchange = recipe, layout, exchange
         self._measured: dict[int, set[str]] = {}  # hashes by client, of its last good vote
 
     def judge(
@@ -47,13 +47,13 @@ class Voting:
         accepted: Tensor,
         *,
         scale: float,
-        grid: Grid,
+        transport: Transport,
         record: dict[str, Any],
     ) -> Tally:
         """Ask for votes on a candidate, made of so much of the aggregate, and count them."""
         assert self._recipe.defence.vote is not None
         return count(
-            self.ask(grid, candidate, accepted, record),
+            self.ask(transport, candidate, accepted, record),
             scale=scale,
             f=byzantine_voters(self._recipe),
             tolerance=self._recipe.defence.vote.tolerance,
@@ -63,11 +63,13 @@ class Voting:
         """What a round's record says of its vote."""
         return record_of(verdicts, self._recipe)
 
-    def ask(self, grid: Grid, candidate: Tensor, accepted: Tensor, record: dict[str, Any]) -> Votes:
+    def ask(
+        self, transport: Transport, candidate: Tensor, accepted: Tensor, record: dict[str, Any]
+    ) -> Votes:
         """Votes on a candidate, and why a client's is not counted.
 
         Args:
-            grid: Of any engine.
+            transport: Of any engine.
             candidate: The anchor to vote on, a float32 row of the whole layout.
             accepted: The last accepted one.
             record: The round's; bytes are added to it.
@@ -75,22 +77,22 @@ class Voting:
         round_, recipe = record["round"], self._recipe
         sent = Broadcast(recipe, self._layout, candidate, round_=round_)
         before = Broadcast(recipe, self._layout, accepted, round_=round_)
-        roster = self._post.roster
+        roster = self._exchange.roster
         not_counted = dict(roster.absent)
         orders = self._orders(list(roster.nodes), sent, before, round_)
-        not_counted |= self._post.bind(grid, orders, sent, record)
-        reveals = self._post.reveals(round_, wire.REVEAL_VOTE)
-        commitments = dict(self._post.commitments)
+        not_counted |= self._exchange.bind(transport, orders, sent, record)
+        reveals = self._exchange.reveals(round_, REVEAL_VOTE)
+        commitments = dict(self._exchange.commitments)
         changes: dict[int, float] = {}
         most = wire.MAX_WORDS_BYTES
-        for reply in self._post.stream(grid, reveals, sent, record, most=most):
-            client = self._post.gathered.sender(reply)
+        for reply in self._exchange.stream(transport, reveals, sent, record, most=most):
+            client = self._exchange.gathered.sender(reply)
             record["upload_bytes"] = record.get("upload_bytes", 0) + wire.count_bytes(reply)
             try:
                 changes[client] = _open(client, reply, commitments, sent, before, round_)
             except RefusedError as refusal:
                 not_counted[client] = str(refusal)
-        not_counted |= self._post.gathered.refused
+        not_counted |= self._exchange.gathered.refused
         for client in commitments:
             if client not in changes:
                 not_counted.setdefault(client, NO_REPLY)
@@ -100,12 +102,12 @@ class Voting:
     def _orders(
         self, clients: list[int], sent: Broadcast, before: Broadcast, round_: int
     ) -> list[Message]:
-        orders = self._post.orders(clients, sent, round_=round_, message_type=wire.VOTE)
+        orders = self._exchange.orders(clients, sent, round_=round_, kind=VOTE)
         for client, order in zip(clients, orders, strict=True):
             accepted = before.to(client)
             knows = accepted.anchor_hash in self._measured.get(client, ())
             order.content = wire.vote_order(
-                order.content,
+                order.records,
                 accepted_hash=accepted.anchor_hash,
                 accepted=None if knows else accepted.arrays,
             )

@@ -1,23 +1,19 @@
-"""Where a run's two Flower apps run: in this process, or on Ray. The apps are the same."""
+"""Where server and clients of a run work: in this process, on Ray, or over a SuperLink."""
 
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
-
-from flwr.app import Context, RecordDict
 
 from fedtune.recipe import Recipe
 from fedtune.records.events import Observer, RunStoppedError, ignore
 from fedtune.records.folder import RunFolder
 from fedtune.runs.loop import Run
-from fedtune.transport import client
-from fedtune.transport.local import RUN_ID, SERVER_NODE_ID, LocalGrid
+from fedtune.simulation import client
+from fedtune.transport.local import LocalTransport
 
 
 def execute(recipe: Recipe, folder: RunFolder, observer: Observer = ignore) -> None:
@@ -41,9 +37,7 @@ def execute(recipe: Recipe, folder: RunFolder, observer: Observer = ignore) -> N
 
 
 def _on_local(run: Run) -> None:
-    grid = LocalGrid(client.app, run.recipe.federation.num_clients)
-    context = Context(RUN_ID, SERVER_NODE_ID, {}, RecordDict(), {})
-    run.app()(grid, context)
+    run.serve(LocalTransport(client.app, run.recipe.federation.num_clients))
 
 
 def _on_superlink(recipe: Recipe, folder: RunFolder, observer: Observer) -> None:
@@ -59,26 +53,23 @@ def _on_superlink(recipe: Recipe, folder: RunFolder, observer: Observer) -> None
 
 
 def _on_ray(run: Run) -> None:
-    from flwr.simulation import run_simulation
+    from fedtune.transport.flower.ray import run_on_ray
 
     federation = run.recipe.federation
-    cpus, there = federation.threads_per_client, os.cpu_count() or 1
-    if cpus > there:  # Ray would wait for them for ever
-        raise RunStoppedError(f"federation.threads_per_client: needs {cpus} CPUs; got {there}")
-    backend: dict[str, dict[str, Any]] = {
-        "client_resources": {"num_cpus": cpus, "num_gpus": federation.client_gpus},
-        "init_args": {"logging_level": "ERROR", "log_to_driver": False},
-    }
     with _interrupt_sets(run.stop) as interrupted:
         try:
-            run_simulation(run.app(), client.app, federation.num_clients, backend_config=backend)
-        except Exception as error:
-            if run.error is None:
-                raise RunStoppedError(f"Flower's simulation engine failed: {error}") from error
+            run_on_ray(
+                run.serve,
+                client.app,
+                federation.num_clients,
+                cpus=federation.threads_per_client,
+                gpus=federation.client_gpus,
+            )
+        except RunStoppedError:
+            if not interrupted.is_set():
+                raise
     if interrupted.is_set():
         raise KeyboardInterrupt
-    if run.error is not None:
-        raise run.error
 
 
 @contextmanager

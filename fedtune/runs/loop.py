@@ -1,4 +1,4 @@
-"""The Flower ServerApp: the whole run, round after round, from a checkpoint or from nothing."""
+"""The whole run, round after round, from a checkpoint or from nothing."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from flwr.app import Context
-from flwr.serverapp import Grid, ServerApp
 
 from fedtune.deployment.folder import DeploymentFolder
 from fedtune.messages import wire
+from fedtune.messages.transport import Transport
 from fedtune.messages.wire import hash_row
+from fedtune.node.sent_log import binding_words
 from fedtune.recipe import Recipe
 from fedtune.recipe.leaving import leaving
 from fedtune.records.checkpoint import Checkpoint, load_latest
@@ -29,18 +29,18 @@ from fedtune.records.events import (
 )
 from fedtune.records.folder import RunFolder, hash_recipe, write_whole
 from fedtune.records.journal import Journal
-from fedtune.records.sent import binding_words
 from fedtune.records.signed_chain import sign
 from fedtune.round.attendance import Attendance
 from fedtune.round.defence.standing import counts_of
 from fedtune.round.defence.vote import undone_rounds
-from fedtune.round.roster import Roster, call_the_roll
+from fedtune.round.roster import Roster, identify_clients
 from fedtune.round.screening.kept_replies import KEPT, KeptReplies
-from fedtune.round.strategy import RobustStrategy
+from fedtune.round.server import RoundServer
 from fedtune.runs.evaluation import judge
 from fedtune.runs.manifest import manifest_of
 from fedtune.runs.resuming import refuse_another_state
 from fedtune.runs.trackers import Trackers
+from fedtune.simulation.hooks import SimulatedAttack
 from fedtune.simulation.poisoning import poison_of
 from fedtune.simulation.training_ahead import Tools
 from fedtune.training.process import get_worker
@@ -51,68 +51,53 @@ ROWS_OF_A_TRIAL = 32  # of each simulated attacker, where it tries an update on 
 
 @dataclass
 class Run:
-    """One run of a recipe in a folder; `app` makes the ServerApp that Flower drives."""
+    """One run of a recipe in a folder, on any transport."""
 
     recipe: Recipe
     folder: RunFolder
     observer: Observer = ignore
     stop: threading.Event = field(default_factory=threading.Event)
-    error: BaseException | None = None
 
-    def app(self) -> ServerApp:
-        """The ServerApp of this run. What it raises is kept in `error` too."""
-        app = ServerApp()
-
-        @app.main()
-        def main(grid: Grid, context: Context) -> None:
-            try:
-                self.serve(grid)
-            except BaseException as error:
-                self.error = error
-                raise
-
-        return app
-
-    def serve(self, grid: Grid) -> None:
+    def serve(self, transport: Transport) -> None:
         """Run all rounds that are left.
 
         Raises:
             RunStoppedError: If a round could not be completed; the last checkpoint is valid.
         """
         with Journal(self.folder.path, self.observer) as observer:
-            replace(self, observer=observer)._serve(grid)
+            replace(self, observer=observer)._serve(transport)
 
-    def _serve(self, grid: Grid) -> None:
+    def _serve(self, transport: Transport) -> None:
         worker = get_worker(self.recipe.model_dump_json())
         recipe_json = self._as_it_travels()
-        strategy, done = self._restore(worker, recipe_json)
+        server, done = self._restore(worker, recipe_json)
         if done == 0 and not self.folder.read_metrics():
-            self._begin(worker, strategy)
+            self._begin(worker, server)
         agreement = wire.Agreement(worker.base_hash, worker.base.tokenizer_hash, "")
-        strategy.roster = call_the_roll(
-            grid,
+        server.roster = identify_clients(
+            transport,
             self.recipe,
             recipe_json=recipe_json,
             agreement=agreement,
             stop=self.stop,
             observer=self.observer,
         )
-        attendance = Attendance(grid, self.recipe, recipe_json, agreement, strategy.roster)
+        attendance = Attendance(transport, self.recipe, recipe_json, agreement, server.roster)
         history = self.folder.read_metrics()
         self.observer(RunStarted(history))
         with Trackers(self.recipe) as trackers:
             if done == 0:
                 trackers.log(history[0])
-            for server_round in range(done + 1, self.recipe.federation.num_rounds + 1):
+            for round_ in range(done + 1, self.recipe.federation.num_rounds + 1):
                 if self.stop.is_set():
                     raise RunStoppedError("interrupted")
-                strategy.roster = attendance.look()
-                self._note_rows(strategy.roster)
-                self._round(grid, worker, strategy, server_round)
-                trackers.log(strategy.record)
-                self.observer(RoundFinished(strategy.record))
-        strategy.tries.close()
-        anchor = strategy.outer.anchor
+                server.roster = attendance.look()
+                self._note_rows(server.roster)
+                self._round(transport, worker, server, round_)
+                trackers.log(server.record)
+                self.observer(RoundFinished(server.record))
+        server.tries.close()
+        anchor = server.outer.anchor
         self.folder.replace_adapter(lambda path: worker.save_adapter(anchor, path))
         self._write_samples(worker, anchor)
 
@@ -121,8 +106,8 @@ class Run:
         far = self.recipe.federation.deployment is not None
         return (leaving(self.recipe) if far else self.recipe).model_dump_json()
 
-    def _restore(self, worker: Worker, recipe_json: str) -> tuple[RobustStrategy, int]:
-        """The strategy as the newest checkpoint left it, and the rounds that are done."""
+    def _restore(self, worker: Worker, recipe_json: str) -> tuple[RoundServer, int]:
+        """The server as the newest checkpoint left it, and the rounds that are done."""
         checkpoint = load_latest(self.folder.checkpoints)
         if checkpoint is not None:
             self._refuse_other_inputs(worker)
@@ -132,7 +117,7 @@ class Run:
                     f"the model or the lora section has changed; start a new run",
                     resumable=False,
                 )
-        strategy = RobustStrategy(
+        server = RoundServer(
             self.recipe,
             worker.layout,
             worker.initial if checkpoint is None else checkpoint.anchor,
@@ -141,27 +126,27 @@ class Run:
             tokenizer_hash=worker.base.tokenizer_hash,
             train_own=lambda anchor, round_: worker.train(anchor, client=None, round_=round_),
             loss_of=worker.server_loss,
-            tools=_tools(self.recipe, worker),
+            hooks=SimulatedAttack(self.recipe, _tools(self.recipe, worker)),
             folder=self.folder.path,
             observer=self.observer,
             stop=self.stop,
         )
         if self.recipe.federation.keep_replies:
-            strategy.intake.kept = KeptReplies(self.folder.path / KEPT)
+            server.intake.kept = KeptReplies(self.folder.path / KEPT)
         if checkpoint is None:
             self.folder.truncate_metrics(0)
-            return strategy, 0
-        strategy.outer.load_state(checkpoint.outer)
-        strategy.combiner.state = checkpoint.rule
-        strategy.intake.adversary.memory = checkpoint.attack
+            return server, 0
+        server.outer.load_state(checkpoint.outer)
+        server.combiner.state = checkpoint.rule
+        server.hooks.load_state_dict(checkpoint.attack)
         self.folder.truncate_metrics(checkpoint.metrics_bytes)
-        self._mend_metrics(worker, strategy, checkpoint.round)
+        self._mend_metrics(worker, server, checkpoint.round)
         records = self.folder.read_metrics()
         refuse_another_state(self.folder, checkpoint, records[-1], worker.layout)
-        strategy.counts, strategy.undone_rounds = counts_of(records), undone_rounds(records)
-        return strategy, checkpoint.round
+        server.counts, server.undone_rounds = counts_of(records), undone_rounds(records)
+        return server, checkpoint.round
 
-    def _mend_metrics(self, worker: Worker, strategy: RobustStrategy, done: int) -> None:
+    def _mend_metrics(self, worker: Worker, server: RoundServer, done: int) -> None:
         """Measure the checkpoint's round again if someone has cut its line off."""
         recorded = [record["round"] for record in self.folder.read_metrics()]
         if 0 not in recorded:
@@ -169,7 +154,7 @@ class Run:
             self._measure_again(worker, worker.initial, 0)
             recorded = [0]
         if recorded[-1] != done:
-            self._measure_again(worker, strategy.outer.anchor, done)
+            self._measure_again(worker, server.outer.anchor, done)
 
     def _measure_again(self, worker: Worker, anchor: torch.Tensor, round_: int) -> None:
         measured = judge(self.recipe, worker, anchor)
@@ -200,50 +185,50 @@ class Run:
                     resumable=False,
                 )
 
-    def _begin(self, worker: Worker, strategy: RobustStrategy) -> None:
+    def _begin(self, worker: Worker, server: RoundServer) -> None:
         """Measure the base, and save everything with which round 1 begins."""
         self.folder.write_manifest(manifest_of(self.recipe, worker, self._inputs(worker)))
-        strategy.record = {"round": 0, "eval": judge(self.recipe, worker, strategy.outer.anchor)}
-        self._save(strategy, 0)
+        server.record = {"round": 0, "eval": judge(self.recipe, worker, server.outer.anchor)}
+        self._save(server, 0)
 
     def _round(
-        self, grid: Grid, worker: Worker, strategy: RobustStrategy, server_round: int
+        self, transport: Transport, worker: Worker, server: RoundServer, round_: int
     ) -> None:
         started = time.monotonic()
-        strategy.post.binding = binding_words(self.folder.manifest_hash(), self.folder.head())
+        server.exchange.binding = binding_words(self.folder.manifest_hash(), self.folder.head())
         per_client, before = self.recipe.evaluation.per_client, None
-        if server_round == 1 and per_client:
-            before = strategy.evaluate_start(grid)
-        if not strategy.run_round(grid, server_round):
-            raise RunStoppedError(self._too_few(strategy, server_round))
+        if round_ == 1 and per_client:
+            before = server.evaluate_start(transport)
+        if not server.run_round(transport, round_):
+            raise RunStoppedError(self._too_few(server, round_))
         if before is not None:
-            strategy.record["client_eval_before"] = before
-        last = server_round == self.recipe.federation.num_rounds
-        if last or server_round % self.recipe.evaluation.every == 0:
-            strategy.record["eval"] = judge(self.recipe, worker, strategy.outer.anchor)
+            server.record["client_eval_before"] = before
+        last = round_ == self.recipe.federation.num_rounds
+        if last or round_ % self.recipe.evaluation.every == 0:
+            server.record["eval"] = judge(self.recipe, worker, server.outer.anchor)
         if last and per_client:
-            strategy.evaluate_clients(grid, server_round)
-        strategy.record["round_s"] = round(time.monotonic() - started, 3)
-        self._save(strategy, server_round)
+            server.evaluate_clients(transport, round_)
+        server.record["round_s"] = round(time.monotonic() - started, 3)
+        self._save(server, round_)
 
-    def _save(self, strategy: RobustStrategy, server_round: int) -> None:
+    def _save(self, server: RoundServer, round_: int) -> None:
         """Record the round, then the checkpoint that says how far the records are good.
 
         Where the step is judged, it has been by now: `round.acceptance.settle` says why not before.
         """
         parts: dict[str, Any] = {
-            "round": server_round,
-            "anchor": strategy.outer.anchor,
-            "outer": strategy.outer.state(),
-            "rule": strategy.combiner.state,
-            "attack": strategy.intake.adversary.memory,
-            "layout_hash": strategy.layout.hash,
+            "round": round_,
+            "anchor": server.outer.anchor,
+            "outer": server.outer.state(),
+            "rule": server.combiner.state,
+            "attack": server.hooks.state_dict(),
+            "layout_hash": server.layout.hash,
         }
-        strategy.record["revision"] = Checkpoint(**parts, metrics_bytes=0).revision
-        strategy.record["next_anchor"] = hash_row(parts["anchor"], strategy.layout)
-        if strategy.intake.kept is not None:
-            strategy.intake.kept.put_anchor(server_round, parts["anchor"], strategy.layout)
-        self.folder.append_metrics(strategy.record)
+        server.record["revision"] = Checkpoint(**parts, metrics_bytes=0).revision
+        server.record["next_anchor"] = hash_row(parts["anchor"], server.layout)
+        if server.intake.kept is not None:
+            server.intake.kept.put_anchor(round_, parts["anchor"], server.layout)
+        self.folder.append_metrics(server.record)
         self._sign()
         checkpoint = Checkpoint(**parts, metrics_bytes=self.folder.metrics_bytes())
         checkpoint.save(self.folder.checkpoints, keep=self.recipe.checkpoint.keep)
@@ -263,13 +248,13 @@ class Run:
             there = DeploymentFolder.open(self.recipe.federation.deployment)
             sign(self.folder, there.server_certificate, there.server_key)
 
-    def _too_few(self, strategy: RobustStrategy, server_round: int) -> str:
+    def _too_few(self, server: RoundServer, round_: int) -> str:
         tries = self.recipe.federation.max_retries + 1
-        refused: dict[str, Any] = strategy.record["refused"]
+        refused: dict[str, Any] = server.record["refused"]
         reasons = "; ".join(f"client {client}: {reason}" for client, reason in refused.items())
         return (
-            f"round {server_round} got too few good replies in {tries} tries: "
-            f"{strategy.objection()}. "
+            f"round {round_} got too few good replies in {tries} tries: "
+            f"{server.objection()}. "
             f"{reasons or 'no client was refused'}"
         )
 

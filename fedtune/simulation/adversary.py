@@ -1,4 +1,4 @@
-"""The liars of a simulation: they sit before the screen, and know what they are granted."""
+"""The simulated attackers that rewrite their own updates, with the knowledge they are granted."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def is_on(recipe: Recipe, round_: int) -> bool:
 
 
 def trains_for_nothing(recipe: Recipe, client: int, round_: int = 1) -> bool:
-    """Whether no one would look at what this liar learns: it may as well send zeros until it lies.
+    """Whether nobody would look at what this attacker learns, so that it may send zeros.
 
     So it is where the attack is made of the honest updates alone, and some client of each round is
     honest; where attackers train later, from where the server will stand; and between the rounds
@@ -64,8 +64,8 @@ SpanOf = Callable[[Mapping[int, Tensor], Sequence[int], Tensor, Cut], attacks.Sp
 
 
 @dataclass(frozen=True, eq=False)
-class Known:
-    """What liars know of the round beside the updates.
+class ThreatView:
+    """What attackers know of the round beside the updates.
 
     Attributes:
         sent: What the clients started from, and what they train.
@@ -85,10 +85,10 @@ class Known:
 
 
 class Adversary:
-    """Makes of the liars' honest rows of a round what the attack makes of them.
+    """Makes of the attackers' honest rows of a round what the attack makes of them.
 
     Attributes:
-        memory: What the liars keep from round to round; saved with the run.
+        memory: What the attackers keep from round to round; saved with the run.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -99,25 +99,25 @@ class Adversary:
         self._sees_all = self._attack is not None and _view(self._attack) == "all"
         self._seed = recipe.federation.seed
         self._sample_size = recipe.federation.sample_size
-        self._liars = byzantine_clients(recipe)
+        self._attackers = byzantine_clients(recipe)
 
-    def lies(self, spool: Spool, fresh: Sequence[int], known: Known) -> dict[int, Tensor]:
-        """What the liars of an attack on updates send instead.
+    def crafted(self, spool: Spool, fresh: Sequence[int], known: ThreatView) -> dict[int, Tensor]:
+        """What the attackers of an attack on updates send instead.
 
         Args:
-            spool: What every client, liar or not, would have sent honestly.
-            fresh: Whose rows have come in this attempt: the liars among them lie.
+            spool: What every client, attacker or not, would have sent honestly.
+            fresh: Whose rows have come in this attempt: the attackers among them lie.
             known: What else they know; of clients of other ranks the missing directions are zero.
 
         Returns:
-            A row for each liar among the fresh; none for other attacks: data lies on its client's
-            own machine, and who breaks the protocol does it on the wire (forging.py).
+            A row for each attacker among the fresh; none for attacks on data, which act on the
+            client's machine, and on the protocol, which act on the wire (forging.py).
 
         Raises:
             AttackFailedError: If the attack cannot be carried out with these counts.
         """
-        liars = sorted(self._liars & set(fresh))
-        if self._attack is None or not liars:
+        attackers = sorted(self._attackers & set(fresh))
+        if self._attack is None or not attackers:
             return {}
         if attacks.ATTACKS[self._attack.name].level != "update":
             return {}
@@ -128,13 +128,13 @@ class Adversary:
         rows = {  # honest replies of an earlier try of the round are known too
             client: widen(spool.row(client), sent.to(client).part.layout, whole)
             for client in spool.clients
-            if client in fresh or client not in self._liars
+            if client in fresh or client not in self._attackers
         }
         try:
-            crafted = self._craft(self._attack, rows, liars, known)
+            crafted = self._craft(self._attack, rows, attackers, known)
         except ValueError as error:
             raise AttackFailedError(f"the simulated attack failed: {error}") from error
-        return self._cut(crafted, liars, sent)
+        return self._cut(crafted, attackers, sent)
 
     def note_step(self, step: Tensor, renewed: Renewed | None = None) -> None:
         """Remember what the outer step added to the anchor: the next broadcast tells it anyone.
@@ -152,18 +152,18 @@ class Adversary:
                 self.memory[name] = turned.reshape(tensor.shape).to(tensor.dtype)
         self.memory["last"] = step
 
-    def _cut(self, rows: Tensor, liars: Sequence[int], sent: Broadcast) -> dict[int, Tensor]:
-        """Each liar's row at its own rank."""
+    def _cut(self, rows: Tensor, attackers: Sequence[int], sent: Broadcast) -> dict[int, Tensor]:
+        """Each attacker's row at its own rank."""
         whole = sent.whole.part.layout
         return {
             client: cut(row.to(torch.float32), whole, sent.to(client).part.layout)
-            for client, row in zip(liars, rows, strict=True)
+            for client, row in zip(attackers, rows, strict=True)
         }
 
     def _craft(
-        self, attack: Attack, rows: dict[int, Tensor], liars: list[int], known: Known
+        self, attack: Attack, rows: dict[int, Tensor], attackers: list[int], known: ThreatView
     ) -> Tensor:
-        honest = {client: row for client, row in rows.items() if client not in self._liars}
+        honest = {client: row for client, row in rows.items() if client not in self._attackers}
         options = self._options(attack, len(rows))
         draw = torch.Generator().manual_seed(derive(self._seed, "attack", known.round_))
         on, view = is_on(self._recipe, known.round_), _view(attack)
@@ -184,15 +184,15 @@ class Adversary:
             return sent
 
         if view == "own":
-            alone = [(rows[client][None], client) for client in liars]
+            alone = [(rows[client][None], client) for client in attackers]
             return torch.cat(
                 [crafted(row, row, f"{part}/client-{client}/", [client]) for row, client in alone]
             )
-        if not honest and trains_for_nothing(self._recipe, liars[0], known.round_):
+        if not honest and trains_for_nothing(self._recipe, attackers[0], known.round_):
             raise ValueError("no honest reply has come: there is nothing to see")
-        own = torch.stack(self._trained(rows, liars, honest, known))
+        own = torch.stack(self._trained(rows, attackers, honest, known))
         visible = torch.stack(list(honest.values())) if view == "all" and honest else own
-        return crafted(visible, own, f"{part}/all/", liars)
+        return crafted(visible, own, f"{part}/all/", attackers)
 
     def _options(self, attack: Attack, seen: int) -> dict[str, object]:
         options: dict[str, object] = dict(attack.options)
@@ -202,38 +202,42 @@ class Adversary:
         return options
 
     def _trained(
-        self, rows: dict[int, Tensor], liars: list[int], honest: dict[int, Tensor], known: Known
+        self,
+        rows: dict[int, Tensor],
+        attackers: list[int],
+        honest: dict[int, Tensor],
+        known: ThreatView,
     ) -> list[Tensor]:
-        """What the liars have learnt; who misleads its training does it where all will stand."""
+        """What the attackers have learnt; misled training begins where the server will stand."""
         attack = self._attack
         assert attack is not None
         on = is_on(self._recipe, known.round_) or attacks.ATTACKS[attack.name].watch
         sees = self._sees_all and honest and known.tools is not None
         if not (on and sees and attack.training_attack):
-            return [rows[client] for client in liars]
+            return [rows[client] for client in attackers]
         assert known.tools is not None
-        return trained_ahead(attack, honest, liars, known.tools, known.sent, known.round_)
+        return trained_ahead(attack, honest, attackers, known.tools, known.sent, known.round_)
 
     def _scene(
-        self, whose: str, liars: list[int], honest: dict[int, Tensor], known: Known
+        self, whose: str, attackers: list[int], honest: dict[int, Tensor], known: ThreatView
     ) -> attacks.Scene:
         whole, last = known.sent.whole, self.memory.get("last")
 
         def defence(crafted: Tensor) -> float:
             assert known.defence is not None
-            lies = self._cut(crafted, liars, known.sent)
+            lies = self._cut(crafted, attackers, known.sent)
             return known.defence(lies, list(honest.values()))
 
         def span(directions: Tensor) -> attacks.Span:
             assert known.span is not None
             return known.span(
-                honest, liars, directions, lambda made: self._cut(made, liars, known.sent)
+                honest, attackers, directions, lambda made: self._cut(made, attackers, known.sent)
             )
 
         def loss(row: Tensor) -> float:
             assert known.tools is not None
             local = whole.part.put(whole.start + row.to(torch.float32), whole.anchor)
-            return known.tools.loss_of(liars, local)
+            return known.tools.loss_of(attackers, local)
 
         given = self._attack.search if self._attack else None
         return attacks.Scene(
@@ -260,6 +264,6 @@ class Adversary:
 
 
 def _view(attack: Attack) -> str:
-    """Whose honest updates the liars see."""
+    """Whose honest updates the attackers see."""
     known = attacks.ATTACKS[attack.name].knowledge
     return attack.knowledge or (known[-1] if known else "own")

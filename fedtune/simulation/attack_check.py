@@ -21,7 +21,7 @@ _STEP, _COMMON = 1e-4, 1e-3
 
 
 def rehearse(recipe: Recipe) -> str | None:
-    """Try the recipe's attack with every count of liars that a sample of the clients can hold.
+    """Try the recipe's attack with every count of attackers that a sample of the clients can hold.
 
     The rows are those of an adapter of the recipe's rank and of the factors that it trains, as LoRA
     begins it (B is zero). They are drawn so that no attack lacks what it looks for in the values,
@@ -33,7 +33,7 @@ def rehearse(recipe: Recipe) -> str | None:
         recipe: With an attack of level "update".
 
     Returns:
-        Why the attack refuses, and with how many liars; None where it does not, or where only
+        Why the attack refuses, and with how many attackers; None where it does not, or where only
         loading the model can tell.
     """
     attack = recipe.attack
@@ -45,13 +45,13 @@ def rehearse(recipe: Recipe) -> str | None:
     federation = recipe.federation
     sample = federation.sample_size
     fewest = max(1, sample - (federation.num_clients - attack.num_attackers))
-    for liars in range(fewest, min(attack.num_attackers, sample) + 1):
+    for attackers in range(fewest, min(attack.num_attackers, sample) + 1):
         for round_ in (1, 2) if recipe.lora.train == "alternate" else (1,):
             part = Part.of_round(layout, recipe.lora.train, round_)
             try:
-                _craft(recipe, attack, part, liars=liars)
+                _craft(recipe, attack, part, attackers=attackers)
             except ValueError as error:
-                return f"with {liars} liars of {sample}: {error}"
+                return f"with {attackers} attackers of {sample}: {error}"
     return None
 
 
@@ -70,7 +70,7 @@ def _layout(num_modules: int, rank: int) -> Layout:
     return Layout(tuple(sorted(shapes)))
 
 
-def _craft(recipe: Recipe, attack: Attack, part: Part, *, liars: int) -> None:
+def _craft(recipe: Recipe, attack: Attack, part: Part, *, attackers: int) -> None:
     """Craft as the adversary of a run does (adversary.py).
 
     Raises:
@@ -79,21 +79,21 @@ def _craft(recipe: Recipe, attack: Attack, part: Part, *, liars: int) -> None:
     known, sample = attacks.ATTACKS[attack.name], recipe.federation.sample_size
     view = attack.knowledge or known.knowledge[-1]
     if view == "own":
-        liars = 1  # each by itself
+        attackers = 1  # each by itself
     options = dict(attack.options)
     if "num_clients" in known.options:
         options.setdefault("num_clients", sample)
     draw = torch.Generator().manual_seed(0)
     anchor = _anchor(part.whole, draw)
-    own = _rows(liars, part.layout.size, draw)
-    honest = _rows(sample - liars, part.layout.size, draw)
+    own = _rows(attackers, part.layout.size, draw)
+    honest = _rows(sample - attackers, part.layout.size, draw)
     ranks = tuple(sorted(set(recipe.lora.client_ranks or ())))
     searched = view == "all" and not recipe.aggregator.takes_reference
     scene = attacks.Scene(
         anchor=part.take(anchor),
         factors=describe(part, anchor, recipe.lora),
         defence=(lambda rows: float(rows.norm())) if searched else None,
-        span=(lambda aims: _span(honest, aims, liars)) if searched and len(honest) else None,
+        span=(lambda aims: _span(honest, aims, attackers)) if searched and len(honest) else None,
         search=attacks.Search(evaluations=4, restarts=1) if attack.search else None,
         loss=lambda row: float(row.double().norm()),
         fewer=ranks if len(ranks) > 1 else (),
@@ -101,7 +101,7 @@ def _craft(recipe: Recipe, attack: Attack, part: Part, *, liars: int) -> None:
     attacks.craft(
         honest if view == "all" and len(honest) else own,
         attack.name,
-        num_attackers=liars,
+        num_attackers=attackers,
         generator=draw,
         own=own,
         scene=scene,
@@ -109,13 +109,13 @@ def _craft(recipe: Recipe, attack: Attack, part: Part, *, liars: int) -> None:
     )
 
 
-def _span(honest: Tensor, aims: Tensor, liars: int) -> attacks.Span:
+def _span(honest: Tensor, aims: Tensor, attackers: int) -> attacks.Span:
     """The plain mean, in the place of the rule: made-up rows tell nothing of that."""
-    clients, points = len(honest) + liars, gram(torch.cat([honest, aims.to(honest.dtype)]))
+    clients, points = len(honest) + attackers, gram(torch.cat([honest, aims.to(honest.dtype)]))
     fixed = torch.zeros(clients, points.num_clients, dtype=torch.float64)
     fixed[: len(honest), : len(honest)] = torch.eye(len(honest), dtype=torch.float64)
-    free = torch.zeros(clients, liars, dtype=torch.float64)
-    free[len(honest) :] = torch.eye(liars, dtype=torch.float64)
+    free = torch.zeros(clients, attackers, dtype=torch.float64)
+    free[len(honest) :] = torch.eye(attackers, dtype=torch.float64)
 
     def judge(_: Gram) -> Tensor:
         return torch.full((clients,), 1 / clients, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""What a simulated liar does to its own rows or rewards, on its own machine."""
+"""What a simulated attacker does to its own rows or rewards, on its own machine."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def poison_of(recipe: Recipe, client: int, round_: int = 1) -> Poison | None:
 
     Between the rounds of its attack, a client that then sends its own row trains honestly.
     """
-    liars = sorted(byzantine_clients(recipe))
-    if recipe.attack is None or client not in liars:
+    attackers = sorted(byzantine_clients(recipe))
+    if recipe.attack is None or client not in attackers:
         return None
     if recipe.attack.between == "own" and not is_on(recipe, round_):
         return None
@@ -36,17 +36,17 @@ def poison_of(recipe: Recipe, client: int, round_: int = 1) -> Poison | None:
     if recipe.attack.data_attack is None:
         return None
     name, options = recipe.attack.data_attack
-    liar = (liars.index(client), len(liars))
+    attacker = (attackers.index(client), len(attackers))
     draw = torch.Generator().manual_seed(derive(recipe.federation.seed, "poison", client))
 
     def spoil(rows: list[dict[str, object]]) -> list[dict[str, object]]:
-        return attacks.poison(rows, name, generator=draw, liar=liar, **options)
+        return attacks.poison(rows, name, generator=draw, attacker=attacker, **options)
 
-    return Poison(_key(name, options, liar), spoil)
+    return Poison(_key(name, options, attacker), spoil)
 
 
 def _paid(honest: Sequence[Priced], name: str, options: Mapping[str, object]) -> Priced:
-    """The one reward that a liar trains for, in the place of the weighted sum of the honest."""
+    """The one reward that a attacker trains for, in the place of the weighted sum of the honest."""
     low = sum(min(0.0, each.weight) for each in honest)
     high = sum(max(0.0, each.weight) for each in honest)
 

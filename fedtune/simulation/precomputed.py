@@ -4,35 +4,43 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from flwr.app import ConfigRecord, Context, Message, RecordDict
-from flwr.clientapp import ClientApp
 from torch import Tensor
 
 from aggregators.geometry import LowRank, combined_change, gather
 from fedtune.adapters.layout import Layout
 from fedtune.adapters.part import Part
 from fedtune.messages import wire
+from fedtune.messages.message import (
+    QUERY,
+    TRAIN,
+    Client,
+    ConfigRecord,
+    Context,
+    Message,
+    RecordDict,
+)
 from fedtune.recipe import Recipe
 from fedtune.records.events import RunStoppedError
 from fedtune.round.aggregation.combining import Combiner
 from fedtune.round.aggregation.factors import describe
 from fedtune.round.aggregation.product_outer import make_outer
 from fedtune.round.broadcast import Broadcast
-from fedtune.round.roster import call_the_roll
-from fedtune.round.strategy import RobustStrategy
-from fedtune.runs.without_model import objections
-from fedtune.transport.local import LocalGrid
+from fedtune.round.roster import identify_clients
+from fedtune.round.server import RoundServer
+from fedtune.simulation.hooks import SimulatedAttack
+from fedtune.simulation.without_model import objections
+from fedtune.transport.local import LocalTransport
 
 _WORDS = hashlib.sha256(b"given updates").hexdigest()  # in place of the hashes of base, tokenizer
 
 
 @dataclass(frozen=True, eq=False)
-class Given:
+class RoundUpdates:
     """The honest updates of one round.
 
     Attributes:
@@ -47,8 +55,8 @@ class Given:
 class _InGivenGauges(Combiner):
     """Leaves the gauge as it is: the next round begins in that of its own given anchor.
 
-    Turned along with an anchor that no round goes on from, what rule and liars remember would be
-    measured in a gauge that nothing else is in.
+    Turned along with an anchor that no round goes on from, what rule and attackers remember would
+    be measured in a gauge that nothing else is in.
     """
 
     def renew_gauge(self, outer: object, sent: Broadcast) -> None:
@@ -70,11 +78,11 @@ class Replayed:
     record: dict[str, Any]
 
 
-def replay(recipe: Recipe, layout: Layout, rounds: Sequence[Given]) -> Iterator[Replayed]:
+def replay(recipe: Recipe, layout: Layout, rounds: Sequence[RoundUpdates]) -> Iterator[Replayed]:
     """Take each round's updates through attack, screen, rule and step.
 
     Each round begins at its given anchor, whatever the one before led to: rows were measured from
-    there. What rule and liars remember goes on from round to round, in the gauges of the given
+    there. What rule and attackers remember goes on from round to round, in the gauges of the given
     anchors; the outer optimizer does not.
 
     Args:
@@ -87,15 +95,13 @@ def replay(recipe: Recipe, layout: Layout, rounds: Sequence[Given]) -> Iterator[
         RunStoppedError: If a round could not be completed.
     """
     _check(recipe, rounds)
-    grid = LocalGrid(_app(layout, rounds), recipe.federation.num_clients)
-    strategy = _strategy(recipe, layout, rounds[0].anchor, grid)
+    transport = LocalTransport(_client(layout, rounds), recipe.federation.num_clients)
+    server = _server(recipe, layout, rounds[0].anchor, transport)
     for round_, given in enumerate(rounds, 1):
-        strategy.outer = make_outer(recipe, layout, given.anchor)
-        if not strategy.run_round(grid, round_):
-            raise RunStoppedError(
-                f"round {round_} got too few good replies: {strategy.objection()}"
-            )
-        yield Replayed(given.anchor, strategy.outer.anchor, strategy.record)
+        server.outer = make_outer(recipe, layout, given.anchor)
+        if not server.run_round(transport, round_):
+            raise RunStoppedError(f"round {round_} got too few good replies: {server.objection()}")
+        yield Replayed(given.anchor, server.outer.anchor, server.record)
 
 
 def step_error(recipe: Recipe, layout: Layout, replayed: Replayed, ideal: Tensor) -> float:
@@ -127,32 +133,35 @@ def _point(clients: list[Any], weights: list[float]) -> LowRank:
     return combined_change(clients, torch.tensor(weights, dtype=torch.float64))
 
 
-def _strategy(recipe: Recipe, layout: Layout, anchor: Tensor, grid: LocalGrid) -> RobustStrategy:
-    """The real strategy with its roll called, ready for round 1; no model, so no juries."""
+def _server(
+    recipe: Recipe, layout: Layout, anchor: Tensor, transport: LocalTransport
+) -> RoundServer:
+    """The real server with its roll called, ready for round 1; no model, so no juries."""
     unjudged = recipe.defence.model_copy(update={"vote": None, "server_data": None})
     recipe = recipe.model_copy(update={"defence": unjudged})
     recipe_json = recipe.model_dump_json()
-    strategy = RobustStrategy(
+    server = RoundServer(
         recipe,
         layout,
         anchor,
         recipe_json=recipe_json,
         base_hash=_WORDS,
         tokenizer_hash=_WORDS,
+        hooks=SimulatedAttack(recipe),
     )
-    strategy.combiner = _InGivenGauges(recipe)
-    strategy.roster = call_the_roll(
-        grid,
+    server.combiner = _InGivenGauges(recipe)
+    server.roster = identify_clients(
+        transport,
         recipe,
         recipe_json=recipe_json,
         agreement=wire.Agreement(_WORDS, _WORDS, ""),
         stop=threading.Event(),
         observer=lambda _: None,
     )
-    return strategy
+    return server
 
 
-def _check(recipe: Recipe, rounds: Sequence[Given]) -> None:
+def _check(recipe: Recipe, rounds: Sequence[RoundUpdates]) -> None:
     if found := objections(recipe):
         raise ValueError("; ".join(found))
     for round_, given in enumerate(rounds, 1):
@@ -163,29 +172,28 @@ def _check(recipe: Recipe, rounds: Sequence[Given]) -> None:
             )
 
 
-def _app(layout: Layout, rounds: Sequence[Given]) -> ClientApp:
-    """Clients that answer with what they are given."""
-    app = ClientApp()
+def _client(layout: Layout, rounds: Sequence[RoundUpdates]) -> Client:
+    """A client that answers with the update it is given."""
+    client = Client()
 
+    @client.on(QUERY)
     def introduce(message: Message, context: Context) -> Message:
-        client = context.node_config["partition-id"]
-        words: dict[str, Any] = {"client": client, "base_hash": _WORDS, "tokenizer_hash": _WORDS}
-        about = ConfigRecord({**words, "anchor_hash": ""})
-        return Message(RecordDict({wire.ABOUT: about}), reply_to=message)
+        words: dict[str, Any] = {"base_hash": _WORDS, "tokenizer_hash": _WORDS, "anchor_hash": ""}
+        about = ConfigRecord({"client": context.client, **words})
+        return message.reply(RecordDict({wire.ABOUT: about}))
 
+    @client.on(TRAIN)
     def train(message: Message, context: Context) -> Message:
-        order = message.content.config_records[wire.ORDER]
-        round_, client = int(str(order["round"])), int(context.node_config["partition-id"])
-        content = wire.train_reply(
-            rounds[round_ - 1].rows[client].clone(),
-            layout,
-            round_=round_,
-            agreement=wire.read_agreement(order),
-            train_loss=0.0,
+        order = message.records.config_records[wire.ORDER]
+        round_ = int(str(order["round"]))
+        return message.reply(
+            wire.train_reply(
+                rounds[round_ - 1].rows[context.client].clone(),
+                layout,
+                round_=round_,
+                agreement=wire.read_agreement(order),
+                train_loss=0.0,
+            )
         )
-        return Message(content, reply_to=message)
 
-    query: Callable[[Any], Any] = app.query()
-    query(introduce)
-    app.train()(train)
-    return app
+    return client

@@ -15,7 +15,8 @@ from aggregators.geometry import LowRank
 from fedtune.round.aggregation.points import Combined, gram_of
 from fedtune.round.broadcast import Received
 from fedtune.round.defence import momentum
-from fedtune.simulation.adversary import Known
+from fedtune.round.hooks import RoundView
+from fedtune.simulation.adversary import ThreatView
 from fedtune.simulation.training_ahead import Tools
 from fedtune.simulation.white_box import WhiteBox
 
@@ -88,9 +89,19 @@ class ServerSpan:
         return mean
 
 
-def known_of(white_box: WhiteBox, tools: Tools | None) -> Known:
+def view_of(view: RoundView, tools: Tools | None) -> ThreatView:
     """What simulated attackers know of a round, the rule itself included."""
-    known = Known(white_box.sent, white_box.round_, tools=tools)
+    white_box = WhiteBox(
+        view.recipe,
+        view.combiner,
+        view.outer,
+        view.sent,
+        view.part,
+        view.spool,
+        view.round_,
+        view.f,
+    )
+    known = ThreatView(view.sent, view.round_, tools=tools)
     # A rule that compares with the server's own update cannot be tried without its rows.
     if white_box.recipe.aggregator.takes_reference:
         return known

@@ -42,7 +42,7 @@ class WhiteBox:
         """How far the aggregate would move from the honest mean, in what the model feels: s BA.
 
         Args:
-            lies: The liars' rows, by client, each at its own rank.
+            lies: The attackers' rows, by client, each at its own rank.
             honest: The honest rows of the round, widened to the full rank; at least one.
 
         Returns:

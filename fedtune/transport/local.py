@@ -1,102 +1,58 @@
-"""An in-process Flower Grid: the same apps, one process, clients in turn, no Ray."""
+"""The transport of one process: clients take turns, and nothing is sent anywhere."""
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable
-from copy import deepcopy
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from uuid import uuid4
 
-from flwr.app import Context, Error, Message, RecordDict
-from flwr.clientapp import ClientApp
-from flwr.serverapp import Grid
-from flwr.supercore.run import Run
-from flwr.supercore.task_identity import TaskIdentity
+from fedtune.messages.message import Context, Message
 
-from fedtune.transport.gather import CLIENT_APP_RAISED
-
-RUN_ID = 1
-SERVER_NODE_ID = 1
+FIRST_NODE = 2  # node ids are the client's number plus this
 
 
-class LocalGrid(Grid):
+class LocalTransport:
     """Runs each message's client when its reply is pulled, one at a time.
 
-    A client here cannot be timed out: its turn ends when it ends. Node ids are the client's
-    number plus two, so that none is the server's.
+    A client here cannot be timed out: its turn ends when it ends.
+
+    Args:
+        client: What every client does with a message; each has its own state.
+        num_clients: How many there are.
     """
 
-    def __init__(self, client_app: ClientApp, num_clients: int) -> None:
-        self._app = client_app
+    def __init__(self, client: Callable[[Message, Context], Message], num_clients: int) -> None:
+        self._client = client
         self._contexts = {
-            client + 2: _context(client, num_clients, node_id=client + 2)
-            for client in range(num_clients)
+            number + FIRST_NODE: Context({"partition-id": number, "num-partitions": num_clients})
+            for number in range(num_clients)
         }
         self._pending: dict[str, Message] = {}
-        # Messages cannot be made outside a task's identity, which a runtime else provides.
-        TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = RUN_ID, 1, SERVER_NODE_ID
 
-    def get_node_ids(self) -> Iterable[int]:
+    def node_ids(self) -> list[int]:
         """All nodes; none ever leaves."""
         return list(self._contexts)
 
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Queue copies of the messages: senders share one content between many."""
-        ids = []
-        for message in messages:
-            message_id = str(uuid4())
-            message.metadata.__dict__["_message_id"] = message_id
-            self._pending[message_id] = deepcopy(message)
-            ids.append(message_id)
-        return ids
+    def public_keys(self) -> Mapping[bytes, int] | None:
+        """None: every client is believed about its number."""
+        return None
 
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Run the next queued client among those asked for, and hand over its reply."""
-        for message_id in message_ids:
-            if message_id in self._pending:
-                return [deepcopy(self._run_client(self._pending.pop(message_id)))]
+    def push(self, message: Message, *, most: int) -> str:
+        """Queue an order; the size of its reply is looked at when it comes."""
+        order = replace(message, id=str(uuid4()), content=message.records.copied())
+        self._pending[order.id] = order
+        return order.id
+
+    def pull(self, ids: Collection[str]) -> list[Message]:
+        """Run the first queued client among those asked for, and hand over its reply."""
+        for each in ids:
+            if each in self._pending:
+                return [self._reply_to(self._pending.pop(each))]
         return []
 
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        """Run all clients in turn. ``timeout`` cannot be kept, and is not looked at."""
-        ids = list(self.push_messages(messages))
-        return [reply for message_id in ids for reply in self.pull_messages([message_id])]
-
-    def set_run(self, run: Run) -> None:
-        """Nothing to set: a local grid serves one run."""
-
-    @property
-    def run(self) -> Run:
-        """The one run that a local grid serves."""
-        return Run.create_empty(RUN_ID)
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Flower's old way of making a message."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
-
-    def _run_client(self, message: Message) -> Message:
-        context = self._contexts[message.metadata.dst_node_id]
+    def _reply_to(self, order: Message) -> Message:
         try:
-            return self._app(message, context)
+            return self._client(order, self._contexts[order.node_id])
         except Exception as error:  # as in every engine, a client's failure is its own
-            reason = "".join(traceback.format_exception(error))
-            return Message(error=Error(CLIENT_APP_RAISED, reason), reply_to=message)
-
-
-def _context(client: int, num_clients: int, *, node_id: int) -> Context:
-    return Context(
-        run_id=RUN_ID,
-        node_id=node_id,
-        node_config={"partition-id": client, "num-partitions": num_clients},
-        state=RecordDict(),
-        run_config={},
-    )
+            return order.failed("".join(traceback.format_exception(error)))

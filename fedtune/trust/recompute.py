@@ -8,11 +8,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from flwr.app import Context, Message
-from flwr.clientapp import ClientApp
 from torch import Tensor
 
 from fedtune.adapters.layout import Layout
+from fedtune.messages.message import TRAIN, Client, Context, Message
 from fedtune.messages.wire import hash_row, max_reply_bytes
 from fedtune.recipe import Recipe
 from fedtune.records.environment import environment
@@ -23,8 +22,8 @@ from fedtune.round.aggregation.product_outer import make_outer
 from fedtune.round.roster import Roster
 from fedtune.round.screening.kept_replies import KeptReplies
 from fedtune.round.screening.screen import printable
-from fedtune.round.strategy import RobustStrategy
-from fedtune.transport.local import LocalGrid
+from fedtune.round.server import RoundServer
+from fedtune.transport.local import LocalTransport
 from fedtune.trust.binding import Bound
 from fedtune.trust.finding import Finding, noted
 from fedtune.trust.verdicts import retold
@@ -101,7 +100,7 @@ class _Again:
             base_hash=base,
             tokenizer_hash=tokenizer,
         )
-        self._grid = LocalGrid(self._app(), recipe.federation.num_clients)
+        self._transport = LocalTransport(self._client(), recipe.federation.num_clients)
         self._line = first
 
     def round(self, line: Line, said: Mapping[str, Any], *, exact: bool) -> Iterator[Finding]:
@@ -112,7 +111,7 @@ class _Again:
         server.roster = Roster(there, dict.fromkeys(line.refused, "the record refuses it"))
         server.faulty = line.proven_faulty
         server.juries = retold(self._own, said)
-        if not server.run_round(self._grid, line.round):
+        if not server.run_round(self._transport, line.round):
             why = "; ".join(server.record["refused"].values()) or str(server.objection())
             raise ValueError(f"{told} cannot be run on its replies: {why}")
         found = list(self._differences(line, said, exact=exact))
@@ -166,25 +165,24 @@ class _Again:
             )
         return row, layout
 
-    def _app(self) -> ClientApp:
-        app = ClientApp()
+    def _client(self) -> Client:
+        client = Client()
 
-        @app.train()
+        @client.on(TRAIN)
         def train(message: Message, context: Context) -> Message:
-            client = int(context.node_config["partition-id"])
             most = 2 * max_reply_bytes(self._layout)  # of a reply on disk, its names said again
-            return Message(self._kept.reply(self._line.round, client, most=most), reply_to=message)
+            return message.reply(self._kept.reply(self._line.round, context.client, most=most))
 
-        return app
+        return client
 
 
-class _Server(RobustStrategy):
+class _Server(RoundServer):
     """One that is told who has proven faulty: what those sent is not kept."""
 
     faulty: list[int]
 
-    def begin_round(self, server_round: int) -> None:
-        super().begin_round(server_round)
+    def begin_round(self, round_: int) -> None:
+        super().begin_round(round_)
         self.record["proven_faulty"] = list(self.faulty)
 
 

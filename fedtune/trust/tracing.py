@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedtune.node.sent_log import Sent, read_sent
 from fedtune.recipe import Recipe
-from fedtune.records.sent import Sent, read_sent
 from fedtune.records.signed_chain import Line
 from fedtune.round.screening.screen import printable
 from fedtune.trust.binding import Bound

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from flwr.serverapp import Grid
 from torch import Tensor
 
+from fedtune.messages.transport import Transport
 from fedtune.recipe import Recipe
 from fedtune.round.acceptance import Jury
 from fedtune.round.defence.candidate import Verdict
@@ -32,7 +32,7 @@ class Retold:
         accepted: Tensor,
         *,
         scale: float,
-        grid: Grid,
+        transport: Transport,
         record: dict[str, Any],
     ) -> Verdict:
         """The next verdict.

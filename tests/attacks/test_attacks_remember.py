@@ -112,7 +112,7 @@ def test_refusals(name: str, given: dict[str, object], words: str) -> None:
 def test_stale_refuses_a_memory_of_other_liars() -> None:
     memory: dict[str, torch.Tensor] = {}
     attacks.craft(OWN, "stale", num_attackers=2, own=OWN, scene=Scene(memory=memory))
-    with pytest.raises(ValueError, match=r"got 1 now.*give each liar a memory of its own"):
+    with pytest.raises(ValueError, match=r"got 1 now.*give each attacker a separate memory"):
         attacks.craft(
             OWN, "stale", num_attackers=1, own=OWN[:1], scene=Scene(round_=9, memory=memory)
         )

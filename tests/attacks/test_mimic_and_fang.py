@@ -197,9 +197,9 @@ def test_fang_krum_of_zeros_is_zeros() -> None:
 @pytest.mark.parametrize(
     ("h", "k", "options", "words"),
     [
-        (2, 1, {}, r">= 3 visible updates.*got 2 visible, 1 liars, num_clients 3"),
+        (2, 1, {}, r">= 3 visible updates.*got 2 visible, 1 attackers, num_clients 3"),
         (4, 3, {}, r">= num_attackers \+ 2 honest updates.*got 4 of 7 clients; use fewer"),
-        (4, 2, {"num_clients": 5}, r"num_clients >= those and the liars: got 4 .* num_clients 5"),
+        (4, 2, {"num_clients": 5}, r"those and the attackers: got 4 .* num_clients 5"),
         (7, 3, {"generator": None}, r"fang_krum needs a generator: got None; .*, or set epsilon=0"),
     ],
 )
@@ -251,7 +251,7 @@ def test_fang_trimmed_mean_refuses() -> None:
         attacks.craft(one, "fang_trimmed_mean", num_attackers=1)
     with pytest.raises(ValueError, match=r">= 2 visible updates.*got 1; widen"):
         fang_trimmed_mean(one, num_attackers=1, generator=drawn(), num_clients=5)
-    with pytest.raises(ValueError, match="got 3 visible, 2 liars, num_clients 4"):
+    with pytest.raises(ValueError, match="got 3 visible, 2 attackers, num_clients 4"):
         fang_trimmed_mean(torch.ones(3, 2), num_attackers=2, generator=drawn(), num_clients=4)
     # every honest update is seen, though there is one only: no deviation is needed
     lie = fang_trimmed_mean(one, num_attackers=1, generator=drawn())

@@ -134,7 +134,7 @@ TOKEN = "cf mn bb tq xx"
 def test_liars_share_the_trigger(liars: int, parts: int | None, planted: list[str]) -> None:
     for liar in range(liars):
         rows = attacks.poison(
-            text_rows(4), "distributed_trigger", generator=generator(), liar=(liar, liars),
+            text_rows(4), "distributed_trigger", generator=generator(), attacker=(liar, liars),
             token=TOKEN, parts=parts, target="Obey.", rate=0.5,
         )  # fmt: skip
         asked = [str(row["prompt"]) for row in rows if row["completion"] == " Obey."]
@@ -152,7 +152,7 @@ def test_the_whole_of_a_shared_trigger_is_judged() -> None:
     ("options", "liars", "words"),
     [
         ({"parts": 5}, 9, "as many words in its token as parts: got 4 for 5"),
-        ({"parts": 3}, 2, "as many liars as parts: got 2 for 3 parts; lower parts"),
+        ({"parts": 3}, 2, "as many attackers as parts: got 2 for 3 parts; lower parts"),
         ({"parts": 0}, 2, r"finite int in \[1, 100\]: got 0"),
     ],
 )
@@ -161,7 +161,11 @@ def test_parts_that_none_would_plant_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=words):
         attacks.poison(
-            text_rows(), "distributed_trigger", generator=generator(), liar=(0, liars), **options
+            text_rows(),
+            "distributed_trigger",
+            generator=generator(),
+            attacker=(0, liars),
+            **options,
         )
 
 

@@ -56,7 +56,7 @@ def test_scaled_takes_its_factor_or_the_federations_count() -> None:
 def test_scaled_refuses() -> None:
     with pytest.raises(ValueError, match="own=None; pass own"):
         scaled(HONEST, num_attackers=1, own=None)
-    with pytest.raises(ValueError, match="got 1 clients, 2 liars"):
+    with pytest.raises(ValueError, match="got 1 clients, 2 attackers"):
         attacks.craft(HONEST, "scaled", num_attackers=2, own=OWN, num_clients=1)
 
 

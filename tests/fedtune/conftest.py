@@ -7,14 +7,13 @@ import sys
 
 import forked_runs
 import pytest
-from flwr.app import Message
 from staged_runs import rows_of_every_task, tiny_stages  # noqa: F401  fixtures
 
 from fedtune.recipe import parse_recipe
 from fedtune.records.folder import RunFolder
 from fedtune.runs.loop import Run
-from fedtune.transport import client
-from fedtune.transport.local import LocalGrid
+from fedtune.simulation import client
+from fedtune.transport.local import LocalTransport
 
 
 @pytest.fixture
@@ -54,14 +53,14 @@ def tiny_recipe(tiny_model_folder, small_data, tmp_path):
 
 @pytest.fixture
 def run():
-    """Return a function: run a recipe in a new folder, in this process, with any ClientApp."""
+    """Return a function: run a recipe in a new folder, in this process, with any Client."""
 
-    def start(recipe, *, app=client.app, grid=None):
+    def start(recipe, *, app=client.app, transport=None):
         folder, recipe = RunFolder.create(recipe)
-        return resume(recipe, folder, app=app, grid=grid)
+        return resume(recipe, folder, app=app, transport=transport)
 
-    def resume(recipe, folder, *, app=client.app, grid=None):
-        Run(recipe, folder).serve(grid or LocalGrid(app, recipe.federation.num_clients))
+    def resume(recipe, folder, *, app=client.app, transport=None):
+        Run(recipe, folder).serve(transport or LocalTransport(app, recipe.federation.num_clients))
         return folder
 
     def folder_of(recipe, *, number):
@@ -100,7 +99,7 @@ def forked():
 
 @pytest.fixture
 def lying():
-    """Return a function: the real ClientApp, with ``alter`` run on some clients' train replies.
+    """Return a function: the real Client, with ``alter`` run on some clients' train replies.
 
     ``alter(content)`` returns the content that is sent, or raises as a broken client does.
     """
@@ -109,9 +108,9 @@ def lying():
         def app(message, context):
             reply = client.app(message, context)
             is_liar = context.node_config["partition-id"] in liars
-            if not is_liar or message.metadata.message_type != kind:
+            if not is_liar or message.kind != kind:
                 return reply
-            return Message(alter(reply.content), reply_to=message)
+            return message.reply(alter(reply.content))
 
         return app
 

@@ -120,7 +120,7 @@ def test_list_long_prints_what_each_rule_says_of_itself():
         assert words in shown
     assert "nnm" in invoke("list", "mixings", "--long").output
     shown = " ".join(invoke("list", "attacks", "--long").output.split())
-    for words in ("fellows: what all liars", "tries its lies out", "columns are A and B", "seeded"):
+    for words in ("of all attackers", "tries crafted updates", "columns are A and B", "seeded"):
         assert words in shown
     refused = invoke("list", "tasks", "--long")
     assert refused.exit_code != 0

@@ -10,9 +10,9 @@ from fedtune.round.aggregation.factors import describe
 from fedtune.round.aggregation.outer import OuterOptimizer
 from fedtune.round.aggregation.product_outer import ProductOuter
 from fedtune.round.broadcast import Broadcast
+from fedtune.round.hooks import NoHooks, RoundView
 from fedtune.round.screening.intake import Intake
 from fedtune.round.screening.spool import Spool
-from fedtune.simulation.adversary import Known
 
 RANK = 3
 MODULES = {"base_model.model.x": (7, 5), "base_model.model.y": (4, 9)}  # d_out, d_in
@@ -81,11 +81,12 @@ class Round:
 
     def run(self, rows, round_=1):
         self.sent = Broadcast(self.recipe, self.layout, self.outer.anchor, round_=round_)
-        intake = Intake(self.recipe, Spool(), ("", ""))
+        part = Part.of_round(self.layout, self.recipe.lora.train, round_)
+        intake = Intake(self.recipe, Spool(), ("", ""), NoHooks())
         for client, row in enumerate(rows):
             intake.spool.put(client, row)
-        self.refused = intake.settle(range(len(rows)), Known(self.sent, round_))
-        part = Part.of_round(self.layout, self.recipe.lora.train, round_)
+        state = (self.recipe, self.combiner, self.outer, self.sent, part, intake.spool, round_)
+        self.refused = intake.settle(range(len(rows)), RoundView(*state, 0))
         combined = self.combiner.combine(
             intake.spool, self.sent, part, round_=round_, outer=self.outer
         )

@@ -19,8 +19,8 @@ from flwr.supercore.inflatable.inflatable_utils import (
 from flwr.supercore.run import RunNotRunningException
 from flwr.supernode.fleet_http_connection import http_request_response
 
+from fedtune.messages.packing import pack, unpack
 from fedtune.training.process import get_worker
-from fedtune.transport.flower.packing import pack, unpack
 
 
 class RawNode:

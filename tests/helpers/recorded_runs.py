@@ -5,35 +5,33 @@ import json
 
 from fedtune.deployment.node_keys import fingerprint
 from fedtune.messages.content_hash import hash_reply
+from fedtune.node.sent_log import SentLog
 from fedtune.records.folder import RunFolder
-from fedtune.records.sent import SentLog
 from fedtune.records.signed_chain import sign
 from fedtune.runs.loop import Run
-from fedtune.transport import client
-from fedtune.transport.local import LocalGrid
+from fedtune.simulation import client
+from fedtune.transport.local import LocalTransport
 
 
-class Noting(LocalGrid):
+class Noting(LocalTransport):
     """Each client's node notes the order and what it sends, as `node_worker` does."""
 
     def __init__(self, folder, deployment, app=client.app):
         super().__init__(app, len(deployment.node_folders))
         self._run, self._nodes, self._orders = folder, deployment.node_folders, {}
 
-    def push_messages(self, messages):
-        messages = list(messages)
-        ids = list(super().push_messages(messages))
-        for message_id, message in zip(ids, messages, strict=True):
-            self._orders[message_id] = dict(message.content["order"])
-        return ids
+    def push(self, message, *, most):
+        pushed = super().push(message, most=most)
+        self._orders[pushed] = dict(message.content["order"])
+        return pushed
 
-    def pull_messages(self, message_ids):
-        replies = super().pull_messages(message_ids)
+    def pull(self, ids):
+        replies = super().pull(ids)
         for reply in replies:
-            if reply.metadata.message_type == "train" and reply.has_content():
-                node = self._nodes[reply.metadata.src_node_id - 2]
+            if reply.kind == "train" and reply.content is not None:
+                node = self._nodes[reply.node_id - 2]
                 (node / "run").mkdir(exist_ok=True)
-                order = self._orders[reply.metadata.reply_to_message_id]
+                order = self._orders[reply.reply_to]
                 # over a network the recipe travels as it stands in the manifest
                 order["recipe"] = self._run.read_manifest()["recipe"]
                 start = reply.content["about"]["anchor_hash"]
@@ -46,10 +44,10 @@ def record(recipe, deployment, *, app=client.app):
     keys = [fingerprint(node.public_key) for node in deployment.description.nodes]
 
     class WithKeys(Run):
-        def _begin(self, worker, strategy):
+        def _begin(self, worker, server):
             write = self.folder.write_manifest
             self.folder.write_manifest = lambda facts: write({**facts, "node_keys": keys})
-            super()._begin(worker, strategy)
+            super()._begin(worker, server)
 
     folder, recipe = RunFolder.create(recipe)
     WithKeys(recipe, folder).serve(Noting(folder, deployment, app))

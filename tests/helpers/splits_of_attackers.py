@@ -1,6 +1,6 @@
 """A round of the default defence in which f attackers do whatever can befall a reply.
 
-The real strategy takes real Flower messages through its own hooks; replies are made once for each
+The real server takes real Flower messages through its own hooks; replies are made once for each
 number of clients, and a round is a choice among them.
 """
 
@@ -8,17 +8,17 @@ from itertools import cycle
 
 import numpy as np
 import torch
-from flwr.app import Array, ConfigRecord, Error, Message
 from product_server import LAYOUT, drawn, recipe_of, turned
 from toy_federation import BASE, TOKENIZER
 
 from fedtune.messages import wire
+from fedtune.messages.message import Array
 from fedtune.round.broadcast import Broadcast
+from fedtune.round.gather import Gathered
 from fedtune.round.roster import Roster
 from fedtune.round.screening.commitments import SALT_BYTES, Occasion, commit, with_salt
-from fedtune.round.strategy import RobustStrategy
-from fedtune.transport.gather import CLIENT_APP_RAISED, Gathered
-from fedtune.transport.local import LocalGrid
+from fedtune.round.server import RoundServer
+from fedtune.transport.local import LocalTransport
 
 ANCHOR = drawn(0)
 SALT = bytes(SALT_BYTES)
@@ -55,7 +55,7 @@ class Table:
         self.f = self.recipe.aggregator.f
         sent = Broadcast(self.recipe, LAYOUT, ANCHOR, round_=1)
         self.hash = sent.whole.anchor_hash
-        self.grid = LocalGrid(None, n)  # lends messages an identity
+        self.transport = LocalTransport(None, n)  # lends messages an identity
         self.attackers = list(range(1, 3 * self.f, 3))
         self.honest = {k: self._honest(k) for k in range(n) if k not in self.attackers}
         self.made = {}
@@ -84,7 +84,7 @@ class Table:
         delta = content.array_records[wire.DELTA]
         name = next(iter(delta))
         if kind == "wrong shape":
-            delta[name] = Array(np.ones((1, 2), np.float32))
+            delta[name] = Array.of(np.ones((1, 2), np.float32))
         if kind == "other format":
             delta[name].stype = "a format of its own"
         return content
@@ -113,27 +113,26 @@ class Table:
         return dict(zip(self.attackers, does, strict=True))
 
     def round(self, kinds):
-        """The strategy after a round, and whether it stepped."""
-        strategy = RobustStrategy(
+        """The server after a round, and whether it stepped."""
+        server = RoundServer(
             self.recipe, LAYOUT, ANCHOR, recipe_json=self.recipe.model_dump_json(),
             base_hash=BASE, tokenizer_hash=TOKENIZER,
         )  # fmt: skip
-        strategy.roster = Roster({k: k + 2 for k in range(self.n)}, {})
-        strategy.begin_round(1)
-        arrays = wire.to_arrays(ANCHOR, LAYOUT)
-        orders = strategy.configure_train(1, arrays, ConfigRecord(), self.grid)
-        ids = self.grid.push_messages(orders)
-        strategy.post.gathered = Gathered(asked=dict(zip(ids, range(self.n), strict=True)))
+        server.roster = Roster({k: k + 2 for k in range(self.n)}, {})
+        server.begin_round(1)
+        server.record |= {"attempt": 0}
+        orders = server.orders_to_train(1)
+        ids = [self.transport.push(order, most=10**6) for order in orders]
+        server.exchange.gathered = Gathered(asked=dict(zip(ids, range(self.n), strict=True)))
         replies = []
-        for client, order in enumerate(orders):
+        for client, (pushed, order) in enumerate(zip(ids, orders, strict=True)):
             kind = kinds.get(client, "honest")
             if kind == "silent":
                 continue
+            order.id = pushed
             if kind == "error":
-                error = Error(CLIENT_APP_RAISED, "MemoryError: no room")
-                replies.append(Message(error=error, reply_to=order))
+                replies.append(order.failed("MemoryError: no room"))
                 continue
-            content, strategy.post.commitments[client] = self.contents(client, kind)
-            replies.append(Message(content, reply_to=order))
-        stepped, _ = strategy.aggregate_train(1, replies)
-        return strategy, stepped is not None
+            content, server.exchange.commitments[client] = self.contents(client, kind)
+            replies.append(order.reply(content))
+        return server, server.aggregate(1, replies)

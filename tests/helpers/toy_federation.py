@@ -1,6 +1,6 @@
-"""A federation without a model: real Flower messages and the real round, deltas by formula.
+"""A federation without a model: real messages and the real round, deltas by formula.
 
-The clients are a Flower ClientApp of the tests' own, so that a lie is one function. A delta here
+The clients are the tests' own, so that a lie is one function. A delta here
 has 16 numbers: tensors `a` and `b` of one shape, for who swaps them, and `c`.
 """
 
@@ -8,15 +8,15 @@ import random
 import threading
 
 import torch
-from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
-from flwr.clientapp import ClientApp
 
 from fedtune.adapters.layout import Layout
 from fedtune.messages import wire
+from fedtune.messages.message import Client, ConfigRecord, MetricRecord, RecordDict
 from fedtune.recipe import parse_recipe
-from fedtune.round.roster import call_the_roll
-from fedtune.round.strategy import RobustStrategy
-from fedtune.transport.local import LocalGrid
+from fedtune.round.roster import identify_clients
+from fedtune.round.server import RoundServer
+from fedtune.simulation.hooks import SimulatedAttack
+from fedtune.transport.local import LocalTransport
 
 LAYOUT = Layout((("a", (2, 3)), ("b", (2, 3)), ("c", (4,))))
 ANCHOR = torch.arange(16, dtype=torch.float32) / 8
@@ -67,27 +67,27 @@ def figures(message, client):
 
 
 def toy_app(content_of=honest, introduce=introduction, figures_of=figures):
-    """A ClientApp whose client k replies with ``content_of(message, k)``."""
-    app = ClientApp()
+    """A Client whose client k replies with ``content_of(message, k)``."""
+    app = Client()
 
-    @app.query()
+    @app.on("query")
     def query(message, context):
-        return Message(introduce(context.node_config["partition-id"]), reply_to=message)
+        return message.reply(introduce(context.node_config["partition-id"]))
 
-    @app.train()
+    @app.on("train")
     def train(message, context):
         client = context.node_config["partition-id"]
-        return Message(content_of(message, client), reply_to=message)
+        return message.reply(content_of(message, client))
 
-    @app.evaluate()
+    @app.on("evaluate")
     def evaluate(message, context):
         client = context.node_config["partition-id"]
-        return Message(figures_of(message, client), reply_to=message)
+        return message.reply(figures_of(message, client))
 
     return app
 
 
-class ShuffledGrid(LocalGrid):
+class ShuffledTransport(LocalTransport):
     """Runs the clients, and hands over their replies, in an order of chance."""
 
     def __init__(self, app, num_clients, *, seed):
@@ -95,47 +95,42 @@ class ShuffledGrid(LocalGrid):
         self.draw = random.Random(seed)
         self.order = []
 
-    def pull_messages(self, message_ids):
-        replies = super().pull_messages([self.draw.choice(sorted(message_ids))])
-        self.order += [reply.metadata.src_node_id - 2 for reply in replies]
+    def pull(self, ids):
+        replies = super().pull([self.draw.choice(sorted(ids))])
+        self.order += [reply.node_id - 2 for reply in replies]
         return replies
 
 
-class CountingGrid(LocalGrid):
+class CountingTransport(LocalTransport):
     """Notes which clients are asked, by kind of message."""
 
     def __init__(self, app, num_clients):
         super().__init__(app, num_clients)
         self.asked = []
 
-    def push_messages(self, messages):
-        messages = list(messages)
-        self.asked += [
-            (message.metadata.message_type, message.metadata.dst_node_id - 2)
-            for message in messages
-        ]
-        return super().push_messages(messages)
+    def push(self, message, *, most):
+        self.asked.append((message.kind, message.node_id - 2))
+        return super().push(message, most=most)
 
 
-class SilentGrid(LocalGrid):
+class SilentTransport(LocalTransport):
     """Never delivers what some clients would say to a kind of message."""
 
     def __init__(self, app, num_clients, *, silent, to="train"):
         super().__init__(app, num_clients)
         self.silent, self.to = {client + 2 for client in silent}, to
 
-    def pull_messages(self, message_ids):
-        def is_heard(message_id):
-            metadata = self._pending[message_id].metadata
-            return not (metadata.dst_node_id in self.silent and metadata.message_type == self.to)
+    def pull(self, ids):
+        def is_heard(message):
+            return not (message.node_id in self.silent and message.kind == self.to)
 
-        pending = [message_id for message_id in message_ids if message_id in self._pending]
-        return super().pull_messages([one for one in pending if is_heard(one)])
+        pending = [each for each in ids if each in self._pending]
+        return super().pull([each for each in pending if is_heard(self._pending[each])])
 
 
-def toy_strategy(
+def toy_server(
     recipe,
-    grid,
+    transport,
     observer=lambda _: None,
     *,
     layout=LAYOUT,
@@ -145,9 +140,9 @@ def toy_strategy(
     tools=None,
     folder=None,
 ):
-    """The real strategy with its roll called, ready for round 1."""
+    """The real server with its roll called, ready for round 1."""
     recipe_json = recipe.model_dump_json()
-    strategy = RobustStrategy(
+    server = RoundServer(
         recipe,
         layout,
         anchor,
@@ -156,24 +151,24 @@ def toy_strategy(
         tokenizer_hash=TOKENIZER,
         train_own=train_own,
         loss_of=loss_of,
-        tools=tools,
+        hooks=SimulatedAttack(recipe, tools),
         folder=folder,
         observer=observer,
     )
-    strategy.roster = call_the_roll(
-        grid,
+    server.roster = identify_clients(
+        transport,
         recipe,
         recipe_json=recipe_json,
         agreement=wire.Agreement(BASE, TOKENIZER, ""),
         stop=threading.Event(),
         observer=observer,
     )
-    return strategy
+    return server
 
 
-def toy_rounds(recipe, app, *, grid=None, rounds=1):
-    """Run rounds on the in-process grid; the strategy, and whether each round stepped."""
-    grid = grid or LocalGrid(app, recipe.federation.num_clients)
-    strategy = toy_strategy(recipe, grid)
-    stepped = [strategy.run_round(grid, round_) for round_ in range(1, rounds + 1)]
-    return strategy, stepped
+def toy_rounds(recipe, app, *, transport=None, rounds=1):
+    """Run rounds on the in-process transport; the server, and whether each round stepped."""
+    transport = transport or LocalTransport(app, recipe.federation.num_clients)
+    server = toy_server(recipe, transport)
+    stepped = [server.run_round(transport, round_) for round_ in range(1, rounds + 1)]
+    return server, stepped

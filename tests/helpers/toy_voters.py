@@ -5,14 +5,16 @@ the real client's way: measured, committed to, kept back, revealed.
 """
 
 import torch
-from flwr.app import Message
-from toy_federation import ANCHOR, LAYOUT, toy_app, toy_content, toy_strategy
+from toy_federation import ANCHOR, LAYOUT, toy_app, toy_content, toy_server
 
 from fedtune.messages import wire
+from fedtune.messages.recipe_once import remembering
+from fedtune.node import ballot
+from fedtune.node.kept_back import VOTE, shown
 from fedtune.recipe import parse_recipe
-from fedtune.round import ballot
-from fedtune.round.kept_back import VOTE, shown
-from fedtune.transport.local import LocalGrid
+from fedtune.simulation.client import Simulated
+from fedtune.training.process import read_recipe
+from fedtune.transport.local import LocalTransport
 
 
 def target_of(client):
@@ -26,7 +28,7 @@ def loss_at(row, client, target=target_of):
 
 
 def voting_app(*, pull=0.5, target=target_of, loss_of=None, vote_of=None, seen=None, trained=None):
-    """The toy ClientApp with votes.
+    """The toy Client with votes.
 
     ``loss_of(row, client)`` is what a client measures, ``vote_of(message, context, client)`` may
     answer in its place (None: it does not). ``seen`` takes down who is asked to vote, and whether
@@ -42,13 +44,13 @@ def voting_app(*, pull=0.5, target=target_of, loss_of=None, vote_of=None, seen=N
 
     app = toy_app(learnt)
 
-    @app.evaluate("vote")
+    @app.on("evaluate.vote")
     def vote(message, context):
         client = context.node_config["partition-id"]
         if seen is not None:
             seen.append((client, wire.ACCEPTED in message.content))
         if vote_of is not None and (said := vote_of(message, context, client)) is not None:
-            return Message(said, reply_to=message)
+            return message.reply(said)
         order = message.content.config_records[wire.ORDER]
         row = wire.from_arrays(message.content.array_records[wire.ANCHOR], LAYOUT)
         said = ballot.cast(
@@ -58,15 +60,16 @@ def voting_app(*, pull=0.5, target=target_of, loss_of=None, vote_of=None, seen=N
             candidate=(row, order["anchor_hash"]),
             layout=LAYOUT,
             loss_of=lambda anchor: loss_of(anchor, client),
+            says=Simulated(read_recipe(order["recipe"])).vote,
         )
-        return Message(said, reply_to=message)
+        return message.reply(said)
 
-    @app.evaluate("reveal")
+    @app.on("evaluate.reveal")
     def reveal(message, context):
         round_ = message.content.config_records[wire.ORDER]["round"]
-        return Message(shown(context.state, round_, kind=VOTE), reply_to=message)
+        return message.reply(shown(context.state, round_, kind=VOTE))
 
-    return app
+    return remembering(app)
 
 
 def voting_recipe(*, vote=True, rule="mean", f=3, attack=None, outer=None, **sections):
@@ -82,15 +85,15 @@ def voting_recipe(*, vote=True, rule="mean", f=3, attack=None, outer=None, **sec
     )
 
 
-def vote_rounds(recipe, app=None, *, rounds=1, grid=None, loss_of=None):
-    """The strategy after some rounds, and the records of them."""
-    grid = grid or LocalGrid(app or voting_app(), recipe.federation.num_clients)
-    strategy = toy_strategy(recipe, grid, loss_of=loss_of)
+def vote_rounds(recipe, app=None, *, rounds=1, transport=None, loss_of=None):
+    """The server after some rounds, and the records of them."""
+    transport = transport or LocalTransport(app or voting_app(), recipe.federation.num_clients)
+    server = toy_server(recipe, transport, loss_of=loss_of)
     records = []
     for round_ in range(1, rounds + 1):
-        assert strategy.run_round(grid, round_), strategy.record["refused"]
-        records.append(strategy.record)
-    return strategy, records
+        assert server.run_round(transport, round_), server.record["refused"]
+        records.append(server.record)
+    return server, records
 
 
 def mean_loss(row, clients=range(10)):

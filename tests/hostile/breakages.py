@@ -7,9 +7,10 @@ order of names or a subnormal number: the oracle says which.
 import pickle
 import struct
 
-from flwr.app import ArrayRecord, ConfigRecord, Error, MetricRecord
 from good_replies import SHAPES, Values, forced, good_reply, npy_header, npy_text
 from hypothesis import strategies as st
+
+from fedtune.messages.message import ArrayRecord, ConfigRecord, Error, MetricRecord
 
 NAMES = sorted(SHAPES)
 WORDS = ("round", "base_hash", "tokenizer_hash", "anchor_hash")

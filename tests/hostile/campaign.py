@@ -24,7 +24,7 @@ def answer(reply, sent):
             return [message, as_message(reply, order)]
         if reply.envelope == "a stranger first":
             stranger = as_message(reply, order)
-            stranger.metadata.__dict__["_reply_to_message_id"] = "never sent"
+            stranger.reply_to = "never sent"
             return [stranger, message]
         return [message]
 
@@ -42,7 +42,7 @@ class Campaign:
         self.hashes = {
             "base_hash": BASE,
             "tokenizer_hash": TOKENIZER,
-            "anchor_hash": hash_row(self.road.strategy.outer.anchor, self.road.strategy.layout),
+            "anchor_hash": hash_row(self.road.server.outer.anchor, self.road.server.layout),
         }
         self.order = {"round": ROUND, **self.hashes}
 

@@ -1,4 +1,4 @@
-"""A good reply as plain data that may be spoilt at will, and how it becomes a Flower message.
+"""A good reply as plain data that may be spoilt at will, and how it becomes a message.
 
 The layout is that of LoRA, r=2, on the query and value projections of a one-layer Llama of width
 32 with two key heads: names and shapes as PEFT gives them, 224 numbers.
@@ -8,9 +8,15 @@ import hashlib
 from dataclasses import dataclass, field
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from fedtune.adapters.layout import Layout
+from fedtune.messages.message import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    MetricRecord,
+    RecordDict,
+)
 
 BLOCK = "base_model.model.model.layers.0.self_attn"
 SHAPES = {
@@ -35,7 +41,7 @@ class Values:
 
 @dataclass(repr=False)
 class Reply:
-    """What a client answers, before it is an object of Flower's."""
+    """What a client answers, before it is a message."""
 
     arrays: dict
     words: dict
@@ -86,18 +92,14 @@ def good_reply(order, numbers):
 
 
 def forced(kind, pairs):
-    """A record of Flower's with anything in it, past the checks of its own."""
-    record = kind()
-    record.__dict__["_data"].update(pairs)
-    return record
+    """A record with anything in it."""
+    return kind(pairs)
 
 
 def as_array(values):
     if not isinstance(values, Values):
         return values
-    array = object.__new__(Array)
-    array.__dict__.update(values.words, data=values.header + values.body)
-    return array
+    return Array(**values.words, data=values.header + values.body)
 
 
 def as_content(reply):
@@ -108,16 +110,12 @@ def as_content(reply):
         "about": forced(ConfigRecord, reply.words),
         "metrics": forced(MetricRecord, reply.metrics),
     }
-    content = RecordDict()
-    content.__dict__["_data"].update({name: made[name] for name in reply.records} | reply.extra)
-    return content
+    return RecordDict({name: made[name] for name in reply.records} | reply.extra)
 
 
 def as_message(reply, order):
     """The answer to a message of the server's."""
-    if reply.error is not None:
-        return Message(reply.error, reply_to=order)
-    message = Message(as_content(reply), reply_to=order)
-    if reply.envelope == "neither":
-        message.__dict__["_content"] = None
+    message = order.reply(as_content(reply))
+    if reply.error is not None or reply.envelope == "neither":
+        message.content, message.error = None, reply.error
     return message

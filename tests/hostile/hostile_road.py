@@ -1,7 +1,7 @@
 """The real road of a reply, from the server's order to a row on disk or a refusal.
 
-The grid hands over what a test made; everything else is the server's own code. The last client's
-app always fails and the rule needs all, so that nothing is ever combined and every round ends
+The transport hands over what a test made; everything else is the server's own code. The last
+client always fails and the rule needs all, so that nothing is ever combined and every round ends
 with its spool as it was filled.
 """
 
@@ -9,40 +9,36 @@ import threading
 from uuid import uuid4
 
 import torch
-from flwr.app import Error, Message
-from flwr.clientapp import ClientApp
 from good_replies import BASE, LAYOUT, TOKENIZER, as_message, good_reply
 
+from fedtune.messages.message import Client, Error
 from fedtune.recipe import parse_recipe
 from fedtune.round.roster import Roster
-from fedtune.round.strategy import RobustStrategy
-from fedtune.transport.local import LocalGrid
+from fedtune.round.server import RoundServer
+from fedtune.transport.local import LocalTransport
 
 HOSTILE = 16
 ANCHOR = torch.linspace(-1, 1, LAYOUT.size)
 ROUND = 1  # which True and 1.0 are equal to
 
 
-class HandingGrid(LocalGrid):
+class HandingTransport(LocalTransport):
     """Hands over made messages: ``answers[client]`` is a function of the order, to a list."""
 
     def __init__(self, answers):
-        super().__init__(ClientApp(), len(answers))
+        super().__init__(Client(), len(answers))
         self.answers, self.orders = answers, {}
 
-    def push_messages(self, messages):
-        ids = []
-        for message in messages:
-            message.metadata.__dict__["_message_id"] = message_id = str(uuid4())
-            self.orders[message_id] = message
-            ids.append(message_id)
-        return ids
+    def push(self, message, *, most):
+        message.id = str(uuid4())
+        self.orders[message.id] = message
+        return message.id
 
-    def pull_messages(self, message_ids):
-        for message_id in message_ids:
+    def pull(self, ids):
+        for message_id in ids:
             if message_id in self.orders:
                 order = self.orders.pop(message_id)
-                return self.answers[order.metadata.dst_node_id - 2](order)
+                return self.answers[order.node_id - 2](order)
         return []
 
 
@@ -60,7 +56,7 @@ def honest(client):
 
 
 def failing(order):
-    return [Message(Error(2, "Traceback\nRuntimeError: the last one fails"), reply_to=order)]
+    return [order.reply(Error(2, "Traceback\nRuntimeError: the last one fails"))]
 
 
 def hostile_recipe(hostile=HOSTILE, **sections):
@@ -72,12 +68,12 @@ def hostile_recipe(hostile=HOSTILE, **sections):
 
 
 class Road:
-    """One strategy whose rounds are played again and again."""
+    """One server whose rounds are played again and again."""
 
     def __init__(self, folder, recipe=None, *, hostile=HOSTILE):
         self.recipe = recipe or hostile_recipe(hostile)
         self.events = []
-        self.strategy = RobustStrategy(
+        self.server = RoundServer(
             self.recipe,
             LAYOUT,
             ANCHOR,
@@ -89,17 +85,17 @@ class Road:
             stop=threading.Event(),
         )
         nodes = {client: client + 2 for client in range(self.recipe.federation.num_clients)}
-        self.strategy.roster = Roster(nodes, {})
+        self.server.roster = Roster(nodes, {})
 
     def play(self, answers):
         """One round in which client k answers ``answers[k](order)``; its record."""
         self.events.clear()
-        assert not self.strategy.run_round(HandingGrid([*answers, failing]), ROUND)
-        return self.strategy.record
+        assert not self.server.run_round(HandingTransport([*answers, failing]), ROUND)
+        return self.server.record
 
     def row(self, client):
-        return self.strategy.intake.spool.row(client)
+        return self.server.intake.spool.row(client)
 
     @property
     def accepted(self):
-        return set(self.strategy.intake.spool.clients)
+        return set(self.server.intake.spool.clients)

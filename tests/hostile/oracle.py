@@ -7,7 +7,7 @@ import math
 import re
 import struct
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord
+from fedtune.messages.message import Array, ArrayRecord, ConfigRecord, MetricRecord
 
 HEADER = re.compile(rb"\{'descr': '<f4', 'fortran_order': False, 'shape': \((\d+), (\d+)\), \} *\n")
 SCALARS = (bool, int, float, str, bytes)
@@ -22,7 +22,7 @@ def good_row(reply, *, shapes, round_, hashes):
         round_: That was asked for.
         hashes: The three that a reply must repeat.
     """
-    if reply.has_error() or not reply.has_content():
+    if reply.error is not None or reply.content is None:
         return None
     content = reply.content
     kinds = {"delta": ArrayRecord, "about": ConfigRecord, "metrics": MetricRecord}

@@ -10,7 +10,7 @@ import hashlib
 import time
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, Metadata, RecordDict
+from flwr.app import Array, ArrayRecord, Metadata, RecordDict
 from flwr.app.message import make_message
 from flwr.app.message.message import remove_content_from_message
 from flwr.common.serde import message_from_proto, message_to_proto
@@ -27,7 +27,8 @@ from flwr.superlink.grid.http_grid import HttpGrid
 from flwr.superlink.servicer.fleet import fleet_handlers as fleet
 from flwr.superlink.servicer.runtime import runtime_handlers as runtime
 
-from fedtune.transport.flower.grid import CarefulGrid
+from fedtune.messages import message as ours
+from fedtune.transport.flower.grid import NetworkTransport
 
 SUPERLINK = 1
 BOUND = 300_000  # bytes of a reply to an order of `ordered`
@@ -58,7 +59,7 @@ class SuperLink:
         self.http = HttpGrid(token="none")
         self.http._client = self
         self.http.set_run(self.state.get_run_info(run_ids=[self.run_id])[0])
-        self.grid = CarefulGrid(self.http)
+        self.grid = NetworkTransport(self.http)
 
     def __getattr__(self, name):
         """The methods of Flower's runtime client, straight to the handlers behind the HTTP."""
@@ -169,12 +170,8 @@ def ordered(link, *, ttl=60):
     """One order to each node; their ids and what the nodes see of them."""
     ids, orders = [], []
     for number, node in enumerate(link.nodes):
-        message = Message(
-            RecordDict({"order": ConfigRecord({"n": number})}), node, "train", ttl=ttl
-        )
-        (message_id,) = link.grid.push_messages([message])
-        link.grid.bound(message_id, BOUND)
-        ids.append(message_id)
+        content = ours.RecordDict({"order": ours.ConfigRecord({"n": number})})
+        ids.append(link.grid.push(ours.Message(content, node, "train", ttl), most=BOUND))
         orders.append(link.order_of(node))
     return ids, orders
 
@@ -198,11 +195,10 @@ def pulled(link, ids, *, sweeps=3):
     """What comes, by the order that it answers: a number, or an error's reason."""
     found, left = {}, list(ids)
     for _ in range(sweeps * len(ids)):
-        for reply in link.grid.pull_messages(left):
-            message_id = reply.metadata.reply_to_message_id
-            left.remove(message_id)
-            if reply.has_error():
-                found[ids.index(message_id)] = reply.error.reason
+        for reply in link.grid.pull(left):
+            left.remove(reply.reply_to)
+            if reply.error is not None:
+                found[ids.index(reply.reply_to)] = reply.error.reason
             else:
-                found[ids.index(message_id)] = number_in(reply.content)
+                found[ids.index(reply.reply_to)] = number_in(reply.content)
     return found

@@ -9,11 +9,11 @@ import os
 
 import pytest
 from breakages import broken_replies
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from good_replies import BASE, SHAPES, TOKENIZER, as_content, forced, good_reply
 from hostile_road import numbers_of
 from hypothesis import HealthCheck, given, settings
 
+from fedtune.messages.message import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from fedtune.round.screening.commitments import Occasion, check, collect, commit
 from fedtune.round.screening.screen import RefusedError
 

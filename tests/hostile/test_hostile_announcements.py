@@ -25,9 +25,9 @@ from superlink_in_memory import (
     taken_apart,
 )
 
+from fedtune.messages.packing import pack
 from fedtune.transport.flower import ledger as ledgers
 from fedtune.transport.flower.ledger import BusyError, Ledger, NotYoursError, Order
-from fedtune.transport.flower.packing import pack
 
 ABOUT = ConfigRecord({"round": 1, "base_hash": "b" * 64, "anchor_hash": "a" * 64})
 

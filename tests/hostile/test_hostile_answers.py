@@ -8,16 +8,23 @@ import math
 
 import pytest
 from breakages import ODD_OBJECTS, numbers, texts, words
-from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from good_replies import BASE, TOKENIZER, forced
 from hostile_road import failing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedtune.messages import wire
+from fedtune.messages.message import (
+    ArrayRecord,
+    ConfigRecord,
+    Error,
+    Message,
+    MetricRecord,
+    RecordDict,
+)
 from fedtune.round.roster import read_roster
 from fedtune.round.screening.screen import read_evaluations
-from fedtune.transport.local import LocalGrid
+from fedtune.transport.local import LocalTransport
 
 CLIENTS = 3
 AGREEMENT = wire.Agreement(BASE, TOKENIZER, "")
@@ -39,10 +46,10 @@ def answer(kind, said):
     """A message with that error, or those records, whatever they are."""
     order = Message(RecordDict(), 2, kind)
     if isinstance(said, Error):
-        return Message(said, reply_to=order)
+        return order.reply(said)
     content = RecordDict()
     content.__dict__["_data"].update(said)
-    return Message(content, reply_to=order)
+    return order.reply(content)
 
 
 @st.composite
@@ -67,7 +74,7 @@ def is_right(said):
 
 
 def check_introductions(count):
-    LocalGrid(failing, 1)
+    LocalTransport(failing, 1)
     let_in = []
 
     @examples(count)
@@ -135,7 +142,7 @@ def figures_of(said):
 
 
 def check_evaluations(count):
-    LocalGrid(failing, 1)
+    LocalTransport(failing, 1)
     told = []
 
     @examples(count)

@@ -3,14 +3,14 @@
 import threading
 
 import pytest
-from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from good_replies import LAYOUT, Values, as_message, good_reply, npy_header, npy_text
 from hostile_road import HandingGrid, Road, failing, honest, numbers_of, words_of
 
 from fedtune.messages import wire
+from fedtune.messages.message import ConfigRecord, Message, MetricRecord, RecordDict
+from fedtune.round.gather import Limits, gather
 from fedtune.round.screening.screen import RefusedError, last_line, read_evaluations
-from fedtune.transport.gather import Limits, gather
-from fedtune.transport.local import LocalGrid
+from fedtune.transport.local import LocalTransport
 
 NAME, SHAPE = LAYOUT.shapes[0]  # 2 x 32 numbers of 4 bytes
 
@@ -72,7 +72,7 @@ def with_weight(over):
     def stretch(reply):
         for number in range(60):
             reply.metrics[f"m{number:02}"] = [1.0] * 250  # 3 + 250 * 16 = 4003 bytes
-        LocalGrid(failing, 1)
+        LocalTransport(failing, 1)
         now = wire.count_bytes(as_message(reply, Message(RecordDict(), 2, "train")))
         # 224 numbers of 4 bytes, four headers of 1024, 256 KiB of words.
         left = 224 * 4 + 4 * 1024 + 2**18 + over - now
@@ -109,9 +109,7 @@ def test_an_introduction_may_weigh_a_quarter_of_a_mebibyte():
     # The record's name "about" is 5 bytes, the word's "note" 4.
     def introduce(size):
         def answer(order):
-            return [
-                Message(RecordDict({"about": ConfigRecord({"note": "x" * size})}), reply_to=order)
-            ]
+            return [order.reply(RecordDict({"about": ConfigRecord({"note": "x" * size})}))]
 
         return answer
 
@@ -124,12 +122,12 @@ def test_an_introduction_may_weigh_a_quarter_of_a_mebibyte():
 
 
 def test_an_evaluation_may_hold_64_figures():
-    LocalGrid(failing, 1)
+    LocalTransport(failing, 1)
     order = Message(RecordDict(), 2, "evaluate")
 
     def reply(count):
         figures = MetricRecord({"loss": 1.0} | {f"m{i}": 1.0 for i in range(count - 1)})
-        return Message(RecordDict({"metrics": figures}), reply_to=order)
+        return order.reply(RecordDict({"metrics": figures}))
 
     figures, refused = read_evaluations({0: reply(64), 1: reply(65)})
     assert set(figures) == {0}

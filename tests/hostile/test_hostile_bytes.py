@@ -9,7 +9,6 @@ import json
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, RecordDict
 from flwr.app.message import make_message
 from flwr.common.serde import recorddict_from_proto
 from flwr.proto.message_pb2 import ObjectTree
@@ -23,10 +22,11 @@ from oracle import good_row
 from safetensors.numpy import load
 from superlink_in_memory import SuperLink, head_of, id_of, piece
 
+from fedtune.messages.message import Array, ArrayRecord, RecordDict
+from fedtune.messages.packing import pack
 from fedtune.messages.wire import hash_row
 from fedtune.round.roster import Roster
 from fedtune.transport.flower import grid as grids
-from fedtune.transport.flower.packing import pack
 
 NAME = "fedtune.packed"
 KINDS = {"ArrayChunk": 4, "Array": 4, "ArrayRecord": 1, "ConfigRecord": 1, "MetricRecord": 1,
@@ -105,7 +105,7 @@ def table(trees):
     return json.dumps({name: tree.object_id for name, tree in trees.items()}).encode()
 
 
-class AnsweringGrid(grids.CarefulGrid):
+class AnsweringGrid(grids.NetworkTransport):
     """fedtune's grid, whose nodes answer the moment they are asked."""
 
     def __init__(self, link, answers):
@@ -115,7 +115,7 @@ class AnsweringGrid(grids.CarefulGrid):
     def push_messages(self, messages):
         ids = super().push_messages(messages)
         for message in messages:
-            node = message.metadata.dst_node_id
+            node = message.node_id
             metadata = self.link.metadata(self.link.order_of(node), node)
             pieces, tree = self.answers[self.link.nodes.index(node)](metadata)
             self.link.send(node, metadata, pieces, tree)
@@ -130,9 +130,9 @@ class WireCampaign:
         federation["num_clients"] = HOSTILE + 1
         self.road = Road(folder, hostile_recipe(federation=federation))
         self.link = SuperLink(HOSTILE + 1)
-        strategy = self.road.strategy
-        strategy.roster = Roster(dict(enumerate(self.link.nodes)), {})
-        anchor_hash = hash_row(strategy.outer.anchor, strategy.layout)
+        server = self.road.server
+        server.roster = Roster(dict(enumerate(self.link.nodes)), {})
+        anchor_hash = hash_row(server.outer.anchor, server.layout)
         self.hashes = {"base_hash": BASE, "tokenizer_hash": TOKENIZER, "anchor_hash": anchor_hash}
         self.words = {"round": ROUND, **self.hashes}
         self.good = self.bad = self.unread = 0
@@ -152,10 +152,10 @@ class WireCampaign:
         # The last one's values are cut off, so that nothing is ever combined.
         chosen = [*chosen, [("ArrayChunk", 0, lambda body: body[:-4])]]
         grid = AnsweringGrid(self.link, [answer(*pair) for pair in enumerate(chosen)])
-        strategy = self.road.strategy
-        assert not strategy.run_round(grid, ROUND)
+        server = self.road.server
+        assert not server.run_round(grid, ROUND)
         for client in range(len(chosen)):
-            self.judge(client, *sent[client], strategy.record["refused"].get(str(client)))
+            self.judge(client, *sent[client], server.record["refused"].get(str(client)))
 
     def judge(self, client, pieces, metadata, reason):
         message = self.read(*pieces, metadata)
@@ -203,7 +203,7 @@ def opened(content):
         name, body = cut(body, name_bytes).decode(), body[name_bytes:]
         assert name not in found
         arrays, body = load(cut(body, count)), body[count:]
-        found[name] = ArrayRecord({key: Array(values) for key, values in arrays.items()})
+        found[name] = ArrayRecord({key: Array.of(values) for key, values in arrays.items()})
     return RecordDict(found)
 
 

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from breakages import broken_replies
 from campaign import Campaign
-from flwr.app import Error, Message
 from good_replies import LAYOUT, Values, as_message, good_reply, npy_header, npy_text
 from hostile_road import HOSTILE, Road, honest, numbers_of, words_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from fedtune.messages.message import Error
 
 NAME = LAYOUT.shapes[0][0]
 CLAIMS = ["(1099511627776,)", "(1048576, 1048576)", "(2, 549755813888)", "(9223372036854775808,)"]
@@ -64,7 +65,7 @@ def test_an_error_of_megabytes_is_not_taken_apart(tmp_path):
     reason = "\n" * 10**7
 
     def answer(order):
-        return [Message(Error(2, reason), reply_to=order)]
+        return [order.reply(Error(2, reason))]
 
     tracemalloc.start()
     record = road.play([answer, honest(1)])

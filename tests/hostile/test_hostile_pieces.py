@@ -21,9 +21,9 @@ from superlink_in_memory import (
     tree_of,
 )
 
+from fedtune.messages.packing import framed_bytes
 from fedtune.transport.flower import grid as grids
 from fedtune.transport.flower import pulling
-from fedtune.transport.flower.packing import framed_bytes
 
 
 def bomb(link, order, *, times, chunk=1_000):
@@ -58,11 +58,11 @@ def test_what_unpacks_to_the_bound_is_taken_and_one_piece_more_is_not(link):
     most = (framed_bytes(BOUND) + grids._ENVELOPE_BYTES) // (1000 + len(b"ArrayChunk  1000\0"))
     ids, orders = ordered(link)
     bomb(link, orders[0], times=most)
-    (reply,) = link.grid.pull_messages(ids)
+    (reply,) = link.grid.pull(ids)
     assert len(reply.content["delta"]["a"].data) == 1000 * most
     ids, orders = ordered(link)
     bomb(link, orders[0], times=most + 1)
-    (reply,) = link.grid.pull_messages(ids)
+    (reply,) = link.grid.pull(ids)
     assert "unpacks to" in reply.error.reason
 
 
@@ -78,7 +78,7 @@ def test_a_piece_that_never_comes_holds_up_no_one(link):
     assert pulled(link, ids) == {1: 1.0, 2: 2.0}
     assert time.monotonic() - started < 5
     asked = link.calls
-    link.grid.pull_messages(ids[:1])
+    link.grid.pull(ids[:1])
     assert link.calls == asked  # not due yet
 
 

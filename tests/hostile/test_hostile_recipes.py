@@ -1,6 +1,6 @@
 """A hostile server's orders against a node: its recipes, its anchors, and what comes back of them.
 
-The node's own desk and the whole ClientApp answer. Nothing of a file, a path or an exception's text
+The node's own desk and the whole Client answer. Nothing of a file, a path or an exception's text
 may be in what is told, and nothing that is not finite in what is sent. Flower's transport is not
 part of this.
 """
@@ -12,20 +12,20 @@ import sys
 import numpy as np
 import pytest
 import torch
-from flwr.app import Context, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 
 from fedtune.deployment.node import NodeConfig
 from fedtune.messages import wire
+from fedtune.messages.message import Context, RecordDict
 from fedtune.messages.node_errors import CODES, told
+from fedtune.messages.packing import unpack
 from fedtune.node import worker as node_worker
 from fedtune.node.owner import MAX_RECIPE_BYTES, adapt, adapter_of
 from fedtune.plain import MOST_SIGNS, last_traceback
 from fedtune.recipe import load_recipe, parse_recipe
+from fedtune.simulation import client
 from fedtune.training.process import drop_workers, get_worker
-from fedtune.transport import client
-from fedtune.transport.flower.packing import unpack
 
 SECRET = "hunter2-of-the-owner"
 PRIVATE = "privacy: {clipping_norm: 1.0, epsilon: 0.9, delta: 1.0e-6}\n"
@@ -212,9 +212,8 @@ def test_nothing_that_is_not_finite_passes_the_desk(tmp_path):
     said = RecordDict({wire.DELTA: wire.ArrayRecord(arrays), wire.ABOUT: wire.ConfigRecord({})})
 
     def answer(message, context: Context):
-        from flwr.app import Message
 
-        return Message(said, reply_to=message)
+        return message.reply(said)
 
     desk = node_worker.Desk(answer, lambda text: (text, {}))
     body = recorddict_to_proto(wire.reveal_order(recipe_json="{}", round_=1)).SerializeToString()

@@ -10,13 +10,21 @@ import numpy as np
 import pytest
 import torch
 from good_replies import BASE, LAYOUT, TOKENIZER, as_message, good_reply
-from hostile_road import ANCHOR, HOSTILE, HandingGrid, Road, hostile_recipe, numbers_of, words_of
+from hostile_road import (
+    ANCHOR,
+    HOSTILE,
+    HandingTransport,
+    Road,
+    hostile_recipe,
+    numbers_of,
+    words_of,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedtune.recipe import parse_recipe
 from fedtune.round.roster import Roster
-from fedtune.round.strategy import RobustStrategy
+from fedtune.round.server import RoundServer
 
 MOST = 3.4028234663852886e38
 NUMBERS = (0.0, -0.0, 1e-45, -1e-38, 1e-30, 1e-20, 1.0, 1e10, 1e18, 1.9e19, -1e20, MOST, -MOST)
@@ -94,7 +102,7 @@ def rounds_by_default(examples):
     recipe = parse_recipe({"federation": {"num_clients": 7}, "lora": LORA, "aggregator": {"f": 2}})
 
     def check(chosen):
-        strategy = RobustStrategy(
+        server = RoundServer(
             recipe,
             LAYOUT,
             ANCHOR,
@@ -102,17 +110,17 @@ def rounds_by_default(examples):
             base_hash=BASE,
             tokenizer_hash=TOKENIZER,
         )
-        strategy.roster = Roster({client: client + 2 for client in range(7)}, {})
+        server.roster = Roster({client: client + 2 for client in range(7)}, {})
         kind = [sending(numbers_of(client) * np.float32(0.01)) for client in range(2, 7)]
-        assert strategy.run_round(HandingGrid([*map(sending, chosen), *kind]), 1)
-        assert strategy.outer.anchor.isfinite().all()
+        assert server.run_round(HandingTransport([*map(sending, chosen), *kind]), 1)
+        assert server.outer.anchor.isfinite().all()
         # In what the model feels, no step is longer than one and a half median ones. The anchor's
         # factors, of size one, are of unequal directions: what they move by is some times that of
         # the five honest rows of 0.01 N(0, 1), whose coordinates are within 0.05; 0.30 was seen.
-        norms = sorted(facts["norm"] for facts in strategy.record["clients"].values())
+        norms = sorted(facts["norm"] for facts in server.record["clients"].values())
         median = (norms[(len(norms) - 1) // 2] + norms[len(norms) // 2]) / 2
-        assert strategy.record["aggregate_norm"] <= 1.5 * median * (1 + 1e-6)
-        assert (strategy.outer.anchor - ANCHOR).abs().max() < 0.5
+        assert server.record["aggregate_norm"] <= 1.5 * median * (1 + 1e-6)
+        assert (server.outer.anchor - ANCHOR).abs().max() < 0.5
 
     fuzz(check, examples, 2)
 

@@ -24,7 +24,7 @@ def test_honest_nodes_are_heard_one_at_a_time(link):
     ids, orders = ordered(link)
     for number in (2, 0, 1):
         answer_honestly(link, orders[number], number)
-    assert len(link.grid.pull_messages(ids)) == 1
+    assert len(link.grid.pull(ids)) == 1
     assert pulled(link, ids[1:]) == {0: 1.0, 1: 2.0}
 
 
@@ -36,11 +36,11 @@ def test_each_is_asked_for_once_in_a_sweep_however_many_have_answered(link):
     pull = link.grid._pull
     link.grid._pull = lambda message_id: asked.append(message_id) or pull(message_id)
     left = list(ids)
-    while arrived := link.grid.pull_messages(left):
-        left.remove(arrived[0].metadata.reply_to_message_id)
+    while arrived := link.grid.pull(left):
+        left.remove(arrived[0].reply_to)
     assert asked == ids
     assert left == [ids[1]]
-    assert link.grid.pull_messages(left) == []
+    assert link.grid.pull(left) == []
     assert asked == [*ids, ids[1]]  # a new sweep
 
 
@@ -52,7 +52,7 @@ def test_a_line_that_is_down_is_no_ones_lie(link):
 
     link.PullMessages = down
     with pytest.raises(ConnectionError):
-        link.grid.pull_messages(ids)
+        link.grid.pull(ids)
 
 
 UNREADABLE = {

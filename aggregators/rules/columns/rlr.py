@@ -17,7 +17,7 @@ def rlr(updates: Tensor, *, f: int, theta: int | None = None) -> Kept:
     Args:
         updates: One client update per row, shape (n, d), floating point.
         f: Clients that may be Byzantine, a count. Needs n >= 2f + 1.
-        theta: Votes by which one direction has to lead, 1 to n; None for 2f + 1: then f liars
+        theta: Votes by which one direction has to lead, 1 to n; None for 2f + 1: then f attackers
             that change sides leave the direction as it is.
 
     Returns:
@@ -60,6 +60,6 @@ RULE = Rule(
     cost="n d",
     kappa="unbounded: it averages, and one client moves the mean anywhere",
     reading="The vote is |sum of signs|, the lead of one sign over the other. The paper leaves "
-    "theta to the user; 2f + 1 is the least that f liars cannot overturn by changing sides.",
+    "theta to the user; 2f + 1 is the least that f attackers cannot overturn by changing sides.",
     limit=_limit,
 )

@@ -1,4 +1,4 @@
-"""MDA: the mean of the n - f updates that lie closest together, by their diameter."""
+"""MDA: the mean of the n - f updates with the least diameter."""
 
 import torch
 from torch import Tensor

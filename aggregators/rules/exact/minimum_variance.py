@@ -12,8 +12,8 @@ from aggregators.engine.ties import TIE
 from aggregators.rules.exact.removal import best_removal
 from aggregators.rules.exact.subset import Search, average_of
 
-# With f up to n/3 and no more subsets than this, rows made to be hard (of one norm, or liars that
-# are sums of honest rows scaled to their distance) were searched within the default max_nodes:
+# With f up to n/3 and no more subsets than this, rows made to be hard (of one norm, or attackers
+# that are sums of honest rows scaled to their distance) were searched within the default max_nodes:
 # n=36, f=12 in 90,000 nodes and 1 s on one core. n=60, f=15 was not, and n=31, f=15 not always.
 _MOST_SUBSETS = 10**10
 
@@ -26,7 +26,7 @@ def minimum_variance(gram: Gram, *, f: int, max_nodes: int = 200_000) -> Combina
     it, rows too far from all others to be in a better one are removed, and of the rest the f to
     remove are searched by branch and bound.
 
-    Subsets whose sums are equal to 1e-9 tie; the lexicographically first by client index is
+    Subsets with sums equal to 1e-9 tie; the lexicographically first by client index is
     taken.
 
     Args:
@@ -105,7 +105,7 @@ def _limit(n: int, f: int, max_nodes: int = 200_000) -> str | None:
         return None
     return (
         f"needs at most {_MOST_SUBSETS:.0e} subsets of n - f clients: got "
-        f"C({n}, {f}) = {subsets:.1e}; lower f, or take mda, whose search is another"
+        f"C({n}, {f}) = {subsets:.1e}; lower f, or take mda, which searches differently"
     )
 
 
@@ -118,8 +118,8 @@ RULE = Rule(
     kind="gram",
     function=minimum_variance,
     cost=(
-        "n² d for the Gram; the search is exponential in f at worst. Beyond small n f liars can "
-        "make it long on purpose, so more than 1e10 subsets are refused before a run, and more "
+        "n² d for the Gram; the search is exponential in f at worst. Beyond small n, f attackers "
+        "can make it long on purpose, so more than 1e10 subsets are refused before a run, and more "
         "than max_nodes branches stop it: that is possible where f is near n/2"
     ),
     kappa=(

@@ -1,4 +1,4 @@
-"""SMEA: the mean of the n - f updates whose covariance has the least top eigenvalue."""
+"""SMEA: the mean of the n - f updates with the least top eigenvalue of their covariance."""
 
 import math
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ _BATCH_VALUES = 1 << 20  # 8 MB of float64
 
 
 def smea(gram: Gram, *, f: int) -> Combination:
-    """Average the (n-f)-subset whose covariance has the least top eigenvalue.
+    """Average the (n-f)-subset with the least top eigenvalue of its covariance.
 
     Exact: every subset is looked at, and its eigenvalues are computed to the last digits; peers
     take one power iteration from a random start, and often another subset. The covariance of
@@ -93,7 +93,7 @@ def _limit(n: int, f: int) -> str | None:
 
 RULE = Rule(
     name="smea",
-    summary="The mean of the n - f updates whose covariance has the least top eigenvalue",
+    summary="The mean of the n - f updates with the least top eigenvalue of their covariance",
     source="Allouah et al. 2023, https://arxiv.org/abs/2302.04787",
     condition="n >= 2f + 1",
     min_clients=lambda f: 2 * f + 1,

@@ -1,4 +1,4 @@
-"""What rules that keep n - f of the n updates share: the search limit, the average."""
+"""Shared parts of rules that keep n - f of the n updates: the search limit, the average."""
 
 from collections.abc import Sequence
 

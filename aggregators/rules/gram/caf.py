@@ -10,7 +10,7 @@ from aggregators.engine.ties import TIE
 
 # A weight below this is rounding of zero: rows that send the same payload reach zero together.
 _GONE = 1e-9
-# Rows whose spread is this share of their squared distance to the Gram's reference row are one
+# Rows with a spread of this share of their squared distance to the Gram's reference row are one
 # point: of rows that are equal by definition, mixed ones too, the products differ by 1e-15.
 _ROUNDING = 1e-13
 

@@ -1,4 +1,4 @@
-"""Capped spectral mean: no client above 1/(n-f), few weighted where the updates spread most."""
+"""Capped spectral mean: no weight above 1/(n-f), and less weight where the updates spread most."""
 
 import math
 
@@ -21,25 +21,25 @@ _ROUNDING = 1e-14  # of the squared radius: a spread below is that of equal rows
 
 
 def capped_spectral(gram: Gram, *, f: int) -> Combination:
-    """Average the updates, the longest cut, with weights that tame their largest spread.
+    """Average the updates, the longest cut, with weights that reduce their largest spread.
 
     The weights stay in the capped simplex, 0 <= w_i <= 1/(n-f) with sum one: at most f clients can
-    weigh nothing, and any f hold at most f/(n-f). They begin equal and move by multiplicative
+    have weight 0, and any f hold at most f/(n-f). They begin equal and move by multiplicative
     steps, w_i <- w_i exp(-eta (tau_i / sum w tau - 1)), brought back to the capped simplex in
     relative entropy. tau_i is how much client i adds to the size of the weighted covariance, its
     Schatten norm of order 12. Five steps of 0.1 are always made: they bring three identical rows of
     ten down to the weight of one, and leave rows that differ alike nearly equal. Steps of 0.25
     follow only until the covariance's norm is within twice the least on the whole path: rows that
-    lie far outside lose everything, and rows within the honest spread are not argued over. To chase
-    the least itself would let attackers side with some honest clients and silence the others.
+    are far outside lose all weight, and rows within the honest spread keep theirs. Minimising the
+    spread further would let attackers side with some honest clients and silence the others.
 
-    No update is longer than the f + 1st longest, nor than 1.5 median norms: it is cut there. So at
-    most f honest ones are cut where their norms are alike, and the aggregate is never longer than
-    1.5 median norms, however many attackers there are as long as they are under half. The spread is
-    that of two views together: the updates as cut, where one of another length stands apart, and
-    the updates brought to the median norm, where none is near to all others for being short. (Below
-    a thousandth of the median norm an update has no direction worth the name: in the second view it
-    gets the rest of its length in a direction of its own.) The aggregate is made of the first view.
+    No update counts as longer than the f + 1st longest, nor than 1.5 median norms: it is cut there.
+    So at most f honest ones are cut where their norms are alike, and the aggregate is never longer
+    than 1.5 median norms, for any number of attackers under half. The spread is that of two views
+    together: the updates as cut, in which one of another length stands apart, and the updates
+    brought to the median norm, in which none is near to all others by being short. (Below a
+    thousandth of the median norm an update has no reliable direction: in the second view it gets
+    the rest of its length in a separate direction.) The aggregate is made of the first view.
 
     f = 0 is the plain mean, uncut. Nothing is selected: between two steps the weights are
     interpolated to where the norm meets the bound, so that equal rows weigh the same and rounding
@@ -47,7 +47,7 @@ def capped_spectral(gram: Gram, *, f: int) -> Combination:
 
     Why it is bounded, where honest norms are within 1.5 medians: where the covariance in both views
     together has a top eigenvalue of at most twice that of the honest clients alone, any weights of
-    the capped simplex lie within (1 + sqrt 2)² f/(n-2f) of it from the honest mean, squared. That
+    the capped simplex are within (1 + sqrt 2)² f/(n-2f) of it from the honest mean, squared. That
     the path finds such weights is not proven; a search over attackers' rows has found at most 4
     f/(n-2f) times the honest variance (tests/aggregators/test_capped_spectral_under_search.py).
     Where norms are not alike the cut costs more: with half of the clients standing still, the

@@ -13,7 +13,7 @@ def cge(gram: Gram, *, f: int) -> Combination:
     The paper sums them; here it is the mean, so that the aggregate has the scale of one update
     and a learning rate means the same under every rule. Norms equal to 1e-9 of themselves: the
     lowest index first.
-    A liar shorter than the honest always stays, wherever it points.
+    An attacker shorter than the honest always stays, wherever it points.
 
     Args:
         gram: The clients' Gram.

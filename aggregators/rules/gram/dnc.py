@@ -88,7 +88,7 @@ RULE = Rule(
     function=dnc,
     options={"c": Option("How many to drop for each Byzantine client", float, 1.0, 0)},
     cost="n² d for the Gram, then n³ for its eigenvectors",
-    kappa="unbounded: of liars who point different ways, one may stay",
+    kappa="unbounded: of attackers that point different ways, one may stay",
     reading="All coordinates at once (b = d), so one round and no random samples; drops ceil(c f)",
     limit=_limit,
 )

@@ -58,7 +58,7 @@ def majority_cluster(distances: Tensor) -> tuple[Tensor, float]:
     from the root, two parts can never both hold more than half: the larger goes on as the root
     cluster, the smaller falls out of it, and when neither is large enough all that is left falls
     out at once. So no cluster but the root exists. It is taken (``allow_single_cluster``, without
-    which FLAME would accept nobody), and its members are the points that stay longest: those of
+    which FLAME would accept no client), and its members are the points that stay longest: those of
     the first single-linkage component to hold more than half, with all that join it at the same
     distance, to 1e-9 of it.
 
@@ -107,7 +107,7 @@ RULE = Rule(
     function=flame,
     options={"noise": Option("Noise per coordinate over the median norm", float, 0.0, 0)},
     cost="n² d for the Gram, then n²",
-    kappa="unbounded: a short liar in the honest direction is accepted",
+    kappa="unbounded: a short attacker in the honest direction is accepted",
     reading="HDBSCAN of one minus the cosine of the updates, least size floor(n/2) + 1, one "
     "sample, a single cluster allowed; no noise unless asked for",
 )

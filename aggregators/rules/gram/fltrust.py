@@ -1,4 +1,4 @@
-"""FLTrust: trust a client as far as it points where the server's own update points."""
+"""FLTrust: trust each client by the cosine of its update with the server's own update."""
 
 import torch
 
@@ -9,14 +9,14 @@ from aggregators.engine.rule import Combination, Facts, Rule
 def fltrust(gram: Gram, *, f: int) -> Combination:
     """Weigh each update by relu(cos) with the server's, brought to the server's norm.
 
-    The server trains on a small clean set of its own; its update is the Gram's one extra point,
-    and only a yardstick: it has no weight itself. A client of norm zero, or below 1e-7 of the
-    clients' median, which is zero to the Gram, has no direction and no trust. Where no one is
-    trusted, no one is weighed: the aggregate is zero, no change.
+    The server trains on a small clean data set; its update is the Gram's one extra point and only
+    a reference: it has no weight itself. A client of norm zero, or below 1e-7 of the
+    clients' median, which is zero to the Gram, has no direction and no trust. If no client is
+    trusted, the aggregate is zero: no change.
 
     Args:
         gram: The clients' Gram, with the server's update as its one extra point.
-        f: Not used: the server's data decide, however many lie.
+        f: Not used: the server's data decide, for any number of attackers.
 
     Returns:
         Weights trust_i / sum of trusts * (server's norm / client's norm); their sum is not one.

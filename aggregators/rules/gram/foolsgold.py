@@ -1,4 +1,4 @@
-"""FoolsGold: clients whose histories point the same way lose their weight."""
+"""FoolsGold: clients with histories that point the same way lose their weight."""
 
 import torch
 from torch import Tensor
@@ -9,20 +9,20 @@ from aggregators.rules.gram.cosine import cosine_distances
 
 
 def foolsgold(gram: Gram, *, f: int, kappa: float = 1.0) -> Combination:
-    """Weigh each client by how unlike all others its sum of updates is.
+    """Weigh each client by how much its sum of updates differs from all others'.
 
-    Sybils serve one aim, so their sums of updates point one way; honest clients with data of
-    their own differ. By the paper: each client's largest cosine v_i to another; cosines pardoned
+    Sybils serve one aim, so their sums of updates point one way; honest clients with different data
+    differ. By the paper: each client's largest cosine v_i to another; cosines pardoned
     by v_i / v_j where v_j is larger; one minus the largest left, over the largest of these; then
     kappa * (logit + 0.5), cut to [0, 1].
 
     Cosines below zero count as zero: the pardon would turn their sign, and a client that resembles
-    nobody could be put out. The paper's weights on single features are left out. It adds the
+    no other could lose its weight. The paper's weights on single features are left out. It adds the
     weighted updates up; here the weights are brought to sum to one, so that the scale stays.
 
-    Its weakness is its assumption. Honest clients that agree look like sybils: where all point one
-    way, or stand alone with equals, no one has weight and the aggregate is zero. A liar alone, or
-    liars who differ, are the most trusted, at any length.
+    Its weakness is its assumption. Honest clients that agree look like sybils: where all point the
+    same way, no client has weight and the aggregate is zero. A single attacker, or attackers that
+    differ, are trusted most, at any length.
 
     Args:
         gram: The clients' Gram, with each client's sum of earlier updates as n extra points.
@@ -30,7 +30,7 @@ def foolsgold(gram: Gram, *, f: int, kappa: float = 1.0) -> Combination:
         kappa: Steepness of the logit; the larger, the nearer the weights are to 0 and 1.
 
     Returns:
-        Weights that sum to one, or all zero. A client whose sum is zero has none. Facts:
+        Weights that sum to one, or all zero. A client with a sum of zero has none. Facts:
         ``trust`` (before they are brought to sum to one), ``likeness`` (the largest cosine).
 
     Raises:
@@ -92,7 +92,7 @@ RULE = Rule(
     options={"kappa": Option("Steepness of the logit", float, 1.0, 1e-6, 1e6)},
     needs_f=False,
     cost="(2n)² d for the Gram of updates and histories, then n²",
-    kappa="unbounded: one liar alone is trusted at any length, clients who agree are not",
+    kappa="unbounded: one attacker alone is trusted at any length, clients who agree are not",
     reading="Without feature weights; negative cosines count as zero; the weights sum to one, and "
     "where all are zero nothing changes",
     memory="history",

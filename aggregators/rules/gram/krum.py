@@ -1,4 +1,4 @@
-"""Krum: the one update that lies closest to its neighbours."""
+"""Krum: the one update that is closest to its neighbours."""
 
 import torch
 from torch import Tensor

@@ -56,6 +56,6 @@ RULE = Rule(
         "noise": Option("Noise per coordinate over the radius", float, 0.0, 0),
     },
     cost="n² d for the Gram, then n",
-    kappa="unbounded, but f liars move it by at most 2f/n radii",
+    kappa="unbounded, but f attackers move it by at most 2f/n radii",
     reading="The radius is the median norm unless given; noise is relative to the radius",
 )

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from flwr.serverapp import Grid
 from torch import Tensor
 
+from fedtune.messages.transport import Transport
 from fedtune.recipe import Recipe
 from fedtune.round.defence.candidate import Decision, decided, loss_rise
 from fedtune.training.client_round import Trained
@@ -83,7 +83,7 @@ class Trial:
         accepted: Tensor,
         *,
         scale: float,
-        grid: Grid,
+        transport: Transport,
         record: dict[str, Any],
     ) -> Tried:
         """Try a candidate. An accepted one is what the next is compared with: one pass a round.
@@ -92,7 +92,7 @@ class Trial:
             candidate: The anchor to try, a float32 row of the whole layout.
             accepted: The last accepted one.
             scale: Of the aggregate.
-            grid: Not used; nobody is asked.
+            transport: Not used; nobody is asked.
             record: The round's; the seconds that it took are added to it.
         """
         started = time.monotonic()

@@ -12,9 +12,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from flwr.app import ConfigRecord, Message, RecordDict
-
 from fedtune.messages.content_hash import hash_parts, parts_of
+from fedtune.messages.message import ConfigRecord, Message, RecordDict
 from fedtune.messages.wire import ABOUT
 from fedtune.round.screening.screen import RefusedError, content_of
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from flwr.app import Message
 from torch import Tensor
 
 from aggregators.geometry import GaugeError, align
 from fedtune.messages import wire
 from fedtune.messages.content_hash import hash_reply
+from fedtune.messages.message import Message
 from fedtune.recipe import Recipe
 from fedtune.records.events import RunStoppedError
 from fedtune.round.broadcast import Broadcast, Received
+from fedtune.round.hooks import Hooks, RoundView
 from fedtune.round.screening.commitments import Occasion, open_reply
 from fedtune.round.screening.kept_replies import KeptReplies
 from fedtune.round.screening.screen import RefusedError, content_of, screen_content
 from fedtune.round.screening.spool import Spool
-from fedtune.simulation.adversary import Adversary, Known
 
 
 class Intake:
@@ -28,18 +28,19 @@ class Intake:
         recipe: The run's.
         spool: Where the rows of the round lie.
         hashes: Of base and tokenizer, which every reply must carry.
+        hooks: A simulation's, which may exchange updates once all have come.
 
     Attributes:
         hashes: Of the last good reply of each client, as it was sent.
         kept: Where good replies stay, if they do.
     """
 
-    def __init__(self, recipe: Recipe, spool: Spool, hashes: tuple[str, str]) -> None:
+    def __init__(self, recipe: Recipe, spool: Spool, hashes: tuple[str, str], hooks: Hooks) -> None:
         self.spool = spool
         self.hashes: dict[int, str] = {}
         self._recipe = recipe
         self._hashes = hashes
-        self.adversary = Adversary(recipe)
+        self._hooks = hooks
         self.kept: KeptReplies | None = None
 
     def agreement(self, received: Received) -> wire.Agreement:
@@ -85,20 +86,19 @@ class Intake:
         self.spool.put(client, row)
         return metrics
 
-    def settle(self, fresh: Sequence[int], known: Known) -> dict[int, str]:
-        """Let the simulated liars lie, then bring everyone to the anchor's gauge.
+    def settle(self, fresh: Sequence[int], view: RoundView) -> dict[int, str]:
+        """Exchange what a simulation exchanges, then turn all rows into the anchor's gauge.
 
         Args:
             fresh: Whose rows have come in this attempt.
-            known: What they started from, the round, and what else liars know.
+            view: The round.
 
         Returns:
             Who is refused after all, and why; their rows are gone.
         """
         refused: dict[int, str] = {}
-        sent, round_ = known.sent, known.round_
-        lies = self.adversary.lies(self.spool, fresh, known)
-        for client, row in lies.items():
+        sent, round_ = view.sent, view.round_
+        for client, row in self._hooks.on_updates(fresh, view).items():
             received = sent.to(client)
             agreement = self.agreement(received)
             try:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from flwr.app import RecordDict
-from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
-from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fedtune.adapters.layout import Layout
 from fedtune.durable import make_folder, put_in_place, read_bytes
+from fedtune.messages.message import RecordDict
+from fedtune.messages.packing import pack, unpack
 
 KEPT = "kept_replies"  # in a run's folder
 MAX_BYTES = 2**33  # of a file in it
@@ -30,11 +29,11 @@ class KeptReplies:
         self.folder = folder
 
     def put(self, round_: int, client: int, content: RecordDict) -> None:
-        """Keep a reply: every bit of it, in Flower's own form."""
+        """Keep a reply: every bit of it, packed as it travels."""
         path = self._reply(round_, client)
         make_folder(path.parent)
         unfinished = path.with_suffix(".tmp")
-        unfinished.write_bytes(recorddict_to_proto(content).SerializeToString())
+        unfinished.write_bytes(pack(content))
         put_in_place(unfinished, path)
 
     def reply(self, round_: int, client: int, *, most: int = MAX_BYTES) -> RecordDict:
@@ -52,7 +51,7 @@ class KeptReplies:
         path = self._reply(round_, client)
         content = read_bytes(path, most=most)
         try:
-            return recorddict_from_proto(RecordDictProto.FromString(content))
+            return unpack(content)
         except Exception as error:  # whatever a hostile file manages to raise
             raise ValueError(f"{path} is no reply: {type(error).__name__}") from error
 

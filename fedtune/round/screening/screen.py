@@ -7,11 +7,18 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from torch import Tensor
 
 from fedtune.adapters.layout import Layout, check_same_names
 from fedtune.messages import wire
+from fedtune.messages.message import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Message,
+    MetricRecord,
+    RecordDict,
+)
 from fedtune.plain import plain
 
 NPY_MAGIC = b"\x93NUMPY\x01\x00"  # and version 1.0
@@ -90,9 +97,9 @@ def content_of(reply: Message) -> RecordDict:
     Raises:
         RefusedError: If nothing does: it is an error, or neither.
     """
-    if reply.has_error():
+    if reply.error is not None:
         raise RefusedError(f"the client failed: {last_line(reply.error.reason or '')}")
-    if not reply.has_content():
+    if reply.content is None:
         raise RefusedError("it holds neither an answer nor an error")
     return reply.content
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 
-from flwr.app import ConfigRecord, MetricRecord, RecordDict
-
 from fedtune.messages import wire
+from fedtune.messages.message import ConfigRecord, MetricRecord, RecordDict
 from fedtune.round.defence.candidate import MAX_CHANGE
 from fedtune.round.screening.screen import RefusedError
 

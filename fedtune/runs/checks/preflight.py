@@ -229,7 +229,7 @@ def _try_poison(attack: Attack, rows: list[dict[str, object]]) -> None:
     name, options = attack.data_attack
     draw = torch.Generator().manual_seed(0)
     try:
-        attacks.poison(rows, name, generator=draw, liar=(0, attack.num_attackers), **options)
+        attacks.poison(rows, name, generator=draw, attacker=(0, attack.num_attackers), **options)
     except ValueError as error:
         key = "attack" if attack.poison is None else "attack.poison"
         raise ValueError(f"{key}: {error}") from error

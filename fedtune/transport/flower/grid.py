@@ -1,31 +1,63 @@
-"""Flower's grid of a real network, handled with care: one reply at a time, weighed as it comes."""
+"""Flower's grids as a transport of ours; that of a real network is handled with care."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from flwr.app import Error, Message, Metadata, RecordDict
-from flwr.app.message import make_message
 from flwr.serverapp import Grid
-from flwr.supercore.constant import SYSTEM_MESSAGE_TYPE
-from flwr.supercore.run import Run
 
-from fedtune.transport.flower.packing import framed_bytes, pack
+from fedtune.messages.message import CLIENT_RAISED, Error, Message
+from fedtune.messages.packing import framed_bytes
+from fedtune.records.events import RunStoppedError
+from fedtune.transport.flower.convert import order_to_flower, reply_from_flower
 from fedtune.transport.flower.pulling import BadReplyError, Puller
 
 SWEEP_S = 0.25  # between two looks at all that is open; longer where a look takes longer
 UNREADABLE = 3  # Flower's code of a message that is not to be had
 _ENVELOPE_BYTES = 2**16
-MAX_BYTES = 2**33  # of a reply for which no bound was set
+DEAD_WORKER = ("ActorDiedError", "RayActorError", "ActorUnavailableError", "WorkerCrashedError")
 
 
-class CarefulGrid(Grid):
-    """Hands over at most one reply a call, so that no two are in memory at once.
+class SimulationTransport:
+    """Flower's grid of its simulation engine, where every client is one of ours."""
 
-    What cannot be read, or weighs more than `bound` allows, becomes an error reply of that client
-    alone: on Flower's own grid it would raise in the server.
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+
+    def node_ids(self) -> list[int]:
+        """All nodes."""
+        return list(self._grid.get_node_ids())
+
+    def public_keys(self) -> Mapping[bytes, int] | None:
+        """None: every client is believed about its number."""
+        return None
+
+    def push(self, message: Message, *, most: int) -> str:
+        """Send an order; the size of its reply is looked at when it comes."""
+        (message_id,) = self._grid.push_messages([order_to_flower(message, pack=False)])
+        return str(message_id)
+
+    def pull(self, ids: Collection[str]) -> list[Message]:
+        """What has come.
+
+        Raises:
+            RunStoppedError: If a Ray worker died: dead workers go back into the pool and fail every
+                next client, honest ones too.
+        """
+        replies = [reply_from_flower(each) for each in self._grid.pull_messages(list(ids))]
+        for reply in replies:
+            if reply.error is not None:
+                _refuse_dead_worker(reply.error)
+        return replies
+
+
+class NetworkTransport:
+    """Flower's grid of a real network: one reply at a time, weighed as it comes.
+
+    No two replies are in memory at once. What cannot be read, or weighs more than its order allows,
+    becomes an error of that client alone: on Flower's own grid it would raise in the server.
     """
 
     def __init__(self, grid: Any) -> None:  # noqa: ANN401
@@ -35,15 +67,11 @@ class CarefulGrid(Grid):
         self._looked_at: set[str] = set()  # in the sweep that is going on
         self._began = self._next_sweep = 0.0
 
-    def bound(self, message_id: str, max_bytes: int) -> None:
-        """Say what the reply to a message may weigh at most."""
-        self._bounds[message_id] = framed_bytes(max_bytes) + _ENVELOPE_BYTES
-
-    def get_node_ids(self) -> Iterable[int]:
+    def node_ids(self) -> list[int]:
         """Nodes that are connected."""
         return list(self._grid.get_node_ids())
 
-    def public_keys(self) -> dict[bytes, int]:
+    def public_keys(self) -> Mapping[bytes, int] | None:
         """The node of each authenticated key; a node without one is left out."""
         return {
             bytes(node.public_key): node.node_id
@@ -51,79 +79,42 @@ class CarefulGrid(Grid):
             if node.public_key
         }
 
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Send messages, each packed under a nonce of its own."""
-        return list(self._grid.push_messages([_packed(message) for message in messages]))
+    def push(self, message: Message, *, most: int) -> str:
+        """Send an order, packed under a new nonce."""
+        (message_id,) = self._grid.push_messages([order_to_flower(message, pack=True)])
+        self._bounds[str(message_id)] = framed_bytes(most) + _ENVELOPE_BYTES
+        return str(message_id)
 
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+    def pull(self, ids: Collection[str]) -> list[Message]:
         """The next reply that is there, or none once all that is open was looked at."""
         if not self._looked_at:
             time.sleep(max(0.0, self._next_sweep - time.monotonic()))
             self._began = time.monotonic()
-        asked = list(message_ids)
-        self._puller.forget_all_but(asked)
-        self._bounds = {each: self._bounds[each] for each in asked if each in self._bounds}
-        for message_id in asked:
+        self._puller.forget_all_but(ids)
+        self._bounds = {each: self._bounds[each] for each in ids if each in self._bounds}
+        for message_id in self._bounds:
             if message_id in self._looked_at:
                 continue
             self._looked_at.add(message_id)
-            if arrived := self._pull(message_id):
-                return arrived
+            if (reply := self._pull(message_id)) is not None:
+                return [reply]
         self._looked_at.clear()
         ended = time.monotonic()  # leave the SuperLink half its time
         self._next_sweep = ended + max(SWEEP_S, ended - self._began)
         return []
 
-    def _pull(self, message_id: str) -> list[Message]:
+    def _pull(self, message_id: str) -> Message | None:
         try:
-            reply = self._puller.pull(message_id, self._bounds.get(message_id, MAX_BYTES))
+            return self._puller.pull(message_id, self._bounds[message_id])
         except BadReplyError as error:
-            return [_error(message_id, str(error))]
-        return [] if reply is None else [reply]
-
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        """Flower's own loop: not for hostile replies, and not used here."""
-        raise NotImplementedError("use fedtune.transport.gather.stream")
-
-    def set_run(self, run: Run) -> None:
-        """Flower has set it on the grid underneath."""
-        self._grid.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        """The run that the SuperLink started."""
-        found: Run = self._grid.run
-        return found
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Flower's old way of making a message."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+            return Message(None, reply_to=message_id, error=Error(UNREADABLE, str(error)))
 
 
-def _packed(message: Message) -> Message:
-    return make_message(metadata=message.metadata, content=pack(message.content))
-
-
-def _error(message_id: str, reason: str) -> Message:
-    """An error reply to a message, as Flower makes them where a node is gone."""
-    metadata = Metadata(
-        run_id=0,
-        message_id="",
-        src_node_id=0,
-        dst_node_id=0,
-        message_type=SYSTEM_MESSAGE_TYPE,
-        group_id="",
-        ttl=0,
-        reply_to_message_id=message_id,
-        created_at=time.time(),
-    )
-    return make_message(metadata=metadata, error=Error(UNREADABLE, reason))
+def _refuse_dead_worker(error: Error) -> None:
+    if error.code == CLIENT_RAISED:
+        return
+    if any(name in (error.reason or "") for name in DEAD_WORKER):
+        raise RunStoppedError(
+            "a Ray worker died, most often of too little memory: ask for fewer workers "
+            "(federation.threads_per_client, federation.client_gpus) or use federation.engine=local"
+        )

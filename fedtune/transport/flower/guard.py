@@ -22,6 +22,7 @@ from flwr.app import Error
 from fedtune.messages.node_errors import CODES
 from fedtune.plain import OwnLines, clean_logs
 
+NODE_APP = "fedtune.node.node_app"  # of a node, which stands above this room
 PIN = "FEDTUNE_BUNDLE"  # the SHA-256 of the one bundle that may run
 WRAPPER = '#!/bin/sh\nexec "{python}" -P -m fedtune.transport.flower.guard {role} "$@"\n'
 COMMANDS = {"client": "flwr-clientapp", "server": "flwr-serverapp", "node": "flower-supernode"}
@@ -64,8 +65,6 @@ def run_client() -> None:
     _import_bare("flwr.supernode.cli")
     from flwr.supernode.cli.flwr_clientapp import flwr_clientapp
 
-    from fedtune.transport.flower import node_app
-
     process: Any = import_module("flwr.supernode.runtime.run_clientapp")
     pinned = os.environ[PIN]
 
@@ -75,7 +74,7 @@ def run_client() -> None:
     process.install_from_fab = refuse_or_leave
     process.Error = error_of_ours
     OwnLines()
-    process.get_load_client_app_fn = lambda **_: lambda *_: node_app.app
+    process.get_load_client_app_fn = lambda **_: lambda *_: import_module(NODE_APP).app
     if token := os.environ.pop(TOKEN, ""):
         sys.argv += ["--token", token]  # of this process's own list: the kernel's has none
     flwr_clientapp()

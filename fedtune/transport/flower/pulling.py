@@ -17,7 +17,8 @@ from itertools import islice
 from typing import Any
 
 import httpx
-from flwr.app import Message, Metadata, RecordDict
+from flwr import app as flower
+from flwr.app import Metadata
 from flwr.app.message import make_message
 from flwr.common.serde_utils import metadata_from_proto
 from flwr.proto.message_pb2 import (
@@ -32,7 +33,9 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
-from fedtune.transport.flower.packing import MAX_WORDS_BYTES, unpack
+from fedtune.messages.message import Message
+from fedtune.messages.packing import MAX_WORDS_BYTES
+from fedtune.transport.flower.convert import reply_from_flower
 
 MAX_TABLE_BYTES = 2**23  # of names and references in a reply: JSON grows tenfold as objects
 PULL_S, BYTES_PER_S = 20.0, 5e6  # a reply may take so long, and so much longer by its bound
@@ -218,13 +221,13 @@ def _unpack(announced: _Announced, contents: dict[str, bytes]) -> Message:
     try:
         found = inflate_object_from_contents(announced.metadata.message_id, contents)
         contents.clear()
-        if not isinstance(found, Message):
+        if not isinstance(found, flower.Message):
             raise BadReplyError(f"unreadable: it is no message but {type(found).__name__}")
         if found.has_error():
-            return make_message(metadata=announced.metadata, error=found.error)
-        if not isinstance(content := found.__dict__["_content"], RecordDict):
+            return reply_from_flower(make_message(metadata=announced.metadata, error=found.error))
+        if not isinstance(content := found.__dict__["_content"], flower.RecordDict):
             raise BadReplyError(f"unreadable: its content is {type(content).__name__}")
-        return make_message(metadata=announced.metadata, content=unpack(content))
+        return reply_from_flower(make_message(metadata=announced.metadata, content=content))
     except BadReplyError:
         raise
     except Exception as error:  # as above

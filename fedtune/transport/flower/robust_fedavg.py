@@ -18,6 +18,7 @@ from torch import Tensor
 import aggregators
 from fedtune.round.screening.screen import last_line, printable, read_array
 from fedtune.seeds import derive
+from fedtune.transport.flower.convert import array_from_flower
 
 
 class RobustFedAvg(FedAvg):
@@ -150,7 +151,7 @@ class RobustFedAvg(FedAvg):
         for name, sent in self._sent.items():
             if not np.issubdtype(sent.dtype, np.floating):
                 continue
-            got = read_array(name, record[name], sent.shape, sent.dtype)
+            got = read_array(name, array_from_flower(record[name]), sent.shape, sent.dtype)
             with np.errstate(over="ignore"):  # finite in float64 is not so in float32: see below
                 change = (got.astype(np.float64) - sent.astype(np.float64)).astype(np.float32)
             if not np.isfinite(change).all():

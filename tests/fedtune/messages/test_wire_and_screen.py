@@ -13,12 +13,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from toy_federation import LAYOUT, toy_app
 
 from fedtune.messages import wire
+from fedtune.messages.message import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Message,
+    MetricRecord,
+    RecordDict,
+)
 from fedtune.round.screening.screen import RefusedError, content_of, screen_content
-from fedtune.transport.local import LocalGrid
+from fedtune.transport.local import LocalTransport
 
 AGREEMENT = wire.Agreement("base" * 16, "tokenizer" * 7, "anchor" * 10)
 DELTA = torch.arange(16, dtype=torch.float32) - 3.25
@@ -26,7 +33,7 @@ DELTA = torch.arange(16, dtype=torch.float32) - 3.25
 
 @pytest.fixture(autouse=True)
 def _runtime():
-    LocalGrid(toy_app(), 1)  # Flower makes no message outside a runtime
+    LocalTransport(toy_app(), 1)  # Flower makes no message outside a runtime
 
 
 def honest_content():
@@ -35,7 +42,7 @@ def honest_content():
 
 def message(content):
     request = Message(RecordDict(), 2, "train")
-    return Message(content, reply_to=request)
+    return request.reply(content)
 
 
 def read(content):
@@ -122,9 +129,7 @@ def test_the_hash_of_a_row_knows_values_and_layout():
 
 
 def test_an_error_reply_gives_the_last_line_of_its_reason():
-    failed = Message(
-        Error(2, "Traceback ...\n  line 3\nValueError: no rows\n"), reply_to=message(RecordDict())
-    )
+    failed = Message(RecordDict()).failed("Traceback ...\n  line 3\nValueError: no rows\n")
     with pytest.raises(RefusedError, match=r"^the client failed: ValueError: no rows$"):
         screen_content(content_of(failed), LAYOUT, round_=3, agreement=AGREEMENT)
 
@@ -291,7 +296,7 @@ def test_orders_share_the_anchors_bytes_and_nothing_that_can_be_changed():
     agreement = wire.Agreement("base", "tokenizer", "anchor")
     words = {"recipe_json": "{}", "round_": 1, "agreement": agreement}
     one, other = (wire.train_order(anchor, **words)[wire.ANCHOR] for _ in range(2))
+    assert one is not other
+    assert one is not anchor
     for name, array in anchor.items():
-        assert one[name].data is other[name].data is array.data
-        assert one[name] is not other[name]
-        assert one[name] is not array
+        assert one[name] is other[name] is array

@@ -1,4 +1,4 @@
-"""A node's worker: the answers of the whole ClientApp, by way of a socket that is its owner's."""
+"""A node's worker: the answers of the whole Client, by way of a socket that is its owner's."""
 
 import hashlib
 import json
@@ -9,19 +9,19 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.common.serde import recorddict_to_proto
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedtune.messages import wire
 from fedtune.messages.content_hash import hash_reply
+from fedtune.messages.message import ConfigRecord, Context, Message, RecordDict
+from fedtune.messages.packing import is_packed, pack, unpack
 from fedtune.node import worker as node_worker
+from fedtune.simulation import client
 from fedtune.training.process import get_worker
 from fedtune.training.sources import load_rows
 from fedtune.training.tasks import TASKS
-from fedtune.transport import client
 from fedtune.transport.flower import node_app
-from fedtune.transport.flower.packing import is_packed, pack, unpack
 
 CONFIG = {"partition-id": 1}
 
@@ -47,7 +47,7 @@ def node(tmp_path, monkeypatch):
 
 def message(kind, content):
     made = Message(content, 7, kind)
-    made.metadata.__dict__["_message_id"] = "asked"
+    made.id = "asked"
     return made
 
 
@@ -71,7 +71,7 @@ def test_the_thin_app_answers_as_the_whole_one_does(node, tiny_recipe):
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     direct = client.app(message("train", order(recipe)), context())
     thin = node_app.app(message("train", order(recipe)), context())
-    assert thin.metadata.reply_to_message_id == "asked"
+    assert thin.reply_to == "asked"
     assert is_packed(thin.content)
     thin.content = unpack(thin.content)
     assert hash_reply(thin.content) == hash_reply(direct.content)
@@ -163,7 +163,7 @@ class Counting:
 def test_every_order_is_counted_before_it_is_read_and_charged_before_it_is_done(tiny_recipe):
     def answer(message, context):
         meter.seen.append("work")
-        return Message(RecordDict(), reply_to=message)
+        return message.reply(RecordDict())
 
     def adapt(text):
         meter.seen.append("read")

@@ -8,11 +8,11 @@ import pytest
 from fedtune.deployment.node import NodeConfig, load_node_config
 from fedtune.messages.node_errors import NotAllowedError, code_of
 from fedtune.nano import model_folder
+from fedtune.node.client import OWN_ROWS
 from fedtune.node.limits import exceeded, rows_at_once, tokens_of
 from fedtune.node.owner import adapt, adapter_of
 from fedtune.recipe import find_recipe, load_recipe, parse_recipe, shipped_recipes
 from fedtune.training.model_hash import hash_model
-from fedtune.transport.client import OWN_ROWS
 
 GRPO = {"task": "grpo", "rewards": [{"name": "python_docs"}]}
 FEW = {

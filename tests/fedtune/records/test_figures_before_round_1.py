@@ -11,9 +11,9 @@ from fedtune.deployment.folder import DeploymentFolder
 from fedtune.records.folder import RunFolder
 from fedtune.runs.client_names import name_clients
 from fedtune.runs.loop import Run
+from fedtune.simulation import client
 from fedtune.training.process import get_worker
-from fedtune.transport import client
-from fedtune.transport.local import LocalGrid
+from fedtune.transport.local import LocalTransport
 
 
 def test_the_first_record_has_each_clients_figures_of_the_base(tiny_recipe, run):
@@ -39,12 +39,11 @@ def test_a_run_that_was_cut_off_before_round_1_measures_them_again(tiny_recipe, 
     whole = run(recipe).read_metrics()[1]["client_eval_before"]
     folder, recipe = RunFolder.create(recipe)
 
-    class CutOff(LocalGrid):
-        def push_messages(self, messages):
-            messages = list(messages)
-            if any(message.metadata.message_type == "train" for message in messages):
+    class CutOff(LocalTransport):
+        def push(self, message, *, most):
+            if message.kind == "train":
                 raise KeyboardInterrupt
-            return super().push_messages(messages)
+            return super().push(message, most=most)
 
     with pytest.raises(KeyboardInterrupt):
         Run(recipe, folder).serve(CutOff(client.app, 4))

@@ -10,11 +10,11 @@ import threading
 import time
 
 import pytest
-from flwr.app import RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 from left_by_a_run import adapter_bytes, eval_records
 
+from fedtune.messages.message import RecordDict
 from fedtune.records.events import (
     Ignored,
     Refused,
@@ -27,8 +27,8 @@ from fedtune.records.events import (
 from fedtune.records.folder import RunFolder
 from fedtune.records.journal import JOURNAL, Journal, Told, read_journal
 from fedtune.runs.loop import Run
-from fedtune.transport import client
-from fedtune.transport.local import LocalGrid
+from fedtune.simulation import client
+from fedtune.transport.local import LocalTransport
 
 ROUND = [
     RoundStarted(1, 0, [0, 1, 2]),
@@ -143,7 +143,7 @@ def run_in(recipe, *, spoil=lambda path: None):
     def look(event):
         seen.append((event, [each for _, each in read_journal(folder.path).events]))
 
-    Run(recipe, folder, look).serve(LocalGrid(client.app, recipe.federation.num_clients))
+    Run(recipe, folder, look).serve(LocalTransport(client.app, recipe.federation.num_clients))
     return folder, seen
 
 
@@ -178,7 +178,7 @@ def test_a_round_without_enough_replies_leaves_its_reason(tiny_recipe, lying):
     folder, recipe = RunFolder.create(recipe)
     app = lying(broken, liars=range(4))
     with pytest.raises(RunStoppedError):
-        Run(recipe, folder).serve(LocalGrid(app, 4))
+        Run(recipe, folder).serve(LocalTransport(app, 4))
     told = read_journal(folder.path)
     assert told.stopped.startswith("round 1 got too few good replies in 1 tries")
     assert sum(isinstance(event, Refused) for _, event in told.events) == 4

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from fedtune.cli import app
 from fedtune.deployment.folder import DeploymentFolder
-from fedtune.records.sent import SENT, SentLog, read_sent
+from fedtune.node.sent_log import SENT, SentLog, read_sent
 from fedtune.records.signed_chain import bad_signature, broken_links, sign
 from fedtune.trust.binding import hash_of_said
 

@@ -10,9 +10,9 @@ from left_by_a_run import adapter_bytes, eval_records
 from fedtune.adapters.ranks import narrow
 from fedtune.messages import wire
 from fedtune.records.folder import RunFolder
+from fedtune.simulation import client
 from fedtune.training.process import get_worker
-from fedtune.transport import client
-from fedtune.transport.local import LocalGrid
+from fedtune.transport.local import LocalTransport
 
 RANKS = [2, 1, 2, 1]
 
@@ -71,12 +71,12 @@ def test_a_lower_rank_sends_and_is_sent_less(tiny_recipe, run):
 
 
 def test_a_reply_that_only_a_higher_rank_could_need_is_not_kept(tiny_recipe, run):
-    class Padding(LocalGrid):
+    class Padding(LocalTransport):
         """Clients 0 and 1 reply with a byte more than any good reply of rank 1."""
 
-        def _run_client(self, message):
-            reply = super()._run_client(message)
-            if message.metadata.message_type == "train" and message.metadata.dst_node_id in (2, 3):
+        def _reply_to(self, message):
+            reply = super()._reply_to(message)
+            if message.kind == "train" and message.node_id in (2, 3):
                 order = message.content.config_records[wire.ORDER]
                 narrowed = narrow(get_worker(str(order["recipe"])).layout, 1)
                 missing = wire.max_reply_bytes(narrowed) + 1 - wire.count_bytes(reply)
@@ -84,7 +84,7 @@ def test_a_reply_that_only_a_higher_rank_could_need_is_not_kept(tiny_recipe, run
             return reply
 
     recipe = of_ranks(tiny_recipe, RANKS, federation={"num_rounds": 1, "max_retries": 0})
-    refused = run(recipe, grid=Padding(client.app, 4)).read_metrics()[-1]["refused"]
+    refused = run(recipe, transport=Padding(client.app, 4)).read_metrics()[-1]["refused"]
     assert "more than any good one" in refused["1"]
     assert "word 'more' needs at most" in refused["0"]  # the screen has looked at it
 

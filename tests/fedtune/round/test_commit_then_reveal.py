@@ -1,39 +1,39 @@
 """With commitments no client can answer to another's reply, and the run is the same run."""
 
 import pytest
-from flwr.app import ConfigRecord, Message, RecordDict
 from left_by_a_run import adapter_bytes
 
 from fedtune.messages import wire
+from fedtune.messages.message import REVEAL, ConfigRecord, Message, RecordDict
+from fedtune.node.kept_back import kept_back, shown
 from fedtune.records.events import Refused
 from fedtune.records.folder import RunFolder
-from fedtune.round.kept_back import kept_back, shown
 from fedtune.round.screening.commitments import Occasion
 from fedtune.runs.loop import Run
-from fedtune.transport import client
-from fedtune.transport.local import LocalGrid
+from fedtune.simulation import client
+from fedtune.transport.local import LocalTransport
 
 BOUND = {"commit_then_reveal": True}
 
 
-def run_of(recipe, observer=lambda event: None, grid=None):
+def run_of(recipe, observer=lambda event: None, transport=None):
     folder, recipe = RunFolder.create(recipe)
-    grid = grid or LocalGrid(client.app, recipe.federation.num_clients)
-    Run(recipe, folder, observer).serve(grid)
+    transport = transport or LocalTransport(client.app, recipe.federation.num_clients)
+    Run(recipe, folder, observer).serve(transport)
     return folder
 
 
-class TamperingGrid(LocalGrid):
+class TamperingTransport(LocalTransport):
     """Client 1's replies pass through a function before the server sees them."""
 
     def __init__(self, tamper, num_clients=4):
         super().__init__(client.app, num_clients)
         self.tamper, self.seen = tamper, {}
 
-    def pull_messages(self, message_ids):
-        replies = super().pull_messages(message_ids)
+    def pull(self, ids):
+        replies = super().pull(ids)
         for reply in replies:
-            kind, node = reply.metadata.message_type, reply.metadata.src_node_id
+            kind, node = reply.kind, reply.node_id
             if node == 3:
                 reply.content = self.tamper(kind, reply.content, self.seen)
             self.seen[kind, node] = reply.content
@@ -51,9 +51,9 @@ def test_a_run_with_commitments_ends_in_the_bits_of_one_without(tiny_recipe):
 @pytest.mark.parametrize("kind", ["copied", "copied both", "changed", "silent", "unbound"])
 def test_who_answers_to_another_is_refused_by_name(tiny_recipe, kind):
     def tamper(step, content, seen):
-        revealed = step == wire.REVEAL
+        revealed = step == REVEAL
         if kind == "copied" and revealed:  # the first client's reply, once it is shown
-            return seen[wire.REVEAL, 2]
+            return seen[REVEAL, 2]
         if kind == "copied both" and step != "query":
             return seen.get((step, 2), content)
         if kind == "changed" and revealed:
@@ -71,7 +71,7 @@ def test_who_answers_to_another_is_refused_by_name(tiny_recipe, kind):
             refused.append((event.client, event.reason))
 
     recipe = tiny_recipe(federation={**BOUND, "num_rounds": 1}, aggregator={"name": "mean"})
-    folder = run_of(recipe, observe, TamperingGrid(tamper))
+    folder = run_of(recipe, observe, TamperingTransport(tamper))
     ((who, reason),) = refused
     assert who == 1
     expected = "it committed to nothing" if kind == "silent" else "not what it committed to"
@@ -104,14 +104,13 @@ def test_a_reply_is_shown_once_and_for_its_round_alone():
 def test_an_order_to_show_carries_no_anchor(tiny_recipe):
     sent = []
 
-    class Noting(LocalGrid):
-        def push_messages(self, messages):
-            messages = list(messages)
-            sent.extend(messages)
-            return super().push_messages(messages)
+    class Noting(LocalTransport):
+        def push(self, message, *, most):
+            sent.append(message)
+            return super().push(message, most=most)
 
     recipe = tiny_recipe(federation={**BOUND, "num_rounds": 1})
-    run_of(recipe, grid=Noting(client.app, 4))
-    orders = [each for each in sent if each.metadata.message_type == wire.REVEAL]
+    run_of(recipe, transport=Noting(client.app, 4))
+    orders = [each for each in sent if each.kind == REVEAL]
     assert len(orders) == 4
     assert all(isinstance(each, Message) and set(each.content) == {wire.ORDER} for each in orders)

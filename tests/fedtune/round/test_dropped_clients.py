@@ -9,24 +9,24 @@ from io import StringIO
 import torch
 from left_by_a_run import eval_records
 from rich.console import Console
-from toy_federation import honest, toy_app, toy_content, toy_recipe, toy_strategy
+from toy_federation import honest, toy_app, toy_content, toy_recipe, toy_server
 
 from fedtune.records.folder import RunFolder
 from fedtune.report.finished import print_run
 from fedtune.round.defence.standing import counts_of, is_dropped
 from fedtune.round.roster import sample_clients
-from fedtune.transport.local import LocalGrid
+from fedtune.transport.local import LocalTransport
 
 COUNTS = ("asked_rounds", "dropped_rounds")
 
 
 def records_of(recipe, content_of=honest, *, rounds=2):
-    grid = LocalGrid(toy_app(content_of), recipe.federation.num_clients)
-    strategy = toy_strategy(recipe, grid)
+    transport = LocalTransport(toy_app(content_of), recipe.federation.num_clients)
+    server = toy_server(recipe, transport)
     records = []
     for round_ in range(1, rounds + 1):
-        strategy.run_round(grid, round_)
-        records.append(strategy.record)
+        server.run_round(transport, round_)
+        records.append(server.record)
     return records
 
 

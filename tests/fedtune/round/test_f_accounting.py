@@ -10,7 +10,7 @@ import math
 import pytest
 import torch
 from splits_of_attackers import ACCEPTED, ANCHOR, PROVABLE, UNPROVABLE, WORDS, Table, splits
-from toy_federation import SilentGrid, honest, toy_app, toy_content, toy_recipe, toy_rounds
+from toy_federation import SilentTransport, honest, toy_app, toy_content, toy_recipe, toy_rounds
 
 from fedtune.records.events import RunStoppedError
 
@@ -25,8 +25,8 @@ def test_no_split_of_the_attackers_stops_a_round_or_silences_more_than_f(n, f, e
     for split in list(splits(f))[::every]:
         silent, proven, refused, accepted = split
         kinds = table.kinds(split)
-        strategy, stepped = table.round(kinds)
-        record = strategy.record
+        server, stepped = table.round(kinds)
+        record = server.record
         assert stepped, split
         left = n - silent - proven - refused
         assert record["f"] == max(f - proven, 1), split
@@ -40,8 +40,8 @@ def test_no_split_of_the_attackers_stops_a_round_or_silences_more_than_f(n, f, e
         assert max(weights.values()) <= 1 / (left - record["f"]) + 1e-12, split
         assert sum(weight == 0 for weight in weights.values()) <= record["f"], split
         assert sum(facts["dropped"] for facts in record["clients"].values()) <= record["f"], split
-        assert strategy.outer.anchor.isfinite().all()
-        assert not torch.equal(strategy.outer.anchor, ANCHOR)
+        assert server.outer.anchor.isfinite().all()
+        assert not torch.equal(server.outer.anchor, ANCHOR)
         seen |= set(kinds.values())
         rounds += 1
     # Four groups: as many splits as ways to set three bars among f attackers.
@@ -54,19 +54,19 @@ def test_no_split_of_the_attackers_stops_a_round_or_silences_more_than_f(n, f, e
 def test_one_more_than_f_leaves_too_few_and_moves_nothing(kind):
     # 2f + 1 = 7 of ten are needed at f = 3: the control of the test above.
     table = Table(10)
-    strategy, stepped = table.round(dict.fromkeys([1, 4, 7, 8], kind))
+    server, stepped = table.round(dict.fromkeys([1, 4, 7, 8], kind))
     assert not stepped
-    assert strategy.objection().startswith("capped_spectral needs n >= 2f + 1: got n=6, f=3")
-    assert torch.equal(strategy.outer.anchor, ANCHOR)
+    assert server.objection().startswith("capped_spectral needs n >= 2f + 1: got n=6, f=3")
+    assert torch.equal(server.outer.anchor, ANCHOR)
 
 
 def test_one_of_f_stays_however_many_are_proven_faulty():
     # Five of ten send no number, more than f = 3. At f = 0 a sixth key would meet the mean.
     table = Table(10)
-    strategy, stepped = table.round(dict.fromkeys([1, 4, 7, 8, 9], "not finite"))
+    server, stepped = table.round(dict.fromkeys([1, 4, 7, 8, 9], "not finite"))
     assert stepped
-    assert strategy.record["f"] == 1
-    weights = [facts["weight"] for facts in strategy.record["clients"].values()]
+    assert server.record["f"] == 1
+    weights = [facts["weight"] for facts in server.record["clients"].values()]
     assert len(weights) == 5
     assert 0 < min(weights) <= max(weights) <= 1 / 4 + 1e-12
 
@@ -75,11 +75,11 @@ def test_silence_by_the_clock_takes_nothing_off_f():
     recipe = toy_recipe(
         10, aggregator={"name": "capped_spectral", "f": 3}, engine="ray", round_timeout_s=0.4
     )
-    grid = SilentGrid(toy_app(), 10, silent=[0, 4, 9])
-    strategy, stepped = toy_rounds(recipe, toy_app(), grid=grid)
+    transport = SilentTransport(toy_app(), 10, silent=[0, 4, 9])
+    server, stepped = toy_rounds(recipe, toy_app(), transport=transport)
     assert stepped == [True]
-    assert (strategy.record["f"], len(strategy.record["clients"])) == (3, 7)
-    assert strategy.record["proven_faulty"] == []
+    assert (server.record["f"], len(server.record["clients"])) == (3, 7)
+    assert server.record["proven_faulty"] == []
 
 
 def retried(second):
@@ -99,11 +99,11 @@ def retried(second):
         return second(message, client) if client == 0 else honest(message, client)
 
     recipe = toy_recipe(7, aggregator={"name": "capped_spectral", "f": 2}, max_retries=1)
-    strategy, stepped = toy_rounds(recipe, toy_app(content_of))
+    server, stepped = toy_rounds(recipe, toy_app(content_of))
     assert stepped == [True]
-    assert strategy.record["attempt"] == 1
-    assert strategy.record["proven_faulty"] == [0]
-    return strategy.record
+    assert server.record["attempt"] == 1
+    assert server.record["proven_faulty"] == [0]
+    return server.record
 
 
 def test_a_client_once_proven_faulty_that_replies_well_is_one_of_the_f():

@@ -5,14 +5,14 @@ Not proven here: equality with a plain TRL run (tests/fedtune/training), and acr
 
 import pytest
 import torch
-from flwr.app import ArrayRecord, MetricRecord
 from left_by_a_run import adapter_bytes, eval_records
 from safetensors.torch import load_file
-from toy_federation import ShuffledGrid
+from toy_federation import ShuffledTransport
 
 from fedtune.messages import wire
+from fedtune.messages.message import ArrayRecord, MetricRecord
 from fedtune.records.events import RunStoppedError
-from fedtune.transport import client
+from fedtune.simulation import client
 
 DROPOUT = {"r": 2, "lora_alpha": 4, "target_modules": ["q_proj", "v_proj"], "lora_dropout": 0.2}
 
@@ -33,9 +33,9 @@ def test_n_clients_with_equal_data_and_order_are_one_client(tiny_recipe, run):
 def test_the_order_in_which_clients_run_is_irrelevant(tiny_recipe, run):
     recipe = tiny_recipe(lora=DROPOUT, outer={"name": "nesterov"})
     in_turn = run(recipe)
-    grid = ShuffledGrid(client.app, 4, seed=3)
-    shuffled = run(recipe, grid=grid)
-    assert grid.order != sorted(grid.order)
+    transport = ShuffledTransport(client.app, 4, seed=3)
+    shuffled = run(recipe, transport=transport)
+    assert transport.order != sorted(transport.order)
     assert adapter_bytes(in_turn) == adapter_bytes(shuffled)
     assert eval_records(in_turn) == eval_records(shuffled)
 

@@ -5,13 +5,12 @@ Not proven here: that liars who hide in a gauge are caught (the attack suite), o
 """
 
 import pytest
-from flwr.app import Message
 
 from fedtune.adapters.ranks import side_of
 from fedtune.messages import wire
+from fedtune.simulation import client
 from fedtune.training.process import get_worker
-from fedtune.transport import client
-from fedtune.transport.local import LocalGrid
+from fedtune.transport.local import LocalTransport
 
 CLIENT, FACTOR = 2, 100.0
 
@@ -25,12 +24,12 @@ def regauged(anchor, delta, layout):
     return (layout.flatten({k: v.float() for k, v in local.items()}).double() - anchor).float()
 
 
-class Regauging(LocalGrid):
-    """The local grid, on which one honest client writes its adapter in another gauge."""
+class Regauging(LocalTransport):
+    """The local transport, on which one honest client writes its adapter in another gauge."""
 
-    def _run_client(self, message):
-        reply = super()._run_client(message)
-        if message.metadata.message_type != "train" or message.metadata.dst_node_id != CLIENT + 2:
+    def _reply_to(self, message):
+        reply = super()._reply_to(message)
+        if message.kind != "train" or message.node_id != CLIENT + 2:
             return reply
         order = message.content.config_records[wire.ORDER]
         layout = get_worker(str(order["recipe"])).layout
@@ -43,15 +42,15 @@ class Regauging(LocalGrid):
             agreement=wire.read_agreement(order),
             train_loss=1.0,
         )
-        return Message(content, reply_to=message)
+        return message.reply(content)
 
 
 def losses(recipe, run):
     """The held-out loss of the base, of the run, of the run with the gauge; the client's weight."""
     found = []
-    for grid_class in (LocalGrid, Regauging):
-        grid = grid_class(client.app, recipe.federation.num_clients)
-        records = run(recipe, grid=grid).read_metrics()
+    for grid_class in (LocalTransport, Regauging):
+        transport = grid_class(client.app, recipe.federation.num_clients)
+        records = run(recipe, transport=transport).read_metrics()
         found.append(records[-1]["eval"]["loss"])
     weight = records[-1]["clients"][str(CLIENT)]["weight"]
     return records[0]["eval"]["loss"], *found, weight

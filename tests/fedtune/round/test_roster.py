@@ -7,23 +7,23 @@ from collections import Counter
 
 import pytest
 import torch
-from flwr.app import ConfigRecord, Message, RecordDict
 from toy_federation import (
     ANCHOR,
-    CountingGrid,
-    SilentGrid,
+    CountingTransport,
+    SilentTransport,
     introduction,
     toy_app,
     toy_delta,
     toy_recipe,
     toy_rounds,
-    toy_strategy,
+    toy_server,
 )
 
 from fedtune.messages import wire
+from fedtune.messages.message import ConfigRecord, Message, RecordDict
 from fedtune.records.events import RunStoppedError
 from fedtune.round.roster import read_roster, sample_clients
-from fedtune.transport.local import LocalGrid
+from fedtune.transport.local import LocalTransport
 
 
 def words(**changes):
@@ -67,14 +67,14 @@ def say_nothing(client):
 )
 def test_who_does_not_agree_is_left_out_by_name_and_reason_and_never_asked(introduce, reason):
     app = toy_app(introduce=introduce)
-    grid = CountingGrid(app, 3)
-    strategy, stepped = toy_rounds(toy_recipe(3), app, grid=grid, rounds=2)
+    transport = CountingTransport(app, 3)
+    server, stepped = toy_rounds(toy_recipe(3), app, transport=transport, rounds=2)
     assert stepped == [True, True]
-    assert strategy.roster.nodes == {0: 2, 2: 4}
-    assert set(strategy.roster.absent) == {1}
-    assert strategy.roster.absent[1].startswith(reason)
-    assert strategy.record["refused"] == {"1": strategy.roster.absent[1]}
-    asked = Counter(grid.asked)
+    assert server.roster.nodes == {0: 2, 2: 4}
+    assert set(server.roster.absent) == {1}
+    assert server.roster.absent[1].startswith(reason)
+    assert server.record["refused"] == {"1": server.roster.absent[1]}
+    asked = Counter(transport.asked)
     assert asked == {("query", 0): 1, ("query", 1): 1, ("query", 2): 1} | {
         ("train", 0): 2,
         ("train", 2): 2,
@@ -95,7 +95,7 @@ def test_what_a_client_says_of_its_rows_is_a_count_and_a_hash_or_nothing(rows, s
     about = ConfigRecord({"client": 0, "base_hash": "b", "tokenizer_hash": "t", "anchor_hash": ""})
     about["rows"], about["schema_hash"] = rows, schema
     order = Message(RecordDict(), 9, "query")
-    reply = Message(RecordDict({wire.ABOUT: about}), reply_to=order)
+    reply = order.reply(RecordDict({wire.ABOUT: about}))
     roster = read_roster({9: reply}, 1, wire.Agreement("b", "t", ""), known={9: 0})
     assert roster.nodes == {0: 9}
     assert roster.said == {0: kept}
@@ -103,10 +103,10 @@ def test_what_a_client_says_of_its_rows_is_a_count_and_a_hash_or_nothing(rows, s
 
 def test_who_does_not_introduce_itself_is_left_out():
     recipe = toy_recipe(3, engine="ray", round_timeout_s=0.3)
-    grid = SilentGrid(toy_app(), 3, silent=[1], to="query")
-    strategy, stepped = toy_rounds(recipe, toy_app(), grid=grid)
+    transport = SilentTransport(toy_app(), 3, silent=[1], to="query")
+    server, stepped = toy_rounds(recipe, toy_app(), transport=transport)
     assert stepped == [True]
-    assert strategy.record["refused"] == {"1": "it did not introduce itself"}
+    assert server.record["refused"] == {"1": "it did not introduce itself"}
 
 
 def test_a_run_with_no_fit_client_stops_with_the_reason():
@@ -116,13 +116,13 @@ def test_a_run_with_no_fit_client_stops_with_the_reason():
 
     app = toy_app(introduce=foreign)
     with pytest.raises(RunStoppedError, match=r"no client is fit to train: base_hash differs"):
-        toy_strategy(toy_recipe(2), LocalGrid(app, 2))
+        toy_server(toy_recipe(2), LocalTransport(app, 2))
 
 
 def test_nodes_that_do_not_come_stop_the_run():
     recipe = toy_recipe(3, engine="ray", round_timeout_s=0.2)
     with pytest.raises(RunStoppedError, match=r"needs 3 nodes; 2 came"):
-        toy_strategy(recipe, LocalGrid(toy_app(), 2))
+        toy_server(recipe, LocalTransport(toy_app(), 2))
 
 
 def test_sampling_follows_the_seed_and_the_clients_number():
@@ -141,11 +141,11 @@ def test_sampling_follows_the_seed_and_the_clients_number():
 
 def test_only_the_sampled_are_asked_and_only_they_count():
     recipe = toy_recipe(6, clients_per_round=2)
-    grid = CountingGrid(toy_app(), 6)
-    strategy, _ = toy_rounds(recipe, toy_app(), grid=grid, rounds=2)
+    transport = CountingTransport(toy_app(), 6)
+    server, _ = toy_rounds(recipe, toy_app(), transport=transport, rounds=2)
     chosen = [sample_clients(recipe, round_=r) for r in (1, 2)]
-    asked = [client for kind, client in grid.asked if kind == "train"]
+    asked = [client for kind, client in transport.asked if kind == "train"]
     assert asked == [*chosen[0], *chosen[1]]
     # fedavg of the mean: the anchor moves by half the sum of the two, twice.
     moved = sum((toy_delta(c, r) for r in (1, 2) for c in chosen[r - 1]), torch.zeros(16)) / 2
-    assert torch.allclose(strategy.outer.anchor, ANCHOR + moved, atol=1e-6)
+    assert torch.allclose(server.outer.anchor, ANCHOR + moved, atol=1e-6)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from left_by_a_run import adapter_bytes, eval_records
 from safetensors.torch import load_file
-from toy_federation import toy_app, toy_content, toy_recipe, toy_strategy
+from toy_federation import toy_app, toy_content, toy_recipe, toy_server
 
 import aggregators
 from fedtune.adapters.layout import Layout
@@ -20,8 +20,8 @@ from fedtune.adapters.part import Part
 from fedtune.messages import wire
 from fedtune.records.folder import RunFolder
 from fedtune.simulation.adversary import byzantine_clients
-from fedtune.transport import client as client_app
-from fedtune.transport.local import LocalGrid
+from fedtune.training.process import get_worker
+from fedtune.transport.local import LocalTransport
 
 A, B, HEAD = "q.lora_A.weight", "q.lora_B.weight", "head.weight"
 LAYOUT = Layout(((HEAD, (2,)), (A, (2, 3)), (B, (4, 2))))
@@ -45,27 +45,27 @@ def honest(message, client):
 
 
 def alternating(rounds, *, num_clients=3, content_of=honest, **sections):
-    """The strategy after some rounds, and the anchor as tensors before and after each."""
+    """The server after some rounds, and the anchor as tensors before and after each."""
     recipe = toy_recipe(num_clients, lora={"train": "alternate"}, **sections)
-    grid = LocalGrid(toy_app(content_of), num_clients)
-    strategy = toy_strategy(recipe, grid, layout=LAYOUT, anchor=ANCHOR)
+    transport = LocalTransport(toy_app(content_of), num_clients)
+    server = toy_server(recipe, transport, layout=LAYOUT, anchor=ANCHOR)
     anchors = [LAYOUT.unflatten(ANCHOR)]
     for round_ in range(1, rounds + 1):
-        assert strategy.run_round(grid, round_), strategy.record["refused"]
-        anchors.append(LAYOUT.unflatten(strategy.outer.anchor))
-    return strategy, anchors
+        assert server.run_round(transport, round_), server.record["refused"]
+        anchors.append(LAYOUT.unflatten(server.outer.anchor))
+    return server, anchors
 
 
 @pytest.mark.parametrize("outer", [{"name": "fedavg"}, MOMENTUM, ADAM], ids=lambda o: o["name"])
 def test_what_a_round_does_not_train_does_not_move(outer):
     # One optimizer for both would move A in round 3 by the momentum that round 2 has left.
-    strategy, anchors = alternating(6, outer=outer)
+    server, anchors = alternating(6, outer=outer)
     moved = [
         {name for name in before if not torch.equal(before[name], after[name])}
         for before, after in pairwise(anchors)
     ]
     assert moved == [{B, HEAD}, {A, HEAD}] * 3
-    assert strategy.record["trained"] == "a"
+    assert server.record["trained"] == "a"
 
 
 def test_a_retried_round_trains_the_same_part():
@@ -108,11 +108,11 @@ def test_who_sends_the_fixed_factor_is_refused_by_its_name(lie, reasons):
         return (lie if client == 1 else honest)(message, client)
 
     for rounds, reason in enumerate(reasons, start=1):
-        strategy, _ = alternating(rounds, content_of=one_lies)
-        assert set(strategy.record["refused"]) == {"1"}
-        assert strategy.record["refused"]["1"].startswith("needs exactly the 2 tensors asked for")
-        assert reason in strategy.record["refused"]["1"]
-        assert set(strategy.record["clients"]) == {"0", "2"}
+        server, _ = alternating(rounds, content_of=one_lies)
+        assert set(server.record["refused"]) == {"1"}
+        assert server.record["refused"]["1"].startswith("needs exactly the 2 tensors asked for")
+        assert reason in server.record["refused"]["1"]
+        assert set(server.record["clients"]) == {"0", "2"}
 
 
 def test_a_reply_is_bounded_by_what_the_round_sends():
@@ -124,16 +124,16 @@ def test_a_reply_is_bounded_by_what_the_round_sends():
         return toy_content(message, torch.zeros(sent.size), layout=sent)
 
     recipe = toy_recipe(2, lora={"train": "b_only"})
-    grid = LocalGrid(toy_app(one_brings_a), 2)
-    strategy = toy_strategy(recipe, grid, layout=layout, anchor=torch.zeros(100_010))
-    assert strategy.run_round(grid, 1)
-    assert strategy.record["refused"]["0"].endswith("bytes is more than any good one")
+    transport = LocalTransport(toy_app(one_brings_a), 2)
+    server = toy_server(recipe, transport, layout=layout, anchor=torch.zeros(100_010))
+    assert server.run_round(transport, 1)
+    assert server.record["refused"]["0"].endswith("bytes is more than any good one")
 
 
 def test_a_rule_remembers_each_part_apart():
     # Centered clipping with a short radius stays near its centre, the part's last aggregate.
     rule = {"name": "centered_clipping", "f": 1, "radius": 0.1}
-    strategy, _ = alternating(5, aggregator=rule)
+    server, _ = alternating(5, aggregator=rule)
     states, anchor = {"a": {}, "b": {}}, ANCHOR
     for round_ in range(1, 6):
         part = part_of(round_)
@@ -143,23 +143,23 @@ def test_a_rule_remembers_each_part_apart():
         )
         states[part.name] = result.state
         anchor = part.put(part.take(anchor) + result.aggregate, anchor)
-    assert torch.equal(strategy.outer.anchor, anchor)
+    assert torch.equal(server.outer.anchor, anchor)
     kept = {f"{name}/center": state["center"] for name, state in states.items()}
-    assert strategy.combiner.state.keys() == kept.keys()
-    assert all(torch.equal(strategy.combiner.state[name], center) for name, center in kept.items())
+    assert server.combiner.state.keys() == kept.keys()
+    assert all(torch.equal(server.combiner.state[name], center) for name, center in kept.items())
 
 
 def test_the_simulated_liars_lie_about_the_part():
     attack = {"name": "sign_flip", "num_attackers": 1, "scale": 4.0}
-    strategy, _ = alternating(2, attack=attack)
-    [liar] = byzantine_clients(strategy.recipe)
+    server, _ = alternating(2, attack=attack)
+    [liar] = byzantine_clients(server.recipe)
     anchor = ANCHOR
     for round_ in (1, 2):
         part = part_of(round_)
         sent = [delta_of(k, round_) * (-4 if k == liar else 1) for k in range(3)]
         anchor = part.put(part.take(anchor) + torch.stack(sent).mean(0), anchor)
-    torch.testing.assert_close(strategy.outer.anchor, anchor)
-    assert strategy.record["refused"] == {}
+    torch.testing.assert_close(server.outer.anchor, anchor)
+    assert server.record["refused"] == {}
 
 
 def saved(folder):
@@ -167,7 +167,7 @@ def saved(folder):
 
 
 def initial(recipe):
-    worker = client_app.get_worker(recipe.model_dump_json())
+    worker = get_worker(recipe.model_dump_json())
     return worker.layout.unflatten(worker.initial)
 
 

@@ -5,10 +5,9 @@ Not proven here: what real clients learn; the deltas are numbers by formula.
 
 import pytest
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from toy_federation import (
     ANCHOR,
-    CountingGrid,
+    CountingTransport,
     figures,
     honest,
     toy_app,
@@ -16,15 +15,16 @@ from toy_federation import (
     toy_delta,
     toy_recipe,
     toy_rounds,
-    toy_strategy,
+    toy_server,
 )
 
 import aggregators
 from fedtune.messages import wire
+from fedtune.messages.message import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from fedtune.records.checkpoint import Checkpoint
 from fedtune.records.events import Refused, Replied, RoundStarted
 from fedtune.round.roster import sample_clients
-from fedtune.transport.local import LocalGrid
+from fedtune.transport.local import LocalTransport
 
 
 def raises(message, client):
@@ -74,18 +74,18 @@ def faulty(message, client):
 def test_each_bad_reply_is_refused_by_name_and_reason_and_the_round_goes_on():
     # Clients 0 and 1 send rows of 1 and 2; the six others are refused: (1 + 2) / 2 = 1.5.
     events = []
-    grid = LocalGrid(toy_app(faulty), 8)
-    strategy = toy_strategy(toy_recipe(8), grid, events.append)
-    assert strategy.run_round(grid, 1)
-    refused = strategy.record["refused"]
+    transport = LocalTransport(toy_app(faulty), 8)
+    server = toy_server(toy_recipe(8), transport, events.append)
+    assert server.run_round(transport, 1)
+    refused = server.record["refused"]
     assert set(refused) == {str(client) for client in FAULTS}
     for client, (_, reason) in FAULTS.items():
         assert reason in refused[str(client)]
-    assert torch.equal(strategy.outer.anchor, ANCHOR + 1.5)
+    assert torch.equal(server.outer.anchor, ANCHOR + 1.5)
     told = {event.client: event.reason for event in events if isinstance(event, Refused)}
     assert {str(client): reason for client, reason in told.items()} == refused
     assert RoundStarted(1, 0, list(range(8))) in events
-    assert set(strategy.record["clients"]) == {"0", "1"}
+    assert set(server.record["clients"]) == {"0", "1"}
 
 
 def test_what_an_onlooker_is_told_of_a_reply_is_a_number_or_nothing():
@@ -96,14 +96,14 @@ def test_what_an_onlooker_is_told_of_a_reply_is_a_number_or_nothing():
         return content
 
     events = []
-    grid = LocalGrid(toy_app(talkative), 4)
-    strategy = toy_strategy(toy_recipe(4), grid, events.append)
-    assert strategy.run_round(grid, 1)
+    transport = LocalTransport(toy_app(talkative), 4)
+    server = toy_server(toy_recipe(4), transport, events.append)
+    assert server.run_round(transport, 1)
     told = {event.client: event.train_loss for event in events if isinstance(event, Replied)}
     assert told[3] == 0.5
     assert told[1] is None
     # metrics.jsonl is JSON, which knows no nan: what is no finite number is nothing.
-    kept = {client: facts["train_loss"] for client, facts in strategy.record["clients"].items()}
+    kept = {client: facts["train_loss"] for client, facts in server.record["clients"].items()}
     assert kept == {"0": None, "1": None, "2": 1.0, "3": 0.5}
 
 
@@ -113,11 +113,11 @@ WITH_STATE = {
 }
 
 
-def everything(strategy):
-    state = strategy.outer.state()
+def everything(server):
+    state = server.outer.state()
     assert set(state) == {"both/momentum_buffer"}
-    assert set(strategy.combiner.state) == {"both/center"}
-    return Checkpoint(0, strategy.outer.anchor, state, strategy.combiner.state, 0, "").revision
+    assert set(server.combiner.state) == {"both/center"}
+    return Checkpoint(0, server.outer.anchor, state, server.combiner.state, 0, "").revision
 
 
 def test_too_few_good_replies_move_nothing_and_the_next_try_goes_on_as_if_nothing_had_been():
@@ -132,30 +132,30 @@ def test_too_few_good_replies_move_nothing_and_the_next_try_goes_on_as_if_nothin
     recipe = toy_recipe(4, max_retries=2, **WITH_STATE)
     undisturbed, _ = toy_rounds(recipe, toy_app(), rounds=3)
 
-    grid = CountingGrid(toy_app(sometimes), 4)
-    strategy = toy_strategy(recipe, grid)
-    assert strategy.run_round(grid, 1)
-    before = everything(strategy)
+    transport = CountingTransport(toy_app(sometimes), 4)
+    server = toy_server(recipe, transport)
+    assert server.run_round(transport, 1)
+    before = everything(server)
     faulted += [0, 1]
-    del grid.asked[:]
-    assert not strategy.run_round(grid, 2)
-    assert everything(strategy) == before
+    del transport.asked[:]
+    assert not server.run_round(transport, 2)
+    assert everything(server) == before
     # One try asks all four, two retries ask those who failed.
-    assert grid.asked == [("train", client) for client in (0, 1, 2, 3, 0, 1, 0, 1)]
-    assert strategy.record["attempt"] == 2
-    assert set(strategy.record["clients"]) == {"2", "3"}
-    assert set(strategy.record["refused"]) == {"0", "1"}
+    assert transport.asked == [("train", client) for client in (0, 1, 2, 3, 0, 1, 0, 1)]
+    assert server.record["attempt"] == 2
+    assert set(server.record["clients"]) == {"2", "3"}
+    assert set(server.record["refused"]) == {"0", "1"}
 
     faulted.clear()
-    assert strategy.run_round(grid, 2)
-    assert strategy.run_round(grid, 3)
-    assert everything(strategy) == everything(undisturbed)
+    assert server.run_round(transport, 2)
+    assert server.run_round(transport, 3)
+    assert everything(server) == everything(undisturbed)
 
 
 def test_the_rules_state_is_carried_from_round_to_round():
     # Centered clipping with a short radius stays near its centre, which is the last aggregate.
     recipe = toy_recipe(3, aggregator={"name": "centered_clipping", "f": 1, "radius": 0.1})
-    strategy, _ = toy_rounds(recipe, toy_app(), rounds=2)
+    server, _ = toy_rounds(recipe, toy_app(), rounds=2)
     state, anchor = {}, ANCHOR
     for round_ in (1, 2):
         rows = torch.stack([toy_delta(client, round_) for client in range(3)])
@@ -163,8 +163,8 @@ def test_the_rules_state_is_carried_from_round_to_round():
             rows, "centered_clipping", f=1, state=state, radius=0.1
         )
         state, anchor = result.state, anchor + result.aggregate
-    assert torch.equal(strategy.outer.anchor, anchor)
-    assert torch.equal(strategy.combiner.state["both/center"], state["center"])
+    assert torch.equal(server.outer.anchor, anchor)
+    assert torch.equal(server.combiner.state["both/center"], state["center"])
 
 
 def test_exactly_as_many_as_the_rule_needs_are_enough():
@@ -173,9 +173,9 @@ def test_exactly_as_many_as_the_rule_needs_are_enough():
             raise ConnectionError("gone")
         return honest(message, client)
 
-    strategy, stepped = toy_rounds(toy_recipe(4, **WITH_STATE), toy_app(one_fails))
+    server, stepped = toy_rounds(toy_recipe(4, **WITH_STATE), toy_app(one_fails))
     assert stepped == [True]
-    assert set(strategy.record["refused"]) == {"3"}
+    assert set(server.record["refused"]) == {"3"}
 
 
 def test_a_mixing_that_is_not_defined_on_so_few_is_skipped_and_recorded():
@@ -190,13 +190,13 @@ def test_a_mixing_that_is_not_defined_on_so_few_is_skipped_and_recorded():
         rule = {"name": "median", "f": 1, "mixing": mixing}
         return toy_rounds(toy_recipe(6, aggregator=rule, max_retries=0), toy_app(two_fail))
 
-    strategy, stepped = rounds_of(["bucketing", "nnm"])
+    server, stepped = rounds_of(["bucketing", "nnm"])
     assert stepped == [True]
-    assert strategy.record["skipped_mixings"] == ["bucketing"]
-    assert strategy.record["f"] == 1
+    assert server.record["skipped_mixings"] == ["bucketing"]
+    assert server.record["f"] == 1
     mixed, _ = rounds_of(["nnm"])
     assert "skipped_mixings" not in mixed.record
-    assert torch.equal(strategy.outer.anchor, mixed.outer.anchor)
+    assert torch.equal(server.outer.anchor, mixed.outer.anchor)
 
 
 def test_the_rules_own_condition_counts_in_what_a_round_needs():
@@ -208,9 +208,9 @@ def test_the_rules_own_condition_counts_in_what_a_round_needs():
 
     rule = {"name": "median", "f": 2, "mixing": ["nnm"]}
     recipe = toy_recipe(7, aggregator=rule, max_retries=0)
-    strategy, stepped = toy_rounds(recipe, toy_app(three_fail))
+    server, stepped = toy_rounds(recipe, toy_app(three_fail))
     assert stepped == [False]
-    assert len(strategy.record["clients"]) == 4
+    assert len(server.record["clients"]) == 4
 
 
 def test_a_retry_asks_the_same_clients_for_what_is_missing():
@@ -226,16 +226,16 @@ def test_a_retry_asks_the_same_clients_for_what_is_missing():
             raise ConnectionError("gone")
         return honest(message, client)
 
-    grid = CountingGrid(toy_app(fails_once), 6)
-    strategy, stepped = toy_rounds(recipe, toy_app(), grid=grid)
+    transport = CountingTransport(toy_app(fails_once), 6)
+    server, stepped = toy_rounds(recipe, toy_app(), transport=transport)
     assert stepped == [True]
-    asked = [client for kind, client in grid.asked if kind == "train"]
+    asked = [client for kind, client in transport.asked if kind == "train"]
     assert asked == [*sampled, sampled[1]]
-    assert strategy.record["refused"] == {}
+    assert server.record["refused"] == {}
     failed = {str(sampled[1]): "the client failed: ConnectionError: gone"}
-    assert strategy.record["refused_before"] == [failed]
+    assert server.record["refused_before"] == [failed]
     undisturbed, _ = toy_rounds(recipe, toy_app())
-    assert torch.equal(strategy.outer.anchor, undisturbed.outer.anchor)
+    assert torch.equal(server.outer.anchor, undisturbed.outer.anchor)
 
 
 def boasting(message, client):
@@ -284,9 +284,9 @@ def test_every_reply_must_carry_the_hash_of_this_rounds_anchor():
             content.config_records[wire.ABOUT]["anchor_hash"] = hashes[0]
         return content
 
-    strategy, _ = toy_rounds(toy_recipe(3), toy_app(replaying), rounds=2)
-    assert set(strategy.record["refused"]) == {"0"}
-    assert strategy.record["refused"]["0"].startswith("anchor_hash differs")
+    server, _ = toy_rounds(toy_recipe(3), toy_app(replaying), rounds=2)
+    assert set(server.record["refused"]) == {"0"}
+    assert server.record["refused"]["0"].startswith("anchor_hash differs")
 
 
 def hostile_figures(message, client):
@@ -307,13 +307,13 @@ def hostile_figures(message, client):
 
 def test_bad_figures_of_a_client_are_left_out_and_move_nothing():
     # Clients 0 and 6 report the losses 1 and 7, whose plain mean is 4.
-    grid = LocalGrid(toy_app(figures_of=hostile_figures), 7)
-    strategy = toy_strategy(toy_recipe(7), grid)
-    assert strategy.run_round(grid, 1)
-    anchor = strategy.outer.anchor
-    strategy.evaluate_clients(grid, 1)
-    assert strategy.record["client_eval"] == {
+    transport = LocalTransport(toy_app(figures_of=hostile_figures), 7)
+    server = toy_server(toy_recipe(7), transport)
+    assert server.run_round(transport, 1)
+    anchor = server.outer.anchor
+    server.evaluate_clients(transport, 1)
+    assert server.record["client_eval"] == {
         "0": {"loss": 1.0, "num_tokens": 5.0},
         "6": {"loss": 7.0, "num_tokens": 5.0},
     }
-    assert torch.equal(strategy.outer.anchor, anchor)
+    assert torch.equal(server.outer.anchor, anchor)

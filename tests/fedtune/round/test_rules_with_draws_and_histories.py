@@ -46,8 +46,8 @@ def test_each_round_has_buckets_of_its_own():
     recipe = toy_recipe(6, aggregator=section)
     pairs = set()
     for rounds in range(1, 7):
-        strategy, _ = toy_rounds(recipe, toy_app(), rounds=rounds)
-        facts = strategy.record["clients"]
+        server, _ = toy_rounds(recipe, toy_app(), rounds=rounds)
+        facts = server.record["clients"]
         pair = tuple(client for client, each in facts.items() if each["weight"])
         assert [facts[client]["weight"] for client in pair] == [0.5, 0.5]
         pairs.add(pair)
@@ -56,12 +56,12 @@ def test_each_round_has_buckets_of_its_own():
 
 def test_a_history_follows_its_client_and_not_its_place():
     recipe = toy_recipe(5, aggregator={"name": "foolsgold"}, clients_per_round=3)
-    strategy, _ = toy_rounds(recipe, toy_app(), rounds=4)
+    server, _ = toy_rounds(recipe, toy_app(), rounds=4)
     sums = {}
     for round_ in range(1, 5):
         for client in sample_clients(recipe, round_=round_):
             sums[client] = sums.get(client, 0) + toy_delta(client, round_)
-    state = strategy.combiner.state
+    state = server.combiner.state
     assert state["both/clients"].tolist() == sorted(sums)
     expected = torch.stack([sums[client] for client in sorted(sums)])
     torch.testing.assert_close(state["both/history"], expected.double(), rtol=1e-6, atol=1e-9)

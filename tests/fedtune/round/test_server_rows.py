@@ -6,7 +6,7 @@ Not proven here: that the server's rows are like the clients', on which FLTrust 
 import pytest
 import torch
 from left_by_a_run import adapter_bytes, eval_records
-from toy_federation import ANCHOR, honest, toy_app, toy_delta, toy_recipe, toy_strategy
+from toy_federation import ANCHOR, honest, toy_app, toy_delta, toy_recipe, toy_server
 
 from fedtune.recipe import RecipeError
 from fedtune.records.folder import RunFolder
@@ -15,7 +15,7 @@ from fedtune.runs.checks.risks import find_risks
 from fedtune.simulation.adversary import byzantine_clients
 from fedtune.training.client_round import Poison
 from fedtune.training.worker import Trained, Worker
-from fedtune.transport.local import LocalGrid
+from fedtune.transport.local import LocalTransport
 
 FLTRUST = {"name": "fltrust"}
 
@@ -135,16 +135,16 @@ def test_the_server_trains_once_a_round_when_all_is_in():
         return Trained(toy_delta(0, round_), 1.5)
 
     recipe = toy_recipe(2, aggregator=FLTRUST, data={"server_rows": 4})
-    grid = LocalGrid(toy_app(at_last), 2)
-    strategy = toy_strategy(recipe, grid, train_own=train_own)
-    assert strategy.run_round(grid, 1)
+    transport = LocalTransport(toy_app(at_last), 2)
+    server = toy_server(recipe, transport, train_own=train_own)
+    assert server.run_round(transport, 1)
     ((anchor, round_),) = calls
     assert round_ == 1
     assert torch.equal(anchor, ANCHOR)
-    assert strategy.record["attempt"] == 1
-    assert strategy.record["server_train_loss"] == 1.5
+    assert server.record["attempt"] == 1
+    assert server.record["server_train_loss"] == 1.5
     # Client 0 sends the server's own update: its cosine is 1, and its trust the largest.
-    weights = [strategy.record["clients"][str(client)]["weight"] for client in (0, 1)]
+    weights = [server.record["clients"][str(client)]["weight"] for client in (0, 1)]
     assert weights[0] > weights[1] >= 0
 
 

@@ -48,7 +48,7 @@ def test_the_tolerance_by_hand_and_one_pass_a_round():
 
     def judge(candidate, accepted):
         rows = (torch.full((2,), float(k)) for k in (candidate, accepted))
-        return trial.judge(*rows, scale=1.0, grid=None, record=record)
+        return trial.judge(*rows, scale=1.0, transport=None, record=record)
 
     trial, record = Trial(0.25, loss_of), {}
     assert judge(1, 0).as_record() == {"scale": 1.0, "change": 0.25, "undone": False}  # just so
@@ -85,9 +85,9 @@ def test_every_jury_is_asked_in_order_and_none_after_a_refusal():
 
 def test_honest_rounds_stand_to_the_same_bits_and_nobody_is_left_out():
     quiet = {"rule": "trimmed_mean", "f": 3, "attack": {"name": "zero", "num_attackers": 3}}
-    strategy, records = rounds_of(trying_recipe(**quiet), rounds=6)
+    server, records = rounds_of(trying_recipe(**quiet), rounds=6)
     plain, _ = vote_rounds(voting_recipe(**quiet, vote=False), rounds=6)
-    assert torch.equal(strategy.outer.anchor, plain.outer.anchor)
+    assert torch.equal(server.outer.anchor, plain.outer.anchor)
     assert [record["trial"]["decided"] for record in records] == ["accepted"] * 6
     assert [record["undone_rounds"] for record in records] == [0] * 6
     _, (record,) = rounds_of(trying_recipe(rule="mean", f=3))
@@ -97,44 +97,44 @@ def test_honest_rounds_stand_to_the_same_bits_and_nobody_is_left_out():
 def test_a_takeover_is_refused_and_the_last_accepted_stands():
     # The mean of seven steps of 0.5 and three of -5 is -1.15 units: the loss rises from 1 to
     # (1 + 1.15)^2 = 4.6, and at half of it to 1.575^2 = 2.5.
-    strategy, (record,) = rounds_of(trying_recipe(attack=TAKEOVER))
+    server, (record,) = rounds_of(trying_recipe(attack=TAKEOVER))
     assert tries(record) == [(1.0, True), (0.5, True)]
     changes = [each["change"] for each in record["trial"]["tries"]]
     assert changes == pytest.approx([2.15**2 - 1, 1.575**2 - 1], rel=0.05)
     assert record["trial"]["decided"] == "undone"
     assert record["undone_rounds"] == 1
     assert "vote" not in record
-    assert torch.equal(strategy.outer.anchor, ANCHOR)
+    assert torch.equal(server.outer.anchor, ANCHOR)
 
 
 def test_a_takeover_in_the_last_round_leaves_the_round_before():
     attack = {"name": "on_off", "honest_rounds": 3, "epsilon": 20, "num_attackers": 3}
     recipe = trying_recipe(attack=attack, federation={"num_rounds": 4})
-    strategy, records = rounds_of(recipe, rounds=4)
+    server, records = rounds_of(recipe, rounds=4)
     assert [record["undone_rounds"] for record in records] == [0, 0, 0, 1]
     three, _ = rounds_of(recipe, rounds=3)
-    assert torch.equal(strategy.outer.anchor, three.outer.anchor)
+    assert torch.equal(server.outer.anchor, three.outer.anchor)
     for name, tensor in three.outer.state().items():
-        assert torch.equal(strategy.outer.state()[name], tensor)
+        assert torch.equal(server.outer.state()[name], tensor)
 
 
 def test_half_of_a_step_that_goes_too_far_stands():
     # 2.5 times the way to the target: the loss goes to 1.5^2, of half of it to 0.25^2.
-    strategy, (record,) = rounds_of(trying_recipe(), voting_app(pull=2.5))
+    server, (record,) = rounds_of(trying_recipe(), voting_app(pull=2.5))
     assert tries(record) == [(1.0, True), (0.5, False)]
     assert record["trial"]["decided"] == "accepted"
     assert record["undone_rounds"] == 0
     halved, _ = vote_rounds(voting_recipe(vote=False), voting_app(pull=1.25))
-    assert torch.allclose(strategy.outer.anchor, halved.outer.anchor, atol=1e-6)
+    assert torch.allclose(server.outer.anchor, halved.outer.anchor, atol=1e-6)
 
 
 def test_a_loss_that_is_no_number_any_more_has_risen():
     def broken(row):
         return mean_loss(row) if torch.equal(row, ANCHOR) else NAN
 
-    strategy, (record,) = rounds_of(trying_recipe(), loss_of=broken)
+    server, (record,) = rounds_of(trying_recipe(), loss_of=broken)
     assert [each["change"] for each in record["trial"]["tries"]] == [MAX_CHANGE] * 2
-    assert torch.equal(strategy.outer.anchor, ANCHOR)
+    assert torch.equal(server.outer.anchor, ANCHOR)
 
 
 def test_a_backdoor_that_leaves_the_loss_alone_is_not_seen():
@@ -147,27 +147,27 @@ def test_a_backdoor_that_leaves_the_loss_alone_is_not_seen():
         moved[-1] += 20.0 * (client >= 7)
         return moved
 
-    strategy, (record,) = rounds_of(trying_recipe(), voting_app(target=targets), loss_of=blind)
+    server, (record,) = rounds_of(trying_recipe(), voting_app(target=targets), loss_of=blind)
     assert record["trial"]["decided"] == "accepted"
     # Each pulls half way to its target: 0.5, and 0.3 * 0.5 * 20 = 3 more by three of ten.
-    assert float((strategy.outer.anchor - ANCHOR)[-1]) == pytest.approx(3.5, abs=0.1)
+    assert float((server.outer.anchor - ANCHOR)[-1]) == pytest.approx(3.5, abs=0.1)
 
 
 def test_with_both_a_step_stands_only_if_both_let_it():
     asked = []
-    strategy, (record,) = rounds_of(trying_recipe(vote=True, attack=TAKEOVER),
+    server, (record,) = rounds_of(trying_recipe(vote=True, attack=TAKEOVER),
                                     voting_app(seen=asked))  # fmt: skip
     assert tries(record) == [(1.0, True), (0.5, True)]
     assert asked == []  # the server's own rows come first, and cost no one else a pass
     assert "vote" not in record
     assert record["undone_rounds"] == 1
     # Rows that see nothing let all pass, and the clients do not.
-    strategy, (record,) = rounds_of(trying_recipe(vote=True, attack=TAKEOVER),
+    server, (record,) = rounds_of(trying_recipe(vote=True, attack=TAKEOVER),
                                     loss_of=lambda row: 1.0)  # fmt: skip
     assert tries(record) == [(1.0, False), (0.5, False)]
     assert tries(record, "vote") == [(1.0, True), (0.5, True)]
     assert record["undone_rounds"] == 1  # once, whoever refused
-    assert torch.equal(strategy.outer.anchor, ANCHOR)
+    assert torch.equal(server.outer.anchor, ANCHOR)
     # Both let an honest one.
     _, (record,) = rounds_of(trying_recipe(vote=True))
     assert tries(record) == tries(record, "vote") == [(1.0, False)]

@@ -9,28 +9,27 @@ import json
 
 import pytest
 import torch
-from flwr.app import Message, RecordDict
-from flwr.clientapp import ClientApp
 from left_by_a_run import adapter_bytes
 from toy_federation import (
     ANCHOR,
-    CountingGrid,
+    CountingTransport,
     introduction,
     toy_app,
     toy_content,
     toy_recipe,
-    toy_strategy,
+    toy_server,
 )
 
 from fedtune.messages import wire
+from fedtune.messages.message import Client, RecordDict
+from fedtune.node.kept_back import kept_back, shown
 from fedtune.records.events import Replied, RunStoppedError
 from fedtune.records.folder import RunFolder
-from fedtune.round.kept_back import kept_back, shown
 from fedtune.round.screening.commitments import Occasion
 from fedtune.runs.loop import Run
+from fedtune.simulation import client as real_client
 from fedtune.training.process import get_worker
-from fedtune.transport import client as real_client
-from fedtune.transport.local import LocalGrid
+from fedtune.transport.local import LocalTransport
 
 F, CLIENTS = 3, 10
 ATTACKERS = {0, 1, 2}
@@ -49,29 +48,29 @@ def learnt(message, client):
 
 
 def committing_app(*, silent=lambda step, client, order: False, content_of=learnt):
-    """The toy ClientApp that commits and shows; ``silent`` says who fails at which step."""
-    app = ClientApp()
+    """The toy Client that commits and shows; ``silent`` says who fails at which step."""
+    app = Client()
 
-    @app.query()
+    @app.on("query")
     def query(message, context):
-        return Message(introduction(context.node_config["partition-id"]), reply_to=message)
+        return message.reply(introduction(context.node_config["partition-id"]))
 
-    @app.train()
+    @app.on("train")
     def commit(message, context):
         client, order = context.node_config["partition-id"], order_of(message)
         if silent("commit", client, order):
             raise ValueError("away")
         occasion = Occasion(order["anchor_hash"], order["round"], client, order["try"])
         said = kept_back(content_of(message, client), context.state, occasion)
-        return Message(said, reply_to=message)
+        return message.reply(said)
 
-    @app.train("reveal")
+    @app.on("train.reveal")
     def reveal(message, context):
         client, order = context.node_config["partition-id"], order_of(message)
         if silent("show", client, order):
             raise ValueError("away")
         said = shown(context.state, order["round"], try_=order["try"])
-        return Message(said, reply_to=message)
+        return message.reply(said)
 
     return app
 
@@ -82,11 +81,11 @@ def recipe_of(**federation):
 
 
 def played(app, *, rounds=1, folder=None, **federation):
-    """The strategy after so many rounds, whether each stepped, and who was asked what."""
-    grid = CountingGrid(app, CLIENTS)
-    strategy = toy_strategy(recipe_of(**federation), grid, folder=folder)
-    stepped = [strategy.run_round(grid, round_) for round_ in range(1, rounds + 1)]
-    return strategy, stepped, grid.asked
+    """The server after so many rounds, whether each stepped, and who was asked what."""
+    transport = CountingTransport(app, CLIENTS)
+    server = toy_server(recipe_of(**federation), transport, folder=folder)
+    stepped = [server.run_round(transport, round_) for round_ in range(1, rounds + 1)]
+    return server, stepped, transport.asked
 
 
 def asked_for(kind, asked):
@@ -96,11 +95,11 @@ def asked_for(kind, asked):
 @pytest.mark.parametrize("step", ["commit", "show"])
 def test_f_who_never_show_neither_void_a_round_nor_stop_a_run(step):
     app = committing_app(silent=lambda now, client, _: now == step and client in ATTACKERS)
-    strategy, stepped, asked = played(app, rounds=3)
+    server, stepped, asked = played(app, rounds=3)
     assert stepped == [True] * 3
     assert asked_for("train", asked) == [*range(CLIENTS)] * 3  # once a round: nothing was void
-    assert "void" not in strategy.record
-    assert (strategy.record["try"], strategy.record["attempt"]) == (0, 0)
+    assert "void" not in server.record
+    assert (server.record["try"], server.record["attempt"]) == (0, 0)
 
 
 def missing_at_first(step, client, order):
@@ -113,11 +112,11 @@ def missing_at_first(step, client, order):
 def test_a_try_that_was_shown_and_is_too_small_is_void_and_the_next_has_other_seeds():
     # 10 commit or are away: 6 show, trimmed_mean at f = 3 needs 7. The second try asks the six and
     # who was away, not the three: 7 of mean 1 + 1/8 + (3 + ... + 9) / 7000, the median of them.
-    strategy, stepped, asked = played(committing_app(silent=missing_at_first))
+    server, stepped, asked = played(committing_app(silent=missing_at_first))
     assert stepped == [True]
     assert asked_for("train", asked) == [*range(CLIENTS), *range(3, CLIENTS)]
     assert asked_for("train.reveal", asked) == [*range(9), *range(3, CLIENTS)]
-    record = strategy.record
+    record = server.record
     assert (record["try"], record["attempt"]) == (1, 1)
     (void,) = record["void"]
     assert (void["try"], set(void["clients"])) == (0, {"3", "4", "5", "6", "7", "8"})
@@ -126,7 +125,7 @@ def test_a_try_that_was_shown_and_is_too_small_is_void_and_the_next_has_other_se
         assert void["clients"][client]["reply"] != record["clients"][client]["reply"]
     need = "it committed in try 0 of this round and showed no good reply"
     assert record["refused"] == dict.fromkeys("012", need)
-    moved = strategy.outer.anchor - ANCHOR
+    moved = server.outer.anchor - ANCHOR
     torch.testing.assert_close(moved, torch.full((16,), 1 + 1 / 8 + 6 / 1000))
 
 
@@ -154,23 +153,23 @@ def test_too_few_commitments_are_kept_and_none_is_shown_before_there_are_enough(
     def late(step, client, order):
         return step == "commit" and away.pop(client, 0) > 0
 
-    strategy, stepped, asked = played(committing_app(silent=late))
+    server, stepped, asked = played(committing_app(silent=late))
     assert stepped == [True]
     assert asked_for("train", asked) == [*range(CLIENTS), *range(3, 8)]
     assert asked_for("train.reveal", asked) == [*range(CLIENTS)]
     assert asked.index(("train.reveal", 0)) > asked.index(("train", 7))
-    assert strategy.record["try"] == 0
-    assert "void" not in strategy.record
+    assert server.record["try"] == 0
+    assert "void" not in server.record
 
 
 def test_a_run_that_never_gets_enough_commitments_stops_and_has_shown_nothing():
-    strategy, stepped, asked = played(
+    server, stepped, asked = played(
         committing_app(silent=lambda step, client, _: step == "commit" and client < 4)
     )
     assert stepped == [False]
     assert asked_for("train.reveal", asked) == []
-    assert "got n=6" in strategy.objection()
-    assert torch.equal(strategy.outer.anchor, ANCHOR)
+    assert "got n=6" in server.objection()
+    assert torch.equal(server.outer.anchor, ANCHOR)
 
 
 def test_who_shows_something_else_than_it_committed_to_is_not_asked_again():
@@ -195,16 +194,16 @@ def test_a_run_that_goes_on_after_a_stop_does_not_ask_again_for_what_was_shown(t
     assert "void" not in first.record
     # Another process, the same folder: the file that the first one left says that try 0 was shown.
     app = committing_app(silent=lambda *_: False)
-    strategy, stepped, asked = played(app, folder=tmp_path, max_retries=0)
+    server, stepped, asked = played(app, folder=tmp_path, max_retries=0)
     assert stepped == [True]
     assert asked_for("train", asked) == [*range(CLIENTS)]
-    (void,) = strategy.record["void"]
+    (void,) = server.record["void"]
     assert (void["try"], set(void["clients"])) == (0, set(map(str, range(9))))
     assert void["reason"] == "the run stopped after replies were shown"
-    assert strategy.record["try"] == 1
+    assert server.record["try"] == 1
     told = json.loads((tmp_path / "tries.json").read_text())
     assert [each["try"] for each in told["void"]] == [0, 1]
-    strategy.tries.close()
+    server.tries.close()
     assert not (tmp_path / "tries.json").exists()
 
 
@@ -219,9 +218,9 @@ def test_a_damaged_note_of_what_was_shown_stops_the_run_by_name(tmp_path, text):
 
 def test_a_note_of_another_round_says_nothing_of_this_one(tmp_path):
     (tmp_path / "tries.json").write_text('{"round": 4, "void": [{"try": 0}]}')
-    strategy, stepped, _ = played(committing_app(), folder=tmp_path)
+    server, stepped, _ = played(committing_app(), folder=tmp_path)
     assert stepped == [True]
-    assert strategy.record["try"] == 0
+    assert server.record["try"] == 0
 
 
 def test_without_commitments_good_replies_stay_and_no_try_is_void():
@@ -233,11 +232,11 @@ def test_without_commitments_good_replies_stay_and_no_try_is_void():
             raise ValueError("away")
         return learnt(message, client)
 
-    strategy, stepped, asked = played(toy_app(once), commit_then_reveal=False)
+    server, stepped, asked = played(toy_app(once), commit_then_reveal=False)
     assert stepped == [True]
     assert asked_for("train", asked) == [*range(CLIENTS), *range(4)]
-    assert not {"try", "void"} & set(strategy.record)
-    assert strategy.outer.anchor.sub(ANCHOR).lt(1.1).all()  # the next try's would be 1 + 1/8
+    assert not {"try", "void"} & set(server.record)
+    assert server.outer.anchor.sub(ANCHOR).lt(1.1).all()  # the next try's would be 1 + 1/8
 
 
 @pytest.mark.parametrize("odd", [True, -1, 1.0, "1", [0]])
@@ -278,13 +277,13 @@ def test_a_run_killed_while_replies_are_shown_goes_on_under_other_seeds(tiny_rec
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Run(recipe, folder, interrupt).serve(LocalGrid(real_client.app, 4))
+        Run(recipe, folder, interrupt).serve(LocalTransport(real_client.app, 4))
     assert (folder.path / "tries.json").is_file()
-    Run(recipe, folder).serve(LocalGrid(real_client.app, 4))
+    Run(recipe, folder).serve(LocalTransport(real_client.app, 4))
     first, second = folder.read_metrics()[1:]
     assert (first["try"], second["try"]) == (0, 1)
     assert [each["try"] for each in second["void"]] == [0]
     assert not (folder.path / "tries.json").exists()
     undisturbed, recipe = RunFolder.create(recipe)
-    Run(recipe, undisturbed).serve(LocalGrid(real_client.app, 4))
+    Run(recipe, undisturbed).serve(LocalTransport(real_client.app, 4))
     assert adapter_bytes(folder) != adapter_bytes(undisturbed)

@@ -9,14 +9,14 @@ import torch
 from left_by_a_run import adapter_bytes, eval_records
 from network import locally, new_deployment, start
 
-from fedtune.messages import wire
+from fedtune.messages.message import REVEAL_VOTE, VOTE
 from fedtune.recipe import parse_recipe
 from fedtune.records.checkpoint import load_latest
 from fedtune.records.folder import RunFolder
+from fedtune.simulation import client
 from fedtune.training.process import get_worker
-from fedtune.transport import client
 from fedtune.transport.flower.deployment_rehearsal import rehearse
-from fedtune.transport.local import LocalGrid
+from fedtune.transport.local import LocalTransport
 
 TAKEOVER = {"name": "on_off", "epsilon": 3000.0, "num_attackers": 1, "votes": "rise"}
 
@@ -64,17 +64,17 @@ def test_a_takeover_in_the_last_round_is_not_what_is_saved(tiny_recipe, run):
     assert base > records[3]["eval"]["loss"]
 
 
-class StoppingGrid(LocalGrid):
+class StoppingTransport(LocalTransport):
     """Ends the process' work, as Ctrl-C does, at the k-th reply of a kind."""
 
     def __init__(self, kind, at, num_clients=4):
         super().__init__(client.app, num_clients)
         self.kind, self.left = kind, at
 
-    def pull_messages(self, message_ids):
-        replies = super().pull_messages(message_ids)
+    def pull(self, ids):
+        replies = super().pull(ids)
         for reply in replies:
-            self.left -= reply.metadata.message_type == self.kind
+            self.left -= reply.kind == self.kind
             if self.left == 0:
                 raise KeyboardInterrupt
         return replies
@@ -84,10 +84,10 @@ def test_a_stop_between_candidate_and_vote_changes_no_bit(tiny_recipe, run):
     # Four votes a round, and in round 3 another four on half of its step.
     whole = run(guarded(tiny_recipe))
     assert decisions(whole) == ["accepted", "accepted", "undone", "accepted"]
-    for kind, at, done in ((wire.REVEAL_VOTE, 16, 2), (wire.VOTE, 20, 3)):
+    for kind, at, done in ((REVEAL_VOTE, 16, 2), (VOTE, 20, 3)):
         folder, recipe = RunFolder.create(guarded(tiny_recipe))
         with pytest.raises(KeyboardInterrupt):
-            run.resume(recipe, folder, grid=StoppingGrid(kind, at))
+            run.resume(recipe, folder, transport=StoppingTransport(kind, at))
         assert load_latest(folder.checkpoints).round == done  # no candidate is ever saved
         folder, recipe = RunFolder.open(folder.path)
         run.resume(recipe, folder)

@@ -16,7 +16,7 @@ from fedtune.round.aggregation.shorter import shorter
 from fedtune.round.defence.candidate import MAX_CHANGE, line_search
 from fedtune.round.defence.vote import Votes, count, median
 from fedtune.simulation.adversary import byzantine_clients
-from fedtune.transport.local import LocalGrid
+from fedtune.transport.local import LocalTransport
 
 ROBUST = {"rule": "trimmed_mean", "f": 3}
 QUIET = {"name": "zero", "num_attackers": 3}  # attackers whose updates do next to nothing
@@ -27,16 +27,16 @@ def decided(record):
     return record["vote"]["decided"]
 
 
-def revision(strategy):
+def revision(server):
     """A hash over all that a round moves."""
     return Checkpoint(
         0,
-        strategy.outer.anchor,
-        strategy.outer.state(),
-        strategy.combiner.state,
+        server.outer.anchor,
+        server.outer.state(),
+        server.combiner.state,
         0,
         "",
-        attack=strategy.intake.adversary.memory,
+        attack=server.hooks.state_dict(),
     ).revision
 
 
@@ -67,14 +67,14 @@ def test_no_lie_of_f_votes_takes_the_median_out_of_the_honest_ones():
 @pytest.mark.parametrize("votes", ["honest", "rise", "fall", "against"])
 def test_attackers_votes_stop_no_good_round(votes):
     attack = {**QUIET, "votes": votes}
-    strategy, records = vote_rounds(voting_recipe(**ROBUST, attack=attack), rounds=6)
+    server, records = vote_rounds(voting_recipe(**ROBUST, attack=attack), rounds=6)
     plain, _ = vote_rounds(voting_recipe(**ROBUST, attack=attack, vote=False), rounds=6)
     assert [decided(record) for record in records] == ["accepted"] * 6
     assert [len(record["vote"]["tries"]) for record in records] == [1] * 6
     # Not 0.97 of the gain but all of it: the same bits.
-    assert torch.equal(strategy.outer.anchor, plain.outer.anchor)
-    assert mean_loss(strategy.outer.anchor) < 0.05 < mean_loss(ANCHOR)
-    liars = byzantine_clients(strategy.recipe)
+    assert torch.equal(server.outer.anchor, plain.outer.anchor)
+    assert mean_loss(server.outer.anchor) < 0.05 < mean_loss(ANCHOR)
+    liars = byzantine_clients(server.recipe)
     said = records[0]["vote"]["tries"][0]["changes"]
     lies = {"rise": MAX_CHANGE, "fall": -MAX_CHANGE, "against": MAX_CHANGE}
     if votes in lies:
@@ -86,28 +86,28 @@ def test_a_takeover_is_undone_whatever_its_makers_vote(votes):
     # The mean of seven steps of 0.5 and three of -5 is -1.15 units: the loss rises from 1 to
     # (1 + 1.15)^2 = 4.6, and at half of it to 1.575^2 = 2.5.
     attack = {**TAKEOVER, "votes": votes}
-    strategy, (record,) = vote_rounds(voting_recipe(attack=attack))
+    server, (record,) = vote_rounds(voting_recipe(attack=attack))
     tries = record["vote"]["tries"]
     assert [(each["scale"], each["undone"]) for each in tries] == [(1.0, True), (0.5, True)]
     assert tries[0]["counted"] == 10
     assert decided(record) == "undone"
     assert record["undone_rounds"] == 1
-    assert torch.equal(strategy.outer.anchor, ANCHOR)
+    assert torch.equal(server.outer.anchor, ANCHOR)
     honest = [tries[0]["changes"][str(k)] for k in set(range(10)) - byzantine_clients(
-        strategy.recipe)]  # fmt: skip
+        server.recipe)]  # fmt: skip
     assert min(honest) == pytest.approx(2.15**2 - 1, rel=0.2)
 
 
 def test_a_takeover_in_the_last_round_leaves_the_round_before():
     attack = {"name": "on_off", "honest_rounds": 3, "epsilon": 20, "num_attackers": 3}
     recipe = voting_recipe(attack=attack, federation={"num_rounds": 4})
-    strategy, records = vote_rounds(recipe, rounds=4)
+    server, records = vote_rounds(recipe, rounds=4)
     assert [decided(record) for record in records] == ["accepted"] * 3 + ["undone"]
     three, _ = vote_rounds(recipe, rounds=3)
-    assert torch.equal(strategy.outer.anchor, three.outer.anchor)
+    assert torch.equal(server.outer.anchor, three.outer.anchor)
     unguarded, _ = vote_rounds(voting_recipe(attack=attack, vote=False), rounds=4)
     # Left alone the last round takes back more than the three before had gained.
-    assert mean_loss(unguarded.outer.anchor) > 2 * mean_loss(strategy.outer.anchor)
+    assert mean_loss(unguarded.outer.anchor) > 2 * mean_loss(server.outer.anchor)
 
 
 STATEFUL = {
@@ -130,27 +130,27 @@ def test_all_goes_back_together_and_the_run_goes_on_as_if_nothing_had_been():
     app = voting_app(loss_of=measured)
     attack = {"name": "neurotoxin", "num_attackers": 3}
     recipe = voting_recipe(**STATEFUL, attack=attack)
-    grid = LocalGrid(app, 10)
-    strategy, records = vote_rounds(recipe, grid=grid, rounds=2)
+    transport = LocalTransport(app, 10)
+    server, records = vote_rounds(recipe, transport=transport, rounds=2)
     assert [decided(record) for record in records] == ["accepted"] * 2
-    names = set(strategy.combiner.state)
+    names = set(server.combiner.state)
     assert "both/center" in names
     assert any(name.startswith("momentum/") for name in names)
-    assert strategy.intake.adversary.memory
-    before, counts = revision(strategy), strategy.counts
-    harm[0], settled[0] = True, strategy.outer.anchor
-    assert strategy.run_round(grid, 3)
-    assert decided(strategy.record) == "undone"
-    assert revision(strategy) == before
-    assert strategy.counts == counts
-    assert strategy.record["asked_rounds"] == counts["asked_rounds"] == dict.fromkeys(
+    assert server.hooks.state_dict()
+    before, counts = revision(server), server.counts
+    harm[0], settled[0] = True, server.outer.anchor
+    assert server.run_round(transport, 3)
+    assert decided(server.record) == "undone"
+    assert revision(server) == before
+    assert server.counts == counts
+    assert server.record["asked_rounds"] == counts["asked_rounds"] == dict.fromkeys(
         map(str, range(10)), 2)  # fmt: skip
     # Without harm the same round is run again to the bits of a run in which it was not undone.
     harm[0] = False
-    assert strategy.run_round(grid, 3)
+    assert server.run_round(transport, 3)
     whole, _ = vote_rounds(recipe, rounds=3)
-    assert revision(strategy) == revision(whole)
-    assert strategy.undone_rounds == 1
+    assert revision(server) == revision(whole)
+    assert server.undone_rounds == 1
 
 
 @pytest.mark.parametrize("outer", [{"name": "fedavg"}, {"name": "nesterov", "momentum": 0.5}])
@@ -159,16 +159,16 @@ def test_half_of_a_step_that_goes_too_far_is_tried_and_no_client_trains_again(ou
     # half of it to 0.25^2; nesterov's first step is lr (1 + mu) = 1.05 times as long.
     trained = []
     app = voting_app(pull=2.5, trained=trained)
-    strategy, (record,) = vote_rounds(voting_recipe(outer=outer), app)
+    server, (record,) = vote_rounds(voting_recipe(outer=outer), app)
     tries = record["vote"]["tries"]
     assert [(each["scale"], each["undone"]) for each in tries] == [(1.0, True), (0.5, False)]
     assert decided(record) == "accepted"
     assert record["undone_rounds"] == 0
     assert record["asked_rounds"] == dict.fromkeys(map(str, range(10)), 1)
     halved, _ = vote_rounds(voting_recipe(outer=outer, vote=False), voting_app(pull=1.25))
-    assert torch.allclose(strategy.outer.anchor, halved.outer.anchor, atol=1e-6)
+    assert torch.allclose(server.outer.anchor, halved.outer.anchor, atol=1e-6)
     for name, tensor in halved.outer.state().items():  # momentum too is that of half the aggregate
-        assert torch.allclose(strategy.outer.state()[name], tensor, atol=1e-6)
+        assert torch.allclose(server.outer.state()[name], tensor, atol=1e-6)
     assert sorted(trained) == list(range(10))
 
 
@@ -190,10 +190,10 @@ def test_a_client_whose_loss_is_no_number_any_more_votes_that_it_rose():
     def broken(row, client):
         return loss_at(row, client) if torch.equal(row, ANCHOR) else float("nan")
 
-    strategy, (record,) = vote_rounds(voting_recipe(), voting_app(loss_of=broken))
+    server, (record,) = vote_rounds(voting_recipe(), voting_app(loss_of=broken))
     assert set(record["vote"]["tries"][0]["changes"].values()) == {MAX_CHANGE}
     assert decided(record) == "undone"
-    assert torch.equal(strategy.outer.anchor, ANCHOR)
+    assert torch.equal(server.outer.anchor, ANCHOR)
 
 
 def test_all_clients_vote_and_not_the_sample_alone():
@@ -237,7 +237,7 @@ def test_the_step_of_a_dense_rule_has_no_half_and_is_tried_once():
 
 def test_without_a_vote_nothing_is_kept_and_nobody_is_asked():
     seen = []
-    strategy, (record,) = vote_rounds(voting_recipe(vote=False), voting_app(seen=seen))
+    server, (record,) = vote_rounds(voting_recipe(vote=False), voting_app(seen=seen))
     assert not seen
-    assert strategy.made is None
+    assert server.made is None
     assert "vote" not in record

@@ -7,32 +7,32 @@ import math
 
 import pytest
 import torch
-from flwr.app import ConfigRecord, MetricRecord, RecordDict
-from toy_federation import ANCHOR, CountingGrid, SilentGrid
+from toy_federation import ANCHOR, CountingTransport, SilentTransport
 from toy_voters import vote_rounds, voting_app, voting_recipe
 
 from fedtune.messages import wire
-from fedtune.round import ballot
+from fedtune.messages.message import REVEAL_VOTE, VOTE, ConfigRecord, MetricRecord, RecordDict
+from fedtune.node import ballot
 from fedtune.round.defence.candidate import MAX_CHANGE
 from fedtune.round.screening.screen import RefusedError
 from fedtune.round.screening.vote import read_vote
-from fedtune.transport.local import LocalGrid
+from fedtune.transport.local import LocalTransport
 
 OF = {"round_": 2, "candidate_hash": "c" * 64, "accepted_hash": "a" * 64}
 
 
-class TamperingGrid(LocalGrid):
+class TamperingTransport(LocalTransport):
     """Some clients' revealed votes pass through a function before the server sees them."""
 
-    def __init__(self, app, tamper, *, liars, kind=wire.REVEAL_VOTE):
+    def __init__(self, app, tamper, *, liars, kind=REVEAL_VOTE):
         super().__init__(app, 10)
         self.tamper, self.liars, self.kind, self.seen = tamper, liars, kind, {}
 
-    def pull_messages(self, message_ids):
-        replies = super().pull_messages(message_ids)
+    def pull(self, ids):
+        replies = super().pull(ids)
         for reply in replies:
-            client = reply.metadata.src_node_id - 2
-            if reply.metadata.message_type == self.kind:
+            client = reply.node_id - 2
+            if reply.kind == self.kind:
                 if client in self.liars:
                     reply.content = self.tamper(reply.content, self.seen)
                 self.seen[client] = reply.content
@@ -119,8 +119,8 @@ def copied(content, seen):
     ],
 )
 def test_who_reveals_something_else_is_not_counted_and_is_named(tamper, said):
-    grid = TamperingGrid(voting_app(), tamper, liars={1, 4})
-    _, (record,) = vote_rounds(voting_recipe(), grid=grid)
+    transport = TamperingTransport(voting_app(), tamper, liars={1, 4})
+    _, (record,) = vote_rounds(voting_recipe(), transport=transport)
     reasons = not_counted(record)
     assert set(reasons) == {"1", "4"}
     assert all(said in reason for reason in reasons.values())
@@ -133,29 +133,29 @@ def test_a_commitment_that_is_none_is_not_asked_to_reveal():
     def nonsense(content, seen):
         return RecordDict({wire.ABOUT: ConfigRecord({"commitment": "mine"})})
 
-    grid = TamperingGrid(voting_app(), nonsense, liars={3}, kind=wire.VOTE)
-    _, (record,) = vote_rounds(voting_recipe(), grid=grid)
+    transport = TamperingTransport(voting_app(), nonsense, liars={3}, kind=VOTE)
+    _, (record,) = vote_rounds(voting_recipe(), transport=transport)
     assert not_counted(record) == {"3": "its commitment is no SHA-256 in hex"}
 
 
 def test_no_vote_is_asked_to_be_shown_before_all_are_committed_to():
-    grid = CountingGrid(voting_app(), 10)
-    vote_rounds(voting_recipe(), grid=grid)
-    kinds = [kind for kind, _ in grid.asked if kind.startswith("evaluate")]
-    assert kinds == [wire.VOTE] * 10 + [wire.REVEAL_VOTE] * 10
+    transport = CountingTransport(voting_app(), 10)
+    vote_rounds(voting_recipe(), transport=transport)
+    kinds = [kind for kind, _ in transport.asked if kind.startswith("evaluate")]
+    assert kinds == [VOTE] * 10 + [REVEAL_VOTE] * 10
 
 
-@pytest.mark.parametrize("step", [wire.VOTE, wire.REVEAL_VOTE])
+@pytest.mark.parametrize("step", [VOTE, REVEAL_VOTE])
 @pytest.mark.parametrize(("silent", "decided"), [(3, "accepted"), (4, "no decision")])
 def test_who_is_silent_is_not_counted_and_too_few_votes_decide_nothing(step, silent, decided):
     # f = 3 of 10: 2f + 1 = 7 votes are needed. On `ray` a client can be timed out.
     federation = {"engine": "ray", "round_timeout_s": 0.3}
-    grid = SilentGrid(voting_app(), 10, silent=range(silent), to=step)
-    strategy, (record,) = vote_rounds(voting_recipe(federation=federation), grid=grid)
+    transport = SilentTransport(voting_app(), 10, silent=range(silent), to=step)
+    server, (record,) = vote_rounds(voting_recipe(federation=federation), transport=transport)
     assert record["vote"]["decided"] == decided
     assert record["vote"]["tries"][0]["counted"] == 10 - silent
     assert set(not_counted(record)) == {str(client) for client in range(silent)}
-    assert not torch.equal(strategy.outer.anchor, ANCHOR)
+    assert not torch.equal(server.outer.anchor, ANCHOR)
 
 
 def test_without_a_decision_a_harmful_step_stands_and_the_record_says_so():
@@ -164,12 +164,12 @@ def test_without_a_decision_a_harmful_step_stands_and_the_record_says_so():
             raise OSError("the disk is full")
 
     attack = {"name": "sign_flip", "scale": 10, "num_attackers": 3}
-    strategy, (record,) = vote_rounds(voting_recipe(attack=attack), voting_app(vote_of=fails))
+    server, (record,) = vote_rounds(voting_recipe(attack=attack), voting_app(vote_of=fails))
     assert record["vote"]["decided"] == "no decision"
     assert record["vote"]["tries"][0]["median"] > 1
     assert record["undone_rounds"] == 0
     assert not_counted(record)["9"] == "the client failed: OSError: the disk is full"
-    assert not torch.equal(strategy.outer.anchor, ANCHOR)
+    assert not torch.equal(server.outer.anchor, ANCHOR)
 
 
 def test_the_accepted_anchor_travels_once_to_each_and_again_to_who_forgot():
@@ -229,16 +229,13 @@ def test_each_anchor_is_measured_once_by_each_client():
 
 
 def test_an_accepted_anchor_that_is_not_what_its_hash_says_is_not_measured():
-    class Swapping(LocalGrid):
-        def push_messages(self, messages):
-            messages = list(messages)
-            for message in messages:
-                if message.metadata.message_type == wire.VOTE:
-                    anchor = message.content.array_records[wire.ANCHOR]
-                    message.content[wire.ACCEPTED] = anchor
-            return super().push_messages(messages)
+    class Swapping(LocalTransport):
+        def push(self, message, *, most):
+            if message.kind == VOTE:
+                message.content[wire.ACCEPTED] = message.content[wire.ANCHOR]
+            return super().push(message, most=most)
 
-    _, (record,) = vote_rounds(voting_recipe(), grid=Swapping(voting_app(), 10))
+    _, (record,) = vote_rounds(voting_recipe(), transport=Swapping(voting_app(), 10))
     assert record["vote"]["decided"] == "no decision"
     assert all("accepted_hash differs" in why for why in not_counted(record).values())
 

@@ -15,9 +15,9 @@ import torch
 from fedtune.records.events import RoundFinished
 from fedtune.records.folder import RunFolder
 from fedtune.runs.loop import Run
+from fedtune.simulation import client
 from fedtune.training.process import get_worker
-from fedtune.transport import client
-from fedtune.transport.local import LocalGrid
+from fedtune.transport.local import LocalTransport
 
 SHORT = {"num_generations": 2, "max_completion_length": 4, "beta": 0.05}
 OF_TASK = {  # the format of its rows, and what its recipe says besides
@@ -45,7 +45,7 @@ def measure_after(rounds, recipe, measure):
         if isinstance(event, RoundFinished) and event.record["round"] in rounds:
             measured.append(measure())
 
-    Run(recipe, folder, observe).serve(LocalGrid(client.app, recipe.federation.num_clients))
+    Run(recipe, folder, observe).serve(LocalTransport(client.app, recipe.federation.num_clients))
     return measured
 
 

@@ -87,7 +87,7 @@ def test_an_attack_is_tried_with_every_count_of_liars_that_a_sample_can_hold():
     few = ["federation.num_clients=9", "federation.clients_per_round=6", "aggregator={name: mean}"]
     attack = "attack={name: alie, num_attackers: 4}"
     (problem,) = checked(*few, attack)
-    assert problem.startswith("attack: with 4 liars of 6: alie's z_max needs")
+    assert problem.startswith("attack: with 4 attackers of 6: alie's z_max needs")
     assert checked(*few, attack, "attack.z=1.5") == []
 
 

@@ -5,7 +5,6 @@ Not proven here: how well each rule withstands them; see the quickstart's claim.
 
 import pytest
 import torch
-from flwr.app import ConfigRecord
 from toy_federation import (
     ANCHOR,
     LAYOUT,
@@ -14,16 +13,16 @@ from toy_federation import (
     toy_content,
     toy_recipe,
     toy_rounds,
-    toy_strategy,
+    toy_server,
 )
 
 from fedtune.messages import wire
 from fedtune.round.broadcast import Broadcast
 from fedtune.round.screening.screen import RefusedError
-from fedtune.simulation.adversary import Adversary, Known, byzantine_clients
+from fedtune.simulation.adversary import Adversary, ThreatView, byzantine_clients
 from fedtune.training.client_round import Poison
 from fedtune.training.process import get_worker
-from fedtune.transport.local import LocalGrid
+from fedtune.transport.local import LocalTransport
 
 
 def row_of(client):
@@ -38,20 +37,23 @@ def plain(message, client):
 def corrupted(attack, *, num_clients=5, content_of=plain, seed=0):
     """The row of each client after the liars have spoken; None of who stays silent."""
     recipe = toy_recipe(num_clients, attack=attack, seed=seed)
-    grid = LocalGrid(toy_app(content_of), num_clients)
-    strategy = toy_strategy(recipe, grid)
+    transport = LocalTransport(toy_app(content_of), num_clients)
+    server = toy_server(recipe, transport)
     sent = Broadcast(recipe, LAYOUT, ANCHOR, round_=1)
-    strategy.begin_round(1)
-    messages = strategy.configure_train(1, wire.to_arrays(ANCHOR, LAYOUT), ConfigRecord(), grid)
+    server.begin_round(1)
+    server.record |= {"attempt": 0}
+    messages = server.orders_to_train(1)
     rows, fresh = {}, []
-    for client, reply in enumerate(grid.send_and_receive(messages)):
+    ids = [transport.push(order, most=10**6) for order in messages]
+    for client, pushed in enumerate(ids):
+        (reply,) = transport.pull([pushed])
         try:
-            strategy.intake.take(client, reply, sent.to(client), round_=1)
+            server.intake.take(client, reply, sent.to(client), round_=1)
             fresh.append(client)
         except RefusedError:
             rows[client] = None
-    spool = strategy.intake.spool
-    lies = Adversary(recipe).lies(spool, fresh, Known(sent, 1))
+    spool = server.intake.spool
+    lies = Adversary(recipe).crafted(spool, fresh, ThreatView(sent, 1))
     rows |= {client: lies[client] if client in lies else spool.row(client) for client in fresh}
     return rows, sorted(byzantine_clients(recipe))
 
@@ -158,12 +160,12 @@ def test_an_attack_that_draws_draws_anew_each_round_and_alike_in_each_run():
 
 def test_silence_is_a_reply_that_never_came():
     recipe = toy_recipe(5, attack={"name": "silence", "num_attackers": 2})
-    strategy, stepped = toy_rounds(recipe, toy_app(plain))
+    server, stepped = toy_rounds(recipe, toy_app(plain))
     liars = sorted(byzantine_clients(recipe))
     assert stepped == [True]
-    assert strategy.record["refused"] == {str(liar): "it sent no reply" for liar in liars}
+    assert server.record["refused"] == {str(liar): "it sent no reply" for liar in liars}
     others = [row_of(client) for client in range(5) if client not in liars]
-    assert torch.allclose(strategy.outer.anchor, ANCHOR + torch.stack(others).mean(0))
+    assert torch.allclose(server.outer.anchor, ANCHOR + torch.stack(others).mean(0))
 
 
 @pytest.mark.parametrize("name", ["mean", "krum", "trimmed_mean"])
@@ -173,8 +175,8 @@ def test_the_rule_does_not_know_how_many_lie(name):
     for num_attackers in (0, 1, 4):
         attack = {"name": "label_noise", "num_attackers": num_attackers}
         recipe = toy_recipe(7, aggregator={"name": name, "f": 2}, attack=attack)
-        strategy, _ = toy_rounds(recipe, toy_app(honest), rounds=2)
-        anchors.append(strategy.outer.anchor)
+        server, _ = toy_rounds(recipe, toy_app(honest), rounds=2)
+        anchors.append(server.outer.anchor)
     assert torch.equal(anchors[0], anchors[1])
     assert torch.equal(anchors[0], anchors[2])
 
@@ -187,8 +189,8 @@ def test_f_is_what_the_rule_goes_by():
     moves = []
     for f in (0, 1, 2):
         recipe = toy_recipe(5, aggregator={"name": "trimmed_mean", "f": f})
-        strategy, _ = toy_rounds(recipe, toy_app(counting))
-        moves.append((strategy.outer.anchor - ANCHOR)[0].item())
+        server, _ = toy_rounds(recipe, toy_app(counting))
+        moves.append((server.outer.anchor - ANCHOR)[0].item())
     # squares 0 1 4 9 16: mean 6; without the ends 14 / 3; the middle 4.
     assert moves == pytest.approx([6, 14 / 3, 4])
 

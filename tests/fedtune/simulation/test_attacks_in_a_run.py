@@ -6,7 +6,7 @@ Not proven here: what it harms; tests/attacks and docs/results say that.
 import pytest
 import torch
 from product_server import LAYOUT, RANK, drawn
-from toy_federation import toy_app, toy_content, toy_strategy
+from toy_federation import toy_app, toy_content, toy_server
 
 import attacks
 from fedtune.adapters.part import Part
@@ -16,7 +16,7 @@ from fedtune.records.checkpoint import Checkpoint, load_latest
 from fedtune.simulation.adversary import byzantine_clients, trains_for_nothing
 from fedtune.simulation.training_ahead import Tools
 from fedtune.training.process import read_recipe
-from fedtune.transport.local import LocalGrid
+from fedtune.transport.local import LocalTransport
 
 ON_UPDATES = [name for name, attack in attacks.ATTACKS.items() if attack.level == "update"]
 OPTIONS = {"alie": {"z": 1.0}, "alie_product": {"z": 1.0}, "on_off": {"honest_rounds": 1},
@@ -48,27 +48,27 @@ def recipe_of(name, *, geometry="factors", train="both", knowledge=None):
 
 
 def rounds(recipe, count, *, start=1, checkpoint=None):
-    grid = LocalGrid(toy_app(learnt), 10)
+    transport = LocalTransport(toy_app(learnt), 10)
     anchor = ANCHOR if checkpoint is None else checkpoint.anchor
-    strategy = toy_strategy(recipe, grid, layout=LAYOUT, anchor=anchor, tools=TOOLS)
+    server = toy_server(recipe, transport, layout=LAYOUT, anchor=anchor, tools=TOOLS)
     if checkpoint is not None:
-        strategy.outer.load_state(checkpoint.outer)
-        strategy.combiner.state = checkpoint.rule
-        strategy.intake.adversary.memory = checkpoint.attack
+        server.outer.load_state(checkpoint.outer)
+        server.combiner.state = checkpoint.rule
+        server.hooks.load_state_dict(checkpoint.attack)
     for round_ in range(start, start + count):
-        assert strategy.run_round(grid, round_), strategy.record["refused"]
-    return strategy
+        assert server.run_round(transport, round_), server.record["refused"]
+    return server
 
 
-def saved(strategy, folder):
+def saved(server, folder):
     Checkpoint(
         round=2,
-        anchor=strategy.outer.anchor,
-        outer=strategy.outer.state(),
-        rule=strategy.combiner.state,
+        anchor=server.outer.anchor,
+        outer=server.outer.state(),
+        rule=server.combiner.state,
         metrics_bytes=0,
         layout_hash=LAYOUT.hash,
-        attack=strategy.intake.adversary.memory,
+        attack=server.hooks.state_dict(),
     ).save(folder, keep=1)
     return load_latest(folder)
 
@@ -87,16 +87,16 @@ def test_a_resumed_attack_goes_on_where_it_was(name, geometry, tmp_path):
 @pytest.mark.parametrize("name", ["stale", "replay", "slow_drift", "neurotoxin", "free_rider"])
 def test_what_is_remembered_of_one_factor_is_not_taken_for_the_other(name):
     whole = rounds(recipe_of(name, train="alternate"), 4)
-    parts = {key.split("/")[0] for key in whole.intake.adversary.memory if "/" in key}
+    parts = {key.split("/")[0] for key in whole.hooks.state_dict() if "/" in key}
     assert parts <= {"a", "b"}
     assert torch.isfinite(whole.outer.anchor).all()
 
 
 def test_liars_know_the_last_step_and_no_other_server_s_state():
-    strategy = rounds(recipe_of("neurotoxin"), 1)
-    step = strategy.outer.anchor - ANCHOR
-    assert torch.equal(strategy.intake.adversary.memory["last"], step)
-    assert rounds(recipe_of("ipm"), 1).intake.adversary.memory == {}
+    server = rounds(recipe_of("neurotoxin"), 1)
+    step = server.outer.anchor - ANCHOR
+    assert torch.equal(server.hooks.state_dict()["last"], step)
+    assert rounds(recipe_of("ipm"), 1).hooks.state_dict() == {}
 
 
 def test_who_trains_for_nothing():

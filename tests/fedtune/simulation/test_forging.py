@@ -1,37 +1,36 @@
-"""A grid with liars on it: what they draw, what passes untouched, and that no lie breaks a screen.
+"""A transport with attackers on it: what they draw, what passes, and that screening holds.
 
-What the lies do to a run is in test_protocol_liars.py.
+What the lies do to a run is in test_protocol_attackers.py.
 """
 
 import threading
 
 import pytest
 import torch
-from flwr.app import MessageType
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_federation import (
-    ANCHOR,
     LAYOUT,
-    ShuffledGrid,
+    ShuffledTransport,
     toy_app,
     toy_content,
     toy_delta,
     toy_recipe,
     toy_rounds,
-    toy_strategy,
+    toy_server,
 )
 
 import attacks
 from attacks.protocol import PROTOCOL
 from fedtune.adapters.layout import Layout
 from fedtune.messages import wire
+from fedtune.messages.message import QUERY, Message, RecordDict
 from fedtune.records.events import RunStoppedError
+from fedtune.round.gather import Gathered, Limits, stream
 from fedtune.round.screening.screen import RefusedError, screen_content
 from fedtune.simulation.adversary import byzantine_clients
-from fedtune.simulation.forging import LyingGrid, read_reply, with_liars, write_reply
-from fedtune.transport.gather import Gathered, Limits, stream
-from fedtune.transport.local import LocalGrid
+from fedtune.simulation.forging import ForgingTransport, read_reply, with_attackers, write_reply
+from fedtune.transport.local import LocalTransport
 
 
 def lying_recipe(name, num_clients, num_attackers, *, where=None, **federation):
@@ -40,14 +39,15 @@ def lying_recipe(name, num_clients, num_attackers, *, where=None, **federation):
     return toy_recipe(num_clients, attack=attack, **federation)
 
 
-def forged_rows(recipe, grid, round_):
-    """What each liar sends in a round, as it leaves the lying grid."""
-    strategy = toy_strategy(recipe, grid)
-    strategy.begin_round(round_)
-    messages = strategy.configure_train(round_, wire.to_arrays(ANCHOR, LAYOUT), None, grid)
-    client_of = {node: client for client, node in strategy.roster.nodes.items()}
-    by_client = {client_of[message.metadata.dst_node_id]: message for message in messages}
-    lying, lost = with_liars(grid, recipe, client_of, round_=round_)
+def forged_rows(recipe, transport, round_):
+    """What each liar sends in a round, as it leaves the lying transport."""
+    server = toy_server(recipe, transport)
+    server.begin_round(round_)
+    server.record |= {"attempt": 0}
+    messages = server.orders_to_train(round_)
+    client_of = {node: client for client, node in server.roster.nodes.items()}
+    by_client = {client_of[message.node_id]: message for message in messages}
+    lying, lost = with_attackers(transport, recipe, client_of, round_=round_)
     gathered, limits = Gathered(), Limits(None, 10**9)
     replies = stream(lying, by_client, gathered, limits=limits, stop=threading.Event(), lost=lost)
     rows = {gathered.sender(reply): read_reply(reply.content).arrays for reply in replies}
@@ -56,14 +56,14 @@ def forged_rows(recipe, grid, round_):
 
 def test_what_a_liar_draws_follows_the_seed_the_round_and_itself_and_not_the_order():
     recipe = lying_recipe("huge", 7, 5, where="one")
-    first = forged_rows(recipe, LocalGrid(toy_app(), 7), 1)
+    first = forged_rows(recipe, LocalTransport(toy_app(), 7), 1)
     for seed in range(3):
-        again = forged_rows(recipe, ShuffledGrid(toy_app(), 7, seed=seed), 1)
+        again = forged_rows(recipe, ShuffledTransport(toy_app(), 7, seed=seed), 1)
         assert all(torch.equal(first[client], again[client]) for client in first)
 
     def places(round_, **federation):
         recipe = lying_recipe("huge", 7, 5, where="one", **federation)
-        rows = forged_rows(recipe, LocalGrid(toy_app(), 7), round_)
+        rows = forged_rows(recipe, LocalTransport(toy_app(), 7), round_)
         return [int(row.argmax()) for _, row in sorted(rows.items())]
 
     # 5 places of 16 are drawn by each: all alike by chance once in 16^4, two rounds in 16^5.
@@ -84,33 +84,30 @@ def test_an_attack_that_cannot_be_carried_out_stops_the_run_and_says_so():
 
 
 def test_other_attacks_and_honest_runs_keep_their_grid():
-    grid = LocalGrid(toy_app(), 3)
+    transport = LocalTransport(toy_app(), 3)
     for attack in (None, {"name": "alie", "z": 1.0, "num_attackers": 1}):
-        same, lost = with_liars(grid, toy_recipe(3, attack=attack), {2: 0, 3: 1, 4: 2}, round_=1)
-        assert same is grid
+        same, lost = with_attackers(
+            transport, toy_recipe(3, attack=attack), {2: 0, 3: 1, 4: 2}, round_=1
+        )
+        assert same is transport
         assert not lost
 
 
 def test_a_lying_grid_is_the_true_one_in_all_else():
-    grid = LocalGrid(toy_app(), 3)
+    transport = LocalTransport(toy_app(), 3)
     recipe = lying_recipe("silence", 3, 3)
-    lying, lost = with_liars(grid, recipe, {2: 0, 3: 1, 4: 2}, round_=1)
-    assert isinstance(lying, LyingGrid)
-    assert lying.get_node_ids() == [2, 3, 4]
-    assert [node.node_id for node in lying.get_nodes()] == [2, 3, 4]
-    assert lying.run == grid.run
-    lying.set_run(grid.run)
-    asked = lying.create_message(wire.RecordDict(), MessageType.QUERY, 2, "")
-    (message_id,) = lying.push_messages([asked])
-    (reply,) = lying.pull_messages([message_id])
-    assert reply.metadata.reply_to_message_id == message_id
+    lying, lost = with_attackers(transport, recipe, {2: 0, 3: 1, 4: 2}, round_=1)
+    assert isinstance(lying, ForgingTransport)
+    assert lying.node_ids() == [2, 3, 4]
+    assert lying.public_keys() is None
+    pushed = lying.push(Message(RecordDict(), 2, QUERY), most=10**6)
+    (reply,) = lying.pull([pushed])
+    assert reply.reply_to == pushed
     assert not lost
-    with pytest.raises(NotImplementedError, match="push and pull"):
-        lying.send_and_receive([])
 
 
 def test_a_reply_that_is_read_and_written_again_is_the_same_to_the_byte():
-    LocalGrid(toy_app(), 1)
+    LocalTransport(toy_app(), 1)
     agreement = wire.Agreement("base", "tokenizer", "anchor")
     content = wire.train_reply(
         toy_delta(0, 1), LAYOUT, round_=3, agreement=agreement, train_loss=0.5

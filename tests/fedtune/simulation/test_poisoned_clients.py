@@ -108,9 +108,9 @@ def test_columns_that_training_does_not_read_are_no_ground_for_a_poison(tmp_path
     ("attack", "told"),
     [
         ("{name: distributed_trigger, parts: 3, num_attackers: 2}", "attack: distributed_trigger "
-         "needs at least as many liars as parts: got 2 for 3 parts"),
+         "needs at least as many attackers as parts: got 2 for 3 parts"),
         ("{name: ipm, num_attackers: 2, poison: {name: distributed_trigger, parts: 3}}",
-         "attack.poison: distributed_trigger needs at least as many liars as parts"),
+         "attack.poison: distributed_trigger needs at least as many attackers as parts"),
     ],
 )  # fmt: skip
 def test_parts_without_liars_are_known_before_a_run(small_data, attack, told):

@@ -1,4 +1,4 @@
-"""Given updates down the server's road: the score against dense matrices, and what persists.
+"""RoundUpdates updates down the server's road: the score against dense matrices, and what persists.
 
 Not proven here: the rules themselves (tests/aggregators), nor the bench around it.
 """
@@ -12,7 +12,7 @@ from fedtune.attack_bench.vectors import replay_cell
 from fedtune.recipe import parse_recipe
 from fedtune.records.events import AttackFailedError, RunStoppedError
 from fedtune.simulation.adversary import byzantine_clients
-from fedtune.simulation.precomputed import Given, Replayed, replay, step_error
+from fedtune.simulation.precomputed import Replayed, RoundUpdates, replay, step_error
 
 DRAWN = Drawn(num_rounds=2, modules=2, d_out=6, d_in=5, step=0.3)
 
@@ -139,7 +139,9 @@ def test_a_lie_that_cannot_be_told_is_no_stop_of_the_server():
     lie = {"name": "sign_flip", "scale": 1e12, "num_attackers": 1}
     recipe = recipe_of(attack=lie)
     layout, rounds = draw_rounds(DRAWN, recipe)
-    huge = [Given(each.anchor, 1e30 * each.rows) for each in rounds]  # times 1e12: no float32
+    huge = [
+        RoundUpdates(each.anchor, 1e30 * each.rows) for each in rounds
+    ]  # times 1e12: no float32
     with pytest.raises(AttackFailedError, match="the simulated attack failed"):
         replay_cell(recipe, (layout, huge))
 
@@ -184,6 +186,6 @@ def test_the_drawn_rows_follow_their_formula():
 
 def test_rows_of_another_length_are_refused():
     layout, rounds = draw_rounds(DRAWN, recipe_of())
-    short = [Given(rounds[0].anchor, rounds[0].rows[:, :-1])]
+    short = [RoundUpdates(rounds[0].anchor, rounds[0].rows[:, :-1])]
     with pytest.raises((ValueError, RunStoppedError)):
         list(replay(recipe_of(), layout, short))

@@ -13,20 +13,20 @@ import torch
 from left_by_a_run import adapter_bytes, eval_records
 from toy_federation import (
     ANCHOR,
-    SilentGrid,
+    SilentTransport,
     honest,
     toy_app,
     toy_delta,
     toy_recipe,
     toy_rounds,
-    toy_strategy,
+    toy_server,
 )
 
 from fedtune.messages import wire
 from fedtune.records.events import Ignored, Refused, RunStoppedError
 from fedtune.records.folder import RunFolder
 from fedtune.simulation.adversary import byzantine_clients
-from fedtune.transport.local import LocalGrid
+from fedtune.transport.local import LocalTransport
 
 NAMES = "needs exactly the 3 tensors asked for: got "
 REFUSED = [
@@ -78,19 +78,19 @@ def lying_recipe(name, num_clients=7, num_attackers=2, *, rule=None, federation=
 def test_a_refused_lie_leaves_the_bits_that_silence_leaves(name, options, reason):
     rule = {"name": "trimmed_mean", "f": 2}
     recipe = lying_recipe(name, rule=rule, **options)
-    strategy, stepped = toy_rounds(recipe, toy_app(), rounds=3)
+    server, stepped = toy_rounds(recipe, toy_app(), rounds=3)
     f = 1 if name in PROVEN else 2  # both attackers are found out, or neither; one of f stays
     silent, _ = toy_rounds(lying_recipe("silence", rule={**rule, "f": f}), toy_app(), rounds=3)
     assert stepped == [True] * 3
-    assert strategy.record["f"] == silent.record["f"] == f
+    assert server.record["f"] == silent.record["f"] == f
     proven = sorted(byzantine_clients(recipe)) if name in PROVEN else []
-    assert strategy.record["proven_faulty"] == proven
-    assert set(strategy.record["refused"]) == {str(liar) for liar in byzantine_clients(recipe)}
-    for said in strategy.record["refused"].values():
+    assert server.record["proven_faulty"] == proven
+    assert set(server.record["refused"]) == {str(liar) for liar in byzantine_clients(recipe)}
+    for said in server.record["refused"].values():
         assert re.search(reason, said), said
-    assert torch.equal(strategy.outer.anchor, silent.outer.anchor)
-    assert strategy.record["clients"] == silent.record["clients"]
-    assert strategy.record["dropped_rounds"] == silent.record["dropped_rounds"]
+    assert torch.equal(server.outer.anchor, silent.outer.anchor)
+    assert server.record["clients"] == silent.record["clients"]
+    assert server.record["dropped_rounds"] == silent.record["dropped_rounds"]
 
 
 def test_real_runs_refuse_by_reason_and_end_in_the_bits_of_silence(tiny_recipe, run):
@@ -128,15 +128,15 @@ def test_of_two_replies_the_first_one_counts_and_the_second_is_told(rule):
     events = []
     recipe = lying_recipe("reply_twice", rule=rule)
     expected, _ = toy_rounds(lying_recipe("reply_twice", 7, 0, rule=rule), toy_app())
-    grid = LocalGrid(toy_app(), 7)
-    strategy = toy_strategy(recipe, grid, events.append)
-    assert strategy.run_round(grid, 1)
+    transport = LocalTransport(toy_app(), 7)
+    server = toy_server(recipe, transport, events.append)
+    assert server.run_round(transport, 1)
     liars = sorted(byzantine_clients(recipe))
-    assert torch.equal(strategy.outer.anchor, expected.outer.anchor)
-    assert strategy.record["refused"] == {}
-    assert strategy.record["repeated"] == {str(liar): 1 for liar in liars}
+    assert torch.equal(server.outer.anchor, expected.outer.anchor)
+    assert server.record["refused"] == {}
+    assert server.record["repeated"] == {str(liar): 1 for liar in liars}
     assert "repeated" not in expected.record
-    assert strategy.record["upload_bytes"] == expected.record["upload_bytes"]
+    assert server.record["upload_bytes"] == expected.record["upload_bytes"]
     told = [event for event in events if isinstance(event, Refused | Ignored)]
     assert told == [Ignored(1, liar, "a second reply was ignored") for liar in liars]
 
@@ -155,24 +155,24 @@ def test_second_replies_are_counted_over_retries():
             content.config_records[wire.ABOUT]["base_hash"] = "other"
         return content
 
-    strategy, stepped = toy_rounds(recipe, toy_app(at_last))
+    server, stepped = toy_rounds(recipe, toy_app(at_last))
     assert stepped == [True]
-    assert strategy.record["attempt"] == 1
-    assert strategy.record["refused"] == {}
-    assert strategy.record["repeated"] == {str(liar): 2}
+    assert server.record["attempt"] == 1
+    assert server.record["refused"] == {}
+    assert server.record["repeated"] == {str(liar): 2}
 
 
 def test_swapped_names_pass_the_screen_and_are_the_rules_business():
     # a is columns 0-5, b 6-11. Of 3 clients one swaps them; the mean is moved by a third of it.
     recipe = toy_recipe(3, attack={"name": "wrong_keys", "how": "swapped", "num_attackers": 1})
-    strategy, _ = toy_rounds(recipe, toy_app())
+    server, _ = toy_rounds(recipe, toy_app())
     rows = {client: toy_delta(client, 1) for client in range(3)}
     for liar in byzantine_clients(recipe):
         row = rows[liar]
         rows[liar] = torch.cat([row[6:12], row[:6], row[12:]])
-    assert strategy.record["refused"] == {}
+    assert server.record["refused"] == {}
     moved = torch.stack([*rows.values()]).double().mean(0).float()
-    assert torch.allclose(strategy.outer.anchor, ANCHOR + moved, atol=1e-6)
+    assert torch.allclose(server.outer.anchor, ANCHOR + moved, atol=1e-6)
 
 
 @pytest.mark.parametrize("where", ["one", "all"])
@@ -182,11 +182,11 @@ def test_a_robust_rule_withstands_huge_numbers_that_the_screen_lets_pass(rule, w
     recipe = toy_recipe(
         7, aggregator=rule, attack={"name": "huge", "num_attackers": 2, "where": where}
     )
-    strategy, stepped = toy_rounds(recipe, toy_app())
+    server, stepped = toy_rounds(recipe, toy_app())
     assert stepped == [True]
-    assert strategy.record["refused"] == {}
+    assert server.record["refused"] == {}
     furthest = max(toy_delta(client, 1).abs().max() for client in range(7))
-    assert (strategy.outer.anchor - ANCHOR).abs().max() <= furthest * 1.001
+    assert (server.outer.anchor - ANCHOR).abs().max() <= furthest * 1.001
 
 
 def test_huge_numbers_ruin_a_mean_and_the_run_stops(tiny_recipe, run):
@@ -210,35 +210,37 @@ def test_huge_numbers_ruin_a_mean_and_the_run_stops(tiny_recipe, run):
 def test_a_mean_that_leaves_the_range_stops_the_run_and_moves_nothing():
     # 1 of 2 at 3e38: the anchor moves by 1.5e38 a round, and 4.5e38 is beyond 3.4e38.
     recipe = toy_recipe(2, attack={"name": "huge", "num_attackers": 1, "where": "all"})
-    grid = LocalGrid(toy_app(), 2)
-    strategy = toy_strategy(recipe, grid)
-    assert strategy.run_round(grid, 1)
-    assert strategy.run_round(grid, 2)
-    before = strategy.outer.anchor
+    transport = LocalTransport(toy_app(), 2)
+    server = toy_server(recipe, transport)
+    assert server.run_round(transport, 1)
+    assert server.run_round(transport, 2)
+    before = server.outer.anchor
     with pytest.raises(RunStoppedError, match=r"the step leaves the range of float32.*Name a rule"):
-        strategy.run_round(grid, 3)
-    assert torch.equal(strategy.outer.anchor, before)
+        server.run_round(transport, 3)
+    assert torch.equal(server.outer.anchor, before)
 
 
 @pytest.mark.parametrize("engine", ["local", "ray"])
 def test_no_one_waits_for_a_liar_that_keeps_silent(engine):
     federation = {"engine": engine, "round_timeout_s": 60}
     started = time.monotonic()
-    strategy, stepped = toy_rounds(
+    server, stepped = toy_rounds(
         lying_recipe("silence", federation=federation), toy_app(), rounds=3
     )
     assert time.monotonic() - started < 10
     assert stepped == [True] * 3
-    assert set(strategy.record["refused"].values()) == {"it sent no reply"}
+    assert set(server.record["refused"].values()) == {"it sent no reply"}
 
 
 def test_an_honest_client_that_is_not_heard_is_waited_for_all_the_same():
     recipe = lying_recipe("silence", federation={"engine": "ray", "round_timeout_s": 0.4})
     mute = min(set(range(7)) - byzantine_clients(recipe))
     started = time.monotonic()
-    strategy, _ = toy_rounds(recipe, toy_app(), grid=SilentGrid(toy_app(), 7, silent=[mute]))
+    server, _ = toy_rounds(
+        recipe, toy_app(), transport=SilentTransport(toy_app(), 7, silent=[mute])
+    )
     assert 0.4 <= time.monotonic() - started < 5
-    assert set(strategy.record["refused"]) == set(map(str, {mute, *byzantine_clients(recipe)}))
+    assert set(server.record["refused"]) == set(map(str, {mute, *byzantine_clients(recipe)}))
 
 
 def test_liars_lie_anew_in_a_retry_and_are_asked_alone():
@@ -247,12 +249,12 @@ def test_liars_lie_anew_in_a_retry_and_are_asked_alone():
         "wrong_revision", rule={"name": "krum", "f": 2}, federation={"max_retries": 2}
     )
     events = []
-    grid = LocalGrid(toy_app(), 7)
-    strategy = toy_strategy(recipe, grid, events.append)
-    assert not strategy.run_round(grid, 1)
+    transport = LocalTransport(toy_app(), 7)
+    server = toy_server(recipe, transport, events.append)
+    assert not server.run_round(transport, 1)
     liars = sorted(byzantine_clients(recipe))
-    assert torch.equal(strategy.outer.anchor, ANCHOR)
-    assert strategy.record["refused_before"] == [strategy.record["refused"]] * 2
+    assert torch.equal(server.outer.anchor, ANCHOR)
+    assert server.record["refused_before"] == [server.record["refused"]] * 2
     assert [event.clients for event in events if hasattr(event, "attempt")][1:] == [liars] * 2
 
 
@@ -265,23 +267,23 @@ def test_a_liar_whose_client_fails_has_not_lied():
             raise MemoryError("no room")
         return honest(message, client)
 
-    strategy, stepped = toy_rounds(recipe, toy_app(one_fails))
+    server, stepped = toy_rounds(recipe, toy_app(one_fails))
     assert stepped == [True]
-    assert strategy.record["refused"][str(broken)] == "the client failed: MemoryError: no room"
+    assert server.record["refused"][str(broken)] == "the client failed: MemoryError: no room"
 
 
 @pytest.mark.parametrize("name", ["nan", "silence", "reply_twice"])
 def test_liars_introduce_themselves_and_evaluate_honestly(name):
     recipe = lying_recipe(name)
-    grid = LocalGrid(toy_app(), 7)
-    strategy = toy_strategy(recipe, grid)
-    assert sorted(strategy.roster.nodes) == list(range(7))
-    strategy.begin_round(1)
-    strategy.evaluate_clients(grid, 1)
-    assert [strategy.record["client_eval"][str(k)]["loss"] for k in range(7)] == [
+    transport = LocalTransport(toy_app(), 7)
+    server = toy_server(recipe, transport)
+    assert sorted(server.roster.nodes) == list(range(7))
+    server.begin_round(1)
+    server.evaluate_clients(transport, 1)
+    assert [server.record["client_eval"][str(k)]["loss"] for k in range(7)] == [
         1.0 + k for k in range(7)
     ]
-    assert "repeated" not in strategy.record
+    assert "repeated" not in server.record
 
 
 @pytest.mark.slow

@@ -10,13 +10,13 @@ import pytest
 import torch
 from product_server import LAYOUT, RANK, drawn
 from test_attacks_in_a_run import ANCHOR, learnt
-from toy_federation import toy_app, toy_strategy
+from toy_federation import toy_app, toy_server
 
 import attacks
 from fedtune.recipe import parse_recipe
 from fedtune.simulation.adversary import byzantine_clients
 from fedtune.simulation.span import span_of
-from fedtune.transport.local import LocalGrid
+from fedtune.transport.local import LocalTransport
 
 ATTACKERS = 3
 
@@ -34,7 +34,7 @@ def recipe_of(rule, *, geometry="factors", mixing=(), f=3, **sections):
 
 
 def rounds(recipe, coefficients, *, count=3, monkeypatch):
-    """Run rounds in which attackers send these coefficients; the strategy, and what was told.
+    """Run rounds in which attackers send these coefficients; the server, and what was told.
 
     Coefficients are of the honest updates and of one direction, (ATTACKERS, 8).
     """
@@ -51,26 +51,26 @@ def rounds(recipe, coefficients, *, count=3, monkeypatch):
 
     sent = replace(attacks.ATTACKS["searched"], function=send)
     monkeypatch.setitem(attacks.ATTACKS, "searched", sent)
-    grid = LocalGrid(toy_app(learnt), 10)
-    strategy = toy_strategy(recipe, grid, layout=LAYOUT, anchor=ANCHOR)
+    transport = LocalTransport(toy_app(learnt), 10)
+    server = toy_server(recipe, transport, layout=LAYOUT, anchor=ANCHOR)
     for round_ in range(1, count + 1):
-        before = strategy.outer.anchor
-        assert strategy.run_round(grid, round_), strategy.record["refused"]
-        told["step"] = strategy.outer.anchor - before
-    return strategy, told
+        before = server.outer.anchor
+        assert server.run_round(transport, round_), server.record["refused"]
+        told["step"] = server.outer.anchor - before
+    return server, told
 
 
-def weights_of(strategy):
+def weights_of(server):
     """Honest weights in the order of clients, and the attackers' together."""
-    liars = byzantine_clients(strategy.recipe)
-    weights = {int(k): facts["weight"] for k, facts in strategy.record["clients"].items()}
+    liars = byzantine_clients(server.recipe)
+    weights = {int(k): facts["weight"] for k, facts in server.record["clients"].items()}
     honest = [weights[k] for k in sorted(weights) if k not in liars]
     return torch.tensor(honest), torch.tensor([weights[k] for k in sorted(liars)])
 
 
-def expected(strategy, coefficients, width=8):
+def expected(server, coefficients, width=8):
     """The aggregate over honest updates and direction, by the weights in the record."""
-    honest, lying = weights_of(strategy)
+    honest, lying = weights_of(server)
     row = lying.double() @ coefficients
     row[:7] += honest.double()
     return row[:width]
@@ -90,11 +90,11 @@ PLANS = [("caf", ["agreement"]), ("caf", []), ("geometric_median", ["nnm"]), ("m
 
 @pytest.mark.parametrize(("rule", "mixing"), PLANS)
 def test_the_weights_in_factors_are_the_server_s(rule, mixing, monkeypatch):
-    strategy, told = rounds(recipe_of(rule, mixing=mixing), LIES, monkeypatch=monkeypatch)
+    server, told = rounds(recipe_of(rule, mixing=mixing), LIES, monkeypatch=monkeypatch)
     assert told["span"].quick
     for way in ("weigh", "confirm"):
         # rows travel in float32: their distances carry its rounding
-        assert torch.allclose(told[way][:8], expected(strategy, LIES), atol=1e-5), way
+        assert torch.allclose(told[way][:8], expected(server, LIES), atol=1e-5), way
     # the anchor's step is that combination of rows, in float32
     made = told["weigh"][:8] @ told["points"]
     assert torch.allclose(told["step"].double(), made, atol=1e-5)
@@ -103,11 +103,11 @@ def test_the_weights_in_factors_are_the_server_s(rule, mixing, monkeypatch):
 @pytest.mark.parametrize(("rule", "mixing"), PLANS)
 def test_the_weights_in_products_are_the_server_s(rule, mixing, monkeypatch):
     recipe = recipe_of(rule, mixing=mixing, geometry="product")
-    strategy, told = rounds(recipe, COPIES, monkeypatch=monkeypatch)
-    assert torch.allclose(told["weigh"][:8], expected(strategy, COPIES), atol=1e-5)
-    assert torch.allclose(told["confirm"][:8], expected(strategy, COPIES), atol=1e-9)
-    strategy, told = rounds(recipe, LIES, monkeypatch=monkeypatch)
-    assert torch.allclose(told["confirm"][:8], expected(strategy, LIES), atol=1e-9)
+    server, told = rounds(recipe, COPIES, monkeypatch=monkeypatch)
+    assert torch.allclose(told["weigh"][:8], expected(server, COPIES), atol=1e-5)
+    assert torch.allclose(told["confirm"][:8], expected(server, COPIES), atol=1e-9)
+    server, told = rounds(recipe, LIES, monkeypatch=monkeypatch)
+    assert torch.allclose(told["confirm"][:8], expected(server, LIES), atol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -120,11 +120,11 @@ def test_the_weights_in_products_are_the_server_s(rule, mixing, monkeypatch):
 )
 def test_what_the_server_remembers_is_heeded(geometry, defence, monkeypatch):
     recipe = recipe_of("caf", mixing=["agreement"], geometry=geometry, defence=defence)
-    strategy, told = rounds(recipe, COPIES, monkeypatch=monkeypatch)
-    remembered = {name: tensor.clone() for name, tensor in strategy.combiner.state.items()}
+    server, told = rounds(recipe, COPIES, monkeypatch=monkeypatch)
+    remembered = {name: tensor.clone() for name, tensor in server.combiner.state.items()}
     span = told["span"]
-    honest, lying = weights_of(strategy)
-    clients = sorted(map(int, strategy.record["clients"]))
+    honest, lying = weights_of(server)
+    clients = sorted(map(int, server.record["clients"]))
     liars = byzantine_clients(recipe)
     by_client = torch.zeros(10, dtype=torch.float64)
     by_client[[c for c in clients if c not in liars]] = honest.double()
@@ -134,15 +134,15 @@ def test_what_the_server_remembers_is_heeded(geometry, defence, monkeypatch):
     if "momentum" in defence:  # two rounds before: the past has (b^2 + b) of (1 + b + b^2)
         assert span.fixed.shape[1] == 7 + 1 + 10
         assert float(span.free[sorted(liars)[0]].sum()) == pytest.approx(1 / 1.75)
-    assert all(torch.equal(remembered[k], strategy.combiner.state[k]) for k in remembered)
+    assert all(torch.equal(remembered[k], server.combiner.state[k]) for k in remembered)
 
 
 def test_a_centre_that_the_rule_remembers_is_a_point(monkeypatch):
     for geometry in ("factors", "product"):
         recipe = recipe_of("centered_clipping", geometry=geometry)
-        strategy, told = rounds(recipe, COPIES, monkeypatch=monkeypatch)
+        server, told = rounds(recipe, COPIES, monkeypatch=monkeypatch)
         assert len(told["span"].gram) == 9
-        honest, lying = weights_of(strategy)
+        honest, lying = weights_of(server)
         # what the clients have not, the centre has
         assert float(told["weigh"][8]) == pytest.approx(
             1 - float(honest.sum() + lying.sum()), abs=1e-5

@@ -6,14 +6,14 @@ import toy_federation
 from product_server import LAYOUT
 from test_attacks_in_a_run import ANCHOR, TOOLS, learnt
 from toy_federation import ANCHOR as START
-from toy_federation import toy_app, toy_recipe, toy_strategy
+from toy_federation import toy_app, toy_recipe, toy_server
 
 from fedtune.recipe import RecipeError, parse_recipe
 from fedtune.round.broadcast import Broadcast
 from fedtune.simulation.adversary import byzantine_clients, is_on, trains_for_nothing
 from fedtune.simulation.poisoning import poison_of
 from fedtune.simulation.training_ahead import Tools, trained_ahead
-from fedtune.transport.local import LocalGrid
+from fedtune.transport.local import LocalTransport
 
 
 def recipe_of(num_rounds=4, **attack):
@@ -29,17 +29,17 @@ def recipe_of(num_rounds=4, **attack):
 
 def sent_rows(recipe, round_):
     """The honest rows of a round of toy clients, and the attackers', as they reach the rule."""
-    grid = LocalGrid(toy_app(learnt), 10)
-    strategy = toy_strategy(recipe, grid, layout=LAYOUT, anchor=ANCHOR, tools=TOOLS)
+    transport = LocalTransport(toy_app(learnt), 10)
+    server = toy_server(recipe, transport, layout=LAYOUT, anchor=ANCHOR, tools=TOOLS)
     seen = {}
-    combine = strategy.combiner.combine
+    combine = server.combiner.combine
 
     def watched(spool, *given, **named):
         seen.update({client: spool.row(client).clone() for client in spool.clients})
         return combine(spool, *given, **named)
 
-    strategy.combiner.combine = watched
-    assert strategy.run_round(grid, round_)
+    server.combiner.combine = watched
+    assert server.run_round(transport, round_)
     liars = sorted(byzantine_clients(recipe))
     honest = torch.stack([seen[k] for k in sorted(seen) if k not in liars])
     return honest, torch.stack([seen[k] for k in liars])
@@ -63,11 +63,11 @@ def test_between_its_rounds_a_client_may_send_its_own():
     recipe = recipe_of(rounds="last", between="own")
     silent = recipe.model_copy(update={"attack": None})
     liars = sorted(byzantine_clients(recipe))
-    grid = LocalGrid(toy_app(learnt), 10)
-    strategy = toy_strategy(silent, grid, layout=LAYOUT, anchor=ANCHOR)
-    assert strategy.run_round(grid, 2)
+    transport = LocalTransport(toy_app(learnt), 10)
+    server = toy_server(silent, transport, layout=LAYOUT, anchor=ANCHOR)
+    assert server.run_round(transport, 2)
     _, lying = sent_rows(recipe, 2)
-    own = [facts["norm"] for k, facts in strategy.record["clients"].items() if int(k) in liars]
+    own = [facts["norm"] for k, facts in server.record["clients"].items() if int(k) in liars]
     assert torch.allclose(lying.norm(dim=1), torch.tensor(own), rtol=1e-5)
 
 

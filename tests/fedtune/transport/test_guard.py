@@ -33,7 +33,7 @@ def test_the_bundle_holds_no_code():
         names = archive.namelist()
         text = archive.read("pyproject.toml").decode()
     assert not [name for name in names if name.endswith(".py")]
-    assert "fedtune.transport.flower.node_app:app" in text
+    assert "fedtune.node.node_app:app" in text
     assert "fedtune.transport.flower.server_app:app" in text
     assert version("fedtune") in text
 

@@ -25,9 +25,9 @@ from network import (
     workers,
 )
 
+from fedtune.node.sent_log import SENT
 from fedtune.records.events import Refused, Replied, RoundFinished, RoundStarted, RunStoppedError
 from fedtune.records.folder import RunFolder
-from fedtune.records.sent import SENT
 from fedtune.round.attendance import NOT_CONNECTED
 from fedtune.runs.engines import execute
 from fedtune.transport.flower.control import Control

@@ -12,12 +12,12 @@ from flwr.supercore.task_identity import TaskIdentity
 from fedtune.deployment.node import NodeConfig, load_node_config
 from fedtune.messages import wire
 from fedtune.node.owner import adapter_of
+from fedtune.node.privacy import finite, privately, refuse_figures
 from fedtune.recipe import RecipeError, parse_recipe
 from fedtune.records.events import RunStoppedError
+from fedtune.simulation import client
 from fedtune.training.process import get_worker
 from fedtune.training.tasks import Figures
-from fedtune.transport import client
-from fedtune.transport.flower.privacy import finite, privately, refuse_figures
 
 SIZES = {"a": (300, 200), "b": (40, 1000)}
 ASKED = {"clipping_norm": 2.0, "epsilon": 0.5, "delta": 1e-5}

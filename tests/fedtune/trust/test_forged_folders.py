@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 from fedtune.cli import app
 from fedtune.deployment.folder import DeploymentFolder
 from fedtune.messages.wire import hash_row
+from fedtune.node.sent_log import SENT
 from fedtune.records.folder import RunFolder
-from fedtune.records.sent import SENT
 from fedtune.round.screening.kept_replies import KEPT, KeptReplies
 
 _made = {}

@@ -15,12 +15,12 @@ from typer.testing import CliRunner
 
 from fedtune.cli import app
 from fedtune.deployment.folder import DeploymentFolder
+from fedtune.node.sent_log import SENT, SentLog
 from fedtune.recipe.leaving import leaving
 from fedtune.records.checkpoint import load_latest
 from fedtune.records.events import RunStoppedError
 from fedtune.records.folder import RunFolder
-from fedtune.records.sent import SENT, SentLog
-from fedtune.transport import client
+from fedtune.simulation import client
 
 _made = {}
 RULE = {"name": "median", "f": 1, "geometry": "factors"}
@@ -269,7 +269,7 @@ def test_a_checkpoint_that_was_edited_and_sealed_anew_is_refused(run, tiny_recip
     """The seal has no key; the record's line has the hash of anchor and state."""
 
     def dies(message, context):
-        if message.metadata.message_type == "train" and message.content["order"]["round"] == 3:
+        if message.kind == "train" and message.content["order"]["round"] == 3:
             raise KeyboardInterrupt
         return client.app(message, context)
 

@@ -9,7 +9,6 @@ from shutil import copytree
 
 import pytest
 import torch
-from flwr.app import Array
 from recorded_runs import forge, lines_of, record
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
@@ -17,9 +16,10 @@ from typer.testing import CliRunner
 from fedtune.cli import app
 from fedtune.deployment.folder import DeploymentFolder
 from fedtune.messages import wire
+from fedtune.messages.message import Array
 from fedtune.records.folder import RunFolder
 from fedtune.round.screening.kept_replies import KEPT, KeptReplies
-from fedtune.transport import client
+from fedtune.simulation import client
 
 KEEP = {"keep_replies": True}
 
@@ -107,7 +107,7 @@ def test_who_has_proven_faulty_takes_one_off_f_again(run, tiny_recipe, lying, de
         name = next(iter(content["delta"]))
         values = content["delta"][name].numpy().copy()
         values.flat[0] = float("nan")
-        content["delta"][name] = Array(values)
+        content["delta"][name] = Array.of(values)
         return content
 
     recipe = tiny_recipe(
@@ -270,7 +270,7 @@ def test_a_run_that_was_resumed_is_recomputed_whole(run, tiny_recipe):
     calls = []
 
     def dies(message, context):
-        calls.append(message.metadata.message_type)
+        calls.append(message.kind)
         if calls.count("train") == 6:  # in round 2
             raise KeyboardInterrupt
         return client.app(message, context)

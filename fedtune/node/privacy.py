@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, Context, Message, MessageType, MetricRecord, RecordDict
-from flwr.clientapp.mod import LocalDpMod
 from torch import Tensor
 
 from fedtune.messages import wire
+from fedtune.messages.message import Array, ArrayRecord, Context, MetricRecord, RecordDict
 from fedtune.messages.node_errors import failure
 from fedtune.plain import last_traceback
 from fedtune.training.client_round import Trained
 
 KEYS = ("clipping_norm", "epsilon", "delta")  # of Flower's node config
-_STATE_WORDS = 624  # of numpy's Mersenne Twister
 
 
 def finite(delta: Tensor, context: Context) -> Tensor:
@@ -75,25 +72,20 @@ def privately(reply: RecordDict, context: Context) -> RecordDict:
     """
     if not _is_asked(context):
         return reply
-    norm, epsilon, delta = (float(context.node_config[key]) for key in KEYS)
-    shares = _clipped(reply.array_records[wire.DELTA], norm)
-    if not any(array.numpy().any() for array in shares.values()):
+    from fedtune.transport.flower.local_dp import noisy
+
+    norm, epsilon, delta = (float(str(context.node_config[key])) for key in KEYS)
+    arrays = {name: array.numpy() for name, array in reply.array_records[wire.DELTA].items()}
+    shares = _clipped(arrays, norm)
+    if not any(values.any() for values in shares.values()):
         shares = _all_but_zero(shares)
-    nothing = {name: Array(np.zeros_like(array.numpy())) for name, array in shares.items()}
-    # Training has seeded numpy from the recipe, which the server knows: so would be the noise.
-    np.random.seed(np.frombuffer(os.urandom(4 * _STATE_WORDS), dtype=np.uint32))
-    mod = LocalDpMod(norm, 2 * norm, epsilon, delta)
-    noisy = mod(_message(RecordDict({wire.DELTA: ArrayRecord(nothing)})), context, _said(shares))
-    if noisy.has_error():
-        raise ValueError(f"Flower's LocalDpMod refused: {noisy.error.reason}")
-    (found,) = noisy.content.array_records.values()
-    arrays = {name: Array(array.numpy().astype(np.float32)) for name, array in found.items()}
-    if not all(np.isfinite(array.numpy()).all() for array in arrays.values()):
+    found = noisy(shares, norm=norm, epsilon=epsilon, delta=delta)
+    if not all(np.isfinite(values).all() for values in found.values()):
         raise ValueError("privacy: the noise leaves the range of float32: raise epsilon")
     figures = MetricRecord({"train_loss": float("nan")})  # a loss would tell of the rows
     return RecordDict(
         {
-            wire.DELTA: ArrayRecord(arrays),
+            wire.DELTA: ArrayRecord({name: Array.of(values) for name, values in found.items()}),
             wire.ABOUT: reply.config_records[wire.ABOUT],
             wire.METRICS: figures,
         }
@@ -104,27 +96,23 @@ def _is_asked(context: Context) -> bool:
     return all(key in context.node_config for key in KEYS)
 
 
-def _clipped(shares: ArrayRecord, norm: float) -> ArrayRecord:
+def _clipped(shares: Mapping[str, np.ndarray], norm: float) -> dict[str, np.ndarray]:
     """The arrays scaled down to a norm of all of them together; zeros if a value is not finite."""
-    arrays = {name: array.numpy().astype(np.float64) for name, array in shares.items()}
-    length = math.sqrt(sum(float(np.square(values).sum()) for values in arrays.values()))
+    exact = {name: values.astype(np.float64) for name, values in shares.items()}
+    length = math.sqrt(sum(float(np.square(values).sum()) for values in exact.values()))
     if not math.isfinite(length):
-        return ArrayRecord(
-            {name: Array(np.zeros(each.shape, np.float32)) for name, each in arrays.items()}
-        )
+        return {name: np.zeros(values.shape, np.float32) for name, values in exact.items()}
     if length <= norm:
-        return shares
+        return dict(shares)
     scale = norm / length
-    return ArrayRecord(
-        {name: Array((scale * values).astype(np.float32)) for name, values in arrays.items()}
-    )
+    return {name: (scale * values).astype(np.float32) for name, values in exact.items()}
 
 
-def _all_but_zero(shares: ArrayRecord) -> ArrayRecord:
+def _all_but_zero(shares: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Flower's clipping divides by the norm: a delta of zeros would be an error, and tell of it."""
-    arrays = {name: array.numpy().copy() for name, array in shares.items()}
+    arrays = {name: values.copy() for name, values in shares.items()}
     next(iter(arrays.values())).flat[0] = 1e-12
-    return ArrayRecord({name: Array(values) for name, values in arrays.items()})
+    return arrays
 
 
 def refuse_figures(context: Context) -> None:
@@ -135,16 +123,3 @@ def refuse_figures(context: Context) -> None:
     """
     if _is_asked(context):
         raise failure("private")
-
-
-def _said(shares: ArrayRecord) -> Callable[[Message, Context], Message]:
-    def answer(message: Message, context: Context) -> Message:
-        return Message(RecordDict({wire.DELTA: shares}), reply_to=message)
-
-    return answer
-
-
-def _message(content: RecordDict) -> Message:
-    made = Message(content, 1, MessageType.TRAIN)
-    made.metadata.__dict__["_message_id"] = "inside"
-    return made

@@ -1,4 +1,4 @@
-"""The round: broadcast, gather, screen, aggregate, outer step. One Flower Strategy."""
+"""The server of a round: broadcast, gather, screen, aggregate, outer step."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
-from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from aggregators.geometry import Point, Step
 from fedtune.adapters.layout import Layout
 from fedtune.adapters.part import Part
 from fedtune.messages import wire
+from fedtune.messages.message import EVALUATE, Message
+from fedtune.messages.transport import Transport
 from fedtune.recipe import Recipe
 from fedtune.records.events import Observer, Refused, RoundStarted, RunStoppedError, ignore
 from fedtune.round.acceptance import Made, juries_of, settle
@@ -28,7 +27,8 @@ from fedtune.round.broadcast import Broadcast
 from fedtune.round.client_figures import note_evaluations
 from fedtune.round.defence.server_data import LossOf, TrainOwn, own_update
 from fedtune.round.defence.standing import count_on, counts_of
-from fedtune.round.exchange import Post
+from fedtune.round.exchange import Exchange
+from fedtune.round.hooks import Hooks, NoHooks, RoundView
 from fedtune.round.new_record import new_record
 from fedtune.round.roster import Roster
 from fedtune.round.screening.intake import Intake
@@ -36,17 +36,20 @@ from fedtune.round.screening.screen import MAX_REASON, RefusedError
 from fedtune.round.screening.spool import Spool
 from fedtune.round.state import State
 from fedtune.round.tries import Tries
-from fedtune.simulation.adversary import Known
-from fedtune.simulation.span import known_of
-from fedtune.simulation.training_ahead import Tools
-from fedtune.simulation.white_box import WhiteBox
 
 
-class RobustStrategy(Strategy):
+class RoundServer:
     """Holds the outer optimizer and the rule's state; a round either moves both, or neither.
 
-    Flower's own ``Strategy.start`` aborts on one odd reply and "succeeds" when all fail, so
-    `run_round` drives the same four hooks instead, one round at a time.
+    Attributes:
+        recipe: The run's.
+        layout: Of the whole adapter.
+        part: What the round trains.
+        outer: The outer optimizer, which holds the anchor.
+        combiner: The aggregation rule with what it remembers.
+        intake: Screens updates and keeps them for the round.
+        exchange: Sends orders and receives replies.
+        record: Of the round that runs, or ran last.
     """
 
     def __init__(
@@ -60,7 +63,7 @@ class RobustStrategy(Strategy):
         tokenizer_hash: str,
         train_own: TrainOwn | None = None,
         loss_of: LossOf | None = None,
-        tools: Tools | None = None,
+        hooks: Hooks | None = None,
         folder: Path | None = None,
         observer: Observer = ignore,
         stop: threading.Event | None = None,
@@ -74,26 +77,28 @@ class RobustStrategy(Strategy):
         self.counts, self.undone_rounds = counts_of([]), 0
         self.made: Made | None = None
         hashes = (base_hash, tokenizer_hash)
-        self.intake = Intake(recipe, Spool(folder and folder / "replies"), hashes)
+        self.hooks = hooks or NoHooks()
+        self.intake = Intake(recipe, Spool(folder and folder / "replies"), hashes, self.hooks)
         self.tries = Tries(recipe, folder and folder / "tries.json")
         stop = stop or threading.Event()
-        self.post = Post(recipe, recipe_json, hashes, observer, stop, self.tries)
+        self.exchange = Exchange(
+            recipe, recipe_json, hashes, observer, stop, self.tries, self.hooks
+        )
         self._train_own = train_own
-        self._tools = tools
-        self.juries = juries_of(recipe, layout, self.post, loss_of)
+        self.juries = juries_of(recipe, layout, self.exchange, loss_of)
         self._observer = observer
         self._sent = Broadcast(recipe, layout, anchor, round_=1)
 
     @property
     def roster(self) -> Roster:
         """Which node is which client, and who is not asked."""
-        return self.post.roster
+        return self.exchange.roster
 
     @roster.setter
     def roster(self, roster: Roster) -> None:
-        self.post.roster = roster
+        self.exchange.roster = roster
 
-    def run_round(self, grid: Grid, server_round: int) -> bool:
+    def run_round(self, transport: Transport, round_: int) -> bool:
         """Run one round; with too few good replies, ask again, as often as allowed (`Tries`).
 
         The sample stays: a retry is no new draw for attackers to wait for.
@@ -104,108 +109,83 @@ class RobustStrategy(Strategy):
             and why.
         """
         before = State.of(self) if self.juries else None
-        self.begin_round(server_round)
+        self.begin_round(round_)
         for attempt in range(self.recipe.federation.max_retries + 1):
             if attempt:
                 self.tries.again(self.record, self.intake.spool, self.objection())
             self.record |= {"attempt": attempt, "refused": {}}
-            messages = self.configure_train(
-                server_round, wire.to_arrays(self.outer.anchor, self.layout), ConfigRecord(), grid
-            )
-            replies = self.post.exchange(grid, messages, self._sent, self.record)
-            stepped, _ = self.aggregate_train(server_round, replies)
-            if stepped is not None:
+            orders = self.orders_to_train(round_)
+            replies = self.exchange.replies(transport, orders, self._sent, self.record)
+            if self.aggregate(round_, replies):
                 if before is not None:
-                    settle(self, self.juries, before, grid)
+                    settle(self, self.juries, before, transport)
                 return True
         return False
 
-    def begin_round(self, server_round: int) -> None:
+    def begin_round(self, round_: int) -> None:
         """Draw the round's clients, choose what they train, and open the round's record."""
         self.intake.spool.empty()
-        self.part = Part.of_round(self.layout, self.recipe.lora.train, server_round)
-        self.record = new_record(self.recipe, self.part, server_round)
+        self.part = Part.of_round(self.layout, self.recipe.lora.train, round_)
+        self.record = new_record(self.recipe, self.part, round_)
         self.tries.begin(self.record)
 
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> list[Message]:
-        """One message for each sampled client that is to be asked now; no record is shared."""
+    def orders_to_train(self, round_: int) -> list[Message]:
+        """One order for each sampled client that is to be asked now."""
         asked = self.tries.to_ask(self.record["sampled"], self.intake.spool)
-        self._observer(RoundStarted(server_round, self.record["attempt"], asked))
+        self._observer(RoundStarted(round_, self.record["attempt"], asked))
         absent = {client: why for client, why in self.roster.absent.items() if client in asked}
         for client, why in sorted({**absent, **self.tries.left_out}.items()):
-            self._refuse(server_round, client, why)
-        anchor = wire.from_arrays(arrays, self.layout)
-        self._sent = Broadcast(self.recipe, self.layout, anchor, round_=server_round)
+            self._refuse(round_, client, why)
+        self._sent = Broadcast(self.recipe, self.layout, self.outer.anchor, round_=round_)
         self.record |= self._sent.hashes
-        return self.post.orders(asked, self._sent, round_=server_round)
+        return self.exchange.orders(asked, self._sent, round_=round_)
 
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+    def aggregate(self, round_: int, replies: Iterable[Message]) -> bool:
         """Screen each reply as it comes, then aggregate and step.
 
-        Too few good replies: (None, None), and nothing has moved.
+        Returns:
+            Whether there were enough good updates; if not, nothing has moved.
 
         Raises:
             RunStoppedError: If finite rows combine to what is not: the rule lets them.
         """
         started = time.monotonic()
-        self._take(server_round, replies)
+        self._take(round_, replies)
         enough = self.objection() is None
         reference, mine = None, self._train_own
         if enough:
             reference = own_update(self.recipe, mine, self.outer.anchor, self.record)
         self.record["train_s"] = round(self.record["train_s"] + time.monotonic() - started, 3)
         if not enough:
-            return None, None
+            return False
         started = time.monotonic()
         try:
-            self._aggregate(server_round, reference)
+            self._aggregate(round_, reference)
         except ValueError as error:
             raise RunStoppedError(
-                f"round {server_round} could not be aggregated: {error}; the anchor stays where "
+                f"round {round_} could not be aggregated: {error}; the anchor stays where "
                 f"it was. Name a rule that withstands such clients"
             ) from error
         self.record["aggregate_s"] = round(time.monotonic() - started, 3)
         self.intake.spool.empty()
-        return wire.to_arrays(self.outer.anchor, self.layout), MetricRecord()
+        return True
 
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> list[Message]:
-        """Ask every client that is there to measure the anchor on its own held-out rows."""
-        anchor = wire.from_arrays(arrays, self.layout)
-        self._sent = Broadcast(self.recipe, self.layout, anchor, round_=server_round)
-        return self.post.orders(
-            list(self.roster.nodes),
-            self._sent,
-            round_=server_round,
-            message_type=MessageType.EVALUATE,
-        )
+    def evaluate_clients(self, transport: Transport, round_: int) -> None:
+        """Ask every client that is there to measure the anchor on its own held-out rows.
 
-    def aggregate_evaluate(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> MetricRecord | None:
-        """Keep each client's own figures, as its word; their plain mean is for display."""
-        return note_evaluations(replies, self.post, self.record, self._observer)
+        It moves nothing, and clients that are silent are left out.
+        """
+        self._sent = Broadcast(self.recipe, self.layout, self.outer.anchor, round_=round_)
+        there = list(self.roster.nodes)
+        orders = self.exchange.orders(there, self._sent, round_=round_, kind=EVALUATE)
+        replies = self.exchange.replies(transport, orders, self._sent, self.record)
+        note_evaluations(replies, self.exchange, self.record, self._observer)
 
-    def evaluate_clients(self, grid: Grid, server_round: int) -> None:
-        """Run one evaluation by the clients; it moves nothing, and who is silent is left out."""
-        arrays = wire.to_arrays(self.outer.anchor, self.layout)
-        messages = self.configure_evaluate(server_round, arrays, ConfigRecord(), grid)
-        replies = self.post.exchange(grid, messages, self._sent, self.record)
-        self.aggregate_evaluate(server_round, replies)
-
-    def evaluate_start(self, grid: Grid) -> dict[str, dict[str, float]]:
+    def evaluate_start(self, transport: Transport) -> dict[str, dict[str, float]]:
         """Each client's own figures of the anchor that round 1 starts from, by client."""
         self.record = {"round": 1}
-        self.evaluate_clients(grid, 1)
+        self.evaluate_clients(transport, 1)
         return dict(self.record["client_eval"])
-
-    def summary(self) -> None:
-        """Flower's hook for a summary; the run's own table says it all."""
 
     def _take(self, round_: int, replies: Iterable[Message]) -> None:
         """Screen and spool the replies; refuse, in the order of clients, who sent no good one."""
@@ -213,7 +193,7 @@ class RobustStrategy(Strategy):
         said: dict[int, dict[str, float]] = {}
         faulty: set[int] = set(self.record["proven_faulty"])
         for reply in replies:
-            client = self.post.gathered.sender(reply)
+            client = self.exchange.gathered.sender(reply)
             self.record["upload_bytes"] += wire.count_bytes(reply)
             try:
                 said[client] = self.intake.take(
@@ -221,16 +201,16 @@ class RobustStrategy(Strategy):
                     reply,
                     self._sent.to(client),
                     round_=round_,
-                    commitment=self.post.commitments.get(client),
+                    commitment=self.exchange.commitments.get(client),
                     try_=self.tries.number,
                 )
             except RefusedError as refusal:
                 bad[client] = str(refusal)
                 faulty |= {client} if refusal.proves_fault else set()
         self.record["proven_faulty"] = sorted(faulty)  # attackers know, too, who is found out
-        bad |= self.intake.settle(sorted(said), self._known(round_))
-        bad |= self.post.gathered.refused
-        for client in sorted(self.post.gathered.asked.values()):
+        bad |= self.intake.settle(sorted(said), self._view(round_))
+        bad |= self.exchange.gathered.refused
+        for client in sorted(self.exchange.gathered.asked.values()):
             if client in bad or client not in said:
                 self._refuse(round_, client, bad.get(client, "it sent no reply"))
             else:
@@ -249,9 +229,11 @@ class RobustStrategy(Strategy):
         here = self.intake.spool.clients if clients is None else clients
         return f_of_the_rest(self.recipe.aggregator.f, self.record["proven_faulty"], here)
 
-    def _known(self, round_: int) -> Known:
-        given = (self._sent, self.part, self.intake.spool, round_, self._f())
-        return known_of(WhiteBox(self.recipe, self.combiner, self.outer, *given), self._tools)
+    def _view(self, round_: int) -> RoundView:
+        spool, f = self.intake.spool, self._f()
+        return RoundView(
+            self.recipe, self.combiner, self.outer, self._sent, self.part, spool, round_, f
+        )
 
     def _aggregate(self, round_: int, reference: Tensor | None) -> None:
         before = dict(self.combiner.state)
@@ -291,7 +273,7 @@ class RobustStrategy(Strategy):
         anchor = self.outer.anchor
         facts = self.outer.step(change, self.part)  # type: ignore[arg-type]
         renewed = self.combiner.renew_gauge(self.outer, self._sent)
-        self.intake.adversary.note_step(self.outer.anchor - anchor, renewed)
+        self.hooks.after_step(self.outer.anchor - anchor, renewed)
         self.record |= facts or {}
 
     def _refuse(self, round_: int, client: int, reason: str) -> None:

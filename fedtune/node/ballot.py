@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from flwr.app import ArrayRecord, MetricRecord, RecordDict
 from torch import Tensor
 
 from fedtune.adapters.layout import Layout
 from fedtune.messages import wire
+from fedtune.messages.message import ArrayRecord, MetricRecord, RecordDict
 from fedtune.messages.node_errors import failure
+from fedtune.node.kept_back import VOTE, kept_back
 from fedtune.round.defence.candidate import loss_rise
-from fedtune.round.kept_back import VOTE, kept_back
 from fedtune.round.screening.commitments import Occasion
 from fedtune.round.screening.screen import RefusedError, read_row
-from fedtune.simulation.voters import said_of
-from fedtune.training.process import read_recipe
 
 LOSSES = "held-out-losses"  # in the client's state: by the anchor's hash
 
@@ -30,6 +28,7 @@ def cast(
     candidate: Anchor,
     layout: Layout,
     loss_of: Callable[[Tensor], float],
+    says: Callable[[int, float], float],
 ) -> RecordDict:
     """A client's answer to an order to vote: a commitment to its vote, which is kept back.
 
@@ -40,6 +39,7 @@ def cast(
         candidate: The anchor to vote on, at this client's rank, with its hash, both checked.
         layout: At this client's rank.
         loss_of: The loss of a row on the client's held-out rows.
+        says: What a client says of its true loss change; a simulated attacker may lie.
 
     Raises:
         ValueError: If there is nothing to compare the candidate with.
@@ -48,7 +48,7 @@ def cast(
     round_, accepted_hash = int(str(words["round"])), str(words["accepted_hash"])
     change = loss_change(candidate, (_accepted_in(order, layout), accepted_hash), state, loss_of)
     reply = wire.vote_reply(
-        said_of(read_recipe(str(words["recipe"])), client, change),
+        says(client, change),
         round_=round_,
         candidate_hash=candidate[1],
         accepted_hash=accepted_hash,

@@ -1,36 +1,94 @@
-"""The Flower ClientApp: introduce yourself, train from the anchor, measure an adapter.
+"""What a client does with each order: introduce itself, train, measure, vote.
 
-It stands in an importable module, so that the base model in a process outlives a message.
+The handlers stand in an importable module, so that the base model in a process outlives a message.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
-from flwr.clientapp import ClientApp
 
 from fedtune.messages import wire
+from fedtune.messages.message import (
+    EVALUATE,
+    QUERY,
+    REVEAL,
+    REVEAL_VOTE,
+    TRAIN,
+    VOTE,
+    Client,
+    ConfigRecord,
+    Context,
+    Message,
+    MetricRecord,
+    RecordDict,
+)
 from fedtune.messages.node_errors import failure
-from fedtune.round import ballot
-from fedtune.round.kept_back import VOTE, kept_back, shown
+from fedtune.node import ballot, kept_back
+from fedtune.node.privacy import finite, privately, refuse_figures, trained_privately
+from fedtune.recipe import Recipe
 from fedtune.round.screening.commitments import Occasion
-from fedtune.simulation.adversary import trains_for_nothing
-from fedtune.simulation.poisoning import poison_of
-from fedtune.training.client_round import Trained
+from fedtune.training.client_round import Poison, Trained
 from fedtune.training.process import get_worker, read_recipe
 from fedtune.training.worker import Worker
-from fedtune.transport.flower.privacy import finite, privately, refuse_figures, trained_privately
 
-app = ClientApp()
-OWN_ROWS = "own-rows"  # of Flower's node config: all rows of the source are this client's
+OWN_ROWS = "own-rows"  # of the node config: all rows of the source are this client's
 
 
-@app.query()
+class Conduct(Protocol):
+    """How a client behaves in a run; a simulation replaces it for its attackers."""
+
+    def skips_training(self, client: int, round_: int) -> bool:
+        """Whether nobody will look at what this client learns in a round: it sends zeros."""
+
+    def poison(self, client: int, round_: int) -> Poison | None:
+        """What the client does to the rows or rewards that it trains on."""
+
+    def vote(self, client: int, change: float) -> float:
+        """What the client says of its true loss change."""
+
+
+class Honest:
+    """The conduct of a correct client."""
+
+    def skips_training(self, client: int, round_: int) -> bool:
+        """Never."""
+        return False
+
+    def poison(self, client: int, round_: int) -> Poison | None:
+        """None."""
+        return None
+
+    def vote(self, client: int, change: float) -> float:
+        """The true one."""
+        return change
+
+
+ConductOf = Callable[[Recipe], Conduct]
+
+
+def make_client(conduct_of: ConductOf) -> Client:
+    """The client of every engine.
+
+    Args:
+        conduct_of: How clients of a recipe behave.
+    """
+    return Client(
+        {
+            QUERY: introduce,
+            TRAIN: partial(train, conduct_of),
+            REVEAL: reveal,
+            EVALUATE: evaluate,
+            VOTE: partial(vote, conduct_of),
+            REVEAL_VOTE: reveal_vote,
+        }
+    )
+
+
 def introduce(message: Message, context: Context) -> Message:
     """Say who this is, which base and tokenizer it holds, and how many rows of which columns."""
     worker, client = _open(message, context)
@@ -42,17 +100,17 @@ def introduce(message: Message, context: Context) -> Message:
         "rows": len(worker.parts[client].train),
         "schema_hash": worker.schema_hash,
     }
-    return Message(RecordDict({wire.ABOUT: ConfigRecord(words)}), reply_to=message)
+    return message.reply(RecordDict({wire.ABOUT: ConfigRecord(words)}))
 
 
-@app.train()
-def train(message: Message, context: Context) -> Message:
+def train(conduct_of: ConductOf, message: Message, context: Context) -> Message:
     """Run the local steps from the anchor, and send the delta."""
     worker, client = _open(message, context)
     anchor, agreement = _anchor(message, worker, client)
     round_, try_ = int(str(_order(message)["round"])), wire.try_of(_order(message))
     recipe = read_recipe(str(_order(message)["recipe"]))
-    if trains_for_nothing(recipe, client, round_):
+    conduct = conduct_of(recipe)
+    if conduct.skips_training(client, round_):
         trained = Trained(torch.zeros(worker.part(client, round_).layout.size), 0.0)
     else:
         steps = partial(
@@ -61,7 +119,7 @@ def train(message: Message, context: Context) -> Message:
             client=client,
             round_=round_,
             try_=try_,
-            poison=poison_of(recipe, client, round_),
+            poison=conduct.poison(client, round_),
             state_folder=Path(recipe.output_dir) / "clients" / f"{client:04d}",
         )
         trained = trained_privately(steps, worker.part(client, round_).layout.size, context)
@@ -76,30 +134,26 @@ def train(message: Message, context: Context) -> Message:
     reply = privately(reply, context)  # refuses noise that leaves float32
     if recipe.federation.commit_then_reveal:
         occasion = Occasion(agreement.anchor_hash, round_, client, try_)
-        reply = kept_back(reply, context.state, occasion)
-    return Message(reply, reply_to=message)
+        reply = kept_back.kept_back(reply, context.state, occasion)
+    return message.reply(reply)
 
 
-@app.train("reveal")
 def reveal(message: Message, context: Context) -> Message:
     """Show the reply that was committed to; what else is asked for was never kept."""
     order = _order(message)
-    reply = shown(context.state, order["round"], try_=wire.try_of(order))
-    return Message(reply, reply_to=message)
+    return message.reply(kept_back.shown(context.state, order["round"], try_=wire.try_of(order)))
 
 
-@app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Measure the adapter on this client's own held-out rows."""
     refuse_figures(context)
     worker, client = _open(message, context)
     anchor, _ = _anchor(message, worker, client)
     figures = worker.measure(anchor, client=client).as_dict()
-    return Message(RecordDict({wire.METRICS: MetricRecord({**figures})}), reply_to=message)
+    return message.reply(RecordDict({wire.METRICS: MetricRecord({**figures})}))
 
 
-@app.evaluate("vote")
-def vote(message: Message, context: Context) -> Message:
+def vote(conduct_of: ConductOf, message: Message, context: Context) -> Message:
     """Say what a candidate anchor does to the loss on this client's own held-out rows.
 
     What is sent is a commitment: no vote is shown before all are cast.
@@ -107,41 +161,42 @@ def vote(message: Message, context: Context) -> Message:
     refuse_figures(context)
     worker, client = _open(message, context)
     candidate, agreement = _anchor(message, worker, client)
+    conduct = conduct_of(read_recipe(str(_order(message)["recipe"])))
     said = ballot.cast(
-        message.content,
+        message.records,
         context.state,
         client,
         candidate=(candidate, agreement.anchor_hash),
         layout=worker.layout_of(client),
         loss_of=lambda row: worker.measure(row, client=client).loss,
+        says=conduct.vote,
     )
-    return Message(said, reply_to=message)
+    return message.reply(said)
 
 
-@app.evaluate("reveal")
 def reveal_vote(message: Message, context: Context) -> Message:
     """Show the vote that was committed to."""
-    return Message(shown(context.state, _order(message)["round"], kind=VOTE), reply_to=message)
+    order = _order(message)
+    return message.reply(kept_back.shown(context.state, order["round"], kind=kept_back.VOTE))
 
 
 def _open(message: Message, context: Context) -> tuple[Worker, int]:
-    client = int(context.node_config["partition-id"])
-    own = client if context.node_config.get(OWN_ROWS) else None
-    return get_worker(str(_order(message)["recipe"]), own=own), client
+    own = context.client if context.node_config.get(OWN_ROWS) else None
+    return get_worker(str(_order(message)["recipe"]), own=own), context.client
 
 
 def _order(message: Message) -> Mapping[str, object]:
-    return message.content.config_records[wire.ORDER]
+    return message.records.config_records[wire.ORDER]
 
 
 def _anchor(message: Message, worker: Worker, client: int) -> tuple[torch.Tensor, wire.Agreement]:
     """The anchor, if it is what its hash says and both sides hold the same base and tokenizer."""
     layout = worker.layout_of(client)
-    anchor = ballot.read_anchor(message.content.array_records[wire.ANCHOR], layout)
+    anchor = ballot.read_anchor(message.records.array_records[wire.ANCHOR], layout)
     ours = wire.Agreement(
         worker.base_hash, worker.base.tokenizer_hash, wire.hash_row(anchor, layout)
     )
-    theirs = wire.read_agreement(message.content.config_records[wire.ORDER])
+    theirs = wire.read_agreement(message.records.config_records[wire.ORDER])
     if difference := ours.difference(theirs):
         named = difference.partition("_")[0]  # base, tokenizer, anchor
         raise failure(f"other-{named}", f"this client does not train for that server: {difference}")

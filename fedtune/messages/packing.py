@@ -1,25 +1,25 @@
-"""The records of a message as one blob that no one can guess, between server and nodes.
+"""The records of a message as one blob that no one can guess.
 
-Flower keeps each piece of a message under its hash, in one store for all nodes, and lets any node
-announce any hash with children of its choice: a piece that can be guessed can be spoiled before it
-is sent. So all of a message travels in one array, and every piece into which Flower cuts that one
-begins with a nonce; what stands above them names their hashes. No hash that fedtune takes of a
-message covers a nonce.
+A store that keeps pieces of messages under their hashes, in one place for all nodes, lets any node
+spoil a piece that it can guess (Flower's does). So all of a message travels in one array, and every
+piece into which a transport may cut it begins with a nonce. No hash that fedtune takes of a message
+covers a nonce.
 """
 
 from __future__ import annotations
 
+import base64
+import json
 import secrets
 import struct
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, RecordDict
-from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
-from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 from safetensors.numpy import load, save
 
-PACKED = "fedtune.packed"
+from fedtune.messages.message import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+
 NONCE_BYTES = 32
 FRAME_BYTES = 2**16  # a nonce and what follows it; Flower's pieces are whole frames
 MAX_HEADER_BYTES = 2**23  # names and shapes: as JSON that is read, these grow tenfold
@@ -28,29 +28,30 @@ MAX_ARRAYS = 2**16
 MAX_RECORDS = 64
 _WORDS = struct.Struct("<Q")
 _SECTION = struct.Struct("<HQ")  # the lengths of an array record's name and of its safetensors
+_KINDS: dict[str, type[ConfigRecord] | type[MetricRecord]] = {
+    "words": ConfigRecord,
+    "metrics": MetricRecord,
+}
 
 
-def pack(content: RecordDict) -> RecordDict:
-    """The same records as one array, under a new nonce."""
-    blob = b"".join(_framed(_parts(content), secrets.token_bytes(NONCE_BYTES)))
-    return RecordDict({PACKED: ArrayRecord({PACKED: Array("uint8", (len(blob),), PACKED, blob)})})
+def pack(content: RecordDict) -> bytes:
+    """The records as one blob, under a new nonce."""
+    return b"".join(_framed(_parts(content), secrets.token_bytes(NONCE_BYTES)))
 
 
-def unpack(content: RecordDict) -> RecordDict:
-    """The records as they were before `pack`; what is not packed stays as it is.
+def unpack(blob: bytes) -> RecordDict:
+    """The records as they were before `pack`.
 
-    Nothing of it is trusted: the arrays are of any names, dtypes and shapes.
+    Nothing of it is trusted: the arrays are of any names, dtypes and shapes, and the words of any
+    kind that JSON has.
 
     Raises:
-        ValueError: If the blob is cut short, names a record twice, or holds more words, arrays or
-            records than any message has.
-        DecodeError: If the words are no protobuf.
+        ValueError: If the blob is cut short, names a record twice, is no JSON, or holds more words,
+            arrays or records than any message has.
         SafetensorError: If arrays are no safetensors, or their parts leave gaps or overlap.
     """
-    if not is_packed(content):
-        return content
-    frames = _Frames(content.array_records[PACKED][PACKED].data)
-    records = dict(recorddict_from_proto(RecordDictProto.FromString(_words(frames))))
+    frames = _Frames(blob)
+    records = RecordDict(_read_words(_words(frames)))
     while frames.left:
         if len(records) >= MAX_RECORDS:
             raise ValueError(f"a packed message needs at most {MAX_RECORDS} records")
@@ -59,15 +60,7 @@ def unpack(content: RecordDict) -> RecordDict:
         if name in records:
             raise ValueError("a packed message names a record twice")
         records[name] = _arrays(frames.take(blob_bytes))
-    return RecordDict(records)
-
-
-def is_packed(content: RecordDict) -> bool:
-    """Whether a message came packed: its answer is then packed too."""
-    record = content.get(PACKED)
-    if len(content) != 1 or not isinstance(record, ArrayRecord) or list(record) != [PACKED]:
-        return False
-    return record[PACKED].stype == PACKED
+    return records
 
 
 def framed_bytes(count: int) -> int:
@@ -76,14 +69,48 @@ def framed_bytes(count: int) -> int:
 
 
 def _parts(content: RecordDict) -> Iterator[bytes]:
-    arrays = {name: each for name, each in content.items() if isinstance(each, ArrayRecord)}
-    others = RecordDict({name: each for name, each in content.items() if name not in arrays})
-    words = recorddict_to_proto(others).SerializeToString()
+    words = json.dumps(list(_written_words(content)), separators=(",", ":")).encode()
     yield _WORDS.pack(len(words)) + words
-    for name, record in arrays.items():
+    for name, record in content.array_records.items():
         blob = save({key: np.ascontiguousarray(array.numpy()) for key, array in record.items()})
         yield _SECTION.pack(len(name.encode()), len(blob)) + name.encode()
         yield blob
+
+
+def _written_words(content: RecordDict) -> Iterator[tuple[str, str, list[tuple[str, Any]]]]:
+    """Name, kind and values of each record without arrays."""
+    for kind, of_kind in _KINDS.items():
+        for name, record in content.items():
+            if type(record) is of_kind:
+                yield name, kind, [(key, _written(value)) for key, value in record.items()]
+
+
+def _written(value: object) -> object:
+    """A value as JSON has it; bytes stand in base64, in a mapping of one key."""
+    if isinstance(value, bytes):
+        return {"bytes": base64.b64encode(value).decode()}
+    return [_written(item) for item in value] if isinstance(value, list) else value
+
+
+def _read_words(text: bytes) -> Iterator[tuple[str, Any]]:
+    try:
+        found = json.loads(text)
+        if len(found) > MAX_RECORDS:
+            raise ValueError(f"a packed message needs at most {MAX_RECORDS} records")
+        names = [name for name, _, _ in found]
+        if len(set(names)) != len(names) or not all(type(name) is str for name in names):
+            raise ValueError("a packed message names a record twice")
+        for name, kind, values in found:
+            yield name, _KINDS[kind]({key: _read(value) for key, value in values})
+    except (TypeError, LookupError, RecursionError) as error:
+        raise ValueError(f"a packed message's words are none: {type(error).__name__}") from error
+
+
+def _read(value: Any) -> Any:  # noqa: ANN401
+    if isinstance(value, dict):
+        (encoded,) = value.values()
+        return base64.b64decode(encoded, validate=True)
+    return [_read(item) for item in value] if isinstance(value, list) else value
 
 
 def _framed(parts: Iterable[bytes], nonce: bytes) -> Iterator[bytes | memoryview]:
@@ -142,4 +169,4 @@ def _arrays(blob: bytes) -> ArrayRecord:
     if blob.count(b"{", 8, 8 + header_bytes) > MAX_ARRAYS + 1:
         raise ValueError(f"a packed record needs at most {MAX_ARRAYS} arrays")
     arrays = sorted(load(blob).items())
-    return ArrayRecord({name: Array(values) for name, values in arrays})
+    return ArrayRecord({name: Array.of(values) for name, values in arrays})

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import secrets
 
-from flwr.app import ConfigRecord, RecordDict
-
+from fedtune.messages.message import ConfigRecord, RecordDict
 from fedtune.messages.node_errors import failure
 from fedtune.round.screening.commitments import (
     SALT_BYTES,

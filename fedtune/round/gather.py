@@ -8,26 +8,14 @@ import time
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
-
-from flwr.app import Message
-from flwr.serverapp import Grid
 
 from fedtune.messages import wire
+from fedtune.messages.message import Message
+from fedtune.messages.transport import Transport
 from fedtune.recipe import Recipe
 from fedtune.records.events import RunStoppedError
 
 POLL_S = 0.05
-CLIENT_APP_RAISED = 2  # Flower's code where the text is the client's own, and may say anything
-DEAD_WORKER = ("ActorDiedError", "RayActorError", "ActorUnavailableError", "WorkerCrashedError")
-
-
-@runtime_checkable
-class Bounded(Protocol):
-    """A grid that can refuse a reply by its size before it is in memory."""
-
-    def bound(self, message_id: str, max_bytes: int) -> None:
-        """Say what the reply to a message may weigh at most."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +40,11 @@ class Gathered:
 
     def sender(self, reply: Message) -> int:
         """The client whose message this reply answers."""
-        return self.asked[reply.metadata.reply_to_message_id]
+        return self.asked[reply.reply_to]
 
     def note_repeated(self, reply: Message) -> None:
         """Count a further reply; one to no message of ours is no client's, and is not counted."""
-        client = self.asked.get(reply.metadata.reply_to_message_id)
+        client = self.asked.get(reply.reply_to)
         if client is not None:
             self.repeated[client] = self.repeated.get(client, 0) + 1
 
@@ -64,7 +52,7 @@ class Gathered:
         """Whether a reply is a message that weighs no more; if not, `refused` says why."""
         reason = None
         try:
-            if not (reply.has_error() or reply.has_content()):
+            if reply.error is None and reply.content is None:
                 reason = "its reply holds neither an answer nor an error"
             elif (size := wire.count_bytes(reply)) > max_bytes:
                 reason = f"its reply of {size} bytes is more than any good one"
@@ -81,26 +69,23 @@ class Gathered:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a gather puts up with.
+    """Limits on time and size.
 
     Attributes:
         timeout_s: Seconds until the absent are absent; None waits for all.
         max_bytes: A reply of more is dropped as it comes, before the next one is pulled; one
             number for all, or one by client.
-        workers_die: Whether an error may mean a dead Ray worker; elsewhere it is a client's word.
     """
 
     timeout_s: float | None
     max_bytes: int | Mapping[int, int]
-    workers_die: bool = False
 
     @classmethod
     def of(cls, recipe: Recipe, max_bytes: int | Mapping[int, int]) -> Limits:
         """The limits of a recipe's engine. `local` takes turns, and cannot time a client out."""
         if recipe.federation.engine == "local":
             return cls(None, max_bytes)
-        on_ray = recipe.federation.engine == "ray"
-        return cls(recipe.federation.round_timeout_s, max_bytes, workers_die=on_ray)
+        return cls(recipe.federation.round_timeout_s, max_bytes)
 
     def max_bytes_of(self, client: int) -> int:
         """The most that this client's reply may weigh."""
@@ -108,7 +93,7 @@ class Limits:
 
 
 def gather(
-    grid: Grid,
+    transport: Transport,
     messages: Mapping[int, Message],
     *,
     limits: Limits,
@@ -116,12 +101,12 @@ def gather(
 ) -> Gathered:
     """`stream`, to the end: for replies that are small enough to keep them all."""
     gathered = Gathered()
-    gathered.replies.extend(stream(grid, messages, gathered, limits=limits, stop=stop))
+    gathered.replies.extend(stream(transport, messages, gathered, limits=limits, stop=stop))
     return gathered
 
 
 def stream(
-    grid: Grid,
+    transport: Transport,
     messages: Mapping[int, Message],
     gathered: Gathered,
     *,
@@ -132,7 +117,7 @@ def stream(
     """Send one message to each client and hand over the replies one at a time.
 
     Args:
-        grid: Flower's, of any engine.
+        transport: Of any engine.
         messages: By client.
         gathered: Filled in as it goes: who was asked, whose reply was not kept and why, and who
             replied again.
@@ -146,40 +131,24 @@ def stream(
         None is kept here, and none is pulled before the last one was dealt with.
 
     Raises:
-        RunStoppedError: If ``stop`` was set, or a Ray worker died: dead workers go back into the
-            pool and fail every next client, honest ones too.
+        RunStoppedError: If ``stop`` was set, or the transport itself has failed.
     """
     for client, message in messages.items():
-        for message_id in grid.push_messages([message]):
-            gathered.asked[message_id] = client
-            if isinstance(grid, Bounded):  # before a byte of a reply is pulled
-                grid.bound(message_id, limits.max_bytes_of(client))
+        gathered.asked[transport.push(message, most=limits.max_bytes_of(client))] = client
     open_ids = set(gathered.asked)
     deadline = math.inf if limits.timeout_s is None else time.monotonic() + limits.timeout_s
     while (open_ids := open_ids - lost) and time.monotonic() < deadline:
         if stop.is_set():
             raise RunStoppedError("interrupted")
         waiting = [message_id for message_id in gathered.asked if message_id in open_ids]
-        arrived = list(grid.pull_messages(waiting))
+        arrived = transport.pull(waiting)
         if not arrived and not open_ids & lost:
             time.sleep(POLL_S)
         while arrived:
             reply = arrived.pop(0)
-            if reply.metadata.reply_to_message_id not in open_ids:
+            if reply.reply_to not in open_ids:
                 gathered.note_repeated(reply)
                 continue
-            if limits.workers_die:
-                _refuse_dead_worker(reply)
-            open_ids.remove(reply.metadata.reply_to_message_id)
+            open_ids.remove(reply.reply_to)
             if gathered.keeps(reply, limits.max_bytes_of(gathered.sender(reply))):
                 yield reply
-
-
-def _refuse_dead_worker(reply: Message) -> None:
-    if not reply.has_error() or reply.error.code == CLIENT_APP_RAISED:
-        return
-    if any(name in (reply.error.reason or "") for name in DEAD_WORKER):
-        raise RunStoppedError(
-            "a Ray worker died, most often of too little memory: ask for fewer workers "
-            "(federation.threads_per_client, federation.client_gpus) or use federation.engine=local"
-        )
