@@ -118,7 +118,7 @@ def flower_calls(rows: torch.Tensor, f: int) -> dict[str, Call]:
     """Flower's strategies, each handed fresh replies as its server would."""
     import fedtune.transport.flower  # noqa: F401  sets Flower's switches before it is imported
 
-    strategies = importlib.import_module("flwr.serverapp.server")
+    strategies = importlib.import_module("flwr.serverapp.strategy")
     made: dict[str, Any] = {
         "mean": strategies.FedAvg(),
         "median": strategies.FedMedian(),
@@ -129,14 +129,14 @@ def flower_calls(rows: torch.Tensor, f: int) -> dict[str, Call]:
         ),
     }
 
-    def call(server: Any) -> Call:
+    def call(strategy: Any) -> Call:
         def aggregate() -> object:
-            server._check_and_log_replies = lambda replies, **_: (list(replies), [])
-            return server.aggregate_train(1, flower_replies(rows))
+            strategy._check_and_log_replies = lambda replies, **_: (list(replies), [])
+            return strategy.aggregate_train(1, flower_replies(rows))
 
         return aggregate
 
-    return {name: call(server) for name, server in made.items()}
+    return {name: call(strategy) for name, strategy in made.items()}
 
 
 def flower_replies(rows: torch.Tensor) -> list[Any]:

@@ -16,15 +16,7 @@ from pathlib import Path
 import _path  # noqa: F401  before anything of ours
 import numpy as np
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
-from flwr.app import (
-    Array,
-    ArrayRecord,
-    ConfigRecord,
-    Message,
-    Metadata,
-    MetricRecord,
-    RecordDict,
-)
+from flwr import app as flower
 from flwr.app.message import make_message
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
@@ -37,25 +29,26 @@ from flwr.supercore.inflatable.inflatable_utils import (
 )
 from flwr.supernode.fleet_http_connection import http_request_response
 
-from fedtune.messages.packing import pack, unpack
+from fedtune.messages.message import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from fedtune.transport.flower.convert import packed, unpacked
 
 POLL_S = 3.0  # as Flower's own SuperNode
 
 
-def answer_to(message: Message, hashes: tuple[str, str]) -> RecordDict:
+def answer_to(message: flower.Message, hashes: tuple[str, str]) -> flower.RecordDict:
     """What an honest client would send, but for the numbers."""
     words = {"base_hash": hashes[0], "tokenizer_hash": hashes[1]}
     if message.metadata.message_type == "query":
         about = ConfigRecord({**words, "client": 0, "anchor_hash": ""})
-        return pack(RecordDict({"about": about}))
-    content = unpack(message.content)
+        return packed(RecordDict({"about": about}))
+    content = unpacked(message.content)
     order = content.config_records["order"]
     about = {**words, "round": order["round"], "anchor_hash": order["anchor_hash"]}
     delta = {
-        name: Array((1e-5 * array.numpy()).astype(np.float32))
+        name: Array.of((1e-5 * array.numpy()).astype(np.float32))
         for name, array in content.array_records["anchor"].items()
     }
-    return pack(
+    return packed(
         RecordDict(
             {
                 "delta": ArrayRecord(delta),
@@ -95,8 +88,8 @@ def serve(address: str, folder: Path, hashes: tuple[str, str]) -> None:
             pieces = {each: pulled(pull, run_id, each) for each in ids}
             confirm(run_id, order_id)
             message = inflate_object_from_contents(order_id, pieces)
-            assert isinstance(message, Message)
-            metadata = Metadata(
+            assert isinstance(message, flower.Message)
+            metadata = flower.Metadata(
                 run_id=run_id,
                 message_id="",
                 src_node_id=node_id,

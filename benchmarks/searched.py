@@ -6,7 +6,7 @@ Honest updates are recorded from real training (the quickstart's, by the mean, b
 judged as products. Of ten clients the last three are attackers, who see all others' updates and the
 rule. A row of theirs is any combination of the honest updates and of one direction that no honest
 update has a part in. They look for the greatest push along that direction, the least progress along
-the honest mean, and the greatest displacement from it: a (1+1) evolution server from the best of
+the honest mean, and the greatest displacement from it: a (1+1) evolution strategy from the best of
 many starts, with attackers all alike and with each of its own.
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 
@@ -88,3 +89,21 @@ def read_bytes(path: Path, *, most: int = MAX_BYTES) -> bytes:
         if size > most:
             raise ValueError(f"{path} needs at most {most} bytes; got {size}")
         return stream.read(size)  # not more: that much is set aside at once
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuse a folder in which anything is no plain file: who goes on in it would write through it.
+
+    Raises:
+        ValueError: Naming the first.
+    """
+    for root, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(root, name)
+            mode = path.lstat().st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                what = "a link" if stat.S_ISLNK(mode) else "no plain file"
+                raise ValueError(
+                    f"{path} is {what}: a run goes on in a folder of its own files alone; put the "
+                    f"file itself there, or move the whole folder"
+                )

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from fedtune.adapters.configuration import config_of
 from fedtune.adapters.layout import check_same_names
 from fedtune.adapters.part import Part
+from fedtune.adapters.tensor_files import read_tensors
 from fedtune.recipe import Lora
 
 if TYPE_CHECKING:
@@ -196,12 +195,7 @@ def _saves_tied(base: Any, lora: Lora) -> bool:  # noqa: ANN401
 
 
 def _stored(folder: Path) -> dict[str, Tensor]:
-    file = folder / "adapter_model.safetensors"
-    try:
-        stored: dict[str, Tensor] = load_file(file)
-    except SafetensorError as error:
-        raise ValueError(f"{file} is damaged ({error}); bring back the whole file") from error
-    return stored
+    return read_tensors(folder / "adapter_model.safetensors")
 
 
 def _state(model: PeftModel, adapter: str = "default") -> dict[str, Tensor]:

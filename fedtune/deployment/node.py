@@ -63,6 +63,9 @@ class NodeConfig(Section):
     max_rounds: int = _limit(1000, 100_000, "in one run")
     max_tries: int = _limit(2, 100, "orders to train in one round of one run")
     max_rank: int = _limit(64, 1024, "of an adapter")
+    max_trained_parameters: int = _limit(
+        200_000_000, 10**11, "of the adapter, with whole heads and embeddings; all of them are sent"
+    )
     max_batch_rows: int = _limit(64, 65_536, "rows on the device at once")
     max_order_tokens: int = _limit(10**7, 10**12, "steps x rows x tokens of one order")
     max_order_s: int = _limit(3600, 7 * 86_400, "of one order; then the worker is killed")

@@ -191,11 +191,6 @@ class Client:
 
         return register
 
-    @property
-    def kinds(self) -> list[str]:
-        """The kinds of messages that are answered."""
-        return list(self._handlers)
-
     def __call__(self, message: Message, context: Context) -> Message:
         """The reply to a message.
 

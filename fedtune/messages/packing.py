@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import secrets
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,9 +30,10 @@ MAX_ARRAYS = 2**16
 MAX_RECORDS = 64
 _WORDS = struct.Struct("<Q")
 _SECTION = struct.Struct("<HQ")  # the lengths of an array record's name and of its safetensors
-_KINDS: dict[str, type[ConfigRecord] | type[MetricRecord]] = {
-    "words": ConfigRecord,
-    "metrics": MetricRecord,
+_FLOAT = struct.Struct("<d")
+_KINDS: dict[str, tuple[type[ConfigRecord] | type[MetricRecord], tuple[type, ...]]] = {
+    "words": (ConfigRecord, (bool, int, float, str, bytes)),
+    "metrics": (MetricRecord, (int, float)),
 }
 
 
@@ -42,12 +45,12 @@ def pack(content: RecordDict) -> bytes:
 def unpack(blob: bytes) -> RecordDict:
     """The records as they were before `pack`.
 
-    Nothing of it is trusted: the arrays are of any names, dtypes and shapes, and the words of any
-    kind that JSON has.
+    Nothing of it is trusted: the arrays are of any names, dtypes and shapes, the words of any names
+    and values that Flower's records may hold.
 
     Raises:
-        ValueError: If the blob is cut short, names a record twice, is no JSON, or holds more words,
-            arrays or records than any message has.
+        ValueError: If the blob is cut short, names a record twice, has words that are no JSON or
+            that Flower's records would not hold, or more words, arrays or records than any message.
         SafetensorError: If arrays are no safetensors, or their parts leave gaps or overlap.
     """
     frames = _Frames(blob)
@@ -69,48 +72,97 @@ def framed_bytes(count: int) -> int:
 
 
 def _parts(content: RecordDict) -> Iterator[bytes]:
-    words = json.dumps(list(_written_words(content)), separators=(",", ":")).encode()
+    listed = list(_written_words(content))
+    words = json.dumps(listed, ensure_ascii=False, separators=(",", ":")).encode()
     yield _WORDS.pack(len(words)) + words
     for name, record in content.array_records.items():
-        blob = save({key: np.ascontiguousarray(array.numpy()) for key, array in record.items()})
+        blob = save({key: np.asarray(array.numpy(), order="C") for key, array in record.items()})
         yield _SECTION.pack(len(name.encode()), len(blob)) + name.encode()
         yield blob
 
 
 def _written_words(content: RecordDict) -> Iterator[tuple[str, str, list[tuple[str, Any]]]]:
     """Name, kind and values of each record without arrays."""
-    for kind, of_kind in _KINDS.items():
+    for kind, (of_kind, _) in _KINDS.items():
         for name, record in content.items():
             if type(record) is of_kind:
                 yield name, kind, [(key, _written(value)) for key, value in record.items()]
 
 
 def _written(value: object) -> object:
-    """A value as JSON has it; bytes stand in base64, in a mapping of one key."""
+    """A value as JSON has it; what JSON has not stands in a mapping of one key."""
     if isinstance(value, bytes):
         return {"bytes": base64.b64encode(value).decode()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": _FLOAT.pack(value).hex()}  # one NaN is not another: a hash covers each bit
     return [_written(item) for item in value] if isinstance(value, list) else value
 
 
 def _read_words(text: bytes) -> Iterator[tuple[str, Any]]:
     try:
-        found = json.loads(text)
+        found = _listed(json.loads(text.decode(), parse_constant=_refuse))
         if len(found) > MAX_RECORDS:
             raise ValueError(f"a packed message needs at most {MAX_RECORDS} records")
-        names = [name for name, _, _ in found]
-        if len(set(names)) != len(names) or not all(type(name) is str for name in names):
+        if len({_text(name) for name, _, _ in found}) < len(found):
             raise ValueError("a packed message names a record twice")
         for name, kind, values in found:
-            yield name, _KINDS[kind]({key: _read(value) for key, value in values})
-    except (TypeError, LookupError, RecursionError) as error:
+            of_kind, scalars = _KINDS[kind]
+            record = {_text(key): _read(value, scalars) for key, value in _listed(values)}
+            if len(record) < len(values):
+                raise ValueError("a packed record names a value twice")
+            yield name, of_kind(record)
+    except (TypeError, LookupError, RecursionError, struct.error) as error:
         raise ValueError(f"a packed message's words are none: {type(error).__name__}") from error
 
 
-def _read(value: Any) -> Any:  # noqa: ANN401
-    if isinstance(value, dict):
-        (encoded,) = value.values()
-        return base64.b64decode(encoded, validate=True)
-    return [_read(item) for item in value] if isinstance(value, list) else value
+def _read(value: object, scalars: tuple[type, ...]) -> Any:  # noqa: ANN401
+    """One value, or a list of values of one type; nothing that Flower's records would not hold."""
+    if type(value) is not list:
+        return _scalar(value, scalars)
+    found = [_scalar(item, scalars) for item in value]
+    if len({type(item) for item in found}) > 1:
+        raise ValueError("a packed list needs values of one type")
+    return found
+
+
+def _scalar(value: object, scalars: tuple[type, ...]) -> object:
+    if type(value) is dict:
+        ((kind, text),) = value.items()
+        value = _CODED[kind](text)
+    if type(value) not in scalars:
+        raise ValueError(f"a packed record holds no {type(value).__name__}")
+    if type(value) is int and not -(2**63) <= value < 2**64:
+        raise ValueError("a packed number needs 64 bits")
+    return _text(value) if type(value) is str else value
+
+
+def _text(value: object) -> str:
+    """Text that may be written anywhere: a lone surrogate may not."""
+    if type(value) is not str:
+        raise ValueError(f"a packed name needs text; got {type(value).__name__}")
+    value.encode()
+    return value
+
+
+def _listed(value: object) -> list[Any]:
+    if type(value) is not list:
+        raise ValueError(f"packed words need a list; got {type(value).__name__}")
+    return value
+
+
+def _float(text: str) -> float:
+    (value,) = _FLOAT.unpack(bytes.fromhex(text))
+    return float(value)
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"packed words are JSON, which has no {constant}")
+
+
+_CODED: dict[str, Callable[[Any], bytes | float]] = {
+    "bytes": partial(base64.b64decode, validate=True),
+    "float": _float,
+}
 
 
 def _framed(parts: Iterable[bytes], nonce: bytes) -> Iterator[bytes | memoryview]:
@@ -168,5 +220,8 @@ def _arrays(blob: bytes) -> ArrayRecord:
     # JSON can write a key in many ways, and a brace in one: one for the header, one for each array.
     if blob.count(b"{", 8, 8 + header_bytes) > MAX_ARRAYS + 1:
         raise ValueError(f"a packed record needs at most {MAX_ARRAYS} arrays")
-    arrays = sorted(load(blob).items())
+    try:
+        arrays = sorted(load(blob).items())
+    except (TypeError, LookupError) as error:  # a dtype that numpy has not
+        raise ValueError(f"a packed record's arrays are none: {type(error).__name__}") from error
     return ArrayRecord({name: Array.of(values) for name, values in arrays})

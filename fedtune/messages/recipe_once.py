@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fedtune.durable import put_in_place, write_beside
-from fedtune.messages.message import Client, ConfigRecord, Context, Message, RecordDict
+from fedtune.messages.message import ConfigRecord, Message, RecordDict
 from fedtune.messages.node_errors import failure
 from fedtune.messages.wire import ORDER
 
@@ -52,21 +52,17 @@ def restore(order: RecordDict, recall: Recall, keep: Keep) -> None:
     words[RECIPE] = found
 
 
-def remembering(client: Client) -> Client:
-    """A client that keeps the recipe of its run in its own state."""
+def restore_from_state(order: RecordDict, state: RecordDict) -> None:
+    """`restore` for a client that keeps the recipe of its run in its own state."""
 
-    def handle(message: Message, context: Context) -> Message:
-        def keep(hash_: str, text: str) -> None:
-            context.state[RECIPE] = ConfigRecord({hash_: text})
+    def keep(hash_: str, text: str) -> None:
+        state[RECIPE] = ConfigRecord({hash_: text})
 
-        def recall(hash_: str) -> str | None:
-            kept = context.state.config_records.get(RECIPE, ConfigRecord()).get(hash_)
-            return kept if isinstance(kept, str) else None
+    def recall(hash_: str) -> str | None:
+        kept = state.config_records.get(RECIPE, ConfigRecord()).get(hash_)
+        return kept if isinstance(kept, str) else None
 
-        restore(message.records, recall, keep)
-        return client(message, context)
-
-    return Client(dict.fromkeys(client.kinds, handle))
+    restore(order, recall, keep)
 
 
 class KeptRecipes:

@@ -158,8 +158,13 @@ def _row(module: str, definition: Definition) -> dict[str, str] | None:
 
 
 def _read_cache(path: Path) -> list[dict[str, str]] | None:
-    """Return the cached rows, or None when there are none or they fail their own hash."""
+    """Return the cached rows, or None when there are none or they fail their own hash.
+
+    The hash has no key: what another account has put into a folder that is shared is passed over.
+    """
     try:
+        if os.name != "nt" and path.stat().st_uid not in (os.geteuid(), 0):
+            return None
         header, *lines = path.read_text("utf-8").splitlines()
         cached: list[dict[str, str]] = [json.loads(line) for line in lines]
         intact = json.loads(header)["content_hash"] == content_hash(cached)

@@ -27,16 +27,19 @@ from fedtune.messages.message import (
     MetricRecord,
     RecordDict,
 )
-from fedtune.messages.node_errors import failure
+from fedtune.messages.node_errors import NotAllowedError, failure
 from fedtune.node import ballot, kept_back
 from fedtune.node.privacy import finite, privately, refuse_figures, trained_privately
 from fedtune.recipe import Recipe
 from fedtune.round.screening.commitments import Occasion
 from fedtune.training.client_round import Poison, Trained
-from fedtune.training.process import get_worker, read_recipe
+from fedtune.training.inner_state import folder_of
+from fedtune.training.process import count_trained, get_worker, read_recipe
 from fedtune.training.worker import Worker
 
-OWN_ROWS = "own-rows"  # of the node config: all rows of the source are this client's
+# Of the node config: all rows of the source are this client's; on a node also its owner's limit, and
+# the server's name of the run.
+OWN_ROWS, MOST_TRAINED, RUN = "own-rows", "max-trained-parameters", "run"
 
 
 class Conduct(Protocol):
@@ -120,7 +123,7 @@ def train(conduct_of: ConductOf, message: Message, context: Context) -> Message:
             round_=round_,
             try_=try_,
             poison=conduct.poison(client, round_),
-            state_folder=Path(recipe.output_dir) / "clients" / f"{client:04d}",
+            state_folder=_state_folder(recipe, client, context),
         )
         trained = trained_privately(steps, worker.part(client, round_).layout.size, context)
     reply = wire.train_reply(
@@ -182,7 +185,25 @@ def reveal_vote(message: Message, context: Context) -> Message:
 
 def _open(message: Message, context: Context) -> tuple[Worker, int]:
     own = context.client if context.node_config.get(OWN_ROWS) else None
-    return get_worker(str(_order(message)["recipe"]), own=own), context.client
+    recipe_json = str(_order(message)["recipe"])
+    if (most := context.node_config.get(MOST_TRAINED)) is not None:
+        _refuse_larger(count_trained(recipe_json), int(str(most)))
+    return get_worker(recipe_json, own=own), context.client
+
+
+def _refuse_larger(trained: int, most: int) -> None:
+    """Refuse an adapter with more than the owner allows: heads and embeddings have no rank."""
+    if trained > most:
+        said = f"trained parameters: {trained:,} of at most {most:,} (max_trained_parameters)"
+        raise NotAllowedError(said)
+
+
+def _state_folder(recipe: Recipe, client: int, context: Context) -> Path | None:
+    """Where this client keeps its optimizer's state; on a node, apart for each run."""
+    if recipe.federation.inner_optimizer != "keep":
+        return None
+    root, run = Path(recipe.output_dir) / "clients", context.node_config.get(RUN)
+    return (root if run is None else folder_of(str(run), root)) / f"{client:04d}"
 
 
 def _order(message: Message) -> Mapping[str, object]:

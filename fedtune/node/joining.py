@@ -29,6 +29,8 @@ from fedtune.training.rewards import check_rewards
 from fedtune.training.sources import load_rows
 from fedtune.training.tasks import TASKS
 
+_SIZE = "max_trained_parameters"
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -113,6 +115,10 @@ def look_ahead(recipe: Recipe, folder: Path) -> Outlook:
     except (RuntimeError, AssertionError) as error:  # torch's words for a device that is not there
         problems.append(f"device: {config.device} does not answer: {str(error).splitlines()[0]}")
         return Outlook(own, [], problems, used, weights, rows)
+    size = Use(_SIZE, "trained parameters", needs.trained, config.max_trained_parameters)
+    used.append(size)
+    if size.amount > size.most:
+        problems.append(f"{size.told} ({size.key})")
     work_s = own.federation.num_rounds * needs.flops / speed
     if work_s > config.max_day_s:
         problems.append(

@@ -10,9 +10,10 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import BaseModel, NonNegativeInt, ValidationError
+from pydantic import BaseModel, Field, NonNegativeInt, ValidationError
 
 from fedtune.deployment.node_keys import fingerprint_of_private
+from fedtune.messages import wire
 from fedtune.messages.node_errors import failure
 
 SENT = Path("run") / "sent.jsonl"  # in a node's folder
@@ -31,8 +32,9 @@ class Sent(BaseModel):
         record: The hash of the newest line of the run's record at that time.
         recipe: SHA-256 of the recipe as it came.
         key: The fingerprint of the node's own key.
+        try_: Of the round, from 0.
 
-    A log of an older fedtune has the first three alone.
+    A log of an older fedtune has the first three alone, or all but the try.
     """
 
     round: NonNegativeInt
@@ -42,6 +44,7 @@ class Sent(BaseModel):
     record: str | None = None
     recipe: str | None = None
     key: str | None = None
+    try_: NonNegativeInt | None = Field(default=None, alias="try")
 
 
 class SentLog:
@@ -64,6 +67,7 @@ class SentLog:
         """
         words = {
             "round": order["round"],
+            wire.TRY: wire.try_of(order),
             "reply": reply_hash,
             "anchor": anchor_hash,
             **{name: _hash_in(order, name) for name in (MANIFEST, RECORD)},

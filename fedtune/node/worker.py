@@ -143,6 +143,7 @@ class Desk:
         order = content.config_records[wire.ORDER]
         as_it_came = dict(order)
         order["recipe"], told = self._adapt(str(order["recipe"]))
+        told = {**told, "run": str(order.get("manifest", run_id))}
         self._meter.charge(kind, run_id, order)
         message = Message(content, int(words["node_id"]), kind, id="of-this-node")
         context = self._context(run_id, {**told, "partition-id": client})
@@ -195,9 +196,11 @@ def main() -> None:
     from fedtune.node.owner import adapter_of
     from fedtune.node.sent_log import SentLog
     from fedtune.training.rendering import render_apart
+    from fedtune.training.sources import keep_no_copies
 
     path, folder = Path(sys.argv[1]), Path(sys.argv[2])
     render_apart()
+    keep_no_copies()
     note = SentLog(folder).note
     client, meter = make_client(lambda _: Honest()), NodeMeter(folder)
     recipes = KeptRecipes(folder / "run" / "recipes")

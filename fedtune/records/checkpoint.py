@@ -9,11 +9,10 @@ from pathlib import Path
 from shutil import rmtree
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fedtune.durable import make_folder, put_in_place
+from fedtune.adapters.tensor_files import read_tensors, write_tensors
+from fedtune.durable import make_folder, put_in_place, read_whole
 
 TENSORS, FACTS = "state.safetensors", "state.json"
 
@@ -82,7 +81,7 @@ class Checkpoint:
         rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
         tensors = {name: tensor.contiguous() for name, tensor in self._tensors().items()}
-        save_file(tensors, unfinished / TENSORS)
+        write_tensors(tensors, unfinished / TENSORS)
         (unfinished / FACTS).write_text(json.dumps(self._facts(), indent=2), encoding="utf-8")
         rmtree(final, ignore_errors=True)
         put_in_place(unfinished, final)
@@ -91,7 +90,7 @@ class Checkpoint:
 
 
 def load_latest(root: Path) -> Checkpoint | None:
-    """The newest checkpoint whose content matches its revision; None if there is none.
+    """The newest checkpoint whose content matches its revision and name; None if there is none.
 
     Raises:
         ValueError: If there are checkpoints, and every one of them is damaged.
@@ -108,8 +107,8 @@ def load_latest(root: Path) -> Checkpoint | None:
 
 def _load(folder: Path) -> Checkpoint | None:
     try:
-        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-        tensors = load_file(folder / TENSORS)
+        facts = json.loads(read_whole(folder / FACTS))
+        tensors = read_tensors(folder / TENSORS, floats=False)
         loaded = Checkpoint(
             round=int(facts["round"]),
             anchor=tensors["anchor"],
@@ -119,9 +118,10 @@ def _load(folder: Path) -> Checkpoint | None:
             metrics_bytes=int(facts["metrics_bytes"]),
             layout_hash=str(facts["layout_hash"]),
         )
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return loaded if loaded._facts() == facts else None
+    same = loaded._facts() == facts and loaded.round == _number(folder)
+    return loaded if same else None
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -134,9 +134,13 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _folders(root: Path) -> list[Path]:
     # By number: as text, round-10000 comes before round-9999, and would go as the oldest.
-    numbered = [
-        (int(folder.name.removeprefix("round-")), folder)
+    found = [
+        folder
         for folder in root.glob("round-*")
         if folder.is_dir() and folder.name.removeprefix("round-").isdecimal()
     ]
-    return [folder for _, folder in sorted(numbered)]
+    return sorted(found, key=_number)
+
+
+def _number(folder: Path) -> int:
+    return int(folder.name.removeprefix("round-"))

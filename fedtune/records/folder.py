@@ -87,7 +87,7 @@ class RunFolder:
             yield
             return
         path = self.path / LOCK
-        with path.open("w") as stream:
+        with open(path, "r+", opener=_own_file) as stream:
             held = _try_lock(stream, fcntl.LOCK_EX)
             for wait_s in LOOKED_AT_S:
                 if held is not False:
@@ -276,6 +276,12 @@ def write_whole(path: Path, text: str) -> None:
     None but its owner may read it: a run's files name folders, and people.
     """
     put_in_place(write_beside(path, text, mode=OWN), path)
+
+
+def _own_file(path: str, _: int) -> int:
+    """An opener: for reading and writing, a new file its owner's alone, through no link."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK  # a pipe would hold this process up
+    return os.open(path, flags | os.O_NOFOLLOW, OWN)
 
 
 def own(path: str, flags: int) -> int:

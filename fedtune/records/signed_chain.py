@@ -34,6 +34,20 @@ class Counted(BaseModel):
     weight: float | None = None
 
 
+class Void(BaseModel):
+    """What a line says of a try that was shown and does not count.
+
+    Attributes:
+        try_: Of the round, from 0.
+        reason: Why it does not.
+        clients: Whose replies were shown; of a run that stopped, who had committed, without hashes.
+    """
+
+    try_: NonNegativeInt = Field(alias="try")
+    reason: str | None = None
+    clients: dict[NonNegativeInt, Counted] = Field(default_factory=dict)
+
+
 class Line(BaseModel):
     """What is read of a line of ``metrics.jsonl``: it may be a stranger's.
 
@@ -41,6 +55,7 @@ class Line(BaseModel):
         hash: SHA-256 of the line, which the next one holds.
         anchor: The hash of what the round began from; ``anchors`` has those of lower ranks.
         next_anchor: The hash of what it led to.
+        try_: Of the round, where its clients commit; ``void`` has those before it.
     """
 
     hash: str = Field(default="", exclude=True)
@@ -56,6 +71,8 @@ class Line(BaseModel):
     refused: dict[NonNegativeInt, str] = Field(default_factory=dict)
     refused_before: list[dict[NonNegativeInt, str]] = Field(default_factory=list)
     measured_again: bool = False
+    try_: NonNegativeInt | None = Field(default=None, alias="try")
+    void: list[Void] = Field(default_factory=list)
 
 
 def read_line(line: bytes) -> Line:
@@ -75,9 +92,10 @@ def read_line(line: bytes) -> Line:
     if written != line:
         raise ValueError("it is written in another way")
     said = Line.model_validate_json(line, strict=True)  # "1", 1.0 and true are no round 1
-    for key in ("anchors", "clients", "refused"):
-        if any(str(int(name)) != name for name in plain.get(key, ())):
-            raise ValueError(f"{key} needs plain numbers")
+    numbered = [plain.get(key, ()) for key in ("anchors", "clients", "refused")]
+    numbered += [each.get("clients", ()) for each in plain.get("void", ())]
+    if any(str(int(name)) != name for names in numbered for name in names):
+        raise ValueError("its clients and ranks need plain numbers")
     return said.model_copy(update={"hash": hashlib.sha256(line).hexdigest()})
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from fedtune.messages import wire
 from fedtune.messages.message import REVEAL, TRAIN, Message, MetricRecord, RecordDict
+from fedtune.messages.node_errors import CODES
 from fedtune.messages.recipe_once import NOT_KEPT, shorten
 from fedtune.messages.transport import Transport
 from fedtune.recipe import Recipe
@@ -123,10 +124,7 @@ class Exchange:
         """
         try_ = self.tries.number if kind == REVEAL else 0
         order = wire.reveal_order(recipe_json=self._recipe_json, round_=round_, try_=try_)
-        return [
-            self._message(client, RecordDict(dict(order)), kind)
-            for client in sorted(self.commitments)
-        ]
+        return [self._message(client, order.copied(), kind) for client in sorted(self.commitments)]
 
     def stream(
         self,
@@ -182,7 +180,7 @@ class Exchange:
         """Send the recipe again to a node that has lost it."""
         if reply.error is None:
             self._without_recipe.discard(node_id)
-        elif (reply.error.reason or "").startswith(NOT_KEPT):
+        elif CODES[NOT_KEPT] in (reply.error.reason or ""):
             self._without_recipe.add(node_id)
 
     def _tell(self, round_: int, client: int, reply: Message) -> None:

@@ -208,17 +208,17 @@ class RoundServer:
                 bad[client] = str(refusal)
                 faulty |= {client} if refusal.proves_fault else set()
         self.record["proven_faulty"] = sorted(faulty)  # attackers know, too, who is found out
-        bad |= self.intake.settle(sorted(said), self._view(round_))
-        bad |= self.exchange.gathered.refused
+        late, proven = self.intake.settle(sorted(said), self._view(round_))
+        self.record["proven_faulty"] = sorted(faulty | proven)
+        bad |= late | self.exchange.gathered.refused
         for client in sorted(self.exchange.gathered.asked.values()):
             if client in bad or client not in said:
                 self._refuse(round_, client, bad.get(client, "it sent no reply"))
             else:
                 loss = said[client].pop("train_loss", None)
                 told = {"train_loss": loss, "reply": self.intake.hashes[client]}
-                self.record["clients"][str(client)] = told
-                if said[client]:
-                    self.record["clients"][str(client)]["said"] = said[client]
+                more = {"said": said[client]} if said[client] else {}
+                self.record["clients"][str(client)] = told | more
 
     def objection(self) -> str | None:
         """Why the rule does not run on the good replies so far, if so."""

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from fedtune.durable import refuse_links
 from fedtune.recipe import Recipe
 from fedtune.records.events import Observer, RunStoppedError, ignore
 from fedtune.records.folder import RunFolder
@@ -22,9 +23,10 @@ def execute(recipe: Recipe, folder: RunFolder, observer: Observer = ignore) -> N
     Raises:
         RunStoppedError: If the run could not go on.
         KeyboardInterrupt: If it was interrupted. In both cases the last checkpoint is valid.
-        ValueError: If another process is running in the folder.
+        ValueError: If another process is running in the folder, or a link is in it.
     """
     logging.getLogger("flwr").setLevel(logging.ERROR)
+    refuse_links(folder.path)
     if recipe.federation.engine == "superlink":  # the server's own process locks the folder
         _on_superlink(recipe, folder, observer)
         return

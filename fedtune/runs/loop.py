@@ -38,7 +38,7 @@ from fedtune.round.screening.kept_replies import KEPT, KeptReplies
 from fedtune.round.server import RoundServer
 from fedtune.runs.evaluation import judge
 from fedtune.runs.manifest import manifest_of
-from fedtune.runs.resuming import refuse_another_state
+from fedtune.runs.resuming import refuse_another_place, refuse_another_state
 from fedtune.runs.trackers import Trackers
 from fedtune.simulation.hooks import SimulatedAttack
 from fedtune.simulation.poisoning import poison_of
@@ -139,6 +139,7 @@ class Run:
         server.outer.load_state(checkpoint.outer)
         server.combiner.state = checkpoint.rule
         server.hooks.load_state_dict(checkpoint.attack)
+        refuse_another_place(self.folder, checkpoint)
         self.folder.truncate_metrics(checkpoint.metrics_bytes)
         self._mend_metrics(worker, server, checkpoint.round)
         records = self.folder.read_metrics()

@@ -11,6 +11,7 @@ import os
 import shlex
 from collections.abc import Mapping
 
+from fedtune.durable import refuse_links
 from fedtune.node.node_app import SOCKET
 from fedtune.node.node_app import app as node_app
 from fedtune.recipe import Recipe, RecipeError, load_recipe
@@ -27,6 +28,7 @@ from fedtune.transport.flower.whereabouts import found
 def serve(carry: Carry, config: Mapping[str, str]) -> None:
     """Run a recipe from its newest checkpoint, or from the start."""
     folder, recipe = find_run(config)
+    refuse_links(folder.path)
     with folder.locked(), EventLog(folder.path) as log:
         try:
             transport = carry(recipe.federation.deployment is not None)
@@ -60,4 +62,4 @@ def find_run(config: Mapping[str, str]) -> tuple[RunFolder, Recipe]:
 
 server = server_app(serve)
 # On a SuperNode that Flower's own command started, and in its simulation, there is no worker.
-clients = node_app if SOCKET in os.environ else client_app(client.app)
+clients = node_app if SOCKET in os.environ else client_app(client.app, by_code=True)

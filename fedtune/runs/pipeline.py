@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from fedtune.durable import read_whole
+from fedtune.durable import read_whole, refuse_links
 from fedtune.recipe.binding import MERGED
 from fedtune.recipe.source import with_absolute_paths
 from fedtune.recipe.stages import (
@@ -114,6 +114,7 @@ def execute_stages(
         KeyboardInterrupt: If it was interrupted. In both cases all of it can be resumed.
         ValueError: If another process runs in the folder, or a stage that is done has changed.
     """
+    refuse_links(folder.path)
     with RunFolder(folder.path).locked():
         done = folder.done()
         for stage in pipeline.stages:

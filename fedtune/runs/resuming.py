@@ -2,13 +2,40 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 from fedtune.adapters.layout import Layout
+from fedtune.durable import read_bytes
 from fedtune.messages.wire import hash_row
 from fedtune.records.checkpoint import Checkpoint
 from fedtune.records.events import RunStoppedError
-from fedtune.records.folder import RunFolder
+from fedtune.records.folder import MAX_METRICS_BYTES, RunFolder
+
+
+def refuse_another_place(folder: RunFolder, checkpoint: Checkpoint) -> None:
+    """Hold where a checkpoint says its round ends in the record against the record.
+
+    What stands behind that place is dropped: that of another run would have good lines dropped. A
+    record that is shorter has lost its end, and is mended.
+
+    Raises:
+        RunStoppedError: If another round ends there, or none; nothing is dropped then.
+    """
+    if folder.metrics_bytes() < checkpoint.metrics_bytes:
+        return
+    kept = read_bytes(folder.metrics, most=MAX_METRICS_BYTES)[: checkpoint.metrics_bytes]
+    try:
+        ended = json.loads(kept[kept.rfind(b"\n", 0, -1) + 1 :])["round"]
+    except (ValueError, LookupError, TypeError):
+        ended = None
+    if ended != checkpoint.round or not kept.endswith(b"\n"):
+        raise RunStoppedError(
+            f"{folder.checkpoints}: round {checkpoint.round} does not end in "
+            f"{folder.metrics.name} where it says (metrics_bytes): one of the two was changed; "
+            f"bring it back, or start a new run",
+            resumable=False,
+        )
 
 
 def refuse_another_state(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fedtune.messages.recipe_once import remembering
 from fedtune.node.client import make_client
 from fedtune.recipe import Recipe
 from fedtune.simulation.adversary import trains_for_nothing
@@ -30,4 +29,4 @@ class Simulated:
         return said_of(self._recipe, client, change)
 
 
-app = remembering(make_client(Simulated))
+app = make_client(Simulated)

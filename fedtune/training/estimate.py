@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from fedtune.recipe import Recipe
-from fedtune.training.adapted import adapted_modules
+from fedtune.training.adapted import trained_parameters
 from fedtune.training.base import build_skeleton, choose_device, choose_dtype
 from fedtune.training.plan import Plan
 from fedtune.training.tasks import TASKS
@@ -29,7 +29,7 @@ class Estimate:
 
     Attributes:
         parameters: Of the base.
-        trained: Of the adapter.
+        trained: Of the adapter, with what is trained whole.
         base_bytes: The base in memory.
         adapter_bytes: Adapter, gradients, optimizer, anchor.
         activation_bytes: What one step keeps for its backward pass, at rows of full length.
@@ -78,8 +78,7 @@ def estimate(recipe: Recipe) -> Estimate:
     base = parameters * width
     if recipe.model.load_in_4bit:
         base -= int(packed * (width - _FOUR_BIT))
-    modules = adapted_modules(recipe)
-    trained = sum(recipe.lora.r * (each.d_out + each.d_in) for each in modules.values())
+    trained = trained_parameters(recipe)
     rows, length = _rows_and_length(recipe, config)
     batch = int(recipe.train.get("per_device_train_batch_size", 8)) * (2 if task.pairs else 1)
     layer = _KEPT_BY_A_LAYER * config.hidden_size * width

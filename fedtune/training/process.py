@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from fedtune.recipe import Recipe, parse_recipe
+from fedtune.training.adapted import trained_parameters
 from fedtune.training.worker import UNSEEN, Worker
 
 _kept: dict[str, Worker] = {}
@@ -14,6 +15,17 @@ _kept: dict[str, Worker] = {}
 def read_recipe(recipe_json: str) -> Recipe:
     """The recipe in a message, read once."""
     return parse_recipe(recipe_json)
+
+
+@lru_cache(maxsize=8)
+def count_trained(recipe_json: str) -> int:
+    """Numbers that a client trains and sends, counted before a weight is loaded.
+
+    Raises:
+        OSError: If there is no configuration, or the hub does not give it.
+        ValueError: If transformers knows no such model, or no module is adapted.
+    """
+    return trained_parameters(read_recipe(recipe_json))
 
 
 def get_worker(recipe_json: str, *, own: int | None = None) -> Worker:

@@ -17,7 +17,20 @@ from fedtune.training.tasks.task import Task
 if TYPE_CHECKING:
     from datasets import Dataset
 
+_IN_MEMORY_BYTES = 2**30  # of rows; more are mapped from their file
 KINDS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
+
+
+def keep_no_copies() -> None:
+    """Have prepared rows kept in memory, or in files that end with this process.
+
+    The cache of datasets knows them by 64 bits of a hash that resists nobody, over what a server
+    chose too, and keeps a copy of them for every such choice.
+    """
+    import datasets
+
+    datasets.disable_caching()
+    datasets.config.IN_MEMORY_MAX_SIZE = _IN_MEMORY_BYTES
 
 
 def load_rows(data: Data, task: Task, *, seed: int) -> Dataset:

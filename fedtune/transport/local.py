@@ -8,6 +8,7 @@ from dataclasses import replace
 from uuid import uuid4
 
 from fedtune.messages.message import Context, Message
+from fedtune.messages.recipe_once import restore_from_state
 
 FIRST_NODE = 2  # node ids are the client's number plus this
 
@@ -52,7 +53,9 @@ class LocalTransport:
         return []
 
     def _reply_to(self, order: Message) -> Message:
+        context = self._contexts[order.node_id]
         try:
-            return self._client(order, self._contexts[order.node_id])
+            restore_from_state(order.records, context.state)
+            return self._client(order, context)
         except Exception as error:  # as in every engine, a client's failure is its own
             return order.failed("".join(traceback.format_exception(error)))

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-
 from fedtune.adapters.layout import Layout
+from fedtune.adapters.tensor_files import read_tensors
 from fedtune.messages.wire import hash_row
 from fedtune.recipe import Recipe
 from fedtune.records.folder import RunFolder
@@ -40,8 +38,8 @@ def check_adapter(folder: RunFolder, last: Line, bound: Bound, recipe: Recipe) -
         yield noted("adapter: not looked at; this record does not say in which it ends")
         return
     try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
+        tensors = read_tensors(path)
+    except (ValueError, OSError) as error:
         yield Finding(f"{path} is no adapter: {type(error).__name__}")
         return
     yield from check_config(folder.adapter, tensors, recipe)

@@ -7,27 +7,28 @@ is imported to load them, stands in a file beside them.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from fedtune.adapters.configuration import added_by_peft, facts_of
 from fedtune.durable import read_whole
-from fedtune.recipe import Recipe
+from fedtune.recipe import Model, Recipe
 from fedtune.round.screening.screen import printable
 from fedtune.training.tasks import TASKS
 from fedtune.trust.finding import Finding
 
 CONFIG = "adapter_config.json"
 MAX_BYTES = 2**20
-# Of the machine and versions that wrote it, or of the base; PEFT sets the last two by the model.
+BASE = "base_model_name_or_path"
+# Of the versions that wrote it; PEFT sets the last two by the model.
 _ELSEWHERE = {
-    "base_model_name_or_path",
     "peft_version",
-    "revision",
     "inference_mode",
     "fan_in_fan_out",
     "ensure_weight_tying",
 }
+_COMMIT = re.compile(r"[0-9a-f]{40}")  # of the hub; a branch's name is in no path
 _OTHER_WEIGHTS = ("*.bin", "*.safetensors", "*.pt", "*.pth", "*.py")
 
 
@@ -52,7 +53,9 @@ def check_config(adapter: Path, tensors: Collection[str], recipe: Recipe) -> Ite
     for key in sorted(said.keys() | need.keys()):
         if key in _ELSEWHERE:
             continue
-        if key == "target_modules":
+        if key == BASE:
+            same = _is_base(said.get(key), recipe.model)
+        elif key == "target_modules":
             same = _are_targets(said.get(key), tensors)
         elif key == "modules_to_save":
             same = _saves(said.get(key), recipe, task_type)
@@ -78,6 +81,28 @@ def _saves(said: object, recipe: Recipe, task_type: str) -> bool:
     named = set(recipe.lora.modules_to_save)
     found = set(map(str, said)) if isinstance(said, list) else set() if said is None else {""}
     return named <= found <= named | added_by_peft(recipe.lora, task_type=task_type)
+
+
+def _is_base(said: object, model: Model) -> bool:
+    """Whether a base is the recipe's, by its name: PEFT writes the folder that it was loaded from.
+
+    Another machine has that folder elsewhere, so that of a path its end alone is looked at. What is
+    no path is a name of the hub's, from where it would be fetched.
+    """
+    if not isinstance(said, str):
+        return False
+    path = PureWindowsPath(said) if "\\" in said else PurePosixPath(said)
+    name = model.name_or_path
+    if name == "nano":
+        return path.is_absolute() and path.parts[-2:] == ("nano", "model")
+    own = PureWindowsPath(name) if "\\" in name else PurePosixPath(name)
+    if own.is_absolute() or name.startswith(("~", ".")):
+        return path.is_absolute() and path.name == own.name
+    cached = ("models--" + name.replace("/", "--"), "snapshots")  # of the hub, on any machine
+    if not path.is_absolute():
+        return said == name
+    one = model.revision if _COMMIT.fullmatch(model.revision or "") else path.name
+    return path.parts[-3:] == (*cached, one)
 
 
 def _plain(value: object) -> object:

@@ -12,6 +12,7 @@ from fedtune.round.aggregation.terms import f_of_the_rest
 from fedtune.round.roster import sample_clients
 from fedtune.round.screening.screen import printable
 from fedtune.trust.finding import Finding
+from fedtune.trust.void import void_tries
 
 
 def contradictions(lines: Sequence[Line], recipe: Recipe) -> Iterator[Finding]:
@@ -62,6 +63,7 @@ def _in_a_round(line: Line, recipe: Recipe) -> Iterator[str]:
         if found := recipe.aggregator.objection(sorted(clients), f):
             yield f"the rule was run on replies on which it is not defined: {found}"
     yield from _weights(line, recipe)
+    yield from void_tries(line, recipe)
 
 
 def _weights(line: Line, recipe: Recipe) -> Iterator[str]:

@@ -14,6 +14,7 @@ from fedtune.records.signed_chain import Line
 from fedtune.round.screening.screen import printable
 from fedtune.trust.binding import Bound
 from fedtune.trust.finding import Finding, noted
+from fedtune.trust.void import traced
 
 
 def trace(lines: Sequence[Line], bound: Bound, recipe: Recipe, node: Path) -> Iterator[Finding]:
@@ -79,6 +80,9 @@ class _Own:
             shown: The hash of the line before, which the orders must have named.
         """
         found = list(self._starts(line, sent, shown))
+        found += traced(line, sent, self.client, replicated=self.replicated)
+        if line.try_ is not None:  # those to void tries are no replies to the one that counts
+            sent = [each for each in sent if each.try_ in (None, line.try_)]
         facts, replies = line.clients.get(self.client), {each.reply for each in sent}
         told = f"round {line.round}"
         if facts is None or facts.reply not in replies:

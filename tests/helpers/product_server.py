@@ -86,7 +86,7 @@ class Round:
         for client, row in enumerate(rows):
             intake.spool.put(client, row)
         state = (self.recipe, self.combiner, self.outer, self.sent, part, intake.spool, round_)
-        self.refused = intake.settle(range(len(rows)), RoundView(*state, 0))
+        self.refused, _ = intake.settle(range(len(rows)), RoundView(*state, 0))
         combined = self.combiner.combine(
             intake.spool, self.sent, part, round_=round_, outer=self.outer
         )

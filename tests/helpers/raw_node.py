@@ -19,8 +19,8 @@ from flwr.supercore.inflatable.inflatable_utils import (
 from flwr.supercore.run import RunNotRunningException
 from flwr.supernode.fleet_http_connection import http_request_response
 
-from fedtune.messages.packing import pack, unpack
 from fedtune.training.process import get_worker
+from fedtune.transport.flower.convert import from_flower, packed, unpacked
 
 
 class RawNode:
@@ -65,7 +65,7 @@ class RawNode:
         ids = [each.object_id for each in iterate_object_tree(tree)]
         pieces = {each: self._pulled(metadata.run_id, each) for each in ids}
         self.confirm(metadata.run_id, metadata.message_id)
-        content = unpack(inflate_object_from_contents(metadata.message_id, pieces).content)
+        content = unpacked(inflate_object_from_contents(metadata.message_id, pieces).content)
         words = content.config_records["order"]
         if metadata.message_type == "query":
             self.answer(metadata, self._about(words))
@@ -95,7 +95,7 @@ class RawNode:
 
     def answer(self, order, content):
         """An honest reply."""
-        reply = self.envelope(order, pack(content))
+        reply = self.envelope(order, packed(from_flower(content)))
         objects = get_all_nested_objects(reply)
         reply.metadata.__dict__["_message_id"] = reply.object_id
         wanted, session = self.send(reply, get_object_tree(reply), 0.0)

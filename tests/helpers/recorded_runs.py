@@ -8,6 +8,7 @@ from fedtune.messages.content_hash import hash_reply
 from fedtune.node.sent_log import SentLog
 from fedtune.records.folder import RunFolder
 from fedtune.records.signed_chain import sign
+from fedtune.round.screening.commitments import without_salt
 from fedtune.runs.loop import Run
 from fedtune.simulation import client
 from fedtune.transport.local import LocalTransport
@@ -28,14 +29,14 @@ class Noting(LocalTransport):
     def pull(self, ids):
         replies = super().pull(ids)
         for reply in replies:
-            if reply.kind == "train" and reply.content is not None:
+            if reply.content is not None and "delta" in reply.content:
                 node = self._nodes[reply.node_id - 2]
                 (node / "run").mkdir(exist_ok=True)
                 order = self._orders[reply.reply_to]
                 # over a network the recipe travels as it stands in the manifest
                 order["recipe"] = self._run.read_manifest()["recipe"]
                 start = reply.content["about"]["anchor_hash"]
-                SentLog(node).note(order, hash_reply(reply.content), start)
+                SentLog(node).note(order, hash_reply(without_salt(reply.content)), start)
         return replies
 
 

@@ -138,6 +138,7 @@ def toy_server(
     train_own=None,
     loss_of=None,
     tools=None,
+    hooks=None,
     folder=None,
 ):
     """The real server with its roll called, ready for round 1."""
@@ -151,7 +152,7 @@ def toy_server(
         tokenizer_hash=TOKENIZER,
         train_own=train_own,
         loss_of=loss_of,
-        hooks=SimulatedAttack(recipe, tools),
+        hooks=hooks or SimulatedAttack(recipe, tools),
         folder=folder,
         observer=observer,
     )

@@ -8,7 +8,6 @@ import torch
 from toy_federation import ANCHOR, LAYOUT, toy_app, toy_content, toy_server
 
 from fedtune.messages import wire
-from fedtune.messages.recipe_once import remembering
 from fedtune.node import ballot
 from fedtune.node.kept_back import VOTE, shown
 from fedtune.recipe import parse_recipe
@@ -69,7 +68,7 @@ def voting_app(*, pull=0.5, target=target_of, loss_of=None, vote_of=None, seen=N
         round_ = message.content.config_records[wire.ORDER]["round"]
         return message.reply(shown(context.state, round_, kind=VOTE))
 
-    return remembering(app)
+    return app
 
 
 def voting_recipe(*, vote=True, rule="mean", f=3, attack=None, outer=None, **sections):

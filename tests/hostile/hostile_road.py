@@ -11,7 +11,7 @@ from uuid import uuid4
 import torch
 from good_replies import BASE, LAYOUT, TOKENIZER, as_message, good_reply
 
-from fedtune.messages.message import Client, Error
+from fedtune.messages.message import Client
 from fedtune.recipe import parse_recipe
 from fedtune.round.roster import Roster
 from fedtune.round.server import RoundServer
@@ -56,7 +56,7 @@ def honest(client):
 
 
 def failing(order):
-    return [order.reply(Error(2, "Traceback\nRuntimeError: the last one fails"))]
+    return [order.failed("Traceback\nRuntimeError: the last one fails")]
 
 
 def hostile_recipe(hostile=HOSTILE, **sections):

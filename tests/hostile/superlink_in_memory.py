@@ -28,6 +28,7 @@ from flwr.superlink.servicer.fleet import fleet_handlers as fleet
 from flwr.superlink.servicer.runtime import runtime_handlers as runtime
 
 from fedtune.messages import message as ours
+from fedtune.transport.flower import convert
 from fedtune.transport.flower.grid import NetworkTransport
 
 SUPERLINK = 1
@@ -166,12 +167,12 @@ def tree_of(*chain):
     return {id_of(content): content for content in chain}, tree
 
 
-def ordered(link, *, ttl=60):
+def ordered(link, *, ttl=60, most=BOUND):
     """One order to each node; their ids and what the nodes see of them."""
     ids, orders = [], []
     for number, node in enumerate(link.nodes):
         content = ours.RecordDict({"order": ours.ConfigRecord({"n": number})})
-        ids.append(link.grid.push(ours.Message(content, node, "train", ttl), most=BOUND))
+        ids.append(link.grid.push(ours.Message(content, node, "train", ttl), most=most))
         orders.append(link.order_of(node))
     return ids, orders
 
@@ -179,6 +180,11 @@ def ordered(link, *, ttl=60):
 def content_of(number):
     values = np.full((2, 3), number, np.float32)
     return RecordDict({"delta": ArrayRecord({"a": Array(values)})})
+
+
+def packed(content):
+    """The same as fedtune's nodes send it."""
+    return convert.packed(convert.from_flower(content))
 
 
 def answer_honestly(link, order, number):

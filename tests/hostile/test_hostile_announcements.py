@@ -10,7 +10,7 @@ from threading import Thread
 import numpy as np
 import pytest
 from fastapi import HTTPException
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from flwr.proto.fleet_pb2 import PushMessagesRequest
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree
 from flwr.proto.node_pb2 import Node
@@ -20,12 +20,14 @@ from superlink_in_memory import (
     content_of,
     id_of,
     ordered,
+    packed,
     piece,
     pulled,
     taken_apart,
 )
 
-from fedtune.messages.packing import pack
+from fedtune.messages import message as ours
+from fedtune.transport.flower import convert
 from fedtune.transport.flower import ledger as ledgers
 from fedtune.transport.flower.ledger import BusyError, Ledger, NotYoursError, Order
 
@@ -75,7 +77,7 @@ def test_what_can_be_guessed_is_in_no_honest_reply(guarded, sql):
     ids, orders = ordered(sql)
     announce(sql, orders[0], 0, with_child(ABOUT.object_id))
     for number in (1, 2):
-        answer(sql, orders[number], number, pack(reply_of(number)))
+        answer(sql, orders[number], number, packed(reply_of(number)))
     assert pulled(sql, ids) == {1: 1.0, 2: 2.0}
 
 
@@ -87,15 +89,15 @@ def test_the_servers_own_orders_cannot_be_guessed(guarded, sql, number):
     announce(sql, orders[0], 0, with_child(words["order"].object_id), *wide(2))
     ids, orders = ordered(sql)
     for each in (1, 2):
-        answer(sql, orders[each], each, pack(reply_of(each)))
+        answer(sql, orders[each], each, packed(reply_of(each)))
     assert pulled(sql, ids) == {1: 1.0, 2: 2.0}
 
 
 def test_a_piece_that_is_there_is_another_ones(guarded, sql):
     ids, orders = ordered(sql)
-    answer(sql, orders[1], 1, pack(reply_of(1)))
+    answer(sql, orders[1], 1, packed(reply_of(1)))
     metadata = sql.metadata(orders[1], sql.nodes[1])
-    theirs = taken_apart(metadata, pack(reply_of(1)))[1]
+    theirs = taken_apart(metadata, packed(reply_of(1)))[1]
     own = sql.trees[sql.nodes[0]].children[0]
     anothers = sql.trees[sql.nodes[2]].children[0].children[0]
     for known in (own, anothers):
@@ -121,12 +123,13 @@ def test_after_a_large_order_a_reveal_may_be_answered_by_as_much(guarded, sql):
     content = RecordDict({"delta": ArrayRecord({"a": Array(values)})})
     node = sql.nodes[0]
     for kind, sent in (("train", content), ("train.reveal", RecordDict({"order": ABOUT}))):
-        sql.grid.push_messages([Message(sent, node, kind, ttl=60)])
+        order = ours.Message(convert.from_flower(sent), node, kind, 60)
+        sql.grid.push(order, most=10**7)
         order = sql.order_of(node)
         for each in ledgers.hashes_of(sql.trees[node]):
             sql.fetch(node, each)
     metadata = sql.metadata(order, node)
-    pieces, tree = taken_apart(metadata, pack(content))
+    pieces, tree = taken_apart(metadata, packed(content))
     assert len(pieces) == 6
     sql.send(node, metadata, pieces, tree)
     assert all(sql.state.object_store.get(each) for each in pieces)
@@ -147,7 +150,7 @@ def test_a_reply_goes_by_its_own_hash_and_alone(guarded, sql):
     _, orders = ordered(sql)
     node = sql.nodes[0]
     metadata = sql.metadata(orders[0], node)
-    _, tree = taken_apart(metadata, pack(reply_of(0)))
+    _, tree = taken_apart(metadata, packed(reply_of(0)))
     push = fleet_handlers.push_messages
     request = PushMessagesRequest(node=Node(node_id=node))
     for trees in ((), (tree, tree)):
@@ -169,7 +172,7 @@ def test_an_order_is_answered_once_and_the_same_again_is_only_told_again(guarded
     ids, orders = ordered(sql)
     node = sql.nodes[0]
     metadata = sql.metadata(orders[0], node)
-    pieces, tree = taken_apart(metadata, pack(reply_of(0)))
+    pieces, tree = taken_apart(metadata, packed(reply_of(0)))
     first = sql.send(node, metadata, pieces, tree, held_back=pieces)
     before = len(sql.state.object_store)
     again = sql.send(node, metadata, pieces, tree, held_back=pieces)
@@ -187,7 +190,7 @@ def test_what_flower_did_not_take_may_be_sent_again(guarded, sql, monkeypatch):
     ids, orders = ordered(sql)
     node = sql.nodes[0]
     metadata = sql.metadata(orders[0], node)
-    parts = taken_apart(metadata, pack(reply_of(0)))
+    parts = taken_apart(metadata, packed(reply_of(0)))
     store = type(sql.state).store_message_and_object_tree
     monkeypatch.setattr(
         type(sql.state), "store_message_and_object_tree", lambda *_: {}["the disk is full"]
@@ -203,7 +206,7 @@ def test_no_one_sends_fetches_or_ends_what_is_anothers(guarded, sql):
     ids, orders = ordered(sql)
     alice, mallory = sql.nodes[0], sql.nodes[1]
     metadata = sql.metadata(orders[0], alice)
-    pieces, tree = taken_apart(metadata, pack(reply_of(0)))
+    pieces, tree = taken_apart(metadata, packed(reply_of(0)))
     answer_ = sql.send(alice, metadata, pieces, tree, held_back=pieces)
     for session in (answer_.session_id, ""):  # with none, Flower looks for one that fits
         with refused("a node pushes the pieces of its own replies"):

@@ -4,13 +4,12 @@ import threading
 
 import pytest
 from good_replies import LAYOUT, Values, as_message, good_reply, npy_header, npy_text
-from hostile_road import HandingGrid, Road, failing, honest, numbers_of, words_of
+from hostile_road import HandingTransport, Road, honest, numbers_of, words_of
 
 from fedtune.messages import wire
 from fedtune.messages.message import ConfigRecord, Message, MetricRecord, RecordDict
 from fedtune.round.gather import Limits, gather
 from fedtune.round.screening.screen import RefusedError, last_line, read_evaluations
-from fedtune.transport.local import LocalTransport
 
 NAME, SHAPE = LAYOUT.shapes[0]  # 2 x 32 numbers of 4 bytes
 
@@ -72,8 +71,7 @@ def with_weight(over):
     def stretch(reply):
         for number in range(60):
             reply.metrics[f"m{number:02}"] = [1.0] * 250  # 3 + 250 * 16 = 4003 bytes
-        LocalTransport(failing, 1)
-        now = wire.count_bytes(as_message(reply, Message(RecordDict(), 2, "train")))
+            now = wire.count_bytes(as_message(reply, Message(RecordDict(), 2, "train")))
         # 224 numbers of 4 bytes, four headers of 1024, 256 KiB of words.
         left = 224 * 4 + 4 * 1024 + 2**18 + over - now
         words, rest = divmod(left - 200, 4096)  # each of a name of 2 signs and a text
@@ -113,16 +111,15 @@ def test_an_introduction_may_weigh_a_quarter_of_a_mebibyte():
 
         return answer
 
-    grid = HandingGrid([introduce(2**18 - 9), introduce(2**18 - 8)])
+    transport = HandingTransport([introduce(2**18 - 9), introduce(2**18 - 8)])
     orders = {client: Message(RecordDict(), client + 2, "query") for client in (0, 1)}
     limits = Limits(None, wire.MAX_WORDS_BYTES)
-    gathered = gather(grid, orders, limits=limits, stop=threading.Event())
+    gathered = gather(transport, orders, limits=limits, stop=threading.Event())
     assert set(gathered.by_client()) == {0}
     assert gathered.refused == {1: "its reply of 262145 bytes is more than any good one"}
 
 
 def test_an_evaluation_may_hold_64_figures():
-    LocalTransport(failing, 1)
     order = Message(RecordDict(), 2, "evaluate")
 
     def reply(count):

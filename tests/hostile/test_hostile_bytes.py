@@ -1,18 +1,18 @@
 """Damage to the bytes of a good reply as they lie on the SuperLink, piece by piece.
 
 Each damaged piece is entered again under its own hash, and so are those above it: else the
-SuperLink itself takes none of it. The oracle reads what Flower's own deserializer, and that of
-safetensors, make of them. Every second reply is packed, as fedtune's nodes send them.
+SuperLink itself takes none of it. The oracle reads what Flower's own deserializer, and those of
+safetensors and JSON, make of them. Every second reply is packed, as fedtune's nodes send them.
 """
 
+import base64
 import json
+import struct
 
 import numpy as np
 import pytest
-from flwr.app.message import make_message
-from flwr.common.serde import recorddict_from_proto
+from flwr import app as flower
 from flwr.proto.message_pb2 import ObjectTree
-from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from good_replies import BASE, SHAPES, TOKENIZER, as_content, good_reply
 from hostile_road import HOSTILE, ROUND, Road, hostile_recipe, numbers_of
@@ -22,11 +22,12 @@ from oracle import good_row
 from safetensors.numpy import load
 from superlink_in_memory import SuperLink, head_of, id_of, piece
 
-from fedtune.messages.message import Array, ArrayRecord, RecordDict
-from fedtune.messages.packing import pack
+from fedtune.messages.message import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from fedtune.messages.message import Message as OurMessage
 from fedtune.messages.wire import hash_row
 from fedtune.round.roster import Roster
 from fedtune.transport.flower import grid as grids
+from fedtune.transport.flower.convert import packed, to_flower
 
 NAME = "fedtune.packed"
 KINDS = {"ArrayChunk": 4, "Array": 4, "ArrayRecord": 1, "ConfigRecord": 1, "MetricRecord": 1,
@@ -42,6 +43,11 @@ EXCHANGES = (
     (b"train_loss", b"\x1b[2J\xe2\x80\xae"), (b"}", b'}\n"more"'), (b'"stype"', b'"dtype"'),
     (b'"F32"', b'"F64"'), (b'"F32"', b'"I32"'), (b"[2,32]", b"[32,2]"), (b"[0,256]", b"[0,260]"),
     (b"[2,32]", b"[4294967296,4294967296]"), (b'"fedtune.packed"', b'"numpy.ndarray"'),
+    (b'["round",1]', b'["round",1.0]'), (b'["round",1]', b'["round",1],["round",1]'),
+    (b'["round",1]', b'["round",true]'), (b'["round",1]', b'["round",{"bytes":"AQ=="}]'),
+    (b'"words"', b'"metrics"'), (b'"metrics",[[', b'"metrics",[[[],[]],['), (b"0.25", b"NaN"),
+    (b"0.25", b'{"float":"000000000000f07f"}'), (b"0.25", b"1e999"), (b"0.25", b"[" * 2000),
+    (b"0.25", b"[0.25,1]"), (b"0.25", b"9" * 5000), (b"0.25", b"{}"), (b"0.25", b"null"),
 )  # fmt: skip
 
 
@@ -84,7 +90,7 @@ def pieces_of(content, metadata, damaged):
         return ObjectTree(object_id=id_of(made), children=children)
 
     def enter_record(record):
-        if not isinstance(record, ArrayRecord):
+        if not isinstance(record, flower.ArrayRecord):
             return enter(type(record).__name__, [], body_of(record))
         arrays = {}
         for name, array in record.items():
@@ -105,21 +111,19 @@ def table(trees):
     return json.dumps({name: tree.object_id for name, tree in trees.items()}).encode()
 
 
-class AnsweringGrid(grids.NetworkTransport):
-    """fedtune's grid, whose nodes answer the moment they are asked."""
+class AnsweringTransport(grids.NetworkTransport):
+    """fedtune's transport, whose nodes answer the moment they are asked."""
 
     def __init__(self, link, answers):
         super().__init__(link.http)
         self.link, self.answers = link, answers
 
-    def push_messages(self, messages):
-        ids = super().push_messages(messages)
-        for message in messages:
-            node = message.node_id
-            metadata = self.link.metadata(self.link.order_of(node), node)
-            pieces, tree = self.answers[self.link.nodes.index(node)](metadata)
-            self.link.send(node, metadata, pieces, tree)
-        return ids
+    def push(self, message, *, most):
+        order_id, node = super().push(message, most=most), message.node_id
+        metadata = self.link.metadata(self.link.order_of(node), node)
+        pieces, tree = self.answers[self.link.nodes.index(node)](metadata)
+        self.link.send(node, metadata, pieces, tree)
+        return order_id
 
 
 class WireCampaign:
@@ -143,7 +147,7 @@ class WireCampaign:
         def answer(client, damaged):
             def make(metadata):
                 content = as_content(good_reply(self.words, numbers_of(client)))
-                content = pack(content) if client % 2 else content
+                content = packed(content) if client % 2 else to_flower(content)
                 sent[client] = (pieces_of(content, metadata, damaged), metadata)
                 return sent[client][0]
 
@@ -151,9 +155,9 @@ class WireCampaign:
 
         # The last one's values are cut off, so that nothing is ever combined.
         chosen = [*chosen, [("ArrayChunk", 0, lambda body: body[:-4])]]
-        grid = AnsweringGrid(self.link, [answer(*pair) for pair in enumerate(chosen)])
+        transport = AnsweringTransport(self.link, [answer(*pair) for pair in enumerate(chosen)])
         server = self.road.server
-        assert not server.run_round(grid, ROUND)
+        assert not server.run_round(transport, ROUND)
         for client in range(len(chosen)):
             self.judge(client, *sent[client], server.record["refused"].get(str(client)))
 
@@ -178,7 +182,7 @@ class WireCampaign:
         """The message as Flower reads it, under the envelope that the SuperLink has checked."""
         try:
             found = inflate_object_from_contents(tree.object_id, dict(pieces))
-            return make_message(metadata, opened(found.content)) if found.has_content() else None
+            return OurMessage(opened(found.content)) if found.has_content() else None
         except Exception:  # whatever is raised here, no message comes of it
             self.unread += 1
             return None
@@ -187,14 +191,14 @@ class WireCampaign:
 def opened(content):
     """A packed message's records; of anything else, the records as they are."""
     record = content.get(NAME)
-    if len(content) != 1 or type(record) is not ArrayRecord or [*record] != [NAME]:
-        return content
+    if len(content) != 1 or type(record) is not flower.ArrayRecord or [*record] != [NAME]:
+        return ours(content)
     if record[NAME].stype != NAME:
-        return content
+        return ours(content)
     blob, frame = record[NAME].data, 65536
     body = b"".join(blob[at + 32 : at + frame] for at in range(0, len(blob), frame))
     count, body = int.from_bytes(cut(body, 8), "little"), body[8:]
-    found = dict(recorddict_from_proto(RecordDictProto.FromString(cut(body, count))))
+    found = words_in(cut(body, count))
     body = body[count:]
     while body:
         lengths, body = cut(body, 10), body[10:]
@@ -205,6 +209,55 @@ def opened(content):
         arrays, body = load(cut(body, count)), body[count:]
         found[name] = ArrayRecord({key: Array.of(values) for key, values in arrays.items()})
     return RecordDict(found)
+
+
+def ours(content):
+    """Flower's records under the names of fedtune's own."""
+    kinds = {"ArrayRecord": ArrayRecord, "ConfigRecord": ConfigRecord, "MetricRecord": MetricRecord}
+    found = RecordDict()
+    for name, record in content.items():
+        values = dict(record)
+        if isinstance(record, flower.ArrayRecord):
+            values = {
+                key: Array(it.dtype, it.shape, it.stype, it.data) for key, it in record.items()
+            }
+        found[name] = kinds[type(record).__name__](values)
+    return found
+
+
+def words_in(text):
+    """The records without arrays of a packed message: JSON, each name once."""
+    found, listed = {}, json.loads(text.decode(), parse_constant=no_json)
+    assert type(listed) is list
+    for name, kind, pairs in listed:
+        assert type(name) is str
+        assert name not in found
+        assert type(pairs) is list
+        found[name] = {"words": ConfigRecord, "metrics": MetricRecord}[kind]()
+        for key, value in pairs:
+            assert key not in found[name]
+            found[name][key] = word_in(value)
+    return found
+
+
+def no_json(constant):
+    raise ValueError(constant)
+
+
+def word_in(value):
+    if type(value) is dict:
+        ((kind, code),) = value.items()
+        if kind == "bytes":
+            return base64.b64decode(code, validate=True)
+        assert kind == "float"
+        return struct.unpack("<d", bytes.fromhex(code))[0]
+    if type(value) is list:
+        found = [word_in(item) for item in value]
+        assert len({type(item) for item in found}) <= 1
+        assert list not in {type(item) for item in found}
+        return found
+    assert type(value) is not int or -(2**63) <= value < 2**64
+    return value
 
 
 def cut(body, count):

@@ -8,7 +8,7 @@ import warnings
 
 import pytest
 from good_replies import BASE, SHAPES, TOKENIZER, as_message, forced, good_reply, npy_header
-from hostile_road import Road, failing, honest, numbers_of, words_of
+from hostile_road import Road, honest, numbers_of, words_of
 
 from fedtune.messages import wire
 from fedtune.messages.message import (
@@ -20,12 +20,7 @@ from fedtune.messages.message import (
     RecordDict,
 )
 from fedtune.round.roster import read_roster
-from fedtune.round.screening.screen import (
-    RefusedError,
-    content_of,
-    read_evaluations,
-)
-from fedtune.transport.local import LocalTransport
+from fedtune.round.screening.screen import RefusedError, content_of, read_evaluations
 
 NAME = sorted(SHAPES)[0]
 
@@ -81,7 +76,7 @@ def test_a_header_of_pythons_older_or_odder_spelling_is_never_parsed(refusal):
 def test_a_reason_cannot_command_the_terminal(refusal):
     def cry(_):
         error = Error(2, "Traceback\nValueError: \x1b[2J\x1b]0;owned\x07 \u202etxt\u2069 \ud800")
-        return lambda order: order.reply(error)
+        return lambda order: order.failed(error.reason, error.code)
 
     assert refusal(cry) == "the client failed: ValueError: ?[2J?]0;owned? ?txt? ?"
     said = refusal(lambda reply: reply.words.update(base_hash="\x1b[2J\x1b[H"))
@@ -124,9 +119,8 @@ def test_a_word_or_metric_that_flower_would_not_carry_is_refused(refusal, odd):
 
 
 def test_names_of_metrics_are_kept_as_signs_that_print(tmp_path):
-    LocalTransport(failing, 1)
     content = RecordDict({"metrics": MetricRecord({"\x1b[2J\u202e" + "x" * 100: 1.0, "loss": 2.0})})
-    reply = Message(content, reply_to=Message(RecordDict(), 2, "evaluate"))
+    reply = Message(RecordDict(), 2, "evaluate").reply(content)
     figures, _ = read_evaluations({0: reply})
     assert figures == {0: {"?[2J?" + "x" * 59: 1.0, "loss": 2.0}}
 
@@ -145,10 +139,8 @@ def test_names_of_metrics_are_kept_as_signs_that_print(tmp_path):
     ],
 )
 def test_an_odd_evaluation_is_refused_and_the_others_stand(content, reason):
-    LocalTransport(failing, 1)
     order = Message(RecordDict(), 2, "evaluate")
-    odd = order.reply(RecordDict())
-    odd.__dict__["_content"] = content
+    odd = order.reply(content)
     good = order.reply(RecordDict({"metrics": MetricRecord({"loss": 1.0})}))
     figures, refused = read_evaluations({0: odd, 1: good})
     assert figures == {1: {"loss": 1.0}}
@@ -156,7 +148,6 @@ def test_an_odd_evaluation_is_refused_and_the_others_stand(content, reason):
 
 
 def introductions(*words):
-    LocalTransport(failing, 1)
     order = Message(RecordDict(), 2, "query")
     hashes = {"base_hash": BASE, "tokenizer_hash": TOKENIZER, "anchor_hash": ""}
     replies = {}
@@ -184,17 +175,14 @@ def test_who_is_there_is_not_made_absent_by_one_who_claims_its_number():
 
 
 def test_the_screen_itself_raises_nothing_but_a_refusal():
-    LocalTransport(failing, 1)
-    reply = Message(RecordDict(), reply_to=Message(RecordDict(), 2, "train"))
-    reply.__dict__["_content"] = None
+    reply = Message(RecordDict(), 2, "train").reply(None)
     with pytest.raises(RefusedError, match="neither an answer nor an error"):
         content_of(reply)
 
 
 def test_a_node_that_is_known_by_its_key_fails_under_its_own_number():
-    LocalTransport(failing, 1)
     order = Message(RecordDict(), 2, "query")
-    replies = {7: order.reply(Error(2, "x\nOSError: no \x1bmodel"))}
+    replies = {7: order.failed("x\nOSError: no \x1bmodel")}
     agreement = wire.Agreement(BASE, TOKENIZER, "")
     roster = read_roster(
         replies, 3, agreement, known={7: 2, 8: 0}, unread={8: "its reply is too much"}

@@ -20,8 +20,6 @@ from hostile_road import HOSTILE, Road, honest, numbers_of, words_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fedtune.messages.message import Error
-
 NAME = LAYOUT.shapes[0][0]
 CLAIMS = ["(1099511627776,)", "(1048576, 1048576)", "(2, 549755813888)", "(9223372036854775808,)"]
 
@@ -65,7 +63,7 @@ def test_an_error_of_megabytes_is_not_taken_apart(tmp_path):
     reason = "\n" * 10**7
 
     def answer(order):
-        return [order.reply(Error(2, reason))]
+        return [order.failed(reason)]
 
     tracemalloc.start()
     record = road.play([answer, honest(1)])

@@ -123,8 +123,7 @@ def test_too_much_is_refused_as_it_comes(link):
 )
 def test_what_grows_in_memory_has_bounds_of_its_own(link, kind, most, what):
     # A protobuf record of empty items grows a hundredfold as objects, JSON tenfold.
-    ids, orders = ordered(link)
-    link.grid.bound(ids[0], 10**8)
+    ids, orders = ordered(link, most=10**8)
     metadata = link.metadata(orders[0], link.nodes[0])
     record = piece(kind, [], b"\n\x00" * (most // 2))
     message = piece("Message", [record], head_of(metadata))

@@ -12,14 +12,12 @@ import sys
 import numpy as np
 import pytest
 import torch
-from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
-from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto
 
 from fedtune.deployment.node import NodeConfig
 from fedtune.messages import wire
-from fedtune.messages.message import Context, RecordDict
+from fedtune.messages.message import RecordDict
 from fedtune.messages.node_errors import CODES, told
-from fedtune.messages.packing import unpack
+from fedtune.messages.packing import pack, unpack
 from fedtune.node import worker as node_worker
 from fedtune.node.owner import MAX_RECIPE_BYTES, adapt, adapter_of
 from fedtune.plain import MOST_SIGNS, last_traceback
@@ -65,10 +63,10 @@ def node(tmp_path):
         (folder / "node.yaml").write_text(f"device: cpu\n{more}")
         words = {"kind": kind, "client": 1, "run_id": 5, "node_id": 7}
         try:
-            sent = desk.reply_to(words, recorddict_to_proto(order).SerializeToString())
+            sent = desk.reply_to(words, pack(order))
         except Exception as error:
             return told(error)
-        return unpack(recorddict_from_proto(RecordDictProto.FromString(sent)))
+        return unpack(sent)
 
     yield ask
     drop_workers()
@@ -188,7 +186,7 @@ def test_an_anchor_of_another_dtype_or_shape_is_refused(node):
         sent = order(recipe())
         record = sent.array_records[wire.ANCHOR]
         name = sorted(record)[0]
-        record[name] = wire.Array(spoil(record[name].numpy()))
+        record[name] = wire.Array.of(spoil(record[name].numpy()))
         assert node("train", sent).startswith("bad-anchor: ")
 
 
@@ -208,15 +206,14 @@ def test_a_step_that_overflows_is_zeros_under_noise_or_a_failure(node):
 
 
 def test_nothing_that_is_not_finite_passes_the_desk(tmp_path):
-    arrays = {"a": wire.Array(np.array([1.0, math.nan], dtype=np.float32))}
+    arrays = {"a": wire.Array.of(np.array([1.0, math.nan], dtype=np.float32))}
     said = RecordDict({wire.DELTA: wire.ArrayRecord(arrays), wire.ABOUT: wire.ConfigRecord({})})
 
-    def answer(message, context: Context):
-
+    def answer(message, context):
         return message.reply(said)
 
     desk = node_worker.Desk(answer, lambda text: (text, {}))
-    body = recorddict_to_proto(wire.reveal_order(recipe_json="{}", round_=1)).SerializeToString()
+    body = pack(wire.reveal_order(recipe_json="{}", round_=1))
     words = {"kind": "train.reveal", "client": 1, "run_id": 5, "node_id": 7}
     with pytest.raises(ValueError, match="not finite") as failed:
         desk.reply_to(words, body)

@@ -14,7 +14,7 @@ from html.parser import HTMLParser
 import pytest
 from breakages import ODD_TEXTS
 from good_replies import SHAPES, as_message, good_reply
-from hostile_road import HOSTILE, Road, failing, honest, hostile_recipe, numbers_of, words_of
+from hostile_road import HOSTILE, Road, honest, hostile_recipe, numbers_of, words_of
 from rich.console import Console
 
 from fedtune.messages.message import Error, Message, MetricRecord, RecordDict
@@ -24,7 +24,6 @@ from fedtune.report.finished import print_run
 from fedtune.report.live import LiveView
 from fedtune.round.screening.screen import read_evaluations
 from fedtune.runs.trackers import Trackers
-from fedtune.transport.local import LocalTransport
 
 NAME = sorted(SHAPES)[0]
 TEXTS = [text[:5000] for text in ODD_TEXTS]
@@ -84,14 +83,11 @@ def played(tmp_path_factory):
 def finished(record, number):
     """The record as a round that was stepped would leave it, with evaluations by the clients."""
     told = {0: {"loss": HUGE[0]}, 1: {"loss": 1.0, "\x1b[2J\u202e": 1.0}, 2: {"loss": "<b>"}}
-    LocalTransport(failing, 1)
     order = Message(RecordDict(), 2, "evaluate")
     replies = {}
     for client, said in told.items():
-        record_ = MetricRecord()
-        record_.__dict__["_data"].update(said)
-        replies[client] = order.reply(RecordDict({"metrics": record_}))
-    replies[3] = order.reply(Error(1, "\x1b[2J<img src=x>"))
+        replies[client] = order.reply(RecordDict({"metrics": MetricRecord(said)}))
+    replies[3] = order.failed("\x1b[2J<img src=x>", 1)
     figures, refused = read_evaluations(replies)
     shown = {"round": number, "eval": {"loss": 5.0}, "train_s": 1.0, "aggregate_s": 1.0}
     shown["client_eval"] = {str(client): each for client, each in figures.items()}
@@ -148,7 +144,7 @@ def test_a_round_grows_the_metrics_by_a_bounded_number_of_bytes(tmp_path):
         return [as_message(reply, order)]
 
     def worst_reason(order):
-        return [order.reply(Error(2, "\U0001f600" * 4000))]
+        return [order.failed("\U0001f600" * 4000)]
 
     folder = RunFolder(tmp_path)
     folder.append_metrics(road.play([most, worst_reason]))

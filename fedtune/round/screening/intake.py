@@ -86,7 +86,7 @@ class Intake:
         self.spool.put(client, row)
         return metrics
 
-    def settle(self, fresh: Sequence[int], view: RoundView) -> dict[int, str]:
+    def settle(self, fresh: Sequence[int], view: RoundView) -> tuple[dict[int, str], set[int]]:
         """Exchange what a simulation exchanges, then turn all rows into the anchor's gauge.
 
         Args:
@@ -94,9 +94,11 @@ class Intake:
             view: The round.
 
         Returns:
-            Who is refused after all, and why; their rows are gone.
+            Who is refused after all, and why; their rows are gone. And who of them has sent what no
+            correct client sends, as `RefusedError` has it.
         """
         refused: dict[int, str] = {}
+        faulty: set[int] = set()
         sent, round_ = view.sent, view.round_
         for client, row in self._hooks.on_updates(fresh, view).items():
             received = sent.to(client)
@@ -111,12 +113,13 @@ class Intake:
                 self.spool.put(client, screened)
             except RefusedError as refusal:
                 refused[client] = str(refusal)
+                faulty |= {client} if refusal.proves_fault else set()
         if self._recipe.aggregator.geometry == "product":
             left = [client for client in fresh if client not in refused]
             refused |= {client: why for client in left if (why := self._turn(client, sent))}
         for client in refused:
             self.spool.drop(client)
-        return refused
+        return refused, faulty
 
     def _turn(self, client: int, sent: Broadcast) -> str | None:
         """Write a client's row in its anchor's gauge; why not, where it has none."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fedtune.adapters.layout import Layout
+from fedtune.adapters.tensor_files import read_tensors, write_tensors
 from fedtune.durable import make_folder, put_in_place, read_bytes
 from fedtune.messages.message import RecordDict
 from fedtune.messages.packing import pack, unpack
@@ -60,7 +59,8 @@ class KeptReplies:
         path = self._anchor(round_)
         make_folder(path.parent)
         unfinished = path.with_suffix(".tmp")
-        save_file({name: each.clone() for name, each in layout.unflatten(row).items()}, unfinished)
+        tensors = {name: each.clone() for name, each in layout.unflatten(row).items()}
+        write_tensors(tensors, unfinished)
         put_in_place(unfinished, path)
 
     def anchor(self, round_: int) -> tuple[Tensor, Layout]:
@@ -73,10 +73,7 @@ class KeptReplies:
         path = self._anchor(round_)
         if not path.is_file() or path.stat().st_size > MAX_BYTES:
             raise FileNotFoundError(f"{path} needs to be a file of at most {MAX_BYTES} bytes")
-        try:
-            tensors = load_file(path)
-        except SafetensorError as error:
-            raise ValueError(f"{path} is no adapter: {error}") from error
+        tensors = read_tensors(path)
         layout = Layout.of(tensors)
         row = layout.flatten(tensors)
         if not torch.isfinite(row).all():

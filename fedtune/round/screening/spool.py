@@ -8,10 +8,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from shutil import rmtree
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from aggregators import FileRows
+from fedtune.adapters.tensor_files import write_tensors
 
 _NAME = "update"
 
@@ -47,11 +48,15 @@ class Spool:
         rmtree(self._folder, ignore_errors=True)
 
     def put(self, client: int, row: Tensor) -> None:
-        """Write a client's row, in place of the one before, if any."""
+        """Write a client's row, in place of the one before, if any.
+
+        Raises:
+            OSError: If there is no room for it.
+        """
         path = self._path(client)
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".tmp")
-        save_file({_NAME: row.contiguous()}, unfinished)
+        write_tensors({_NAME: row.contiguous()}, unfinished)
         unfinished.replace(path)  # the old file may still be mapped: never write into it
         self._clients.add(client)
 

@@ -13,6 +13,7 @@ from flwr.common.constant import ErrorCode
 from fedtune.messages import packing
 from fedtune.messages.message import KINDS, Context, Message
 from fedtune.messages.node_errors import told
+from fedtune.messages.recipe_once import restore_from_state
 from fedtune.plain import last_traceback
 from fedtune.transport.flower.convert import (
     blob_of,
@@ -49,18 +50,26 @@ class Asked:
     client: object
 
 
-def client_app(client: Callable[[Message, Context], Message]) -> ClientApp:
-    """The ClientApp of a client in the same process; what it raises is Flower's to report."""
+def client_app(
+    client: Callable[[Message, Context], Message], *, by_code: bool = False
+) -> ClientApp:
+    """The ClientApp of a client in the same process.
+
+    Args:
+        client: The client.
+        by_code: Report what it raises as `relaying_app` does; else Flower sends its text.
+    """
 
     def handle(message: flower.Message, context: flower.Context) -> flower.Message:
         came_packed = blob_of(message.content) is not None
-        state = from_flower(context.state)
-        reply = client(order_from_flower(message), Context(dict(context.node_config), state))
+        order, state = order_from_flower(message), from_flower(context.state)
+        restore_from_state(order.records, state)
+        reply = client(order, Context(dict(context.node_config), state))
         context.state = to_flower(state)
         content = packed(reply.records) if came_packed else to_flower(reply.records)
         return flower.Message(content, reply_to=message)
 
-    return _app_of(lambda _: handle)
+    return _app_of(lambda _: _reported(handle) if by_code else handle)
 
 
 def relaying_app(ask: Callable[[Asked], bytes]) -> ClientApp:
@@ -73,21 +82,30 @@ def relaying_app(ask: Callable[[Asked], bytes]) -> ClientApp:
 
     def handler(kind: str) -> FlowerHandler:
         def handle(message: flower.Message, context: flower.Context) -> flower.Message:
-            try:
-                blob = blob_of(message.content)
-                whole = packing.pack(from_flower(message.content)) if blob is None else blob
-                number = context.node_config.get("partition-id")
-                reply = ask(Asked(kind, whole, context.run_id, context.node_id, number))
-                return flower.Message(blob_to_flower(reply), reply_to=message)
-            except ReportedError as error:
-                return _failed(str(error), message)
-            except Exception as error:
-                print(last_traceback(), file=sys.stderr, flush=True)
-                return _failed(told(error), message)
+            blob = blob_of(message.content)
+            whole = packing.pack(from_flower(message.content)) if blob is None else blob
+            number = context.node_config.get("partition-id")
+            reply = ask(Asked(kind, whole, context.run_id, context.node_id, number))
+            return flower.Message(blob_to_flower(reply), reply_to=message)
 
-        return handle
+        return _reported(handle)
 
     return _app_of(handler)
+
+
+def _reported(handle: FlowerHandler) -> FlowerHandler:
+    """The handler; what it raises becomes an error of a code of ours, and a traceback here."""
+
+    def handle_or_tell(message: flower.Message, context: flower.Context) -> flower.Message:
+        try:
+            return handle(message, context)
+        except ReportedError as error:
+            return _failed(str(error), message)
+        except Exception as error:
+            print(last_traceback(), file=sys.stderr, flush=True)
+            return _failed(told(error), message)
+
+    return handle_or_tell
 
 
 def _app_of(handler: Callable[[str], FlowerHandler]) -> ClientApp:

@@ -135,7 +135,25 @@ def run_node() -> None:
     from flwr.supernode.cli import flower_supernode
 
     OwnLines()
+    follow_nowhere()
     flower_supernode()
+
+
+def follow_nowhere() -> None:
+    """Have Flower's client follow no redirect: a server could send a node to any address it likes.
+
+    With the request goes its body, a reply say, and a signature that counts for minutes; to an
+    address of http:// in the clear.
+    """
+    from flwr.supercore.protobuf.client import ProtobufClient
+
+    begin = ProtobufClient.__init__
+
+    def begun(client: Any, *words: Any, **named: Any) -> None:  # noqa: ANN401
+        begin(client, *words, **named)
+        client._client.follow_redirects = False
+
+    setattr(ProtobufClient, "__init__", begun)  # noqa: B010  as above
 
 
 if __name__ == "__main__":

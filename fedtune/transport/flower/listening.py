@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import ssl
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -57,6 +58,15 @@ class BriefHeads(HttpToolsProtocol):
                 self.transport.abort()
 
 
+def server_of(app: Any, **options: Any) -> uvicorn.Server:  # noqa: ANN401
+    """Uvicorn's server of an app, with TLS of this decade whatever the machine's OpenSSL allows."""
+    config = uvicorn.Config(app, loop="asyncio", http=BriefHeads, ws="none", **options)
+    config.load()
+    if config.ssl is not None:
+        config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
+    return uvicorn.Server(config)
+
+
 def uvicorn_on(connections: Connections) -> SimpleNamespace:
     """What stands in the place of the module `uvicorn`, of which Flower calls `run`.
 
@@ -64,8 +74,7 @@ def uvicorn_on(connections: Connections) -> SimpleNamespace:
     """
 
     def run(app: Any, *, host: str, port: int, **options: Any) -> None:  # noqa: ANN401
-        config = uvicorn.Config(app, loop="asyncio", http=BriefHeads, ws="none", **options)
-        server = uvicorn.Server(config)
+        server = server_of(app, **options)
         try:
             listener = Listener(host, port, connections)
         except OSError as error:

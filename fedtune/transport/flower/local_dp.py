@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, Context, Message, MessageType, RecordDict
+from flwr.app import Array, ArrayRecord, Context, Message, MessageType, Metadata, RecordDict
+from flwr.app.message import make_message
 from flwr.clientapp.mod import LocalDpMod
 
 _STATE_WORDS = 624  # of numpy's Mersenne Twister
@@ -34,7 +35,7 @@ def noisy(
     np.random.seed(np.frombuffer(os.urandom(4 * _STATE_WORDS), dtype=np.uint32))
     context = Context(0, 0, {}, RecordDict(), {})
     mod = LocalDpMod(norm, 2 * norm, epsilon, delta)
-    made = mod(_order(ArrayRecord(nothing)), context, _answer(shares))
+    made = mod(_message(ArrayRecord(nothing)), context, _answer(shares))
     if made.has_error():
         raise ValueError(f"Flower's LocalDpMod refused: {made.error.reason}")
     (found,) = made.content.array_records.values()
@@ -45,12 +46,12 @@ def _answer(shares: Mapping[str, np.ndarray]) -> Callable[[Message, Context], Me
     record = ArrayRecord({name: Array(values) for name, values in shares.items()})
 
     def answer(message: Message, context: Context) -> Message:
-        return Message(RecordDict({_SHARES: record}), reply_to=message)
+        return _message(record)
 
     return answer
 
 
-def _order(arrays: ArrayRecord) -> Message:
-    made = Message(RecordDict({_SHARES: arrays}), 1, MessageType.TRAIN)
-    made.metadata.__dict__["_message_id"] = "inside"
-    return made
+def _message(arrays: ArrayRecord) -> Message:
+    """A message that goes nowhere: Flower's own way to make one asks which task this process is."""
+    metadata = Metadata(0, "", 0, 0, "", "", 0.0, 1.0, MessageType.TRAIN)
+    return make_message(metadata, RecordDict({_SHARES: arrays}))

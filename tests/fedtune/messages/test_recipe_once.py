@@ -4,14 +4,13 @@ import pytest
 import torch
 from toy_federation import honest, toy_app, toy_recipe, toy_server
 
-from fedtune.messages.message import Client, ConfigRecord, Message, RecordDict
+from fedtune.messages.message import ConfigRecord, RecordDict
 from fedtune.messages.recipe_once import (
     MAX_KEPT,
     RECIPE,
     RECIPE_HASH,
     KeptRecipes,
     hash_of,
-    remembering,
     restore,
 )
 from fedtune.messages.wire import ORDER
@@ -39,7 +38,7 @@ def test_the_introduction_alone_carries_the_recipe():
         return honest(message, client)
 
     recipe = toy_recipe(3)
-    transport = Noting(remembering(toy_app(content_of)), 3)
+    transport = Noting(toy_app(content_of), 3)
     server = toy_server(recipe, transport)
     assert all(server.run_round(transport, round_) for round_ in (1, 2))
     assert transport.carried == [("query", True, False)] * 3 + [("train", False, True)] * 6
@@ -48,7 +47,7 @@ def test_the_introduction_alone_carries_the_recipe():
 
 def test_a_node_that_has_lost_it_fails_one_try_and_gets_it_in_the_next():
     recipe = toy_recipe(3, aggregator={"name": "median", "f": 1}, max_retries=1)
-    transport = Noting(remembering(toy_app()), 3)
+    transport = Noting(toy_app(), 3)
     server, whole = toy_server(recipe, transport), toy_app()
     expected = toy_server(recipe, LocalTransport(whole, 3))
     expected.run_round(LocalTransport(whole, 3), 1)
@@ -88,8 +87,3 @@ def test_a_recipe_that_is_too_long_or_not_there_is_not_kept(tmp_path):
         restore(order(**{RECIPE: text}), kept.recall, kept.keep)
     restore(RecordDict(), kept.recall, kept.keep)
     assert not (tmp_path / "recipes").exists()
-
-
-def test_what_a_client_does_not_answer_it_does_not_answer_remembering_either():
-    with pytest.raises(ValueError, match="this client answers"):
-        remembering(Client())(Message(RecordDict(), kind="train"), None)

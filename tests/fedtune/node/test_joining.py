@@ -40,6 +40,7 @@ def test_an_owner_is_told_model_memory_time_and_traffic(node):
     # 8 steps of 8 rows of 1024 tokens; 256 rows are evaluated
     assert "max_local_steps: local_steps, 8 of 50" in said
     assert "max_rank: lora.r, 8 of 64" in said
+    assert "max_trained_parameters: trained parameters, 78,848 of 200,000,000" in said
     assert "max_order_tokens: tokens to train, 65,536 of 10,000,000" in said
     assert "max_day_orders: orders of the whole run, 7 of 2,000" in said
     assert "max_day_tokens: tokens of the whole run, 786,432 of 1,000,000,000" in said
@@ -62,6 +63,15 @@ def test_a_run_that_the_day_does_not_hold_is_told_and_a_refill_begins_a_new_day(
     done = CliRunner().invoke(app, ["node", "refill", str(node)])
     assert "run/budget.json is gone" in done.output
     assert check(node).exit_code == 0
+
+
+def test_a_head_that_is_trained_whole_is_told_where_it_is_too_large(node):
+    with (node / "node.yaml").open("a") as stream:
+        stream.write("max_trained_parameters: 100_000\n")
+    assert check(node).exit_code == 0
+    done = check(node, "lora.modules_to_save=[lm_head]")
+    assert done.exit_code == 1
+    assert "of at most 100,000 (max_trained_parameters)" in done.output
 
 
 def test_nothing_is_refilled_in_a_folder_that_is_no_nodes(tmp_path):

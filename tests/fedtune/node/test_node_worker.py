@@ -9,19 +9,22 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from flwr.common.serde import recorddict_to_proto
+from flwr import app as flower
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedtune.messages import wire
 from fedtune.messages.content_hash import hash_reply
 from fedtune.messages.message import ConfigRecord, Context, Message, RecordDict
-from fedtune.messages.packing import is_packed, pack, unpack
+from fedtune.messages.packing import pack
+from fedtune.node import node_app
 from fedtune.node import worker as node_worker
+from fedtune.node.client import OWN_ROWS
+from fedtune.runs import network
 from fedtune.simulation import client
 from fedtune.training.process import get_worker
 from fedtune.training.sources import load_rows
 from fedtune.training.tasks import TASKS
-from fedtune.transport.flower import node_app
+from fedtune.transport.flower.convert import blob_of, packed, to_flower, unpacked
 
 CONFIG = {"partition-id": 1}
 
@@ -46,13 +49,20 @@ def node(tmp_path, monkeypatch):
 
 
 def message(kind, content):
-    made = Message(content, 7, kind)
-    made.id = "asked"
+    """As Flower hands it to an app."""
+    made = flower.Message(content, 7, kind)
+    made.metadata.__dict__["_message_id"] = "asked"
     return made
 
 
 def context():
-    return Context(5, 7, CONFIG, RecordDict(), {})
+    return flower.Context(5, 7, CONFIG, flower.RecordDict(), {})
+
+
+def opened(reply):
+    """The records of a reply that came packed."""
+    assert blob_of(reply.content) is not None
+    return unpacked(reply.content)
 
 
 def order(recipe):
@@ -69,28 +79,34 @@ def test_the_thin_app_answers_as_the_whole_one_does(node, tiny_recipe):
     path = node()
     recipe = tiny_recipe()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    direct = client.app(message("train", order(recipe)), context())
-    thin = node_app.app(message("train", order(recipe)), context())
-    assert thin.reply_to == "asked"
-    assert is_packed(thin.content)
-    thin.content = unpack(thin.content)
-    assert hash_reply(thin.content) == hash_reply(direct.content)
+    direct = client.app(Message(order(recipe), 7, "train"), Context(CONFIG)).content
     layout = get_worker(recipe.model_dump_json()).layout
-    moved = wire.from_arrays(thin.content.array_records[wire.DELTA], layout)
-    assert torch.count_nonzero(moved) > 0
+    for sent in (packed(order(recipe)), to_flower(order(recipe))):
+        thin = node_app.app(message("train", sent), context())
+        assert thin.metadata.reply_to_message_id == "asked"
+        assert hash_reply(opened(thin)) == hash_reply(direct)
+        moved = wire.from_arrays(opened(thin).array_records[wire.DELTA], layout)
+        assert torch.count_nonzero(moved) > 0
     words = RecordDict({wire.ORDER: ConfigRecord({"recipe": recipe.model_dump_json()})})
-    said = node_app.app(message("query", words), context())
-    assert unpack(said.content).config_records[wire.ABOUT]["client"] == 1
+    said = node_app.app(message("query", packed(words)), context())
+    assert opened(said).config_records[wire.ABOUT]["client"] == 1
 
 
 def test_without_a_worker_an_order_is_answered_as_it_came(tiny_recipe):
     words = RecordDict({wire.ORDER: ConfigRecord({"recipe": tiny_recipe().model_dump_json()})})
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 5, 7, 1
-    plain = node_app.app(message("query", RecordDict(dict(words))), context()).content
-    packed = node_app.app(message("query", pack(words)), context()).content
-    assert is_packed(packed)
-    assert not is_packed(plain)
-    assert hash_reply(unpack(packed)) == hash_reply(plain)
+    plain = network.clients(message("query", to_flower(words)), context())
+    came_packed = network.clients(message("query", packed(words)), context())
+    assert blob_of(plain.content) is None
+    assert hash_reply(opened(came_packed)) == hash_reply(unpacked(plain.content))
+
+
+def test_without_a_worker_a_failure_is_told_by_a_code_too(capfd):
+    words = RecordDict({wire.ORDER: ConfigRecord({"recipe": "/home/me/secret"})})
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 5, 7, 1
+    failed = network.clients(message("query", packed(words)), context())
+    assert failed.error.reason == "failed: the reason is in this node's log"
+    assert "Error" in capfd.readouterr().err
 
 
 def test_what_fails_is_told_by_a_code_and_the_worker_goes_on(node, tiny_recipe, capfd):
@@ -102,12 +118,11 @@ def test_what_fails_is_told_by_a_code_and_the_worker_goes_on(node, tiny_recipe, 
     asked = ["yes", "no"]
     node(adapt)
     words = {"recipe": tiny_recipe().model_dump_json()}
-    content = RecordDict({wire.ORDER: ConfigRecord(words)})
+    content = packed(RecordDict({wire.ORDER: ConfigRecord(words)}))
     failed = node_app.app(message("query", content), context())
     assert failed.error.reason == "failed: the reason is in this node's log"
     logged = capfd.readouterr().err
     assert "ValueError: /home/me/secret.json holds?[2J 'token'" in logged
-    content = RecordDict({wire.ORDER: ConfigRecord(words)})
     assert node_app.app(message("query", content), context()).has_content()
 
 
@@ -115,10 +130,10 @@ def test_a_node_with_rows_of_its_own_trains_on_all_of_them(node, tiny_recipe, sm
     from datasets import Value
 
     recipe = tiny_recipe(data={"test_fraction": 0.25})
-    dealt = node_app  # the same app, told of other rows
-    node(lambda text: (text, {client.OWN_ROWS: True}))
+    node(lambda text: (text, {OWN_ROWS: True}))  # the same app, told of other rows
     words = RecordDict({wire.ORDER: ConfigRecord({"recipe": recipe.model_dump_json()})})
-    said = unpack(dealt.app(message("query", words), context()).content).config_records[wire.ABOUT]
+    reply = node_app.app(message("query", packed(words)), context())
+    said = opened(reply).config_records[wire.ABOUT]
     assert said["rows"] == 48  # of 64, less a quarter that it holds out for itself
     assert said["client"] == 1
     columns = load_rows(recipe.data, TASKS["sft"], seed=0).features
@@ -138,7 +153,7 @@ def test_a_worker_that_is_not_there_is_waited_for_and_then_named(node, tmp_path,
     monkeypatch.setenv(node_app.SOCKET, str(tmp_path / "none.sock"))
     monkeypatch.setattr(node_app, "_START_S", 0.3)
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 5, 7, 1
-    failed = node_app.app(message("query", RecordDict()), context())
+    failed = node_app.app(message("query", flower.RecordDict()), context())
     assert failed.error.reason == "no-worker: this node's worker does not answer"
 
 
@@ -172,7 +187,7 @@ def test_every_order_is_counted_before_it_is_read_and_charged_before_it_is_done(
     meter = Counting()
     desk = node_worker.Desk(answer, adapt, meter=meter)
     words = {"run_id": 5, "node_id": 7, "client": 1}
-    body = recorddict_to_proto(order(tiny_recipe())).SerializeToString()
+    body = pack(order(tiny_recipe()))
     for kind in node_worker.KINDS:
         meter.seen.clear()
         desk.reply_to({**words, "kind": kind}, body)
@@ -180,6 +195,6 @@ def test_every_order_is_counted_before_it_is_read_and_charged_before_it_is_done(
     meter.seen.clear()
     with pytest.raises(ValueError, match="needs a kind"):
         desk.reply_to({**words, "kind": "other"}, body)
-    with pytest.raises(Exception, match="Error parsing"):
+    with pytest.raises(ValueError, match="cut short"):
         desk.reply_to({**words, "kind": "train"}, b"no message")
     assert meter.seen == ["begin", "end"] * 2

@@ -4,14 +4,18 @@ import json
 from pathlib import Path
 
 import pytest
+from flwr.app import ConfigRecord, RecordDict
+from flwr.common.serde import recorddict_to_proto
 
 from fedtune.deployment.node import NodeConfig, load_node_config
 from fedtune.messages.node_errors import NotAllowedError, code_of
 from fedtune.nano import model_folder
-from fedtune.node.client import OWN_ROWS
+from fedtune.node.client import MOST_TRAINED, OWN_ROWS
 from fedtune.node.limits import exceeded, rows_at_once, tokens_of
 from fedtune.node.owner import adapt, adapter_of
+from fedtune.node.worker import Desk
 from fedtune.recipe import find_recipe, load_recipe, parse_recipe, shipped_recipes
+from fedtune.simulation import client
 from fedtune.training.model_hash import hash_model
 
 GRPO = {"task": "grpo", "rewards": [{"name": "python_docs"}]}
@@ -112,6 +116,20 @@ def test_nothing_reaches_a_file_or_a_function_of_the_node(sections, said):
     refused(said, **sections)
 
 
+@pytest.mark.parametrize("name", ["lm_head", "embed_tokens"])
+def test_what_is_trained_whole_counts_before_a_weight_is_loaded(tmp_path, name, monkeypatch):
+    # Of nano a head or its embeddings have 2,048 x 128 numbers, whatever rank the owner allows.
+    monkeypatch.setattr(client, "get_worker", lambda *_, **__: pytest.fail("it was loaded"))
+    (tmp_path / "node.yaml").write_text("max_trained_parameters: 262_143\n")
+    sent = recipe(lora={"r": 1, "target_modules": ["q_proj"], "modules_to_save": [name]})
+    order = RecordDict({"order": ConfigRecord({"recipe": sent})})
+    desk = Desk(client.app, adapter_of(tmp_path))
+    for kind in ("query", "train", "evaluate"):
+        words = {"kind": kind, "client": 0, "run_id": 1, "node_id": 2}
+        with pytest.raises(NotAllowedError, match=r"26\d,\d{3} of at most 262,143 \(max_trained"):
+            desk.reply_to(words, recorddict_to_proto(order).SerializeToString())
+
+
 def test_all_that_is_not_allowed_is_said_at_once():
     refused(
         "num_rounds.*attack", NodeConfig(max_rounds=1), attack={"name": "zero", "num_attackers": 1}
@@ -146,13 +164,13 @@ def test_what_is_no_recipe_is_refused(sent, why):
 def test_the_owners_file_is_read_anew(tmp_path):
     (tmp_path / "node.yaml").write_text("max_rounds: 2\n")
     adapted = adapter_of(tmp_path)
-    assert adapted(recipe())[1] == {OWN_ROWS: False}
+    assert adapted(recipe())[1] == {OWN_ROWS: False, MOST_TRAINED: 200_000_000}
     (tmp_path / "node.yaml").write_text("max_rounds: 1\n")
     with pytest.raises(NotAllowedError):
         adapted(recipe())
     (tmp_path / "node.yaml").write_text("data: rows.jsonl\n")
     text, told = adapted(recipe())
-    assert told == {OWN_ROWS: True}
+    assert told == {OWN_ROWS: True, MOST_TRAINED: 200_000_000}
     assert json.loads(text)["data"]["source"] == str(tmp_path / "rows.jsonl")
     assert load_node_config(tmp_path).data == tmp_path / "rows.jsonl"
 

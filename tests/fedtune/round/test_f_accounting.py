@@ -10,9 +10,20 @@ import math
 import pytest
 import torch
 from splits_of_attackers import ACCEPTED, ANCHOR, PROVABLE, UNPROVABLE, WORDS, Table, splits
-from toy_federation import SilentTransport, honest, toy_app, toy_content, toy_recipe, toy_rounds
+from toy_federation import (
+    SilentTransport,
+    honest,
+    toy_app,
+    toy_content,
+    toy_delta,
+    toy_recipe,
+    toy_rounds,
+    toy_server,
+)
 
 from fedtune.records.events import RunStoppedError
+from fedtune.round.hooks import NoHooks
+from fedtune.transport.local import LocalTransport
 
 ALL_OF_TWENTY = pytest.param(20, 6, 1, marks=pytest.mark.slow)
 
@@ -80,6 +91,30 @@ def test_silence_by_the_clock_takes_nothing_off_f():
     assert stepped == [True]
     assert (server.record["f"], len(server.record["clients"])) == (3, 7)
     assert server.record["proven_faulty"] == []
+
+
+class SendsNoNumber(NoHooks):
+    """A simulated attacker, client 0, whose update holds no number."""
+
+    def on_updates(self, fresh, view):
+        return {0: torch.full((16,), math.nan)} if 0 in fresh else {}
+
+
+@pytest.mark.parametrize("simulated", [False, True])
+def test_a_simulated_attacker_that_is_refused_counts_as_a_real_one_does(simulated):
+    def content_of(message, client):
+        no_number = client == 0 and not simulated
+        row = torch.full((16,), math.nan) if no_number else toy_delta(client, 1)
+        return toy_content(message, row)
+
+    recipe = toy_recipe(7, aggregator={"name": "capped_spectral", "f": 2})
+    transport = LocalTransport(toy_app(content_of), 7)
+    hooks = SendsNoNumber() if simulated else None
+    server = toy_server(recipe, transport, hooks=hooks)
+    assert server.run_round(transport, 1)
+    record = server.record
+    assert (record["f"], record["proven_faulty"], len(record["clients"])) == (1, [0], 6)
+    assert "not finite" in record["refused"]["0"]
 
 
 def retried(second):

@@ -6,7 +6,7 @@ Not proven here: models that transformers builds otherwise than from their confi
 import pytest
 
 from fedtune.adapters.ranks import side_of
-from fedtune.training.adapted import adapted_modules
+from fedtune.training.adapted import adapted_modules, trained_parameters
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen3", "gpt2"])
@@ -33,5 +33,6 @@ def test_they_are_the_trained_adapters(make_worker, architecture, lora):
         for module, pair in found.items()
     }
     assert adapted_modules(worker.recipe) == expected
+    assert trained_parameters(worker.recipe) == worker.layout.size
     embeddings = [module for module, pair in found.items() if not pair["a"].any()]
     assert len(embeddings) == ("embed_tokens" in str(lora) and "lm_head" not in str(lora))

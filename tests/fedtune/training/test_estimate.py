@@ -33,8 +33,8 @@ def test_counts_are_those_of_the_model_that_is_loaded(task):
     head = worker.layout.size - factors  # PEFT holds it twice, as it was and as it is trained
     assert needs.parameters == whole - head
     assert needs.base_bytes == 4 * needs.parameters
-    assert needs.trained == factors
-    assert needs.upload_bytes == 4 * factors
+    assert needs.trained == worker.layout.size
+    assert needs.upload_bytes == 4 * worker.layout.size
 
 
 def test_tokens_by_hand():

@@ -33,8 +33,8 @@ def test_the_bundle_holds_no_code():
         names = archive.namelist()
         text = archive.read("pyproject.toml").decode()
     assert not [name for name in names if name.endswith(".py")]
-    assert "fedtune.node.node_app:app" in text
-    assert "fedtune.transport.flower.server_app:app" in text
+    assert '"fedtune.runs.network:server"' in text
+    assert '"fedtune.runs.network:clients"' in text
     assert version("fedtune") in text
 
 
@@ -102,6 +102,7 @@ try:
     guard.run_client()
 except SystemExit:
     pass
+__import__(guard.NODE_APP)
 heavy = {"torch", "transformers", "sqlalchemy", "alembic"} & set(sys.modules)
 assert not heavy, heavy
 """

@@ -6,11 +6,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from flwr.app import Context, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedtune.deployment.node import NodeConfig, load_node_config
 from fedtune.messages import wire
+from fedtune.messages.message import Context, RecordDict
 from fedtune.node.owner import adapter_of
 from fedtune.node.privacy import finite, privately, refuse_figures
 from fedtune.recipe import RecipeError, parse_recipe
@@ -23,9 +23,16 @@ SIZES = {"a": (300, 200), "b": (40, 1000)}
 ASKED = {"clipping_norm": 2.0, "epsilon": 0.5, "delta": 1e-5}
 
 
+@pytest.fixture(autouse=True)
+def no_task(monkeypatch):
+    """A node's worker is no process that Flower started for a task."""
+    monkeypatch.setattr(TaskIdentity, "_run_id", None)
+
+
 def reply(scale):
     arrays = {
-        name: wire.Array(np.full(shape, scale, dtype=np.float32)) for name, shape in SIZES.items()
+        name: wire.Array.of(np.full(shape, scale, dtype=np.float32))
+        for name, shape in SIZES.items()
     }
     return RecordDict(
         {
@@ -37,8 +44,7 @@ def reply(scale):
 
 
 def context(config):
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 5, 7, 1
-    return Context(5, 7, config, RecordDict(), {})
+    return Context(config)
 
 
 def values(content):
@@ -74,7 +80,9 @@ def test_a_delta_that_is_not_finite_becomes_noise_around_zeros(spoilt):
     arrays = {"a": true[:60_000].reshape(300, 200), "b": true[60_000:].reshape(40, 1000)}
     arrays["b"] = arrays["b"].copy()
     arrays["b"][3, 4] = spoilt  # Flower's clipping takes this norm for one that is short enough
-    sent[wire.DELTA] = wire.ArrayRecord({name: wire.Array(each) for name, each in arrays.items()})
+    sent[wire.DELTA] = wire.ArrayRecord(
+        {name: wire.Array.of(each) for name, each in arrays.items()}
+    )
     noisy = values(privately(sent, context(ASKED)))
     assert np.isfinite(noisy).all()
     cosine = noisy @ true / np.linalg.norm(noisy) / np.linalg.norm(true)

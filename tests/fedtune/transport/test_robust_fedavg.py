@@ -7,12 +7,12 @@ Not proven here: Flower's other grids (the messages are the same), and models wi
 import numpy as np
 import pytest
 import torch
+from flower_grid import FlowerGrid
 from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 import aggregators
 from fedtune.transport.flower.robust_fedavg import RobustFedAvg
-from fedtune.transport.local import LocalGrid
 
 TARGET = np.array([[1.0, -2.0], [0.5, 3.0]], dtype=np.float32)
 INITIAL = ArrayRecord(
@@ -57,7 +57,7 @@ def far(arrays, metrics, w):
 
 
 def run(strategy, lie, rounds=6):
-    grid = LocalGrid(app_of(lie), num_clients=9)
+    grid = FlowerGrid(app_of(lie), num_clients=9)
     result = strategy.start(grid, INITIAL, num_rounds=rounds)
     return result.arrays["w"].numpy() if "w" in result.arrays else None
 
@@ -79,7 +79,7 @@ def test_without_liars_the_mean_is_the_mean_of_what_clients_sent():
 
 def test_counters_stay_the_servers():
     strategy = RobustFedAvg("median", f=2)
-    result = strategy.start(LocalGrid(app_of(far), num_clients=9), INITIAL, num_rounds=2)
+    result = strategy.start(FlowerGrid(app_of(far), num_clients=9), INITIAL, num_rounds=2)
     assert result.arrays["count"].numpy().tolist() == [3]
 
 
@@ -118,7 +118,7 @@ def test_a_reply_that_only_float64_can_hold_is_refused_and_the_run_goes_on():
 
     strategy = RobustFedAvg("geometric_median", f=2, fraction_evaluate=0.0)
     start = ArrayRecord({"w": Array(np.zeros((2, 2)))})
-    result = strategy.start(LocalGrid(app, num_clients=9), start, num_rounds=5)
+    result = strategy.start(FlowerGrid(app, num_clients=9), start, num_rounds=5)
     assert np.abs(result.arrays["w"].numpy() - TARGET).max() < 0.2
     assert set(strategy.report["refused"]) == {client + 2 for client in LIARS}
     assert all("within float32" in why for why in strategy.report["refused"].values())
@@ -200,7 +200,7 @@ def test_what_a_rule_refuses_is_refused_when_it_is_named():
 
 def test_it_aggregates_as_the_library_does():
     strategy = RobustFedAvg("geometric_median", f=2)
-    grid = LocalGrid(app_of(far), num_clients=9)
+    grid = FlowerGrid(app_of(far), num_clients=9)
     result = strategy.start(grid, INITIAL, num_rounds=1)
     zero = np.zeros((2, 2), np.float32)
     rows = [np.full((2, 2), -1e6) if c in LIARS else towards(c, zero) for c in range(9)]

@@ -19,8 +19,10 @@ from fedtune.cli import app
 from fedtune.deployment.folder import DeploymentFolder
 from fedtune.messages.wire import hash_row
 from fedtune.node.sent_log import SENT
+from fedtune.recipe import Model
 from fedtune.records.folder import RunFolder
 from fedtune.round.screening.kept_replies import KEPT, KeptReplies
+from fedtune.trust.adapter_config import _is_base
 
 _made = {}
 WEIGHTS = "adapter_model.safetensors"
@@ -193,6 +195,10 @@ def edit_config(folder, **changes):
         {"peft_type": "IA3"},
         {"modules_to_save": ["lm_head"]},
         {"some_key_of_another_version": 3},
+        {"base_model_name_or_path": "someone/llama0"},
+        {"base_model_name_or_path": "/home/me/another"},
+        {"base_model_name_or_path": None},
+        {"revision": "refs/pr/1"},
     ],
     ids=str,
 )
@@ -201,6 +207,29 @@ def test_an_adapters_configuration_that_is_not_the_recipes_is_found(case, change
     code, said = verify(case)
     assert code == 1, said
     assert f"{CONFIG}: {next(iter(changes))} is not what the recipe says" in said
+
+
+def test_a_base_is_known_by_its_name_wherever_it_lies():
+    hub = "/home/me/.cache/huggingface/hub/models--owner--m/snapshots"
+    commit = "0123456789" * 4
+    for name, base, same in (
+        ("nano", "/opt/env/site-packages/fedtune/nano/model", True),
+        ("nano", "C:\\env\\fedtune\\nano\\model", True),
+        ("nano", "nano/model", False),  # a name of the hub's
+        ("nano", "/opt/model", False),
+        ("/data/llama", "/srv/llama", True),
+        ("/data/llama", "llama", False),
+        ("/data/llama", "/srv/llama2", False),
+        ("owner/m", "owner/m", True),
+        ("owner/m", f"{hub}/{commit}", True),
+        ("owner/m", f"{hub}/main/{commit}", False),
+        ("owner/m", f"/x/models--owner--other/snapshots/{commit}", False),
+        ("owner/m", "/tmp/m", False),
+    ):
+        assert _is_base(base, Model(name_or_path=name)) is same, (name, base)
+    one = Model(name_or_path="owner/m", revision=commit)
+    assert _is_base(f"{hub}/{commit}", one)
+    assert not _is_base(f"{hub}/{'f' * 40}", one)
 
 
 def test_an_adapter_without_a_readable_configuration_is_found(case):

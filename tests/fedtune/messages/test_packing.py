@@ -4,16 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
-from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
-from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
-from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import SafetensorError
 
+from fedtune.messages import packing
 from fedtune.messages.content_hash import hash_reply
-from fedtune.transport.flower import packing
+from fedtune.messages.message import Array, ArrayRecord, ConfigRecord, RecordDict
 
 ODD = {
     "whole": np.arange(12, dtype=np.float32).reshape(3, 4),
@@ -28,7 +25,7 @@ ODD = {
 def reply(arrays):
     return RecordDict(
         {
-            "delta": ArrayRecord({name: Array(values) for name, values in arrays.items()}),
+            "delta": ArrayRecord({name: Array.of(values) for name, values in arrays.items()}),
             "about": ConfigRecord({"round": 1}),
         }
     )
@@ -43,63 +40,22 @@ def framed(body):
     return b"".join(packing._framed([body], b"n" * 32))
 
 
-def as_message(blob):
-    array = Array("uint8", (len(blob),), packing.PACKED, blob)
-    return RecordDict({packing.PACKED: ArrayRecord({packing.PACKED: array})})
+NO_WORDS = (2).to_bytes(8, "little") + b"[]"
 
 
-def packed(blob, *, name=b"delta", words=b""):
+def packed(blob, *, name=b"delta", words=b"[]"):
     """A message of one array record whose safetensors are these bytes."""
     body = len(words).to_bytes(8, "little") + words
     body += len(name).to_bytes(2, "little") + len(blob).to_bytes(8, "little") + name + blob
-    return as_message(framed(body))
-
-
-def blob_in(content):
-    return content[packing.PACKED][packing.PACKED].data
+    return framed(body)
 
 
 def test_what_comes_out_is_what_went_in_to_the_bit():
-    sent = reply({name: np.ascontiguousarray(values) for name, values in ODD.items()})
+    sent = reply({name: np.asarray(values, order="C") for name, values in ODD.items()})
     found = packing.unpack(packing.pack(sent))
     assert hash_reply(found) == hash_reply(sent)
     assert list(found["delta"]) == sorted(ODD)
     assert found["about"] == sent["about"]
-
-
-def test_a_message_of_any_records_travels_as_one_array():
-    arrays = reply({f"a{number}": np.ones(3, np.float32) for number in range(50)})
-    words = RecordDict({"metrics": MetricRecord({"loss": 1.5}), "about": arrays["about"]})
-    both = RecordDict({**arrays, "anchor": arrays["delta"], "metrics": words["metrics"]})
-    for sent in (arrays, words, both, RecordDict()):
-        travels = packing.pack(sent)
-        assert packing.is_packed(travels)
-        assert get_object_tree(travels).children[0].children[0].children  # one piece at least
-        assert len(get_all_nested_objects(travels)) == 4
-        assert hash_reply(packing.unpack(travels)) == hash_reply(sent)
-
-
-def test_no_piece_of_a_message_is_that_of_another_with_the_same_records():
-    """A zero update of several of Flower's pieces, and words that everyone knows."""
-    floats = 3 * FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE // 4 // 4 * 4
-    sent = reply({"b": np.zeros(floats, np.float32)})
-    first, second = (get_all_nested_objects(packing.pack(sent)) for _ in range(2))
-    kinds = sorted(type(each).__name__ for each in first.values())
-    assert kinds == ["Array", "ArrayChunk", "ArrayChunk", "ArrayChunk", "ArrayRecord", "RecordDict"]
-    assert len(first) == len(second)
-    assert not set(first) & set(second)
-
-
-def test_every_piece_of_flowers_begins_with_the_nonce(monkeypatch):
-    assert FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE % packing.FRAME_BYTES == 0
-    monkeypatch.setattr(packing.secrets, "token_bytes", lambda count: b"n" * count)
-    blob = blob_in(packing.pack(reply({"a": np.zeros(100_000, np.float32)})))
-    for at in range(0, len(blob), packing.FRAME_BYTES):
-        assert blob[at : at + 33].startswith(b"n" * 32)
-        assert len(blob[at : at + 33]) == 33
-    room = packing.FRAME_BYTES - 32
-    for count in (1, room - 1, room, room + 1, 5 * room):
-        assert len(framed(b"x" * count)) == packing.framed_bytes(count)
 
 
 def test_an_array_that_lies_otherwise_in_memory_keeps_its_values():
@@ -107,34 +63,29 @@ def test_an_array_that_lies_otherwise_in_memory_keeps_its_values():
     np.testing.assert_array_equal(found["delta"]["turned"].numpy(), ODD["turned"])
 
 
-def test_records_that_were_not_packed_stay_as_they_are():
-    sent = reply(ODD)
-    assert packing.unpack(sent) is sent
-    named = RecordDict({packing.PACKED: ArrayRecord({packing.PACKED: Array(ODD["whole"])})})
-    assert packing.unpack(named) is named  # of that name, in numpy's own format
-
-
 def test_an_envelope_that_is_cut_or_says_too_much_is_refused():
-    good = blob_in(packing.pack(reply({"a": ODD["whole"]})))
+    good = packing.pack(reply({"a": ODD["whole"]}))
     for cut in (0, 1, 31, 32, 33, 39, 40, len(good) - 1):
         with pytest.raises(ValueError, match="cut short"):
-            packing.unpack(as_message(good[:cut]))
+            packing.unpack(good[:cut])
     with pytest.raises(ValueError, match="bytes of words"):
-        packing.unpack(as_message(framed((2**20 + 1).to_bytes(8, "little"))))
+        packing.unpack(framed((2**20 + 1).to_bytes(8, "little")))
     with pytest.raises(ValueError, match="cut short"):
-        packing.unpack(as_message(framed((2**20).to_bytes(8, "little"))))
-    with pytest.raises(DecodeError):
-        packing.unpack(as_message(framed((3).to_bytes(8, "little") + b"\xff\xff\xff")))
+        packing.unpack(framed((2**20).to_bytes(8, "little")))
+    with pytest.raises(ValueError, match="utf-8"):
+        packing.unpack(framed((3).to_bytes(8, "little") + b"\xff\xff\xff"))
 
 
 def test_a_record_that_is_named_twice_is_refused_and_so_are_too_many():
     section = (1).to_bytes(2, "little") + len(BLOB).to_bytes(8, "little")
     with pytest.raises(ValueError, match="names a record twice"):
-        packing.unpack(as_message(framed(bytes(8) + 2 * (section + b"a" + BLOB))))
+        packing.unpack(framed(NO_WORDS + 2 * (section + b"a" + BLOB)))
+    with pytest.raises(ValueError, match="names a record twice"):
+        packing.unpack(packed(BLOB, words=b'[["delta","words",[]]]'))
     names = [b"%c" % (33 + number) for number in range(packing.MAX_RECORDS + 1)]
-    body = bytes(8) + b"".join(section + name + BLOB for name in names)
+    body = NO_WORDS + b"".join(section + name + BLOB for name in names)
     with pytest.raises(ValueError, match="at most 64 records"):
-        packing.unpack(as_message(framed(body)))
+        packing.unpack(framed(body))
 
 
 BLOB = blob_of({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, b"\0" * 4)
@@ -162,7 +113,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("how", BROKEN)
 def test_a_damaged_blob_is_refused(how):
-    with pytest.raises((ValueError, SafetensorError, KeyError, TypeError)):
+    with pytest.raises((ValueError, SafetensorError)):
         packing.unpack(packed(BROKEN[how]))
 
 
@@ -180,7 +131,7 @@ def test_more_arrays_than_any_adapter_has_are_not_made(monkeypatch):
         packing.unpack(packed(blob_of({str(number): none for number in range(4)})))
 
 
-GOOD = blob_in(packing.pack(reply({"a": ODD["whole"], "b": ODD["a number"]})))
+GOOD = packing.pack(reply({"a": ODD["whole"], "b": ODD["a number"]}))
 
 
 @given(st.data())
@@ -191,8 +142,8 @@ def test_no_blob_raises_what_a_server_would_not_catch(data):
         blob[at : at + data.draw(st.integers(0, 4))] = data.draw(st.binary(max_size=5))
         blob = blob or bytearray(b"\0")
     try:
-        found = packing.unpack(as_message(bytes(blob)))
-    except Exception:
+        found = packing.unpack(bytes(blob))
+    except (ValueError, SafetensorError):
         return
     arrays = [each for record in found.array_records.values() for each in record.values()]
     assert sum(len(array.data) for array in arrays) < len(blob) + 1024
