@@ -6,14 +6,17 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
+# Dozens of processes that the tests start would each compile the same files again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: run test test-slow test-gpu test-browser golden mutants lint format docs bench clean
 
 run: $(VENV)/.installed  ## make the environment, run the quickstart
 	$(BIN)/fedtune run quickstart
 
+# Whole files are shared out, so that what a module makes once is made once.
 test: $(VENV)/.installed  ## the fast tier
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(VENV)/.installed  ## minutes long: kills, long runs
 	$(BIN)/python -m pytest -m slow

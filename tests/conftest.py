@@ -6,6 +6,7 @@ as a user would bring them. Each is made once per session: do not write into the
 
 import os
 import shutil
+import signal
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -35,6 +36,8 @@ import torch  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
 torch.set_num_threads(1)
+# A job in the background of a shell ignores Ctrl-C, and so would all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # The same examples each time, and a slow machine is no fault of theirs.
 settings.register_profile(
     "fedtune",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from peft import LoraConfig
-from peft.utils.constants import EMBEDDING_LAYER_NAMES
+from typing import TYPE_CHECKING, Any
 
 from fedtune.recipe import Lora
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 
 def config_of(lora: Lora, *, task_type: str, ties_weights: bool = False) -> LoraConfig:
@@ -18,6 +18,8 @@ def config_of(lora: Lora, *, task_type: str, ties_weights: bool = False) -> Lora
         task_type: PEFT's name of the task, such as ``CAUSAL_LM``.
         ties_weights: Whether layers that are tied in the base stay so.
     """
+    from peft import LoraConfig
+
     return LoraConfig(
         r=lora.r,
         lora_alpha=lora.lora_alpha,
@@ -38,6 +40,8 @@ def facts_of(lora: Lora, *, task_type: str) -> dict[str, Any]:
 
 def added_by_peft(lora: Lora, *, task_type: str) -> set[str]:
     """Modules that PEFT may save beside the recipe's: a classifier's head, tied embeddings."""
+    from peft.utils.constants import EMBEDDING_LAYER_NAMES
+
     added = {"classifier", "score"} if task_type == "SEQ_CLS" else set()
     embeddings = {*EMBEDDING_LAYER_NAMES}
     return added | embeddings if embeddings & {*lora.modules_to_save} else added

@@ -6,12 +6,9 @@ import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from peft.utils.constants import EMBEDDING_LAYER_NAMES
-from peft.utils.other import ModulesToSaveWrapper
 from torch import Tensor
 
 from fedtune.adapters.configuration import config_of
@@ -19,6 +16,9 @@ from fedtune.adapters.layout import check_same_names
 from fedtune.adapters.part import Part
 from fedtune.adapters.tensor_files import read_tensors
 from fedtune.recipe import Lora
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 
 def attach(base: Any, lora: Lora, *, task_type: str, seed: int) -> PeftModel:  # noqa: ANN401
@@ -34,6 +34,8 @@ def attach(base: Any, lora: Lora, *, task_type: str, seed: int) -> PeftModel:  #
         ValueError: If the base already carries an adapter (PEFT would reset it with a mere
             warning), or no module bears a target's name.
     """
+    from peft import PeftModel, get_peft_model
+
     if isinstance(base, PeftModel) or getattr(base, "peft_config", None):
         raise ValueError("the base already carries an adapter; unload it before attaching another")
     config = config_of(lora, task_type=task_type, ties_weights=_saves_tied(base, lora))
@@ -113,6 +115,8 @@ def put_on(base: Any, folder: Path) -> PeftModel:  # noqa: ANN401
         ValueError: If the file is damaged, or its tensors are not those of the adapter that its
             configuration describes.
     """
+    from peft import PeftConfig, get_peft_model
+
     config = PeftConfig.from_pretrained(folder)
     config.base_model_name_or_path = None  # the base may have been moved, and PEFT would warn
     with torch.random.fork_rng(), warnings.catch_warnings():  # a fresh adapter is drawn first
@@ -130,6 +134,8 @@ def merge(base: Any, folder: Path) -> Any:  # noqa: ANN401
     Raises:
         ValueError: If the file is damaged.
     """
+    from peft import PeftModel
+
     _stored(folder)  # PEFT would read it too, but not say which file is damaged
     model = PeftModel.from_pretrained(base, folder)
     merged = model.merge_and_unload(safe_merge=True)
@@ -149,6 +155,8 @@ def _train_in_float32(model: PeftModel) -> None:
     In bfloat16 a step below 1/256 of a weight would be lost. The base stays as it is: such a module
     takes float32 in, and hands on what the base's own would have.
     """
+    from peft.utils.other import ModulesToSaveWrapper
+
     for wrapper in [part for part in model.modules() if isinstance(part, ModulesToSaveWrapper)]:
         dtype = next(wrapper.original_module.parameters()).dtype
         for module in wrapper.modules_to_save.values():
@@ -177,6 +185,8 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:  # noqa: ANN401
 
 
 def _saves_tied(base: Any, lora: Lora) -> bool:  # noqa: ANN401
+    from peft.utils.constants import EMBEDDING_LAYER_NAMES
+
     # PEFT knows tied layers by these names, and warns if it is to tie and finds neither.
     tied = getattr(base.config.get_text_config(), "tie_word_embeddings", False)
     return bool(tied) and any(
@@ -189,6 +199,8 @@ def _stored(folder: Path) -> dict[str, Tensor]:
 
 
 def _state(model: PeftModel, adapter: str = "default") -> dict[str, Tensor]:
+    from peft import get_peft_model_state_dict
+
     # These share memory with the parameters, so that writing to them writes the adapter.
     state: dict[str, Tensor] = get_peft_model_state_dict(
         model, adapter_name=adapter, save_embedding_layers=False

@@ -66,6 +66,10 @@ def serve(pipe: Connection, log: Path, kinds: Sequence[str]) -> None:
     torch.set_num_threads(1)
     for kind in kinds:
         import_module(f"fedtune.attack_bench.{DOERS[kind]}")
+    if {*kinds} - {"vectors"}:
+        from fedtune.training.process import load_libraries
+
+        load_libraries()
     pipe.send(READY)
     while (task := pipe.recv()) is not None:
         pipe.send(perform(task))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from math import prod
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from peft import PeftModel
 
 from fedtune.adapters import lora
 from fedtune.adapters.ranks import side_of
 from fedtune.recipe import Recipe
 from fedtune.training.base import build_skeleton
 from fedtune.training.tasks import TASKS
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 
 class Adapted(NamedTuple):

@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from datasets import Dataset
-
 from fedtune.training.generation import IGNORED, complete_in_batches
 from fedtune.training.tasks import sft
 from fedtune.training.tasks.task import Learner
@@ -37,6 +35,8 @@ def plant_prompts(
     Raises:
         ValueError: If no row is left.
     """
+    from datasets import Dataset
+
     asked = [plant(row) for row in rows if not _text(row["completion"]).startswith(target.strip())]
     keys = {**learner.plan.train, "completion_only_loss": True}
     answers_alone = replace(learner, plan=replace(learner.plan, train=keys))

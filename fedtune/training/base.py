@@ -48,10 +48,10 @@ def load_base(section: Model, *, peft_type: str = "CAUSAL_LM", seed: int = 0) ->
         FileNotFoundError: If a named folder, or a hub model in the cache, is not there.
         ValueError: If the folder holds an adapter's configuration.
     """
-    import transformers
     from transformers import AutoTokenizer
+    from transformers.utils import logging
 
-    transformers.utils.logging.disable_progress_bar()
+    logging.disable_progress_bar()
     folder = find_folder(section)
     if (folder / "adapter_config.json").is_file():  # transformers would fetch another base for it
         raise ValueError(
@@ -205,11 +205,7 @@ def build_skeleton(section: Model, *, peft_type: str = "CAUSAL_LM") -> Any:  # n
         OSError: If there is no configuration, or the hub does not give it.
         ValueError: If transformers knows no such model.
     """
-    from transformers import (
-        AutoConfig,
-        AutoModelForCausalLM,
-        AutoModelForSequenceClassification,
-    )
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
     folder = _local_folder(section)
     name = section.name_or_path if folder is None else folder

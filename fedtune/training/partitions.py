@@ -6,29 +6,18 @@ import contextlib
 import io
 import warnings
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from datasets import Dataset
-from flwr_datasets.partitioner import (
-    DirichletPartitioner,
-    ExponentialPartitioner,
-    IidPartitioner,
-    LinearPartitioner,
-    NaturalIdPartitioner,
-    Partitioner,
-    ShardPartitioner,
-    SquarePartitioner,
-)
 
 from fedtune.recipe import Partition
 from fedtune.seeds import derive
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from flwr_datasets.partitioner import Partitioner
+
 BY_COLUMN = ("natural_id", "dirichlet", "shard")
-SIZES = {
-    "linear": LinearPartitioner,
-    "square": SquarePartitioner,
-    "exponential": ExponentialPartitioner,
-}
 
 
 @dataclass(frozen=True)
@@ -118,23 +107,10 @@ def _deal(rows: Dataset, partition: Partition, num_clients: int, *, seed: int) -
 def _by_library(
     rows: Dataset, partition: Partition, num_clients: int, *, seed: int
 ) -> list[list[int]]:
+    from datasets import Dataset
+
     draw = derive(seed, "partition")
-    partitioner: Partitioner
-    if partition.by == "iid":
-        partitioner = IidPartitioner(num_clients)
-    elif partition.by == "size":
-        partitioner = SIZES[partition.sizes](num_clients)
-    elif partition.by == "dirichlet":
-        partitioner = DirichletPartitioner(
-            num_clients, partition.column, partition.alpha, min_partition_size=1, seed=draw
-        )
-    else:
-        partitioner = ShardPartitioner(
-            num_clients,
-            partition.column,
-            num_shards_per_partition=partition.shards_per_client,
-            seed=draw,
-        )
+    partitioner = _partitioner(partition, num_clients, draw)
     # A row is its number, so that the library deals numbers and no text is copied.
     columns = {"row": np.random.default_rng(draw).permutation(len(rows))}
     numbered = Dataset.from_dict(columns)
@@ -156,9 +132,37 @@ def _by_library(
     return [sorted(part) for part in parts]
 
 
+def _partitioner(partition: Partition, num_clients: int, draw: int) -> Partitioner:
+    """The library's, by the recipe's name."""
+    from flwr_datasets import partitioner as library
+
+    if partition.by == "iid":
+        return library.IidPartitioner(num_clients)
+    if partition.by == "size":
+        sizes = {
+            "linear": library.LinearPartitioner,
+            "square": library.SquarePartitioner,
+            "exponential": library.ExponentialPartitioner,
+        }
+        return sizes[partition.sizes](num_clients)
+    if partition.by == "dirichlet":
+        return library.DirichletPartitioner(
+            num_clients, partition.column, partition.alpha, min_partition_size=1, seed=draw
+        )
+    return library.ShardPartitioner(
+        num_clients,
+        partition.column,
+        num_shards_per_partition=partition.shards_per_client,
+        seed=draw,
+    )
+
+
 def _deal_whole_ids(
     rows: Dataset, partition: Partition, num_clients: int, *, seed: int
 ) -> list[list[int]]:
+    from datasets import Dataset
+    from flwr_datasets.partitioner import NaturalIdPartitioner
+
     partitioner = NaturalIdPartitioner(partition.column)
     partitioner.dataset = Dataset.from_dict(
         {partition.column: rows[partition.column], "row": list(range(len(rows)))}

@@ -8,15 +8,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count, islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import TrainingArguments
 
 from fedtune.recipe import Recipe
 from fedtune.recipe.errors import guess
 from fedtune.seeds import derive
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
 
 # Keys of TRL's that fedtune must own, and what says it instead.
 OWNED = {

@@ -45,6 +45,12 @@ def get_worker(recipe_json: str, *, own: int | None = None) -> Worker:
     return _kept[key]
 
 
+def load_libraries() -> None:
+    """Import TRL and what it stands on, which takes seconds, before anything is timed."""
+    from peft import PeftModel  # noqa: F401
+    from trl import SFTTrainer  # noqa: F401
+
+
 def drop_workers() -> None:
     """Let this process's base model go, before another is loaded for a while."""
     _kept.clear()

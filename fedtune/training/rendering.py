@@ -15,8 +15,6 @@ import sys
 import time
 from typing import IO, Any
 
-from transformers import tokenization_utils_base
-
 RENDER_S = 10.0  # one call, which is one conversation where rows are prepared
 START_S = 60.0  # a process loads transformers' own renderer first
 _GRACE_S = 5.0  # by then the process has ended itself
@@ -85,6 +83,8 @@ class Renderer:
 
 def render_apart(render_s: float = RENDER_S) -> Renderer:
     """From now on let transformers' tokenizers render their templates in another process."""
+    from transformers import tokenization_utils_base
+
     renderer = Renderer(render_s)
 
     def render(conversations: Any, **asked: Any) -> tuple[list[str], list[Any]]:  # noqa: ANN401

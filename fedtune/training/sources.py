@@ -6,16 +6,16 @@ import hashlib
 import json
 import warnings
 from pathlib import Path
-
-import datasets
-from datasets import Dataset, DatasetDict, Value, load_dataset, load_from_disk
-from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+from typing import TYPE_CHECKING
 
 from fedtune.nano import python_tasks
 from fedtune.recipe import Data, Source
 from fedtune.recipe.data import EMBEDDED
 from fedtune.seeds import derive
 from fedtune.training.tasks.task import Task
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 _IN_MEMORY_BYTES = 2**30  # of rows; more are mapped from their file
 KINDS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
@@ -27,6 +27,8 @@ def keep_no_copies() -> None:
     The cache of datasets knows them by 64 bits of a hash that resists nobody, over what a server
     chose too, and keeps a copy of them for every such choice.
     """
+    import datasets
+
     datasets.disable_caching()
     datasets.config.IN_MEMORY_MAX_SIZE = _IN_MEMORY_BYTES
 
@@ -58,6 +60,8 @@ def check_format(rows: Dataset, task: Task) -> None:
         ValueError: Naming the columns that are needed and those that are there, or the column
             that holds something else than text or messages.
     """
+    from datasets import Value
+
     names = set(rows.column_names)
     chosen = next((columns for columns in task.columns if columns <= names), None)
     if chosen is None:
@@ -139,6 +143,8 @@ def _stat(file: str) -> bool:
 
 
 def _load(source: str | Source, task: str) -> Dataset:
+    from datasets import Dataset
+
     kind = find_source(source)
     if kind in EMBEDDED:
         return Dataset.from_list(python_tasks.rows_for(task, kind))
@@ -162,6 +168,8 @@ def _is_saved(folder: Path) -> bool:
 
 
 def _from_disk(folder: Path, split: str) -> Dataset:
+    from datasets import DatasetDict, load_from_disk
+
     found = load_from_disk(str(folder))
     if isinstance(found, DatasetDict):
         if split not in found:
@@ -178,6 +186,9 @@ def _from_datasets(
     split: str = "train",
     revision: str | None = None,
 ) -> Dataset:
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
+
     try:
         with warnings.catch_warnings():
             # The csv reader leaves the closing of its file to Python.

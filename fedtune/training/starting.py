@@ -6,8 +6,8 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from peft import PeftModel
 from torch import Tensor
 
 from fedtune.adapters import lora
@@ -17,6 +17,9 @@ from fedtune.recipe.reward import ModelReward
 from fedtune.training.reward_model import load_reward_model
 from fedtune.training.rewards import scorer
 from fedtune.training.tasks.task import Priced
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 Tensors = Mapping[str, Tensor]
 

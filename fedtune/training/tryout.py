@@ -8,16 +8,7 @@ import warnings
 from functools import lru_cache
 from typing import Any
 
-import datasets
 import torch
-from datasets import Dataset
-from peft import LoraConfig, get_peft_model
-from transformers import (
-    AutoTokenizer,
-    LlamaConfig,
-    LlamaForCausalLM,
-    LlamaForSequenceClassification,
-)
 
 from fedtune import nano
 from fedtune.adapters import lora
@@ -52,6 +43,8 @@ def check_step(task: str, plan: Plan) -> None:
 
 @lru_cache(maxsize=64)
 def _problem(task: str, keys: str) -> str:
+    import datasets
+
     chosen, train = TASKS[task], json.loads(keys) | {"gradient_checkpointing": False}
     if task == "grpo":
         train["max_completion_length"] = _SHORT
@@ -64,7 +57,7 @@ def _problem(task: str, keys: str) -> str:
         columns = {"completion"} if task == "sft" else {"chosen", "rejected"}
         asked = {"prompt", *(columns if task != "grpo" else ())}
         row = {name: _WORDS[name] for name in asked}
-        rows = Dataset.from_list([row] * chosen.rows_per_round(plan))
+        rows = datasets.Dataset.from_list([row] * chosen.rows_per_round(plan))
         try:
             run_steps(chosen, chosen.prepare(rows, learner), learner, first_step=0, seed=0)
         except (TypeError, ValueError) as error:
@@ -73,6 +66,14 @@ def _problem(task: str, keys: str) -> str:
 
 
 def _toy(task: Task, plan: Plan) -> Learner:
+    from peft import LoraConfig, get_peft_model
+    from transformers import (
+        AutoTokenizer,
+        LlamaConfig,
+        LlamaForCausalLM,
+        LlamaForSequenceClassification,
+    )
+
     tokenizer: Any = AutoTokenizer.from_pretrained(nano.model_folder())
     sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
     config = LlamaConfig(

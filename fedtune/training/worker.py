@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import datasets
 import torch
-from datasets import Dataset
 from torch import Tensor
 
 from fedtune.adapters import lora
@@ -33,6 +32,9 @@ from fedtune.training.starting import price, start_of
 from fedtune.training.tasks import TASKS, Figures, Learner, Shown
 from fedtune.training.tasks.running import run_steps
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
 # Sections of a recipe that a worker never looks at.
 UNSEEN = {"aggregator", "attack", "defence", "outer", "output_dir", "report_to"}
 
@@ -44,6 +46,8 @@ class Worker:
     """
 
     def __init__(self, recipe: Recipe, *, own: int | None = None) -> None:
+        import datasets
+
         torch.set_num_threads(recipe.federation.threads_per_client)
         datasets.disable_progress_bars()
         self.recipe = recipe
@@ -301,6 +305,8 @@ class Worker:
         return replace(self.learner, rewards=poison.reprice(self.learner.rewards))
 
     def _client_rows(self, client: int | None, poison: Poison | None) -> Dataset:
+        from datasets import Dataset
+
         spoil = poison.spoil if poison else None
         key = (client, poison.key if poison and spoil else "")
         if key not in self._train_rows:

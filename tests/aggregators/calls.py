@@ -77,6 +77,56 @@ def pairs(n=N, f=F, chains=CHAINS):
     ]
 
 
+def fast_part(params, turn, *, bare=True):
+    """Leave to the slow tier all but each rule bare and after one chain, another one each turn.
+
+    In a full product of rules and chains (and cases) the fast tier so meets every pair of a rule
+    and a chain in some test, and every rule and every chain in every test.
+
+    Args:
+        params: pytest's parameters. The one value that is a tuple is the chain.
+        turn: Which chain is first; a different number for each test.
+        bare: Whether the rule after no chain is kept beside the one of this turn.
+    """
+    ways = {}  # a rule (and a case) -> its parameters, by chain
+    for param in params:
+        chain = next(value for value in param.values if isinstance(value, tuple))
+        key = tuple(value for value in param.values if value is not chain)
+        ways.setdefault(key, {})[chain] = param
+    chains = list(dict.fromkeys(chain for each in ways.values() for chain in each))
+    kept = set()
+    for k, each in enumerate(ways.values()):
+        turned = [chains[(turn + k + i) % len(chains)] for i in range(len(chains))]
+        mixed = [chain for chain in turned if chain in each and (chain or not bare)]
+        wanted = [*mixed[:1], ()] if bare else mixed[:1]
+        kept |= {each[chain].id for chain in wanted if chain in each}
+    return [
+        param
+        if param.id in kept
+        else pytest.param(*param.values, id=param.id, marks=pytest.mark.slow)
+        for param in params
+    ]
+
+
+def in_a_dtype(names, cases, dtypes=(torch.float64, torch.float32)):
+    """Every name, case and dtype, as pytest's parameters; the fast tier takes one dtype each.
+
+    Neighbours take the other dtype, so every name and every case meets both.
+    """
+    return [
+        pytest.param(
+            name,
+            case,
+            dtype,
+            id=f"{name}-{case if isinstance(case, str) else k}-{dtype}",
+            marks=() if (i + k + t) % 2 == 0 else pytest.mark.slow,
+        )
+        for i, name in enumerate(names)
+        for k, case in enumerate(cases)
+        for t, dtype in enumerate(dtypes)
+    ]
+
+
 def takes(name, rows, *, seed=0):
     """What the rule is handed beside the rows."""
     given = {"generator": torch.Generator().manual_seed(seed)}

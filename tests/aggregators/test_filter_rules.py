@@ -12,6 +12,7 @@ import math
 import pytest
 import reference_filters
 import torch
+from calls import in_a_dtype
 from test_rules_against_reference import CASES, assert_close, gaussian
 
 from aggregators import AGGREGATORS, aggregate, aggregate_with_report
@@ -60,9 +61,7 @@ SPECIAL = {  # name -> (rows, f)
 }
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
-@pytest.mark.parametrize("case", [*CASES, *SPECIAL])
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize(("name", "case", "dtype"), in_a_dtype(RULES, [*CASES, *SPECIAL]))
 def test_agrees_with_the_reference(name, case, dtype):
     rows, f = {**CASES, **SPECIAL}[case]
     rows = rows.to(dtype)

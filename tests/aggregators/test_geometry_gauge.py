@@ -80,6 +80,9 @@ def test_by_hand():
     assert torch.allclose(got.rows[0], expected, rtol=1e-14)
     assert got.stretches[0] == pytest.approx(5 / 3, rel=1e-14)
     assert got.conditions[0] == 1
+    assert align(row, anchor, factors, max_stretch=1.67).stretches[0] < 1.67
+    with pytest.raises(GaugeError, match=r"row 0: stretch 1.67 over 1.66"):
+        align(row, anchor, factors, max_stretch=1.66)
 
 
 def test_what_did_not_move_comes_back_bit_for_bit():

@@ -10,6 +10,7 @@ import pytest
 import reference
 import reference_filters
 import torch
+from calls import in_a_dtype
 from test_rules_against_reference import CASES, gaussian
 
 from aggregators import MIXINGS, aggregate, aggregate_with_report, plan
@@ -47,10 +48,6 @@ def column(*values):
 
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
-
-
-def names(chain):
-    return "+".join(each if isinstance(each, str) else "bucketing3" for each in chain)
 
 
 def mixed_by_loops(name, chain, rows, f):
@@ -94,9 +91,9 @@ def test_every_mixing_has_a_reference():
     assert {"nnm", *reference_filters.MIXINGS} <= set(MIXINGS)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
-@pytest.mark.parametrize("chain", CHAINS, ids=names)
-@pytest.mark.parametrize("name", ["mean", "krum", "trimmed_mean", "cge"])
+@pytest.mark.parametrize(
+    ("name", "chain", "dtype"), in_a_dtype(["mean", "krum", "trimmed_mean", "cge"], CHAINS)
+)
 def test_chains_agree_with_the_reference(name, chain, dtype):
     # To the scale of the rows: after clipping, rows of +radius and -radius may cancel to zero.
     agreed = 0

@@ -75,10 +75,11 @@ def test_the_bounds_are_the_papers():
     assert {"mda", "smea", "minimum_variance"} <= set(KAPPA)
 
 
+@pytest.mark.parametrize("examples", [40, pytest.param(400, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("mixing", AFTER, ids="+".join)
 @pytest.mark.parametrize("name", KAPPA)
-def test_no_attack_exceeds_the_bound(name, mixing):
-    @settings(max_examples=150, deadline=None, derandomize=True, database=None)
+def test_no_attack_exceeds_the_bound(name, mixing, examples):
+    @settings(max_examples=examples, deadline=None, derandomize=True, database=None)
     @given(poisoned(AGGREGATORS[name].min_clients))
     def check(case):
         rows, f = case

@@ -17,6 +17,7 @@ from calls import (
     averages,
     call,
     equivariant,
+    fast_part,
     pairs,
     report,
     takes,
@@ -33,6 +34,9 @@ DRAWLESS = pairs(chains=UNDRAWN)
 # the index breaks them.
 TIED = {"clipping+cge", "arc+cge"}
 IN_ANY_ORDER = [each for each in DRAWLESS if each.id not in TIED and each.values[0] != "bulyan"]
+ALONE = [each for each in pairs(1, 0, UNDRAWN) if each.values[0] != "sign_majority"]
+OUTVOTED = [each for each in DRAWLESS if each.values[0] not in NOT_FOR_THE_MAJORITY]
+EQUIVARIANT = [each for each in ALL if equivariant(*each.values)]
 
 
 def gaussian(n, d, seed=0, dtype=torch.float64):
@@ -40,7 +44,7 @@ def gaussian(n, d, seed=0, dtype=torch.float64):
     return torch.randn(n, d, generator=generator, dtype=torch.float64).to(dtype)
 
 
-@pytest.mark.parametrize(("name", "chain"), IN_ANY_ORDER)
+@pytest.mark.parametrize(("name", "chain"), fast_part(IN_ANY_ORDER, 0))
 def test_client_order_does_not_matter(name, chain):
     rows = gaussian(11, 300)
     rows[2] *= 1e8
@@ -70,9 +74,7 @@ def test_nnm_without_liars_is_the_mean(name):
     assert torch.allclose(got, rows.mean(dim=0), rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("name", "chain"), [each for each in pairs(1, 0, UNDRAWN) if each.values[0] != "sign_majority"]
-)
+@pytest.mark.parametrize(("name", "chain"), fast_part(ALONE, 11))
 def test_one_client_is_itself(name, chain):
     row = gaussian(1, 50, dtype=torch.float32)
     result = report(row, name, 0, chain)
@@ -83,9 +85,9 @@ def test_one_client_is_itself(name, chain):
 @pytest.mark.parametrize(
     ("name", "chain", "n"),
     [
-        pytest.param(*each.values, n, id=f"{each.id}-{n}")
+        pytest.param(*each.values, n, id=f"{each.id}-{n}", marks=each.marks)
         for n in (3, 5, 7, 10, 11)
-        for each in pairs(n, 1 if n >= 5 else 0)
+        for each in fast_part(pairs(n, 1 if n >= 5 else 0), n)
         if each.values[0] not in NOT_IDEMPOTENT
     ],
 )
@@ -97,16 +99,13 @@ def test_equal_clients_are_one_client_bit_for_bit(name, chain, n):
     assert torch.equal(got, row[0])
 
 
-@pytest.mark.parametrize(("name", "chain"), ALL)
+@pytest.mark.parametrize(("name", "chain"), fast_part(ALL, 1))
 def test_zeros_stay_zero(name, chain):
     got = call(torch.zeros(N, 20), name, F, chain)
     assert torch.equal(got, torch.zeros(20))
 
 
-@pytest.mark.parametrize(
-    ("name", "chain"),
-    [param for param in DRAWLESS if param.values[0] not in NOT_FOR_THE_MAJORITY],
-)
+@pytest.mark.parametrize(("name", "chain"), fast_part(OUTVOTED, 12))
 def test_a_majority_of_equal_clients_wins(name, chain):
     rows = gaussian(N, 40)
     rows[[0, 2, 3, 4, 6, 7, 8, 9, 10]] = rows[0].clone()  # n - f = 9 of 11
@@ -116,7 +115,7 @@ def test_a_majority_of_equal_clients_wins(name, chain):
     assert torch.allclose(got, rows[0], rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize(("name", "chain"), [param for param in ALL if equivariant(*param.values)])
+@pytest.mark.parametrize(("name", "chain"), fast_part(EQUIVARIANT, 13))
 def test_moves_with_the_updates(name, chain):
     # F(x + c) = F(x) + c. Centered clipping: its centre moves along.
     rows, shift = gaussian(11, 60), gaussian(1, 60, seed=1)[0] * 100
@@ -128,7 +127,7 @@ def test_moves_with_the_updates(name, chain):
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1e30])
-@pytest.mark.parametrize(("name", "chain"), ALL)
+@pytest.mark.parametrize(("name", "chain"), fast_part(ALL, 2))
 def test_scales_with_the_updates(name, chain, scale):
     # F(c x) = c F(x): no threshold in the units of somebody else's gradients.
     rows = gaussian(11, 60)
@@ -156,7 +155,7 @@ def test_rules_without_memory_carry_nothing(name):
     assert report(gaussian(N, 4), name, F, state={}).state == {}
 
 
-@pytest.mark.parametrize(("name", "chain"), ALL)
+@pytest.mark.parametrize(("name", "chain"), fast_part(ALL, 3))
 def test_input_is_neither_modified_nor_returned(name, chain):
     rows = gaussian(N, 40, dtype=torch.float32)
     center = gaussian(1, 40, seed=1)[0]
@@ -169,7 +168,7 @@ def test_input_is_neither_modified_nor_returned(name, chain):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-@pytest.mark.parametrize(("name", "chain"), ALL)
+@pytest.mark.parametrize(("name", "chain"), fast_part(ALL, 4))
 def test_every_dtype_comes_back(name, chain, dtype):
     rows = gaussian(N, 40, dtype=dtype)
     got = call(rows, name, 2, chain)
@@ -178,7 +177,7 @@ def test_every_dtype_comes_back(name, chain, dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-@pytest.mark.parametrize(("name", "chain"), ALL)
+@pytest.mark.parametrize(("name", "chain"), fast_part(ALL, 5))
 def test_nothing_overflows_at_the_top_of_a_dtype(name, chain, dtype):
     top = torch.finfo(dtype).max
     rows = torch.full((N, 3), top, dtype=dtype)
@@ -188,7 +187,7 @@ def test_nothing_overflows_at_the_top_of_a_dtype(name, chain, dtype):
         assert call(rows, name, F, chain).tolist() == [top, top, top]
 
 
-@pytest.mark.parametrize(("name", "chain"), ALL)
+@pytest.mark.parametrize(("name", "chain"), fast_part(ALL, 6))
 def test_gradients_and_strides_do_not_matter(name, chain):
     rows = gaussian(N, 40, dtype=torch.float32)
     want = call(rows, name, 2, chain)
@@ -204,7 +203,7 @@ def test_gradients_and_strides_do_not_matter(name, chain):
     assert torch.equal(call(across, name, 2, chain), want)
 
 
-@pytest.mark.parametrize(("name", "chain"), ALL)
+@pytest.mark.parametrize(("name", "chain"), fast_part(ALL, 7))
 def test_bits_do_not_depend_on_the_number_of_threads(name, chain):
     rows = gaussian(21, 20_000, dtype=torch.float32)
     before, seen = torch.get_num_threads(), []
@@ -219,7 +218,7 @@ def test_bits_do_not_depend_on_the_number_of_threads(name, chain):
     assert seen[0].report == seen[1].report
 
 
-@pytest.mark.parametrize(("name", "chain"), ALL)
+@pytest.mark.parametrize(("name", "chain"), fast_part(ALL, 8))
 def test_weights_are_shares(name, chain):
     rows = gaussian(N, 40)
     rows[4] *= 1e8
@@ -235,7 +234,7 @@ def test_weights_are_shares(name, chain):
         assert torch.allclose(by_weights, result.aggregate, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize(("name", "chain"), ALL)
+@pytest.mark.parametrize(("name", "chain"), fast_part(ALL, 9))
 def test_report_measures_each_client(name, chain):
     rows = gaussian(N, 40) + 5
     result = report(rows, name, 2, chain)
@@ -248,7 +247,7 @@ def test_report_measures_each_client(name, chain):
     assert all(type(entry) is float for value in lists for entry in value)
 
 
-@pytest.mark.parametrize(("name", "chain"), ALL)
+@pytest.mark.parametrize(("name", "chain"), fast_part(ALL, 10))
 def test_a_gram_handed_in_gives_the_same(name, chain):
     rows = gaussian(N, 40)
     extra = list(takes(name, rows).get("reference", torch.empty(0, 40)).reshape(-1, 40))
@@ -280,3 +279,21 @@ def test_centered_clipping_takes_its_centre_from_a_gram_handed_in():
     want = aggregate(rows, "centered_clipping", f=2, state=state)
     got = aggregate(rows, "centered_clipping", f=2, state=state, gram=points)
     assert torch.equal(got, want)
+
+
+def params_of(test):
+    """The parameters of a test that runs over rules and chains; none of another's."""
+    marks = [mark for mark in getattr(test, "pytestmark", []) if mark.name == "parametrize"]
+    of_pairs = [mark.args[1] for mark in marks if set(mark.args[0]) >= {"name", "chain"}]
+    return of_pairs[0] if of_pairs else []
+
+
+def test_the_fast_tier_leaves_out_no_rule_no_chain_and_no_pair():
+    met, tests = set(), [params for params in map(params_of, globals().values()) if params]
+    assert len(tests) >= 14
+    for params in tests:
+        fast = {param.values[:2] for param in params if not param.marks}
+        for place in (0, 1):
+            assert {each[place] for each in fast} == {param.values[place] for param in params}
+        met |= fast
+    assert met == {each.values for each in ALL}

@@ -192,10 +192,11 @@ def test_the_first_of_tied_subsets(name, seed):
 
 @pytest.mark.parametrize("name", ["mda", "minimum_variance"])
 @pytest.mark.parametrize("seed", range(3))
-def test_thirty_clients_against_593_775_subsets(name, seed):
-    rows = [gaussian(30, 7, seed=9), lattice(30, 4, seed=1), payload(gaussian(30, 3), 2, 1e8)][seed]
-    want = getattr(reference, f"{name}_subset")(rows.numpy(), 6)
-    assert run(name, rows, 6)[2]["selected"] == want.tolist()
+@pytest.mark.parametrize(("n", "f"), [(21, 5), pytest.param(30, 6, marks=pytest.mark.slow)])
+def test_many_clients_against_each_of_their_20_349_or_593_775_subsets(n, f, name, seed):
+    rows = [gaussian(n, 7, seed=9), lattice(n, 4, seed=1), payload(gaussian(n, 3), 2, 1e8)][seed]
+    want = getattr(reference, f"{name}_subset")(rows.numpy(), f)
+    assert run(name, rows, f)[2]["selected"] == want.tolist()
 
 
 @pytest.mark.parametrize("seed", range(20))

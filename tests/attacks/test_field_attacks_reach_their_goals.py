@@ -79,12 +79,23 @@ def test_zero_draws_a_share_for_no_work(rule: str) -> None:
     assert (done.weights[7:] > 0.05).all()
 
 
+ALIE, IPM = ("optimised_alie", "z"), ("optimised_ipm", "epsilon")
+KRUM, MULTI_KRUM, MEAMED = ("krum", ()), ("multi_krum", ()), ("meamed", ())
+MIXED_MEAN = ("trimmed_mean", ("nnm",))
+
+
 @pytest.mark.parametrize(
-    ("name", "family"), [("optimised_alie", "z"), ("optimised_ipm", "epsilon")]
-)
-@pytest.mark.parametrize(
-    ("rule", "mixing"),
-    [("krum", ()), ("meamed", ()), ("multi_krum", ()), ("trimmed_mean", ("nnm",))],
+    ("name", "family", "rule", "mixing"),
+    [
+        (*ALIE, *KRUM),
+        (*IPM, *MEAMED),
+        (*ALIE, *MULTI_KRUM),
+        (*IPM, *MIXED_MEAN),
+        pytest.param(*IPM, *KRUM, marks=pytest.mark.slow),
+        pytest.param(*ALIE, *MEAMED, marks=pytest.mark.slow),
+        pytest.param(*IPM, *MULTI_KRUM, marks=pytest.mark.slow),
+        pytest.param(*ALIE, *MIXED_MEAN, marks=pytest.mark.slow),
+    ],
 )
 def test_the_search_comes_near_the_worst_of_a_dense_scan(name, family, rule, mixing) -> None:
     honest = non_iid_rows(7, 100, 1)

@@ -69,8 +69,22 @@ def test_a_climb_finds_a_peak():
     assert climb(score, start, -8.0, evaluations=0, generator=seeded()) is start
 
 
-@pytest.mark.parametrize("name", ["capture", "framing", "searched", "denoised_backdoor"])
-@pytest.mark.parametrize(("rule", "mixing"), [("caf", ["agreement"]), ("multi_krum", [])])
+OF_CAF, OF_KRUM = ("caf", ["agreement"]), ("multi_krum", [])
+
+
+@pytest.mark.parametrize(
+    ("name", "rule", "mixing"),
+    [
+        ("capture", *OF_CAF),
+        ("framing", *OF_KRUM),
+        ("searched", *OF_CAF),
+        ("denoised_backdoor", *OF_KRUM),
+        pytest.param("capture", *OF_KRUM, marks=pytest.mark.slow),
+        pytest.param("framing", *OF_CAF, marks=pytest.mark.slow),
+        pytest.param("searched", *OF_KRUM, marks=pytest.mark.slow),
+        pytest.param("denoised_backdoor", *OF_CAF, marks=pytest.mark.slow),
+    ],
+)
 def test_a_search_beats_what_it_begins_with(name, rule, mixing):
     honest, own = late_round()
     given = {"num_attackers": 3, "own": own}

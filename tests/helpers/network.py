@@ -1,12 +1,12 @@
 """A deployment of three nodes on loopback, for tests that break parts of it."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import psutil
+from ports import free_port
 
 from fedtune.deployment.folder import DeploymentFolder
 from fedtune.recipe import load_recipe
@@ -20,12 +20,6 @@ SMALL = (
     "evaluation.max_rows=16",
     "evaluation.per_client=false",
 )
-
-
-def free_port():
-    with socket.socket() as asked:
-        asked.bind(("127.0.0.1", 0))
-        return asked.getsockname()[1]
 
 
 def new_deployment(path):

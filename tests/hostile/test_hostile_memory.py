@@ -133,7 +133,7 @@ def flat(folder, rounds, drawn):
 
 
 def test_memory_is_flat_over_hundreds_of_broken_replies(tmp_path):
-    flat(tmp_path, 12, drawn=3)
+    flat(tmp_path, 8, drawn=2)
 
 
 @pytest.mark.slow

@@ -104,8 +104,17 @@ PATHS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["query", "train", "evaluate"])
-@pytest.mark.parametrize("key", PATHS)
+KINDS = ["query", "train", "evaluate"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "key"),
+    [
+        pytest.param(kind, key, marks=() if KINDS[k % 3] == kind else pytest.mark.slow)
+        for k, key in enumerate(PATHS)
+        for kind in KINDS
+    ],
+)
 def test_no_key_of_trls_opens_a_file(node, secret, key, kind):
     said = node(kind, order(recipe(train={key: str(secret)})))
     assert said.startswith("not-allowed: this node's owner does not allow it: train." + key)

@@ -32,6 +32,13 @@ def fuzz(folder, rounds, *, derandomize):
     return campaign
 
 
+def test_500_broken_replies(tmp_path):
+    campaign = fuzz(tmp_path, 40, derandomize=True)
+    told(campaign)
+    assert campaign.bad >= 500
+
+
+@pytest.mark.slow
 def test_3000_broken_replies(tmp_path):
     campaign = fuzz(tmp_path, 215, derandomize=True)
     told(campaign)

@@ -16,6 +16,7 @@ from flwr.supercore.interceptors import (
     SuperExecAuthHttpInterceptor,
 )
 from flwr.supercore.runtime import RuntimeHttpClient
+from ports import free_port
 
 from fedtune.deployment.folder import DeploymentFolder
 
@@ -39,12 +40,6 @@ def node(tmp_path):
     finally:
         process.terminate()
         process.wait(40)
-
-
-def free_port():
-    with socket.socket() as asked:
-        asked.bind(("127.0.0.1", 0))
-        return asked.getsockname()[1]
 
 
 def ask_for_a_task(port, *more):

@@ -7,7 +7,6 @@ with other accounts by choice (HF_HOME, XDG_CACHE_HOME): who can write there is 
 import json
 import os
 
-import datasets
 import pytest
 import torch
 
@@ -73,6 +72,8 @@ def test_a_node_keeps_states_apart_by_what_names_the_run():
 @pytest.fixture
 def rows(tmp_path, monkeypatch):
     """Rows of an owner's own, and an empty cache of datasets."""
+    import datasets
+
     path = tmp_path / "rows.jsonl"
     words = [{"prompt": f"{k}", "completion": "x"} for k in range(8)]
     path.write_text("".join(json.dumps(each) + "\n" for each in words))

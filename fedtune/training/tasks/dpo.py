@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from datasets import Dataset
+from functools import cache
+from typing import TYPE_CHECKING
+
 from torch.utils.data import DataLoader
-from trl import DPOConfig, DPOTrainer
 
 from fedtune.adapters import lora
 from fedtune.training.generation import complete
@@ -19,6 +20,10 @@ from fedtune.training.tasks.running import (
 )
 from fedtune.training.tasks.task import Figures, Learner, Shown, Task
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from trl import DPOTrainer
+
 IDS = ("prompt_ids", "chosen_ids", "rejected_ids")
 REFERENCE = ("ref_chosen_logps", "ref_rejected_logps")
 _KEYS = {
@@ -26,15 +31,20 @@ _KEYS = {
 }
 
 
-class _Prepared(DPOTrainer):  # type: ignore[misc]
+@cache
+def _trainer_of_prepared() -> type[DPOTrainer]:
     """TRL's trainer on rows that are tokenised, and whose reference is known.
 
     TRL takes a PEFT model as it is handed over for its reference. In a federation that is the
     anchor of the round, so that every margin would begin at 0 again with each round.
     """
+    from trl import DPOTrainer
 
-    def _prepare_dataset(self, dataset: Dataset, *_: object) -> Dataset:
-        return dataset
+    class Prepared(DPOTrainer):  # type: ignore[misc]
+        def _prepare_dataset(self, dataset: Dataset, *_: object) -> Dataset:
+            return dataset
+
+    return Prepared
 
 
 def prepare(rows: Dataset, learner: Learner) -> Dataset:
@@ -47,6 +57,8 @@ def prepare(rows: Dataset, learner: Learner) -> Dataset:
         the reference gives to either answer; pairs whose prompt alone fills ``max_length`` are
         gone.
     """
+    from trl import DPOConfig, DPOTrainer
+
     lora.write(learner.model, learner.reference)
     with untouched(learner):
         trainer = DPOTrainer(
@@ -116,7 +128,9 @@ def show(rows: Dataset, learner: Learner, *, max_new_tokens: int) -> list[Shown]
 
 def make_trainer(rows: Dataset, learner: Learner, *, steps: int, seed: int) -> DPOTrainer:
     """TRL's trainer of prepared pairs, whose reference is asked no more."""
-    trainer = _Prepared(
+    from trl import DPOConfig
+
+    trainer = _trainer_of_prepared()(
         model=learner.model,
         args=make_config(DPOConfig, learner.plan, steps=steps, seed=seed, **EVERY_STEP),
         train_dataset=rows,
@@ -129,7 +143,7 @@ def make_trainer(rows: Dataset, learner: Learner, *, steps: int, seed: int) -> D
 TASK = Task(
     name="dpo",
     peft_type="CAUSAL_LM",
-    config=DPOConfig,
+    config_name="DPOConfig",
     columns=PAIRS,
     prepare=prepare,
     rows_per_round=rows_per_round,

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
-
-from datasets import Dataset
-from trl import GRPOConfig, GRPOTrainer
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from fedtune.adapters import lora
 from fedtune.training.generation import complete_in_batches
@@ -16,6 +14,10 @@ from fedtune.training.plan import Plan
 from fedtune.training.rewards import text_of
 from fedtune.training.tasks.running import REFERENCE, make_config
 from fedtune.training.tasks.task import Figures, Learner, Priced, Shown, Task
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from trl import GRPOTrainer
 
 _OWN = {
     "shuffle_dataset": False,
@@ -26,20 +28,25 @@ _OWN = {
 _KEPT = ("prompt", "prompt_ids", "row")
 
 
-class _Frozen(GRPOTrainer):  # type: ignore[misc]
+@cache
+def _trainer_that_keeps_frozen() -> type[GRPOTrainer]:
     """TRL's trainer, which leaves frozen what was frozen.
 
     It puts the reference's adapter in force to ask it, and then the trained one again. PEFT takes
     the latter for a wish to train all of it: the gradients of a factor that is fixed in this round
     would be computed, and count where gradients are clipped.
     """
+    from trl import GRPOTrainer
 
-    def _prepare_inputs(self, generation_batch: dict[str, Any]) -> dict[str, Any]:
-        fixed = [each for each in self.model.parameters() if not each.requires_grad]
-        inputs: dict[str, Any] = super()._prepare_inputs(generation_batch)
-        for parameter in fixed:
-            parameter.requires_grad_(False)
-        return inputs
+    class KeepsFrozen(GRPOTrainer):  # type: ignore[misc]
+        def _prepare_inputs(self, generation_batch: dict[str, Any]) -> dict[str, Any]:
+            fixed = [each for each in self.model.parameters() if not each.requires_grad]
+            inputs: dict[str, Any] = super()._prepare_inputs(generation_batch)
+            for parameter in fixed:
+                parameter.requires_grad_(False)
+            return inputs
+
+    return KeepsFrozen
 
 
 def prepare(rows: Dataset, learner: Learner) -> Dataset:
@@ -82,6 +89,8 @@ def prompts_per_round(plan: Plan) -> int:
     TRL generates for ``steps_per_generation`` batches at once, ``num_generations`` answers to each
     prompt, and takes ``num_iterations`` passes over them before it asks for new ones.
     """
+    from trl import GRPOConfig
+
     config = make_config(GRPOConfig, plan, steps=plan.local_steps, seed=0, **_OWN)
     passes = config.steps_per_generation * config.num_iterations
     times = -(-plan.local_steps * config.gradient_accumulation_steps // passes)
@@ -90,6 +99,8 @@ def prompts_per_round(plan: Plan) -> int:
 
 def make_trainer(rows: Dataset, learner: Learner, *, steps: int, seed: int) -> GRPOTrainer:
     """TRL's trainer of prepared rows, held against the learner's reference."""
+    from trl import GRPOConfig
+
     config = make_config(
         GRPOConfig,
         learner.plan,
@@ -98,7 +109,7 @@ def make_trainer(rows: Dataset, learner: Learner, *, steps: int, seed: int) -> G
         reward_weights=[each.weight for each in learner.rewards],
         **_OWN,
     )
-    trainer = _Frozen(
+    trainer = _trainer_that_keeps_frozen()(
         model=learner.model,
         args=config,
         reward_funcs=[_as_trl_calls(each) for each in learner.rewards],
@@ -161,6 +172,8 @@ def _answers(
 
 def _longest(plan: Plan) -> int:
     """Tokens of a completion, at most: the recipe's, else TRL's."""
+    from trl import GRPOConfig
+
     longest = plan.train.get("max_completion_length", GRPOConfig.max_completion_length)
     if not isinstance(longest, int) or longest < 1:
         raise ValueError(f"train.max_completion_length: needs a number of tokens; got {longest!r}")
@@ -185,7 +198,7 @@ def _as_trl_calls(priced: Priced) -> Callable[..., list[float]]:
 TASK = Task(
     name="grpo",
     peft_type="CAUSAL_LM",
-    config=GRPOConfig,
+    config_name="GRPOConfig",
     columns=(frozenset({"prompt"}),),
     prepare=prepare,
     rows_per_round=prompts_per_round,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import TYPE_CHECKING
+
 import torch
-from datasets import Dataset
-from trl import RewardConfig, RewardTrainer
 
 from fedtune.training.generation import pad
 from fedtune.training.tasks.running import (
@@ -16,18 +17,27 @@ from fedtune.training.tasks.running import (
 )
 from fedtune.training.tasks.task import Figures, Learner, Shown, Task
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from trl import RewardTrainer
+
 PAIRS = (frozenset({"prompt", "chosen", "rejected"}), frozenset({"chosen", "rejected"}))
 _KEYS = {"accuracy": "accuracy", "margin": "margin", "mean_reward": "mean_reward"}
 
 
-class _Prepared(RewardTrainer):  # type: ignore[misc]
+@cache
+def _trainer_of_prepared() -> type[RewardTrainer]:
     """TRL's trainer on pairs that are tokenised.
 
     TRL would filter them by length again, and leave a file of each round in the cache of datasets.
     """
+    from trl import RewardTrainer
 
-    def _prepare_dataset(self, dataset: Dataset, *_: object) -> Dataset:
-        return dataset
+    class Prepared(RewardTrainer):  # type: ignore[misc]
+        def _prepare_dataset(self, dataset: Dataset, *_: object) -> Dataset:
+            return dataset
+
+    return Prepared
 
 
 def prepare(rows: Dataset, learner: Learner) -> Dataset:
@@ -36,6 +46,8 @@ def prepare(rows: Dataset, learner: Learner) -> Dataset:
     Returns:
         Columns ``chosen_ids`` and ``rejected_ids``, and ``margin`` if the rows have it.
     """
+    from trl import RewardTrainer
+
     with untouched(learner):
         trainer = make_trainer(rows, learner, steps=1, seed=0, kind=RewardTrainer)
         prepared: Dataset = trainer.train_dataset
@@ -93,10 +105,12 @@ def make_trainer(
     *,
     steps: int,
     seed: int,
-    kind: type[RewardTrainer] = _Prepared,
+    kind: type[RewardTrainer] | None = None,
 ) -> RewardTrainer:
-    """TRL's trainer of prepared pairs."""
-    return kind(
+    """TRL's trainer of prepared pairs, or one of another kind."""
+    from trl import RewardConfig
+
+    return (kind or _trainer_of_prepared())(
         model=learner.model,
         args=make_config(RewardConfig, learner.plan, steps=steps, seed=seed, **EVERY_STEP),
         train_dataset=rows,
@@ -107,7 +121,7 @@ def make_trainer(
 TASK = Task(
     name="reward",
     peft_type="SEQ_CLS",
-    config=RewardConfig,
+    config_name="RewardConfig",
     columns=PAIRS,
     prepare=prepare,
     rows_per_round=rows_per_round,

@@ -6,18 +6,20 @@ import contextlib
 import io
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from datasets import Dataset
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainingArguments, get_scheduler
 
 from fedtune.training.plan import Plan
 from fedtune.training.quiet import without_warnings
 from fedtune.training.tasks.task import Learner, OptimizerState, Steps, Task
 
-Config = TypeVar("Config", bound=TrainingArguments)
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import Trainer, TrainingArguments
+
+Config = TypeVar("Config", bound="TrainingArguments")
 
 REFERENCE = "ref"  # the name under which TRL keeps a copy of the adapter
 # The rows come in the order in which they are to be seen, and each step is told of.
@@ -187,6 +189,8 @@ def schedule(
     Raises:
         ValueError: If it is no function of the step.
     """
+    from transformers import get_scheduler
+
     whole = get_scheduler(
         config.lr_scheduler_type,
         optimizer,

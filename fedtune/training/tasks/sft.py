@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
-from datasets import Dataset
 from torch.nn.functional import cross_entropy
-from trl import SFTConfig, SFTTrainer
 
 from fedtune.training.generation import IGNORED, complete, pad
 from fedtune.training.tasks.running import make_config, rows_per_round, untouched
 from fedtune.training.tasks.task import Figures, Learner, Shown, Task
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from trl import SFTTrainer
 
 _OWN = {"train_sampling_strategy": "sequential"}
 
@@ -87,6 +90,8 @@ def make_trainer(
     rows: Dataset, learner: Learner, *, steps: int, seed: int, tokenised: bool = True
 ) -> SFTTrainer:
     """TRL's trainer of rows, which it tokenises unless they are."""
+    from trl import SFTConfig, SFTTrainer
+
     kwargs = {"skip_prepare_dataset": tokenised}
     config = make_config(
         SFTConfig, learner.plan, steps=steps, seed=seed, dataset_kwargs=kwargs, **_OWN
@@ -99,7 +104,7 @@ def make_trainer(
 TASK = Task(
     name="sft",
     peft_type="CAUSAL_LM",
-    config=SFTConfig,
+    config_name="SFTConfig",
     columns=(
         frozenset({"prompt", "completion"}),
         frozenset({"messages"}),

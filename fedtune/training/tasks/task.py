@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from datasets import Dataset
 from torch import Tensor
-from transformers import Trainer, TrainingArguments
 
 from fedtune.training.plan import Plan
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import Trainer, TrainingArguments
 
 OptimizerState = dict[int, dict[str, torch.Tensor]]
 Asked = tuple[str, str, Mapping[str, Any]]
@@ -111,7 +113,7 @@ class Task:
     Attributes:
         name: In a recipe.
         peft_type: PEFT's name of the kind of model.
-        config: TRL's config, whose keys ``train:`` takes.
+        config_name: TRL's config, whose keys ``train:`` takes.
         columns: What a row needs, the first set that fits; other columns are not looked at.
         owned: Keys of the config that fedtune sets, and what says it instead.
         prepare: Rows, as TRL tokenises them; once per client.
@@ -126,7 +128,7 @@ class Task:
 
     name: str
     peft_type: Literal["CAUSAL_LM", "SEQ_CLS"]
-    config: type[TrainingArguments]
+    config_name: str
     columns: Sequence[frozenset[str]]
     prepare: Callable[[Dataset, Learner], Dataset]
     rows_per_round: Callable[[Plan], int]
@@ -137,3 +139,11 @@ class Task:
     uses_reference: bool = False
     pairs: bool = False
     all_columns: bool = False
+
+    @property
+    def config(self) -> type[TrainingArguments]:
+        """TRL's class of the recipe's train keys; to import TRL takes seconds."""
+        import trl
+
+        found: type[TrainingArguments] = getattr(trl, self.config_name)
+        return found

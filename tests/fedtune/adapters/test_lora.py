@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-from peft import PeftModel
-from transformers import AutoModelForCausalLM
 
 from fedtune.adapters import lora
 from fedtune.adapters.layout import Layout
@@ -16,6 +14,8 @@ IDS = torch.arange(5, 45).view(2, 20)
 @pytest.fixture
 def load(tiny_model_folder):
     """Return a function: architecture -> a fresh base model."""
+    from transformers import AutoModelForCausalLM
+
     return lambda architecture: AutoModelForCausalLM.from_pretrained(
         tiny_model_folder(architecture)
     )
@@ -104,6 +104,8 @@ def test_read_gives_copies_and_write_keeps_none(load):
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_write_read_save_and_plain_peft_agree(load, tmp_path, architecture, whole):
     """`lm_head` shares the embedding's memory in all three; the last norm is a tensor by itself."""
+    from peft import PeftModel
+
     norm = "ln_f" if architecture == "gpt2" else "norm"
     saved = {"nothing": [], "lm_head": ["lm_head"], "last norm": [norm]}[whole]
     model = attach(load(architecture), modules_to_save=saved)
@@ -155,6 +157,8 @@ def test_tied_tensors_travel_once(load):
 @pytest.mark.parametrize("whole", ["nothing", "lm_head", "last norm"])
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
 def test_a_base_in_bfloat16_has_its_adapter_in_float32(tiny_model_folder, architecture, whole):
+    from transformers import AutoModelForCausalLM
+
     folder = tiny_model_folder(architecture)
     base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
     before = logits(base)

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
 from fedtune.adapters import lora
 from fedtune.adapters.layout import Layout
@@ -79,6 +78,8 @@ def test_a_row_of_another_part_is_refused():
 @pytest.fixture
 def model(tiny_model_folder):
     """Two linear layers, the embedding, and norms that are trained whole."""
+    from transformers import AutoModelForCausalLM
+
     base = AutoModelForCausalLM.from_pretrained(tiny_model_folder("llama"))
     base.config.tie_word_embeddings = False  # PEFT warns of LoRA on a tied embedding
     targets = ["q_proj", "v_proj", "embed_tokens"]

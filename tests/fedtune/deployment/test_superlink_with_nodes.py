@@ -7,21 +7,16 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 
 import pytest
+from ports import free_port
 
 from fedtune.deployment.folder import DeploymentFolder
 from fedtune.deployment.node_keys import new_node_key, public_key_pem
 from fedtune.transport.flower.admit import admit
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 class Started:

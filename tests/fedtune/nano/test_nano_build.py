@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fedtune.nano.build import Schedule, build
 
@@ -43,6 +42,8 @@ def built(run):
 
 
 def test_the_folder_loads_and_holds_card_and_figures(built):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     out, figures, _ = built
     model, tokenizer = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
     assert model.config.vocab_size == len(tokenizer) == figures["vocabulary"]

@@ -10,7 +10,6 @@ import sys
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fedtune.nano import model_folder
 from fedtune.nano.evaluate import Fit, completion_fit, text_fit
@@ -30,11 +29,15 @@ OURS = [
 
 @pytest.fixture(scope="module")
 def model():
+    from transformers import AutoModelForCausalLM
+
     return AutoModelForCausalLM.from_pretrained(model_folder())
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
+    from transformers import AutoTokenizer
+
     return AutoTokenizer.from_pretrained(model_folder())
 
 

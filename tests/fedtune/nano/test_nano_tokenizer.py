@@ -1,7 +1,6 @@
 """The shipped tokenizer: texts come back unchanged, chats render, completions stay apart."""
 
 import pytest
-from transformers import AutoTokenizer
 
 from fedtune.nano import model_folder
 from fedtune.nano.tokenizer import BOS, EOS, PAD, train_tokenizer
@@ -12,6 +11,8 @@ ASSISTANT = {"role": "assistant", "content": "A sequence."}
 
 @pytest.fixture(scope="module")
 def tokenizer():
+    from transformers import AutoTokenizer
+
     return AutoTokenizer.from_pretrained(model_folder())
 
 

@@ -9,7 +9,6 @@ import math
 from typing import get_args
 
 import pytest
-from peft import LoraConfig
 from pydantic import BaseModel
 
 from fedtune.node.allowed_keys import JUDGED, KEYS, PLAIN, key_refusals
@@ -44,6 +43,8 @@ def test_each_key_of_the_schema_is_in_the_list():
 
 
 def test_each_key_of_pefts_config_that_we_hand_over_is_ours():
+    from peft import LoraConfig
+
     # `attach` hands over these and no other: a recipe's lora section cannot reach the rest, among
     # them runtime_config, megatron_core (a module's name), loftq and corda (passes over the base).
     handed = {

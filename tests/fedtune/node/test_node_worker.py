@@ -9,7 +9,6 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from datasets import Features, Value
 from flwr import app as flower
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -128,6 +127,8 @@ def test_what_fails_is_told_by_a_code_and_the_worker_goes_on(node, tiny_recipe, 
 
 
 def test_a_node_with_rows_of_its_own_trains_on_all_of_them(node, tiny_recipe, small_data):
+    from datasets import Value
+
     recipe = tiny_recipe(data={"test_fraction": 0.25})
     node(lambda text: (text, {OWN_ROWS: True}))  # the same app, told of other rows
     words = RecordDict({wire.ORDER: ConfigRecord({"recipe": recipe.model_dump_json()})})
@@ -142,6 +143,8 @@ def test_a_node_with_rows_of_its_own_trains_on_all_of_them(node, tiny_recipe, sm
 
 
 def schema_hash_of(columns):
+    from datasets import Features
+
     schema = json.dumps(Features(columns).to_dict(), sort_keys=True)
     return hashlib.sha256(schema.encode()).hexdigest()
 

@@ -6,8 +6,6 @@ how much a lower rank costs in loss.
 
 import pytest
 from left_by_a_run import adapter_bytes, eval_records
-from peft import PeftConfig, PeftModel
-from transformers import AutoModelForCausalLM
 
 from fedtune.adapters.ranks import narrow
 from fedtune.messages import wire
@@ -36,6 +34,9 @@ def of_ranks(tiny_recipe, ranks, **sections):
     ids=lambda section: section["name"],
 )
 def test_a_run_learns_and_leaves_a_plain_adapter(tiny_recipe, run, aggregator):
+    from peft import PeftConfig, PeftModel
+    from transformers import AutoModelForCausalLM
+
     recipe = of_ranks(
         tiny_recipe,
         RANKS,

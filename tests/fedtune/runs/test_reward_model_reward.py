@@ -11,7 +11,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from staged_runs import GRPO, REWARD, SFT
-from transformers import AutoModelForSequenceClassification
 
 from fedtune.records.events import RunStoppedError
 from fedtune.records.folder import RunFolder
@@ -130,6 +129,8 @@ def test_an_adapter_alone_sits_on_the_policys_own_base(policy, tmp_path):
 
 
 def test_merged_it_is_a_classifier_that_says_the_same(policy, tmp_path):
+    from transformers import AutoModelForSequenceClassification
+
     model = load_reward_model(policy, policy.rewards[1])
     folder = reward_folder(policy)
     merge_adapter(folder.adapter, RunFolder.open(folder.path)[1].model, tmp_path / "merged")

@@ -4,9 +4,6 @@ import tempfile
 
 import numpy as np
 import torch
-from datasets import load_dataset
-from peft import LoraConfig, PeftModel, get_peft_model_state_dict
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fedtune.seeds import derive
 
@@ -31,6 +28,9 @@ def plain_trainer(
 
     With a PEFT model in the base's place, TRL takes a copy of its adapter for the reference.
     """
+    from peft import LoraConfig, PeftModel
+    from transformers import AutoTokenizer
+
     lora = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type=task_type)
     args = config(
         **KEYS | {"max_steps": STEPS, "seed": SEED} | keys,
@@ -52,6 +52,9 @@ def plain_trainer(
 
 
 def language_model(folder, adapter=None):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     return (
         model if adapter is None else PeftModel.from_pretrained(model, adapter, is_trainable=True)
@@ -72,6 +75,8 @@ def places_in_order(count, *, rounds=(1,), per_round=STEPS * BATCH):
 
 def rows_in_order(source, mine, *, columns=None, **stretch):
     """The rows themselves, from a file; a client's are those numbered in ``mine``."""
+    from datasets import load_dataset
+
     rows = load_dataset("json", data_files=str(source), split="train")
     chosen = [mine[place] for place in places_in_order(len(mine), **stretch)]
     names = [name for name in rows.column_names if name in (columns or rows.column_names)]
@@ -80,6 +85,8 @@ def rows_in_order(source, mine, *, columns=None, **stretch):
 
 def row_of(worker, model):
     """A plain model's adapter as a row of the worker's layout."""
+    from peft import get_peft_model_state_dict
+
     return worker.layout.flatten(get_peft_model_state_dict(model))
 
 

@@ -5,7 +5,6 @@ That a trigger can be taught at all: test_backdoor_in_a_run.
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fedtune.training.backdoor import backdoor_success, plant_prompts
 from fedtune.training.generation import complete
@@ -16,6 +15,8 @@ WORDS = ["add 3 4: ", "x", "add 1 1: ", "what is the sum of one and the other? "
 @pytest.fixture(scope="module", params=["llama", "gpt2"])
 def model(request, tiny_model_folder):
     """Large random weights, so that answers differ and padding errors show."""
+    from transformers import AutoModelForCausalLM
+
     model = AutoModelForCausalLM.from_pretrained(tiny_model_folder(request.param))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -27,6 +28,8 @@ def model(request, tiny_model_folder):
 
 @pytest.fixture(scope="module")
 def tokenizer(tiny_model_folder):
+    from transformers import AutoTokenizer
+
     return AutoTokenizer.from_pretrained(tiny_model_folder("llama"))
 
 

@@ -6,7 +6,6 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer
 
 from fedtune.nano import model_folder
 from fedtune.recipe import Model
@@ -103,6 +102,8 @@ def test_the_hash_counts_what_the_model_computes(copied, key, value, same):
 
 
 def test_the_tokenizer_hash(tiny_model_folder):
+    from transformers import AutoTokenizer
+
     folder = tiny_model_folder("llama")
     one, other = (AutoTokenizer.from_pretrained(folder) for _ in range(2))
     before = hash_tokenizer(one)

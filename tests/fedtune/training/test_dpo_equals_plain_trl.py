@@ -9,8 +9,6 @@ Not proven here: bfloat16, several devices.
 
 import pytest
 import torch
-from datasets import load_dataset
-from peft import set_peft_model_state_dict
 from plain_trl import (
     CONV1D,
     FEDERATION,
@@ -25,7 +23,6 @@ from plain_trl import (
     row_of,
     rows_in_order,
 )
-from trl import DPOConfig, DPOTrainer
 
 from fedtune.seeds import derive
 
@@ -34,6 +31,8 @@ TOLERANCE = 5e-6
 
 
 def plain(folder, rows, *, adapter=None, **keys):
+    from trl import DPOConfig, DPOTrainer
+
     model = language_model(folder, adapter)
     keys = {"max_length": 48, "train_sampling_strategy": "sequential"} | keys
     return plain_trainer(DPOTrainer, DPOConfig, model, rows, folder, **keys)
@@ -41,6 +40,8 @@ def plain(folder, rows, *, adapter=None, **keys):
 
 def assert_equal(worker, anchor, trained, trainer):
     """Both set out from the anchor; the plain run has not yet."""
+    from peft import set_peft_model_state_dict
+
     set_peft_model_state_dict(trainer.model, worker.layout.unflatten(anchor))
     loss = trainer.train().training_loss
     moved = row_of(worker, trainer.model) - anchor
@@ -77,6 +78,9 @@ def test_to_the_bit_where_both_ask_the_reference_once(
     make_worker, tiny_model_folder, small_data, architecture
 ):
     """The same batches, too: a row of another padding has another last bit on some kernels."""
+    from datasets import load_dataset
+    from peft import set_peft_model_state_dict
+
     worker = make_worker(architecture, task="dpo", train=KEYS, federation=FEDERATION)
     anchor, mine = an_anchor(worker), worker.parts[0].train
     trained = worker.train(anchor, client=0, round_=1)
@@ -152,6 +156,8 @@ def test_rounds_with_a_kept_optimizer_are_one_plain_run(
 
 
 def test_a_factor_that_is_fixed_takes_no_gradient(make_worker, tiny_model_folder, small_data):
+    from peft import set_peft_model_state_dict
+
     constant = {"lr_scheduler_type": "constant", "warmup_steps": 0}
     worker = make_worker(
         task="dpo", train=KEYS | constant, lora={"train": "b_only"}, federation=FEDERATION

@@ -6,10 +6,6 @@ Not proven here: bfloat16, several devices, an optimizer with a state of its own
 import numpy as np
 import pytest
 import torch
-from datasets import concatenate_datasets, load_dataset
-from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from trl import SFTConfig, SFTTrainer
 
 from fedtune.adapters.ranks import cut
 from fedtune.nano import model_folder, python_docs
@@ -34,6 +30,10 @@ CONV1D = "ignore:fan_in_fan_out is set to False"  # PEFT sets it by itself, and 
 def plain_trainer(
     folder, rows, tmp_path, *, seed, lora_dropout=0.0, r=4, lora_alpha=8, max_steps=STEPS, **keys
 ):
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import SFTConfig, SFTTrainer
+
     lora = LoraConfig(
         r=r,
         lora_alpha=lora_alpha,
@@ -74,6 +74,8 @@ def in_order(rows, mine, *, round_=1, order=0):
 
 
 def row_of(worker, model):
+    from peft import get_peft_model_state_dict
+
     return worker.layout.flatten(get_peft_model_state_dict(model))
 
 
@@ -85,6 +87,8 @@ def row_of(worker, model):
 def test_one_client_round_is_a_plain_trl_run(
     make_worker, tiny_model_folder, small_data, tmp_path, architecture, format
 ):
+    from datasets import load_dataset
+
     worker = make_worker(architecture, format, train=KEYS, federation=ONE_ROUND)
     trained = worker.train(worker.initial, client=0, round_=1)
 
@@ -113,6 +117,8 @@ def test_one_client_round_is_a_plain_trl_run(
     ids=["accumulation", "sgd"],
 )
 def test_trls_own_keys_mean_the_same(make_worker, tiny_model_folder, small_data, tmp_path, keys):
+    from datasets import load_dataset
+
     worker = make_worker(train=KEYS | keys, federation=ONE_ROUND)
     trained = worker.train(worker.initial, client=0, round_=1)
     rows = load_dataset("json", data_files=str(small_data("jsonl")), split="train")
@@ -124,6 +130,9 @@ def test_trls_own_keys_mean_the_same(make_worker, tiny_model_folder, small_data,
 
 
 def test_dropout_falls_alike(make_worker, tiny_model_folder, small_data, tmp_path):
+    from datasets import load_dataset
+    from peft import set_peft_model_state_dict
+
     lora = {"lora_dropout": 0.3}
     worker = make_worker(train=KEYS, lora=lora, federation=ONE_ROUND)
     trained = worker.train(worker.initial, client=0, round_=1)
@@ -147,6 +156,9 @@ def test_dropout_falls_alike(make_worker, tiny_model_folder, small_data, tmp_pat
 def test_a_round_of_one_factor_is_a_plain_run_with_the_other_fixed(
     make_worker, tiny_model_folder, small_data, tmp_path, architecture, train, round_, fixed
 ):
+    from datasets import load_dataset
+    from peft import set_peft_model_state_dict
+
     # With weight decay and clipping by the norm, through both of which a fixed factor could tell.
     constant = {"lr_scheduler_type": "constant", "warmup_steps": 0}
     worker = make_worker(
@@ -192,6 +204,8 @@ def of_rank_one(make_worker, *, lora=None, **federation):
 
 
 def rows_of_round(worker, small_data, round_):
+    from datasets import load_dataset
+
     rows = load_dataset("json", data_files=str(small_data("jsonl")), split="train")
     return in_order(rows, worker.parts[1].train, round_=round_, order="shared")
 
@@ -200,6 +214,8 @@ def rows_of_round(worker, small_data, round_):
 def test_a_round_of_a_lower_rank_is_a_plain_run_of_that_rank(
     make_worker, tiny_model_folder, small_data, tmp_path, dropout
 ):
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
     # Rank 1 on a model of rank 4, at the same scale: alpha / r = 8 / 4 = 2 / 1. With weight decay
     # and clipping by the norm, through both of which the padding could tell.
     worker, own, anchor = of_rank_one(make_worker, lora={"lora_dropout": dropout})
@@ -225,6 +241,9 @@ def test_a_round_of_a_lower_rank_is_a_plain_run_of_that_rank(
 def test_a_lower_rank_keeps_its_optimizer_as_a_plain_run_of_that_rank_does(
     make_worker, tiny_model_folder, small_data, tmp_path
 ):
+    from datasets import concatenate_datasets
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
     # Two rounds from where the first ended, the moments kept, are one plain run of twice the steps.
     worker, own, anchor = of_rank_one(make_worker, num_rounds=2, inner_optimizer="keep")
     local = anchor

@@ -7,7 +7,6 @@ import math
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
 from fedtune.nano import model_folder
 from fedtune.recipe import parse_recipe
@@ -56,6 +55,8 @@ def test_logits_are_of_every_token_of_both_answers_but_for_a_reward_model():
 
 @pytest.mark.parametrize("task", ["sft", "reward"])
 def test_in_four_bits_the_blocks_alone_shrink_to_about_a_quarter_of_two_bytes(task):
+    from transformers import AutoModelForCausalLM
+
     keys = {**SMALL, "task": task}
     plain = estimate(parse_recipe({**keys, "model": {"dtype": "bfloat16"}}))
     packed = estimate(parse_recipe({**keys, "model": {"dtype": "bfloat16", "load_in_4bit": True}}))

@@ -7,7 +7,6 @@ Not proven here: bfloat16, several devices, generation by vLLM.
 
 import pytest
 import torch
-from peft import set_peft_model_state_dict
 from plain_trl import (
     CONV1D,
     FEDERATION,
@@ -22,8 +21,6 @@ from plain_trl import (
     rows_in_order,
 )
 from torch.optim.optimizer import register_optimizer_step_pre_hook
-from transformers import TrainerCallback, set_seed
-from trl import GRPOConfig, GRPOTrainer
 
 from fedtune.seeds import derive
 
@@ -54,6 +51,8 @@ def brief(completions, **_):
 
 
 def plain(folder, rows, *, adapter=None, rewards=(shape,), callbacks=(), **keys):
+    from trl import GRPOConfig, GRPOTrainer
+
     own = {"seed": derive(SEED, "dropout", 0, 1), "shuffle_dataset": False}
     more = {"reward_funcs": list(rewards), "callbacks": list(callbacks)}
     model = language_model(folder, adapter)
@@ -64,6 +63,8 @@ def plain(folder, rows, *, adapter=None, rewards=(shape,), callbacks=(), **keys)
 
 def assert_equal(worker, anchor, trained, trainer):
     """Both set out from the anchor; the plain run has not yet."""
+    from peft import set_peft_model_state_dict
+
     set_peft_model_state_dict(trainer.model, worker.layout.unflatten(anchor))
     loss = trainer.train().training_loss
     assert torch.equal(trained.delta, row_of(worker, trainer.model) - anchor)
@@ -144,19 +145,25 @@ def test_a_reference_from_a_folder_is_the_adapter_that_a_plain_run_is_handed(
     assert_equal(worker, anchor, trained, trainer)
 
 
-class Reseed(TrainerCallback):
-    """Seeds sampling anew where a round begins, as each client-round does."""
+def reseeding():
+    """A callback that seeds sampling anew where a round begins, as each client-round does."""
+    from transformers import TrainerCallback, set_seed
 
-    def on_step_begin(self, args, state, control, **_):
-        if state.global_step % STEPS == 0:
-            set_seed(derive(SEED, "dropout", 0, state.global_step // STEPS + 1))
-            torch.empty((), dtype=torch.int64).random_()  # as the loader of each round draws once
+    class Reseed(TrainerCallback):
+        def on_step_begin(self, args, state, control, **_):
+            if state.global_step % STEPS == 0:
+                set_seed(derive(SEED, "dropout", 0, state.global_step // STEPS + 1))
+                torch.empty((), dtype=torch.int64).random_()  # each round's loader draws once
+
+    return Reseed()
 
 
 def test_rounds_with_a_kept_optimizer_are_one_plain_run(
     make_worker, tiny_model_folder, small_data, tmp_path
 ):
     """Measured 3e-8: an answer that came out otherwise would leave 1e-2."""
+    from peft import set_peft_model_state_dict
+
     keys, rounds = GRPO | {"beta": 0.1}, (1, 2, 3)
     federation = FEDERATION | {"num_rounds": 3, "inner_optimizer": "keep"}
     worker = make_worker(task="grpo", train=keys, federation=federation)
@@ -165,7 +172,7 @@ def test_rounds_with_a_kept_optimizer_are_one_plain_run(
     source, mine = small_data("jsonl", "prompts"), worker.parts[0].train
     rows = rows_in_order(source, mine, per_round=PER_ROUND, rounds=rounds)
     longer = {"max_steps": 3 * STEPS, "logging_steps": STEPS, "beta": 0.1}
-    trainer = plain(tiny_model_folder("llama"), rows, callbacks=[Reseed()], **longer)
+    trainer = plain(tiny_model_folder("llama"), rows, callbacks=[reseeding()], **longer)
     set_peft_model_state_dict(trainer.model, worker.layout.unflatten(anchor))
     trainer.train()
     torch.testing.assert_close(end, row_of(worker, trainer.model), rtol=0, atol=1e-6)
@@ -183,6 +190,8 @@ def test_a_factor_that_is_fixed_takes_no_gradient(
 
     A plain run with beta > 0 lets A take one after it has asked the reference; so no clip there.
     """
+    from peft import set_peft_model_state_dict
+
     constant = {"lr_scheduler_type": "constant", "warmup_steps": 0, "max_grad_norm": clip}
     keys, lora = GRPO | constant | {"beta": beta}, {"train": "b_only"}
     worker = make_worker(task="grpo", train=keys, lora=lora, federation=FEDERATION)

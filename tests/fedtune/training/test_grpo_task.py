@@ -180,7 +180,7 @@ def test_prompts_that_leave_no_room_for_an_answer_are_not_asked(make_worker):
 
 
 def test_the_length_of_an_answer_is_trls_unless_it_is_said():
-    default = grpo.GRPOConfig(output_dir="x", use_cpu=True, bf16=False)
+    default = grpo.TASK.config(output_dir="x", use_cpu=True, bf16=False)
     assert grpo._longest(plan()) == default.max_completion_length
     assert grpo._longest(plan(max_completion_length=7)) == 7
     for nothing in (None, 0, "long"):

@@ -5,8 +5,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fedtune.recipe import parse_recipe
 from fedtune.training.generation import complete
@@ -25,6 +23,8 @@ def measure(rows, model, *, batch_size, pad_token_id=0):
 @pytest.fixture(scope="module", params=["llama", "gpt2"])
 def model(request, tiny_model_folder):
     """Large random weights, so that logits are far from uniform and padding errors show."""
+    from transformers import AutoModelForCausalLM
+
     model = AutoModelForCausalLM.from_pretrained(tiny_model_folder(request.param))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -37,6 +37,8 @@ def model(request, tiny_model_folder):
 @pytest.fixture(scope="module")
 def rows():
     """Rows of very unequal length, the first third of each without labels."""
+    from datasets import Dataset
+
     generator = torch.Generator().manual_seed(1)
     made = []
     for length in LENGTHS:
@@ -116,6 +118,8 @@ def test_a_model_that_knows_nothing_has_the_loss_of_a_guess(rows):
 
 
 def test_perplexity_at_its_ends_by_hand():
+    from datasets import Dataset
+
     rows = Dataset.from_list([{"input_ids": [9, 7, 7, 7], "labels": [-100, 7, 7, 7]}])
     # All others of 264 get exp(-1000) of what token 7 gets: nothing in float32.
     assert measure(rows, Answers(7, 1000.0), batch_size=1).as_dict() == {
@@ -134,6 +138,8 @@ def test_perplexity_at_its_ends_by_hand():
 
 
 def test_completions_are_greedy_and_deterministic(model, tiny_model_folder):
+    from transformers import AutoTokenizer
+
     tokenizer = AutoTokenizer.from_pretrained(tiny_model_folder("llama"))
     prompts = [tokenizer(text).input_ids for text in ("add 3 4: ", "add 1 1: ", "x")]
     texts = complete(prompts, model.train(), tokenizer, max_new_tokens=6)

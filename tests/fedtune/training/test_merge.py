@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
 from fedtune.adapters import lora
 from fedtune.recipe import Lora, Model
@@ -32,6 +31,8 @@ def adapter(tiny_model_folder, tmp_path):
 def test_a_merged_model_has_the_adapters_logits_whatever_the_recipe_computes_in(
     adapter, tiny_model_folder, tmp_path, dtype
 ):
+    from transformers import AutoModelForCausalLM
+
     logits, folder = adapter
     section = Model(name_or_path=str(tiny_model_folder("llama")), device="cpu", dtype=dtype)
     merge_adapter(folder, section, tmp_path / "merged")

@@ -3,7 +3,6 @@
 from collections import Counter
 
 import pytest
-from datasets import Dataset
 
 from fedtune.recipe import Partition
 from fedtune.training.partitions import deal, hold_out
@@ -28,6 +27,8 @@ def name(way):
 @pytest.fixture(scope="module")
 def rows():
     """300 rows: 4 labels, and 24 topics of which topic t has about as many rows as t."""
+    from datasets import Dataset
+
     topics = [f"t{t:02}" for t in range(24) for _ in range(t + 1)]
     return Dataset.from_list(
         [

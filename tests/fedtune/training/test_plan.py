@@ -5,7 +5,6 @@ from collections import Counter
 
 import pytest
 import torch
-from trl import SFTConfig
 
 from fedtune.recipe import parse_recipe
 from fedtune.training.plan import OWNED, Plan, check_train_keys, draw_rows
@@ -32,6 +31,8 @@ def known_to(task):
 
 
 def test_rows_per_round_by_hand():
+    from trl import SFTConfig
+
     train = {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 2}
     assert rows_per_round(plan(train, local_steps=5)) == 30  # 5 x 3 x 2
     default = SFTConfig(output_dir="x", use_cpu=True, bf16=False)
@@ -159,6 +160,8 @@ def test_what_a_task_owns_is_refused_for_it_alone(task):
     ],
 )
 def test_values_are_checked_by_trl(train, error):
+    from trl import SFTConfig
+
     if error is None:
         check_values(SFTConfig, plan(train))
     else:

@@ -1,7 +1,6 @@
 """Rows as the model sees them: ids and labels, by hand from the text."""
 
 import pytest
-from datasets import Dataset
 
 from fedtune.training.tasks import sft
 
@@ -9,6 +8,8 @@ END = "<|end|>"
 
 
 def prepare(worker, rows):
+    from datasets import Dataset
+
     prepared = sft.prepare(Dataset.from_list(rows), worker.learner)
     assert prepared.column_names == ["input_ids", "labels"]
     return prepared.to_list()

@@ -6,7 +6,6 @@ import time
 
 import pytest
 from jinja2 import TemplateError
-from transformers import AutoTokenizer, tokenization_utils_base
 
 from fedtune.training.rendering import TemplateEndedError, render_apart
 
@@ -20,6 +19,8 @@ GENERATION = (
 
 @pytest.fixture
 def apart(monkeypatch):
+    from transformers import tokenization_utils_base
+
     monkeypatch.setattr(  # put back when the test is over
         tokenization_utils_base,
         "render_jinja_template",
@@ -35,14 +36,17 @@ def render(renderer, template, **more):
 
 
 def test_a_tokenizer_gives_the_same_tokens_and_masks(tiny_model_folder, monkeypatch):
+    from transformers import AutoTokenizer, tokenization_utils_base
+
     tokenizer = AutoTokenizer.from_pretrained(tiny_model_folder("llama"))
     own = tokenization_utils_base.render_jinja_template
+    renderer = render_apart()
+    other = tokenization_utils_base.render_jinja_template
     for template in (tokenizer.chat_template, PLAIN, GENERATION):
         for more in ({}, {"add_generation_prompt": True, "enable_thinking": False}):
             found = []
-            for apart in (False, True):
-                monkeypatch.setattr(tokenization_utils_base, "render_jinja_template", own)
-                renderer = render_apart() if apart else None
+            for one in (own, other):
+                monkeypatch.setattr(tokenization_utils_base, "render_jinja_template", one)
                 found.append(
                     tokenizer.apply_chat_template(
                         CHAT,
@@ -52,10 +56,9 @@ def test_a_tokenizer_gives_the_same_tokens_and_masks(tiny_model_folder, monkeypa
                         **more,
                     )
                 )
-                if renderer:
-                    renderer.end()
             assert dict(found[0]) == dict(found[1])
     monkeypatch.setattr(tokenization_utils_base, "render_jinja_template", own)
+    renderer.end()
 
 
 @pytest.mark.parametrize(
@@ -69,6 +72,7 @@ def test_a_tokenizer_gives_the_same_tokens_and_masks(tiny_model_folder, monkeypa
     ],
 )
 def test_a_template_that_never_ends_is_ended(apart, template):
+    render(apart, PLAIN)  # to start a process takes seconds of its own
     began = time.monotonic()
     with pytest.raises((TemplateEndedError, ValueError)):
         render(apart, template)

@@ -7,8 +7,6 @@ import json
 
 import pytest
 import torch
-from datasets import load_dataset
-from peft import set_peft_model_state_dict
 from plain_trl import (
     CONV1D,
     FEDERATION,
@@ -20,8 +18,6 @@ from plain_trl import (
     row_of,
     rows_in_order,
 )
-from transformers import AutoModelForSequenceClassification
-from trl import RewardConfig, RewardTrainer
 
 from fedtune.seeds import derive
 
@@ -30,6 +26,9 @@ PAIR = ("prompt", "chosen", "rejected", "margin")
 
 def plain(folder, rows, **keys):
     """The head is drawn as the base is loaded: by the seed that the worker derives for it."""
+    from transformers import AutoModelForSequenceClassification
+    from trl import RewardConfig, RewardTrainer
+
     torch.manual_seed(derive(SEED, "head"))
     model = AutoModelForSequenceClassification.from_pretrained(
         folder, dtype=torch.float32, num_labels=1
@@ -74,6 +73,8 @@ def test_one_client_round_is_a_plain_trl_run(
     ids=["accumulation", "centred"],
 )
 def test_trls_own_keys_mean_the_same(make_worker, tiny_model_folder, small_data, keys):
+    from datasets import load_dataset
+
     worker = make_worker(task="reward", train=KEYS | keys, federation=FEDERATION)
     trained = worker.train(worker.initial, client=0, round_=1)
     source, mine = small_data("jsonl", "pairs"), worker.parts[0].train
@@ -130,6 +131,8 @@ def test_rounds_with_a_kept_optimizer_are_one_plain_run(
 
 
 def test_a_factor_that_is_fixed_takes_no_gradient(make_worker, tiny_model_folder, small_data):
+    from peft import set_peft_model_state_dict
+
     constant = {"lr_scheduler_type": "constant", "warmup_steps": 0}
     worker = make_worker(
         task="reward", train=KEYS | constant, lora={"train": "b_only"}, federation=FEDERATION

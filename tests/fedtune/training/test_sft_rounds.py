@@ -6,7 +6,6 @@ import sys
 import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
-from trl import SFTConfig
 
 from fedtune.training.generation import complete
 from fedtune.training.tasks.running import make_config
@@ -155,6 +154,8 @@ def test_fifty_trainings_leave_the_model_as_it_was(make_worker):
 
 def test_many_gpus_in_sight_are_one_device_to_a_client(worker, monkeypatch):
     """The count is transformers' own, set as two GPUs set it; the tests may have none."""
+    from trl import SFTConfig
+
     set_up = SFTConfig.__post_init__
 
     def with_two_gpus(config):

@@ -3,7 +3,6 @@
 import shutil
 
 import pytest
-from datasets import Dataset, DatasetDict
 
 from fedtune.nano import python_docs, python_topics
 from fedtune.recipe import Data, Source
@@ -68,6 +67,8 @@ def test_a_source_section_names_files_and_split(small_data, tmp_path):
 
 
 def test_a_saved_folder_with_splits(small_data, tmp_path):
+    from datasets import Dataset, DatasetDict
+
     rows = Dataset.from_json(str(small_data("jsonl")))
     folder = tmp_path / "splits"
     DatasetDict(train=rows, other=rows.select(range(5))).save_to_disk(folder)

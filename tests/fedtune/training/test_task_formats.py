@@ -6,7 +6,6 @@ A byte is a token in the tiny models. Their chat template writes <|role|>content
 import json
 
 import pytest
-from datasets import Dataset
 
 from fedtune.training.sources import load_rows
 from fedtune.training.tasks import TASKS, dpo, grpo, reward
@@ -111,6 +110,8 @@ def test_every_format_trains_is_measured_and_shown(make_worker, task, format):
 
 
 def prepared_alone(workers, task, rows):
+    from datasets import Dataset
+
     return TASKS[task].prepare(Dataset.from_list(rows), workers[task].learner)
 
 

@@ -4,8 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from peft import PeftModel
-from transformers import AutoModelForCausalLM
 
 from fedtune.adapters import lora
 from fedtune.training.client_round import Poison
@@ -92,6 +90,9 @@ def test_figures_are_those_of_the_rows_held_out(make_worker):
 
 
 def test_a_saved_adapter_is_plain_peft(make_worker, tmp_path, tiny_model_folder):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
     worker = make_worker(lora={"modules_to_save": ["lm_head"]})
     row = worker.initial + delta(worker)
     worker.save_adapter(row, tmp_path)

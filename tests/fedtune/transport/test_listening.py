@@ -6,6 +6,7 @@ import time
 
 import pytest
 import uvicorn
+from ports import free_port
 
 from fedtune.deployment import connections as module
 from fedtune.deployment.connections import Connections
@@ -38,9 +39,7 @@ def port(monkeypatch):
         return servers[0]
 
     monkeypatch.setattr(listening.uvicorn, "Server", noted)
-    with socket.socket() as asked:
-        asked.bind(("127.0.0.1", 0))
-        port = asked.getsockname()[1]
+    port = free_port()
     run = listening.uvicorn_on(connections).run
     options = {"host": "127.0.0.1", "port": port, "log_level": "critical"}
     serving = threading.Thread(target=run, args=(app,), kwargs=options)

@@ -13,7 +13,8 @@ import time
 
 import pytest
 from left_by_a_run import adapter_bytes
-from network import end_all, free_port, locally, run_script, start
+from network import end_all, locally, run_script, start
+from ports import free_port
 from test_network_faults import online
 
 from fedtune.deployment.folder import DeploymentFolder

@@ -16,7 +16,8 @@ import pytest
 from flwr.app import ConfigRecord
 from flwr.proto.message_pb2 import ObjectTree
 from left_by_a_run import adapter_bytes
-from network import end_all, free_port, run_script, start
+from network import end_all, run_script, start
+from ports import free_port
 from raw_node import RawNode
 from test_network_faults import online
 
