@@ -30,7 +30,7 @@ class Checkpoint:
         anchor: The global adapter, float32, shape (d,).
         outer: The outer optimizer's tensors.
         rule: The aggregation rule's tensors.
-        attack: What simulated liars remember.
+        attack: What simulated attackers remember.
         metrics_bytes: Size of metrics.jsonl when the round was recorded.
         layout_hash: Of names and shapes of the adapter.
     """
