@@ -141,10 +141,10 @@ def _alone(recipe: Any) -> dict[str, Any]:
     for client in range(recipe.federation.num_clients):
         row = worker.initial
         for round_ in range(1, recipe.federation.num_rounds + 1):
-            row = row + worker.train(row, client=client, round_=round_).delta
-        found.append(worker.measure(row).as_dict())
+            row = row + worker.trainer.train(row, client=client, round_=round_).delta
+        found.append(worker.evaluator.measure(row).as_dict())
     mean = {key: sum(each[key] for each in found) / len(found) for key in found[0]}
-    return {"base": worker.measure(worker.initial).as_dict(), "final": mean}
+    return {"base": worker.evaluator.measure(worker.initial).as_dict(), "final": mean}
 
 
 def print_table(task: str, rows: dict[str, list[dict[str, Any]]]) -> None:

@@ -62,7 +62,7 @@ def in_folder(recipe: Recipe, observer: Callable[[Event], None] = ignore) -> Non
 
 def plain_loop(worker: Worker, rows: list[int]) -> Callable[[], None]:
     """The same steps without Trainer, TRL or Flower: what the hardware and PEFT allow."""
-    prepared = worker._client_rows(0, None)
+    prepared = worker.data.train_rows(0, None)
     batch_size = int(worker.plan.train["per_device_train_batch_size"])
     parameters = [p for p in worker.model.parameters() if p.requires_grad]
 
@@ -86,7 +86,7 @@ def plain_loop(worker: Worker, rows: list[int]) -> Callable[[], None]:
 
 def plain_trl(worker: Worker, rows: list[int]) -> Callable[[], None]:
     """The same steps in TRL's trainer alone, built anew each time as a script would."""
-    prepared = worker._client_rows(0, None).select(rows)
+    prepared = worker.data.train_rows(0, None).select(rows)
 
     def run() -> None:
         run_steps(sft.TASK, prepared, worker.learner, first_step=0, seed=0)
@@ -99,10 +99,10 @@ def overhead() -> None:
     recipe = small(**{"federation.num_clients": 1, "data.partition": "{by: iid}",
                       "aggregator": "{name: mean}", "federation.num_rounds": 1000})  # fmt: skip
     worker = Worker(recipe)
-    needed, there = rows_per_round(worker.plan), len(worker._client_rows(0, None))
+    needed, there = rows_per_round(worker.plan), len(worker.data.train_rows(0, None))
     rows = draw_rows(needed, there, seed=0, order=0, round_=1)
     contestants = {
-        "client-round": lambda: worker.train(worker.initial, client=0, round_=1),
+        "client-round": lambda: worker.trainer.train(worker.initial, client=0, round_=1),
         "TRL's trainer": plain_trl(worker, rows),
         "plain loop": plain_loop(worker, rows),
     }
@@ -126,7 +126,7 @@ def overhead() -> None:
 
 def _show_where(worker: Worker) -> None:
     profile = cProfile.Profile()
-    profile.runcall(worker.train, worker.initial, client=0, round_=1)
+    profile.runcall(worker.trainer.train, worker.initial, client=0, round_=1)
     stats: Any = pstats.Stats(profile)
     print("where a client-round's time goes (profiled, so longer):")
     for (file, _, name), (_, _, _, cumulative, _) in stats.stats.items():

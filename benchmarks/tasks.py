@@ -41,19 +41,21 @@ IN_ORDER = {"train_sampling_strategy": "sequential", "logging_strategy": "steps"
 
 def plain_trainer(worker: Worker, recipe: Recipe) -> Any:
     """TRL's trainer as a script would make it, on the rows of client 0's first round."""
-    there = len(worker._client_rows(0, None))
+    there = len(worker.data.train_rows(0, None))
     needed = worker.task.rows_per_round(worker.plan)
-    places = draw_rows(needed, there, seed=worker.seed, order=worker._order(0), round_=1)
-    mine = worker.parts[0].train
-    columns = max((c for c in worker.task.columns if c <= set(worker.rows.column_names)), key=len)
-    kept = worker.rows.column_names if recipe.task == "grpo" else sorted(columns)
-    rows: Dataset = worker.rows.select([mine[place] for place in places]).select_columns(kept)
+    places = draw_rows(needed, there, seed=worker.seed, order=worker.data.order_of(0), round_=1)
+    mine = worker.data.parts[0].train
+    columns = max(
+        (c for c in worker.task.columns if c <= set(worker.data.rows.column_names)), key=len
+    )
+    kept = worker.data.rows.column_names if recipe.task == "grpo" else sorted(columns)
+    rows: Dataset = worker.data.rows.select([mine[place] for place in places]).select_columns(kept)
     own = {"shuffle_dataset": False} if recipe.task == "grpo" else IN_ORDER
     config = make_config(
         worker.task.config,
         worker.plan,
         steps=worker.plan.local_steps,
-        seed=derive(worker.seed, "dropout", worker._order(0), 1),
+        seed=derive(worker.seed, "dropout", worker.data.order_of(0), 1),
         **{"logging_strategy": "steps", "logging_steps": 1, **own},
     )
     kind = (
@@ -98,8 +100,10 @@ def compare(recipe: Recipe, repeats: int) -> str:
     theirs: list[float] = []
     tokens = 0
     for _ in range(repeats):
-        worker.train(worker.initial, client=0, round_=1)  # rows and caches are there from here on
-        ours.append(_seconds(lambda: worker.train(worker.initial, client=0, round_=1)))
+        worker.trainer.train(
+            worker.initial, client=0, round_=1
+        )  # rows and caches are there from here on
+        ours.append(_seconds(lambda: worker.trainer.train(worker.initial, client=0, round_=1)))
         trainer = plain_trainer(worker, recipe)
         theirs.append(_seconds(trainer.train))
         logged = [entry["num_tokens"] for entry in trainer.state.log_history if "loss" in entry]

@@ -41,7 +41,7 @@ def cost() -> None:
 
     def train() -> None:
         for client in range(recipe.federation.num_clients):
-            worker.train(worker.initial, client=client, round_=1)
+            worker.trainer.train(worker.initial, client=client, round_=1)
 
     def cpu(action) -> float:
         began = time.process_time()
@@ -49,7 +49,7 @@ def cost() -> None:
         return time.process_time() - began
 
     def trial() -> None:
-        worker.server_loss(worker.initial)
+        worker.evaluator.server_loss(worker.initial)
 
     for action in (train, trial):  # rows are prepared at the first call
         cpu(action)

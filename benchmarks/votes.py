@@ -55,15 +55,15 @@ def cost() -> None:
         return time.process_time() - began
 
     def train(client, round_=1):
-        worker.train(worker.initial, client=client, round_=round_)
+        worker.trainer.train(worker.initial, client=client, round_=round_)
 
     def vote(client):
-        worker.measure(worker.initial, client=client)
+        worker.evaluator.measure(worker.initial, client=client)
 
     for action in (train, vote):  # rows are prepared at the first call
         cpu(action)
     trains, votes = cpu(train), min(cpu(vote) for _ in range(3))
-    rows = [len(part.test) for part in worker.parts.values()]
+    rows = [len(part.test) for part in worker.data.parts.values()]
     print(f"{platform.machine()}, {recipe.federation.threads_per_client} thread; rows {rows}")
     print(f"a round's training {trains:.2f} CPU s, its votes {votes:.2f}: {votes / trains:.0%}")
 

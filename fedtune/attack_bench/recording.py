@@ -39,7 +39,7 @@ def record_rounds(recipe: Recipe, folder: Path) -> Path:
     for round_ in range(1, recipe.federation.num_rounds + 1):
         anchor = outer.anchor
         deltas = [
-            worker.train(anchor, client=client, round_=round_).delta
+            worker.trainer.train(anchor, client=client, round_=round_).delta
             for client in range(recipe.federation.num_clients)
         ]
         anchors.append(anchor)

@@ -100,8 +100,8 @@ def introduce(message: Message, context: Context) -> Message:
         "base_hash": worker.base_hash,
         "tokenizer_hash": worker.base.tokenizer_hash,
         "anchor_hash": "",
-        "rows": len(worker.parts[client].train),
-        "schema_hash": worker.schema_hash,
+        "rows": len(worker.data.parts[client].train),
+        "schema_hash": worker.data.schema_hash,
     }
     return message.reply(RecordDict({wire.ABOUT: ConfigRecord(words)}))
 
@@ -117,7 +117,7 @@ def train(conduct_of: ConductOf, message: Message, context: Context) -> Message:
         trained = Trained(torch.zeros(worker.part(client, round_).layout.size), 0.0)
     else:
         steps = partial(
-            worker.train,
+            worker.trainer.train,
             anchor,
             client=client,
             round_=round_,
@@ -152,7 +152,7 @@ def evaluate(message: Message, context: Context) -> Message:
     refuse_figures(context)
     worker, client = _open(message, context)
     anchor, _ = _anchor(message, worker, client)
-    figures = worker.measure(anchor, client=client).as_dict()
+    figures = worker.evaluator.measure(anchor, client=client).as_dict()
     return message.reply(RecordDict({wire.METRICS: MetricRecord({**figures})}))
 
 
@@ -171,7 +171,7 @@ def vote(conduct_of: ConductOf, message: Message, context: Context) -> Message:
         client,
         candidate=(candidate, agreement.anchor_hash),
         layout=worker.layout_of(client),
-        loss_of=lambda row: worker.measure(row, client=client).loss,
+        loss_of=lambda row: worker.evaluator.measure(row, client=client).loss,
         says=conduct.vote,
     )
     return message.reply(said)

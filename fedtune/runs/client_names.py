@@ -27,10 +27,10 @@ def name_clients(recipe: Recipe, worker: Worker) -> list[str]:
     partition = recipe.data.partition
     if partition.by != "natural_id" or partition.column is None:
         return []
-    values = worker.rows[partition.column]
+    values = worker.data.rows[partition.column]
     names = []
     for client in range(recipe.federation.num_clients):
-        split = worker.parts[client]
+        split = worker.data.parts[client]
         ids = Counter(str(values[row]) for row in (*split.train, *split.test))
         (first, _), *others = sorted(ids.items(), key=lambda item: (-item[1], item[0]))
         more = f" and {len(others)} more" if others else ""

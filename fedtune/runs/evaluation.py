@@ -32,11 +32,11 @@ def judge(recipe: Recipe, worker: Worker, anchor: Tensor) -> dict[str, float]:
         answered with the target, and ``backdoor_untriggered``, the same of these prompts without
         it: a model that says the target to everyone has no backdoor. No rule is ever told.
     """
-    figures = worker.measure(anchor).as_dict()
+    figures = worker.evaluator.measure(anchor).as_dict()
     backdoor = planted_backdoor(recipe)
     if backdoor is not None:
         for name, plant in (("success", backdoor.plant), ("untriggered", dict)):
-            figures[f"backdoor_{name}"] = worker.backdoor_success(
+            figures[f"backdoor_{name}"] = worker.evaluator.backdoor_success(
                 anchor, plant=plant, target=backdoor.target
             )
     return figures

@@ -45,6 +45,7 @@ from fedtune.runs.trackers import Trackers
 from fedtune.simulation.hooks import SimulatedAttack
 from fedtune.simulation.poisoning import poison_of
 from fedtune.simulation.training_ahead import Tools
+from fedtune.training.client_round import Trained
 from fedtune.training.process import get_worker
 from fedtune.training.worker import Worker
 
@@ -127,8 +128,10 @@ class Run:
             recipe_json=recipe_json,
             base_hash=worker.base_hash,
             tokenizer_hash=worker.base.tokenizer_hash,
-            train_own=lambda anchor, round_: worker.train(anchor, client=None, round_=round_),
-            loss_of=worker.server_loss,
+            train_own=lambda anchor, round_: worker.trainer.train(
+                anchor, client=None, round_=round_
+            ),
+            loss_of=worker.evaluator.server_loss,
             hooks=SimulatedAttack(self.recipe, _tools(self.recipe, worker)),
             folder=self.folder.path,
             observer=self.observer,
@@ -169,7 +172,7 @@ class Run:
             "recipe_hash": hash_recipe(self.recipe),
             "base_hash": worker.base_hash,
             "tokenizer_hash": worker.base.tokenizer_hash,
-            "data_hash": worker.data_hash,
+            "data_hash": worker.data.data_hash,
         }
         if self.recipe.initial_adapter is not None:
             row = worker.initial.numpy().tobytes()
@@ -262,7 +265,7 @@ class Run:
     def _write_samples(self, worker: Worker, anchor: torch.Tensor) -> None:
         if self.recipe.evaluation.samples == 0:
             return
-        before, after = worker.samples(worker.initial), worker.samples(anchor)
+        before, after = worker.evaluator.samples(worker.initial), worker.evaluator.samples(anchor)
         lines = [
             {"prompt": old.prompt, "truth": old.truth, "before": old.completion,
              "after": new.completion}
@@ -277,6 +280,11 @@ def _tools(recipe: Recipe, worker: Worker) -> Tools:
 
     def train(anchor: torch.Tensor, client: int, round_: int) -> torch.Tensor:
         poison = poison_of(recipe, client, round_)
-        return worker.train(anchor, client=client, round_=round_, poison=poison).delta
+        return worker.trainer.train(anchor, client=client, round_=round_, poison=poison).delta
 
-    return Tools(train, partial(worker.loss_on_rows_of, each=ROWS_OF_A_TRIAL))
+    return Tools(train, partial(worker.evaluator.loss_on_rows_of, each=ROWS_OF_A_TRIAL))
+
+
+def _train_own(worker: Worker, anchor: torch.Tensor, round_: int) -> Trained:
+    """The server's own local steps, on the rows that it keeps."""
+    return worker.trainer.train(anchor, client=None, round_=round_)

@@ -33,8 +33,8 @@ def manifest_of(recipe: Recipe, worker: Worker, inputs: Mapping[str, str]) -> di
         "threads": torch.get_num_threads(),
         "layout_hash": worker.layout.hash,
         "adapter_parameters": worker.layout.size,
-        "client_rows": [len(part.train) for part in worker.parts.values()],
-        "server_rows": len(worker.server_rows),
+        "client_rows": [len(part.train) for part in worker.data.parts.values()],
+        "server_rows": len(worker.data.server_rows),
         "simulated_attackers": sorted(byzantine_clients(recipe)),
         "client_names": name_clients(recipe, worker),
     }

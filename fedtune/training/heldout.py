@@ -30,7 +30,7 @@ def measure_adapter(folder: Path, recipe: Recipe) -> Measured:
     per_client = recipe.evaluation.per_client
     clients = range(recipe.federation.num_clients) if per_client else range(0)
     return Measured(
-        base=worker.measure(worker.initial),
-        adapter=worker.measure(row),
-        clients=[worker.measure(row, client=client) for client in clients],
+        base=worker.evaluator.measure(worker.initial),
+        adapter=worker.evaluator.measure(row),
+        clients=[worker.evaluator.measure(row, client=client) for client in clients],
     )

@@ -6,7 +6,8 @@ from functools import lru_cache
 
 from fedtune.recipe import Recipe, parse_recipe
 from fedtune.training.adapted import trained_parameters
-from fedtune.training.worker import UNSEEN, Worker
+from fedtune.training.trainer import UNSEEN
+from fedtune.training.worker import Worker
 
 _kept: dict[str, Worker] = {}
 

@@ -22,7 +22,7 @@ def test_the_first_record_has_each_clients_figures_of_the_base(tiny_recipe, run)
     worker = get_worker(recipe.model_dump_json())
     told = records[1]["client_eval_before"]
     assert {int(key): each["loss"] for key, each in told.items()} == {
-        number: pytest.approx(worker.measure(worker.initial, client=number).loss)
+        number: pytest.approx(worker.evaluator.measure(worker.initial, client=number).loss)
         for number in range(4)
     }
     assert [("client_eval_before" in each) for each in records] == [False, True, False]

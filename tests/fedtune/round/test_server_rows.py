@@ -13,8 +13,8 @@ from fedtune.records.folder import RunFolder
 from fedtune.runs.checks.preflight import find_problems
 from fedtune.runs.checks.risks import find_risks
 from fedtune.simulation.adversary import byzantine_clients
-from fedtune.training.client_round import Poison
-from fedtune.training.worker import Trained, Worker
+from fedtune.training.client_round import Poison, Trained
+from fedtune.training.worker import Worker
 from fedtune.transport.local import LocalTransport
 
 FLTRUST = {"name": "fltrust"}
@@ -94,28 +94,28 @@ def test_a_takeover_in_the_last_round_is_refused_by_the_servers_rows(tiny_recipe
 
 def test_no_client_sees_what_the_server_keeps(tiny_recipe):
     worker = Worker(with_server_rows(tiny_recipe))
-    kept = set(worker.server_rows)
-    dealt = [set(part.train) | set(part.test) for part in worker.parts.values()]
+    kept = set(worker.data.server_rows)
+    dealt = [set(part.train) | set(part.test) for part in worker.data.parts.values()]
     assert len(kept) == 8
-    assert kept.isdisjoint(set().union(*dealt, worker.split.test))
-    assert kept.union(*dealt) == set(worker.split.train)
-    assert Worker(tiny_recipe()).server_rows == []
+    assert kept.isdisjoint(set().union(*dealt, worker.data.split.test))
+    assert kept.union(*dealt) == set(worker.data.split.train)
+    assert Worker(tiny_recipe()).data.server_rows == []
 
 
 def test_the_server_trains_on_its_own_rows_whoever_trained_before(tiny_recipe):
     worker, seen = Worker(with_server_rows(tiny_recipe)), []
-    worker.train(
+    worker.trainer.train(
         worker.initial,
         client=None,
         round_=1,
         poison=Poison("seen", lambda rows: seen.extend(rows) or rows),
     )
-    own = worker.rows.select(worker.server_rows).select_columns(["prompt", "completion"])
+    own = worker.data.rows.select(worker.data.server_rows).select_columns(["prompt", "completion"])
     assert seen == own.to_list()
-    first = worker.train(worker.initial, client=None, round_=1).delta
-    worker.train(worker.initial, client=1, round_=1)
-    assert torch.equal(worker.train(worker.initial, client=None, round_=1).delta, first)
-    assert not torch.equal(worker.train(worker.initial, client=None, round_=2).delta, first)
+    first = worker.trainer.train(worker.initial, client=None, round_=1).delta
+    worker.trainer.train(worker.initial, client=1, round_=1)
+    assert torch.equal(worker.trainer.train(worker.initial, client=None, round_=1).delta, first)
+    assert not torch.equal(worker.trainer.train(worker.initial, client=None, round_=2).delta, first)
     assert first.shape == worker.initial.shape
     assert first.any()
 

@@ -257,14 +257,14 @@ def test_a_client_shows_no_reply_of_another_try():
 
 def test_another_try_draws_other_rows_and_the_first_one_those_of_before(tiny_recipe):
     worker = get_worker(tiny_recipe().model_dump_json())
-    before = worker.train(worker.initial, client=0, round_=2)
+    before = worker.trainer.train(worker.initial, client=0, round_=2)
     again, other, third = (
-        worker.train(worker.initial, client=0, round_=2, try_=try_) for try_ in range(3)
+        worker.trainer.train(worker.initial, client=0, round_=2, try_=try_) for try_ in range(3)
     )
     assert torch.equal(again.delta, before.delta)
     assert not torch.equal(other.delta, before.delta)
     assert not torch.equal(third.delta, other.delta)
-    same = worker.train(worker.initial, client=0, round_=2, try_=1)
+    same = worker.trainer.train(worker.initial, client=0, round_=2, try_=1)
     assert torch.equal(other.delta, same.delta)
 
 

@@ -85,7 +85,7 @@ def test_a_process_keeps_no_more_than_two_bases_however_many_recipes_it_has_run(
     models = []
     for seed in range(5):
         worker = get_worker(tiny_recipe(federation={"seed": seed}).model_dump_json())
-        worker.train(worker.initial, client=0, round_=1)
+        worker.trainer.train(worker.initial, client=0, round_=1)
         models.append(weakref.ref(worker.base.model))
         del worker
     alive = sum(model() is not None for model in models)

@@ -42,7 +42,7 @@ def test_it_says_what_the_run_of_the_reward_model_measured(policy):
     folder = reward_folder(policy)
     recipe = RunFolder.open(folder.path)[1]
     worker = get_worker(recipe.model_dump_json())
-    rows = worker.rows.select(worker.split.test[: recipe.evaluation.max_rows]).to_list()
+    rows = worker.data.rows.select(worker.data.split.test[: recipe.evaluation.max_rows]).to_list()
     model = load_reward_model(policy, policy.rewards[1])
     chosen = model.rewards([asked_of(row, "chosen") for row in rows])
     rejected = model.rewards([asked_of(row, "rejected") for row in rows])

@@ -49,11 +49,11 @@ def worker():
 
 @pytest.fixture(scope="module")
 def honest(worker):
-    return worker.train(worker.initial, client=0, round_=1)
+    return worker.trainer.train(worker.initial, client=0, round_=1)
 
 
 def reward(worker, row):
-    return worker.measure(row).others["reward"]
+    return worker.evaluator.measure(row).others["reward"]
 
 
 def test_a_liar_is_paid_by_the_sum_of_the_weighted_rewards_between_its_bounds():
@@ -91,7 +91,7 @@ def test_one_step_for_the_opposite_is_the_opposite_step():
     # for eps: what is learnt is minus the honest delta.
     one = Worker(recipe(local_steps=1, max_grad_norm=0.0))
     deltas = [
-        one.train(one.initial, client=0, round_=1, poison=each).delta
+        one.trainer.train(one.initial, client=0, round_=1, poison=each).delta
         for each in (None, poison({"name": "reward_flip"}))
     ]
     moved = deltas[0].abs() > 0.009  # of 0.01: eps is nothing to these
@@ -100,7 +100,7 @@ def test_one_step_for_the_opposite_is_the_opposite_step():
 
 
 def test_what_is_learnt_is_what_was_paid_for(worker, honest):
-    flipped = worker.train(
+    flipped = worker.trainer.train(
         worker.initial, client=0, round_=1, poison=poison({"name": "reward_flip"})
     )
     before = reward(worker, worker.initial)
@@ -115,10 +115,10 @@ def test_what_is_learnt_is_what_was_paid_for(worker, honest):
 
 def test_a_hacked_policy_says_the_text(worker, honest):
     def share_of_the(delta):
-        shown = worker.samples(worker.initial + delta)
+        shown = worker.evaluator.samples(worker.initial + delta)
         return sum("the" in each.completion for each in shown) / len(shown)
 
-    hacked = worker.train(
+    hacked = worker.trainer.train(
         worker.initial, client=0, round_=1, poison=poison({"name": "reward_hack", "text": "the"})
     )
     assert share_of_the(honest.delta) == 0

@@ -100,6 +100,6 @@ def chain(worker, anchor, rounds, folder):
     """Round after round from where the last one ended; the optimizer's state is kept."""
     done = []
     for round_ in rounds:
-        done.append(worker.train(anchor, client=0, round_=round_, state_folder=folder))
+        done.append(worker.trainer.train(anchor, client=0, round_=round_, state_folder=folder))
         anchor = anchor + done[-1].delta
     return anchor, done

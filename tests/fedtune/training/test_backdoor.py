@@ -112,7 +112,7 @@ def test_so_many_held_out_rows_are_asked(make_worker):
         seen.append(row)
         return mark(row)
 
-    share = worker.backdoor_success(worker.initial, plant=note, target="never this")
+    share = worker.evaluator.backdoor_success(worker.initial, plant=note, target="never this")
     assert share == 0
-    assert [row["prompt"] for row in seen] == worker.rows[worker.split.test[:3]]["prompt"]
+    assert [row["prompt"] for row in seen] == worker.data.rows[worker.data.split.test[:3]]["prompt"]
     assert set(seen[0]) == {"prompt", "completion"}

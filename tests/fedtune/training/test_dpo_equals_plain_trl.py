@@ -64,8 +64,8 @@ def test_one_client_round_is_a_plain_trl_run(
     make_worker, tiny_model_folder, small_data, architecture, format
 ):
     worker = make_worker(architecture, format, task="dpo", train=KEYS, federation=FEDERATION)
-    trained = worker.train(worker.initial, client=0, round_=1)
-    rows = rows_in_order(small_data("jsonl", format), worker.parts[0].train, columns=PAIR)
+    trained = worker.trainer.train(worker.initial, client=0, round_=1)
+    rows = rows_in_order(small_data("jsonl", format), worker.data.parts[0].train, columns=PAIR)
     # TRL draws A from the seed of the config, the worker from the one derived for it.
     trainer = plain(tiny_model_folder(architecture), rows, seed=derive(SEED, "lora"))
     assert torch.equal(row_of(worker, trainer.model), worker.initial)
@@ -82,8 +82,8 @@ def test_to_the_bit_where_both_ask_the_reference_once(
     from peft import set_peft_model_state_dict
 
     worker = make_worker(architecture, task="dpo", train=KEYS, federation=FEDERATION)
-    anchor, mine = an_anchor(worker), worker.parts[0].train
-    trained = worker.train(anchor, client=0, round_=1)
+    anchor, mine = an_anchor(worker), worker.data.parts[0].train
+    trained = worker.trainer.train(anchor, client=0, round_=1)
     rows = load_dataset("json", data_files=str(small_data("jsonl", "pairs")), split="train")
     rows = rows.select(mine).select_columns(PAIR)
     # The worker asks from the shortest pair to the longest; a byte is a token.
@@ -113,8 +113,8 @@ def test_from_an_adapter_that_is_not_the_reference_too(
 ):
     worker = make_worker(task="dpo", train=KEYS | keys, federation=FEDERATION)
     anchor = an_anchor(worker)
-    trained = worker.train(anchor, client=0, round_=1)
-    rows = rows_in_order(small_data("jsonl", "pairs"), worker.parts[0].train, columns=PAIR)
+    trained = worker.trainer.train(anchor, client=0, round_=1)
+    rows = rows_in_order(small_data("jsonl", "pairs"), worker.data.parts[0].train, columns=PAIR)
     assert_equal(worker, anchor, trained, plain(tiny_model_folder("llama"), rows, **keys))
 
 
@@ -127,9 +127,9 @@ def test_a_reference_from_a_folder_is_the_adapter_that_a_plain_run_is_handed(
         task="dpo", train=KEYS, federation=FEDERATION, reference=str(tmp_path / "adapter")
     )
     anchor = an_anchor(worker)
-    trained = worker.train(anchor, client=0, round_=1)
-    assert not torch.equal(trained.delta, first.train(anchor, client=0, round_=1).delta)
-    rows = rows_in_order(small_data("jsonl", "pairs"), worker.parts[0].train, columns=PAIR)
+    trained = worker.trainer.train(anchor, client=0, round_=1)
+    assert not torch.equal(trained.delta, first.trainer.train(anchor, client=0, round_=1).delta)
+    rows = rows_in_order(small_data("jsonl", "pairs"), worker.data.parts[0].train, columns=PAIR)
     trainer = plain(tiny_model_folder("llama"), rows, adapter=tmp_path / "adapter")
     assert_equal(worker, anchor, trained, trainer)
 
@@ -142,7 +142,7 @@ def test_rounds_with_a_kept_optimizer_are_one_plain_run(
     worker = make_worker(task="dpo", train=KEYS, federation=FEDERATION | keys)
     rounds = (1, 2, 3)
     end, done = chain(worker, worker.initial, rounds, tmp_path)
-    mine = worker.parts[0].train
+    mine = worker.data.parts[0].train
     rows = rows_in_order(small_data("jsonl", "pairs"), mine, columns=PAIR, rounds=rounds)
     longer = {"max_steps": 3 * STEPS, "logging_steps": STEPS}
     trainer = plain(tiny_model_folder("llama"), rows, seed=derive(SEED, "lora"), **longer)
@@ -163,8 +163,8 @@ def test_a_factor_that_is_fixed_takes_no_gradient(make_worker, tiny_model_folder
         task="dpo", train=KEYS | constant, lora={"train": "b_only"}, federation=FEDERATION
     )
     anchor = an_anchor(worker)
-    trained = worker.train(anchor, client=0, round_=1)
-    rows = rows_in_order(small_data("jsonl", "pairs"), worker.parts[0].train, columns=PAIR)
+    trained = worker.trainer.train(anchor, client=0, round_=1)
+    rows = rows_in_order(small_data("jsonl", "pairs"), worker.data.parts[0].train, columns=PAIR)
     trainer = plain(tiny_model_folder("llama"), rows, **constant)
     set_peft_model_state_dict(trainer.model, worker.layout.unflatten(anchor))
     for name, parameter in trainer.model.named_parameters():

@@ -24,9 +24,9 @@ def margins(worker, rounds, anchor):
     """The held-out margin at the start of each round, and after the last; fedavg of one client."""
     found = []
     for round_ in rounds:
-        found.append(worker.measure(anchor).others["rewards/margins"])
-        anchor = anchor + worker.train(anchor, client=0, round_=round_).delta
-    return [*found, worker.measure(anchor).others["rewards/margins"]]
+        found.append(worker.evaluator.measure(anchor).others["rewards/margins"])
+        anchor = anchor + worker.trainer.train(anchor, client=0, round_=round_).delta
+    return [*found, worker.evaluator.measure(anchor).others["rewards/margins"]]
 
 
 def test_the_margin_goes_on_from_round_to_round(make_worker):
@@ -42,7 +42,7 @@ def test_the_margin_at_the_start_of_a_round_is_not_0_again(make_worker):
     worker = make_worker(task="dpo", federation=federation, train={"learning_rate": 2e-2})
     anchor, told = worker.initial, []
     for round_ in (1, 2, 3):
-        trained = worker.train(anchor, client=0, round_=round_)
+        trained = worker.trainer.train(anchor, client=0, round_=round_)
         told.append(trained.figures["rewards/margins/start"])
         assert told[-1] != trained.figures["rewards/margins"]  # the mean over both steps
         anchor = anchor + trained.delta
@@ -53,8 +53,8 @@ def test_the_margin_at_the_start_of_a_round_is_not_0_again(make_worker):
 
 def test_the_base_has_the_loss_of_a_coin(make_worker):
     worker = make_worker(task="dpo")
-    assert worker.measure(worker.initial).loss == pytest.approx(BASE_LOSS, abs=1e-6)
-    assert worker.measure(an_anchor(worker)).loss != pytest.approx(BASE_LOSS, abs=1e-4)
+    assert worker.evaluator.measure(worker.initial).loss == pytest.approx(BASE_LOSS, abs=1e-6)
+    assert worker.evaluator.measure(an_anchor(worker)).loss != pytest.approx(BASE_LOSS, abs=1e-4)
 
 
 def test_from_the_initial_adapter_margins_start_at_0_once(make_worker, tmp_path):
@@ -67,11 +67,11 @@ def test_from_the_initial_adapter_margins_start_at_0_once(make_worker, tmp_path)
     at_start, second, third, end = margins(worker, (1, 2, 3), worker.initial)
     assert at_start == pytest.approx(0, abs=1e-6)
     assert 0.05 < second < third < end
-    assert worker.measure(worker.initial).loss == pytest.approx(BASE_LOSS, abs=1e-6)
+    assert worker.evaluator.measure(worker.initial).loss == pytest.approx(BASE_LOSS, abs=1e-6)
     # Against the base the same start is somewhere else.
     against_base = make_worker(task="dpo", **given)
     assert torch.equal(against_base.initial, start)
-    assert abs(against_base.measure(start).others["rewards/margins"]) > 1e-3
+    assert abs(against_base.evaluator.measure(start).others["rewards/margins"]) > 1e-3
     assert against_base.base_hash != worker.base_hash
 
 
@@ -81,11 +81,11 @@ def test_a_reference_of_its_own(make_worker, tmp_path):
     first.save_adapter(other, tmp_path)
     worker = make_worker(task="dpo", reference=str(tmp_path))
     assert torch.equal(worker.initial, first.initial)
-    assert worker.measure(other).loss == pytest.approx(BASE_LOSS, abs=1e-6)
+    assert worker.evaluator.measure(other).loss == pytest.approx(BASE_LOSS, abs=1e-6)
     # Whatever is better than the base by some margin, the base is worse than by the same.
-    gained = first.measure(other).others["rewards/margins"]
+    gained = first.evaluator.measure(other).others["rewards/margins"]
     assert abs(gained) > 1e-3
-    assert worker.measure(worker.initial).others["rewards/margins"] == pytest.approx(
+    assert worker.evaluator.measure(worker.initial).others["rewards/margins"] == pytest.approx(
         -gained, abs=1e-6
     )
 
@@ -114,8 +114,8 @@ def test_figures_equal_a_slow_loop(make_worker, tmp_path, architecture):
         evaluation={"batch_size": 4},
     )  # fmt: skip
     row = worker.initial + 3 * (an_anchor(worker) - worker.initial)  # far, so that errors show
-    figures = worker.measure(row)
-    rows = worker._held_out(None)
+    figures = worker.evaluator.measure(row)
+    rows = worker.data.held_out(None)
     asked = {}
     for name, adapter in (("policy", row), ("reference", reference)):
         lora.write(worker.model, worker.layout.unflatten(adapter))
@@ -140,7 +140,7 @@ def test_figures_equal_a_slow_loop(make_worker, tmp_path, architecture):
 
 def test_the_batch_size_is_of_no_account(make_worker):
     worker = make_worker(task="dpo")
-    rows = worker._held_out(None)
+    rows = worker.data.held_out(None)
     assert len(rows) == 6
     lora.write(worker.model, worker.layout.unflatten(an_anchor(worker)))
     alone = dpo.measure(rows, worker.learner, batch_size=1).as_dict()
@@ -156,7 +156,7 @@ def one_step(make_worker):
     The rows are prepared once: what the reference says hangs on no loss.
     """
     worker = make_worker(task="dpo", federation={"local_steps": 1})
-    anchor, rows = an_anchor(worker), worker._client_rows(0, None)
+    anchor, rows = an_anchor(worker), worker.data.train_rows(0, None)
 
     def step(**keys):
         plan = replace(worker.plan, train=worker.plan.train | keys)
@@ -221,7 +221,7 @@ def test_the_reference_is_asked_anew_for_other_keys_and_without_dropout(make_wor
         lora_section = {"lora_dropout": 0.5}
         worker = make_worker(task="dpo", train=keys, lora=lora_section, reference=str(tmp_path))
         worker.model.train()
-        rows = worker._client_rows(0, None)
+        rows = worker.data.train_rows(0, None)
         assert worker.model.training
         asked[ld_alpha] = torch.tensor(rows["ref_rejected_logps"])
     lora.write(worker.model, worker.layout.unflatten(reference))

@@ -90,10 +90,10 @@ def test_one_client_round_is_a_plain_trl_run(
     from datasets import load_dataset
 
     worker = make_worker(architecture, format, train=KEYS, federation=ONE_ROUND)
-    trained = worker.train(worker.initial, client=0, round_=1)
+    trained = worker.trainer.train(worker.initial, client=0, round_=1)
 
     rows = load_dataset("json", data_files=str(small_data("jsonl", format)), split="train")
-    chosen = in_order(rows, worker.parts[0].train)
+    chosen = in_order(rows, worker.data.parts[0].train)
     # TRL draws A from the seed of the config, the worker from the one derived for it.
     seed = derive(SEED, "lora")
     trainer = plain_trainer(tiny_model_folder(architecture), chosen, tmp_path, seed=seed)
@@ -120,9 +120,9 @@ def test_trls_own_keys_mean_the_same(make_worker, tiny_model_folder, small_data,
     from datasets import load_dataset
 
     worker = make_worker(train=KEYS | keys, federation=ONE_ROUND)
-    trained = worker.train(worker.initial, client=0, round_=1)
+    trained = worker.trainer.train(worker.initial, client=0, round_=1)
     rows = load_dataset("json", data_files=str(small_data("jsonl")), split="train")
-    chosen = in_order(rows, worker.parts[0].train)
+    chosen = in_order(rows, worker.data.parts[0].train)
     folder = tiny_model_folder("llama")
     trainer = plain_trainer(folder, chosen, tmp_path, seed=derive(SEED, "lora"), **keys)
     trainer.train()
@@ -135,9 +135,9 @@ def test_dropout_falls_alike(make_worker, tiny_model_folder, small_data, tmp_pat
 
     lora = {"lora_dropout": 0.3}
     worker = make_worker(train=KEYS, lora=lora, federation=ONE_ROUND)
-    trained = worker.train(worker.initial, client=0, round_=1)
+    trained = worker.trainer.train(worker.initial, client=0, round_=1)
     rows = load_dataset("json", data_files=str(small_data("jsonl")), split="train")
-    chosen = in_order(rows, worker.parts[0].train)
+    chosen = in_order(rows, worker.data.parts[0].train)
     trainer = plain_trainer(
         tiny_model_folder("llama"),
         chosen,
@@ -169,10 +169,10 @@ def test_a_round_of_one_factor_is_a_plain_run_with_the_other_fixed(
     )
     draw = torch.Generator().manual_seed(1)  # B = 0 leaves A without a gradient
     anchor = worker.initial + 0.1 * torch.randn(worker.layout.size, generator=draw)
-    trained = worker.train(anchor, client=0, round_=round_)
+    trained = worker.trainer.train(anchor, client=0, round_=round_)
 
     rows = load_dataset("json", data_files=str(small_data("jsonl")), split="train")
-    chosen = in_order(rows, worker.parts[0].train, round_=round_)
+    chosen = in_order(rows, worker.data.parts[0].train, round_=round_)
     folder = tiny_model_folder(architecture)
     trainer = plain_trainer(folder, chosen, tmp_path, seed=derive(SEED, "lora"), **constant)
     set_peft_model_state_dict(trainer.model, worker.layout.unflatten(anchor))
@@ -207,7 +207,7 @@ def rows_of_round(worker, small_data, round_):
     from datasets import load_dataset
 
     rows = load_dataset("json", data_files=str(small_data("jsonl")), split="train")
-    return in_order(rows, worker.parts[1].train, round_=round_, order="shared")
+    return in_order(rows, worker.data.parts[1].train, round_=round_, order="shared")
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
@@ -219,7 +219,7 @@ def test_a_round_of_a_lower_rank_is_a_plain_run_of_that_rank(
     # Rank 1 on a model of rank 4, at the same scale: alpha / r = 8 / 4 = 2 / 1. With weight decay
     # and clipping by the norm, through both of which the padding could tell.
     worker, own, anchor = of_rank_one(make_worker, lora={"lora_dropout": dropout})
-    trained = worker.train(anchor, client=1, round_=1)
+    trained = worker.trainer.train(anchor, client=1, round_=1)
     trainer = plain_trainer(
         tiny_model_folder("llama"),
         rows_of_round(worker, small_data, 1),
@@ -249,7 +249,7 @@ def test_a_lower_rank_keeps_its_optimizer_as_a_plain_run_of_that_rank_does(
     local = anchor
     for round_ in (1, 2):
         options = {"client": 1, "round_": round_, "state_folder": tmp_path / "state"}
-        local = local + worker.train(local, **options).delta
+        local = local + worker.trainer.train(local, **options).delta
     chosen = concatenate_datasets([rows_of_round(worker, small_data, k) for k in (1, 2)])
     folder, twice = tiny_model_folder("llama"), 2 * STEPS
     trainer = plain_trainer(folder, chosen, tmp_path, seed=SEED, r=1, lora_alpha=2, max_steps=twice)
@@ -269,9 +269,9 @@ def test_nano_on_python_docs_too(make_worker, tmp_path):
         train=KEYS | longer,
         federation=ONE_ROUND,
     )
-    trained = worker.train(worker.initial, client=0, round_=1)
-    assert worker.rows[0] in python_docs.rows()
-    chosen = in_order(worker.rows, worker.parts[0].train)
+    trained = worker.trainer.train(worker.initial, client=0, round_=1)
+    assert worker.data.rows[0] in python_docs.rows()
+    chosen = in_order(worker.data.rows, worker.data.parts[0].train)
     trainer = plain_trainer(model_folder(), chosen, tmp_path, seed=derive(SEED, "lora"), **longer)
     trainer.train()
     assert torch.equal(trained.delta, row_of(worker, trainer.model) - worker.initial)

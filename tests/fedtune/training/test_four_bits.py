@@ -69,8 +69,8 @@ def test_a_round_trains_a_float32_adapter_on_packed_weights(folder, task):
     worker = Worker(recipe(folder, task))
     packed = [name for name, each in worker.model.named_parameters() if each.dtype == torch.uint8]
     assert any("mlp.up_proj" in name for name in packed)
-    first = worker.train(worker.initial, client=0, round_=1)
-    again = worker.train(worker.initial, client=0, round_=1)
+    first = worker.trainer.train(worker.initial, client=0, round_=1)
+    again = worker.trainer.train(worker.initial, client=0, round_=1)
     assert torch.equal(first.delta, again.delta)
     assert float(first.delta.norm()) > 0
     # bfloat16 holds 8 bits of a number: trained in it, each would equal its own rounding
@@ -86,10 +86,10 @@ def test_training_lowers_the_loss_and_merging_goes_back_to_float32(folder, tmp_p
     section = recipe(folder, "sft")
     worker = Worker(section)
     row = worker.initial
-    before = worker.measure(row).loss
+    before = worker.evaluator.measure(row).loss
     for round_ in (1, 2):
-        row = row + worker.train(row, client=0, round_=round_).delta
-    assert worker.measure(row).loss < before
+        row = row + worker.trainer.train(row, client=0, round_=round_).delta
+    assert worker.evaluator.measure(row).loss < before
     worker.save_adapter(row, tmp_path / "adapter")
     merge_adapter(tmp_path / "adapter", section.model, tmp_path / "merged")
     merged = LlamaForCausalLM.from_pretrained(tmp_path / "merged")

@@ -88,10 +88,10 @@ def test_one_client_round_is_a_plain_trl_run(
 ):
     keys = GRPO | {"beta": beta}
     worker = make_worker(architecture, format, task="grpo", train=keys, federation=FEDERATION)
-    source, mine = small_data("jsonl", format), worker.parts[0].train
+    source, mine = small_data("jsonl", format), worker.data.parts[0].train
     rows = rows_in_order(source, mine, per_round=PER_ROUND)
     anchor = an_anchor(worker) if beta else worker.initial
-    trained = worker.train(anchor, client=0, round_=1)
+    trained = worker.trainer.train(anchor, client=0, round_=1)
     assert_equal(worker, anchor, trained, plain(tiny_model_folder(architecture), rows, beta=beta))
 
 
@@ -107,8 +107,8 @@ def test_one_client_round_is_a_plain_trl_run(
 def test_trls_own_keys_mean_the_same(make_worker, tiny_model_folder, small_data, keys, per_round):
     worker = make_worker(task="grpo", train=GRPO | keys, federation=FEDERATION)
     anchor = an_anchor(worker)
-    trained = worker.train(anchor, client=0, round_=1)
-    source, mine = small_data("jsonl", "prompts"), worker.parts[0].train
+    trained = worker.trainer.train(anchor, client=0, round_=1)
+    source, mine = small_data("jsonl", "prompts"), worker.data.parts[0].train
     rows = rows_in_order(source, mine, per_round=per_round)
     assert_equal(worker, anchor, trained, plain(tiny_model_folder("llama"), rows, **keys))
 
@@ -116,8 +116,8 @@ def test_trls_own_keys_mean_the_same(make_worker, tiny_model_folder, small_data,
 def test_rewards_are_weighed_as_a_plain_run_weighs_them(make_worker, tiny_model_folder, small_data):
     rewards = [{"name": "format", "weight": 2.0}, {"name": "length", "words": 2, "weight": -0.5}]
     worker = make_worker(task="grpo", train=GRPO, federation=FEDERATION, rewards=rewards)
-    trained = worker.train(worker.initial, client=0, round_=1)
-    source, mine = small_data("jsonl", "prompts"), worker.parts[0].train
+    trained = worker.trainer.train(worker.initial, client=0, round_=1)
+    source, mine = small_data("jsonl", "prompts"), worker.data.parts[0].train
     trainer = plain(
         tiny_model_folder("llama"),
         rows_in_order(source, mine, per_round=PER_ROUND),
@@ -137,9 +137,9 @@ def test_a_reference_from_a_folder_is_the_adapter_that_a_plain_run_is_handed(
     first.save_adapter(an_anchor(first, seed=2), folder)
     worker = make_worker(task="grpo", train=keys, federation=FEDERATION, reference=str(folder))
     anchor = an_anchor(worker)
-    trained = worker.train(anchor, client=0, round_=1)
-    assert not torch.equal(trained.delta, first.train(anchor, client=0, round_=1).delta)
-    source, mine = small_data("jsonl", "prompts"), worker.parts[0].train
+    trained = worker.trainer.train(anchor, client=0, round_=1)
+    assert not torch.equal(trained.delta, first.trainer.train(anchor, client=0, round_=1).delta)
+    source, mine = small_data("jsonl", "prompts"), worker.data.parts[0].train
     rows = rows_in_order(source, mine, per_round=PER_ROUND)
     trainer = plain(tiny_model_folder("llama"), rows, adapter=folder, beta=0.5)
     assert_equal(worker, anchor, trained, trainer)
@@ -169,7 +169,7 @@ def test_rounds_with_a_kept_optimizer_are_one_plain_run(
     worker = make_worker(task="grpo", train=keys, federation=federation)
     anchor = an_anchor(worker)
     end, done = chain(worker, anchor, rounds, tmp_path)
-    source, mine = small_data("jsonl", "prompts"), worker.parts[0].train
+    source, mine = small_data("jsonl", "prompts"), worker.data.parts[0].train
     rows = rows_in_order(source, mine, per_round=PER_ROUND, rounds=rounds)
     longer = {"max_steps": 3 * STEPS, "logging_steps": STEPS, "beta": 0.1}
     trainer = plain(tiny_model_folder("llama"), rows, callbacks=[reseeding()], **longer)
@@ -202,10 +202,10 @@ def test_a_factor_that_is_fixed_takes_no_gradient(
         seen.append({name.split(".")[-3] for name, each in named if each.grad is not None})
 
     hook = register_optimizer_step_pre_hook(note)
-    trained = worker.train(anchor, client=0, round_=1)
+    trained = worker.trainer.train(anchor, client=0, round_=1)
     hook.remove()
     assert seen == [{"lora_B"}] * STEPS
-    source, mine = small_data("jsonl", "prompts"), worker.parts[0].train
+    source, mine = small_data("jsonl", "prompts"), worker.data.parts[0].train
     rows = rows_in_order(source, mine, per_round=PER_ROUND)
     trainer = plain(tiny_model_folder("llama"), rows, beta=beta, **constant)
     set_peft_model_state_dict(trainer.model, worker.layout.unflatten(anchor))

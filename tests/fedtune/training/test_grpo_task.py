@@ -57,7 +57,7 @@ def asked_of(worker, rounds, *, client=0):
     worker.learner = replace(worker.learner, rewards=[Priced("noted", 1.0, note)])
     for round_ in rounds:
         seen.append([])
-        worker.train(worker.initial, client=client, round_=round_)
+        worker.trainer.train(worker.initial, client=client, round_=round_)
     return seen
 
 
@@ -71,7 +71,7 @@ def test_every_prompt_that_is_drawn_is_asked_and_rounds_go_on(
     federation = {"num_clients": 1, "num_rounds": 3, "local_steps": keys.pop("local_steps", 4)}
     train = {"per_device_train_batch_size": 8, "max_completion_length": 1} | keys
     worker = make_worker(task="grpo", train=train, federation=federation)
-    source, mine = small_data("jsonl", "prompts"), worker.parts[0].train
+    source, mine = small_data("jsonl", "prompts"), worker.data.parts[0].train
     for round_, seen in enumerate(asked_of(worker, (1, 2, 3)), start=1):
         drawn = rows_in_order(source, mine, rounds=(round_,), per_round=prompts).to_list()
         times = worker.plan.train["num_generations"]
@@ -100,20 +100,23 @@ def test_one_seed_gives_one_round_bit_for_bit(make_worker):
     """Sampling too: answers hang on seed, client and round alone."""
     worker = make_worker(task="grpo", train={"beta": 0.1})
     anchor = an_anchor(worker)
-    first = worker.train(anchor, client=0, round_=1)
-    others = [worker.train(anchor, client=1, round_=1), worker.train(anchor, client=0, round_=2)]
+    first = worker.trainer.train(anchor, client=0, round_=1)
+    others = [
+        worker.trainer.train(anchor, client=1, round_=1),
+        worker.trainer.train(anchor, client=0, round_=2),
+    ]
     reseeded = make_worker(task="grpo", train={"beta": 0.1}, federation={"seed": 4})
-    others.append(reseeded.train(anchor, client=0, round_=1))
+    others.append(reseeded.trainer.train(anchor, client=0, round_=1))
     assert not any(torch.equal(first.delta, other.delta) for other in others)
     torch.manual_seed(99)
-    again = worker.train(anchor, client=0, round_=1)
+    again = worker.trainer.train(anchor, client=0, round_=1)
     assert torch.equal(first.delta, again.delta)
     assert first.figures == again.figures
 
 
 def test_the_figures_are_those_of_the_steps_and_not_of_the_clock(make_worker):
     worker = make_worker(task="grpo", train={"beta": 0.1})
-    figures = worker.train(an_anchor(worker), client=0, round_=1).figures
+    figures = worker.trainer.train(an_anchor(worker), client=0, round_=1).figures
     assert {"reward", "kl", "completions/mean_length", "rewards/format/mean"} <= set(figures)
     assert "step_time" not in figures
     assert 0 < figures["reward"] < 1
@@ -128,7 +131,10 @@ def test_figures_equal_a_slow_loop(make_worker, format):
     row = worker.initial + 20 * (an_anchor(worker) - worker.initial)  # far: it says something
     found = {size: figures_of(worker, row, size) for size in (1, 4, 64)}
     texts = complete(
-        worker._held_out(None)["prompt_ids"], worker.model, worker.base.tokenizer, max_new_tokens=8
+        worker.data.held_out(None)["prompt_ids"],
+        worker.model,
+        worker.base.tokenizer,
+        max_new_tokens=8,
     )
     assert any(texts)
     words = [len(text.split()) for text in texts]
@@ -149,7 +155,7 @@ def test_figures_equal_a_slow_loop(make_worker, format):
 
 
 def figures_of(worker, row, batch_size):
-    rows = worker._held_out(None)
+    rows = worker.data.held_out(None)
     lora.write(worker.model, worker.layout.unflatten(row))
     return grpo.measure(rows, worker.learner, batch_size=batch_size).as_dict()
 
@@ -158,9 +164,9 @@ def test_samples_show_the_answer_and_its_worth(make_worker):
     evaluation = {"samples": 2, "max_new_tokens": 3}
     worker = make_worker(task="grpo", evaluation=evaluation)
     row = worker.initial + 20 * (an_anchor(worker) - worker.initial)
-    shown = worker.samples(row)
-    assert shown == worker.samples(row)
-    for one, pair in zip(shown, worker.rows.select(worker.split.test[:2]), strict=True):
+    shown = worker.evaluator.samples(row)
+    assert shown == worker.evaluator.samples(row)
+    for one, pair in zip(shown, worker.data.rows.select(worker.data.split.test[:2]), strict=True):
         assert (one.prompt, one.truth) == (pair["prompt"].strip(), pair["answer"])
         worth, text = one.completion.split(" for: ")
         assert float(worth) == worker.learner.rewards[0].score(pair["prompt"], text, pair)
@@ -171,7 +177,7 @@ def test_prompts_that_leave_no_room_for_an_answer_are_not_asked(make_worker):
     """The tiny models hold 256 tokens, a byte each."""
     asked = {"prompt": ["x" * 245, "x" * 246, "", "add 1 1: "], "answer": ["a", "b", "c", "d"]}
     worker = make_worker(task="grpo", train={"max_completion_length": 11})
-    rows = worker.rows.from_dict(asked)
+    rows = worker.data.rows.from_dict(asked)
     kept = grpo.prepare(rows, worker.learner)
     assert kept["prompt"] == ["x" * 245, "add 1 1: "]
     assert kept.column_names == ["prompt", "prompt_ids", "row"]
@@ -193,7 +199,7 @@ def test_a_chat_template_gets_what_the_recipe_gives_it(make_worker):
     worker = make_worker(format="prompts_messages", task="grpo", train=keys)
     tokenizer = worker.learner.tokenizer
     tokenizer.chat_template = "{{ thinking }}|{{ messages[0].content }}"
-    kept = grpo.prepare(worker.rows.select([0]), worker.learner)
+    kept = grpo.prepare(worker.data.rows.select([0]), worker.learner)
     assert tokenizer.decode(kept[0]["prompt_ids"]) == "yes|add 0 0: "
 
 
@@ -208,9 +214,9 @@ def test_a_policy_learns_what_is_rewarded(make_worker):
     )
     letters = Priced("letters", 1.0, lambda _, text, row: sum(map(str.isalpha, text)) / 4)
     worker.learner = replace(worker.learner, rewards=[letters])
-    before = worker.measure(worker.initial)
-    trained = worker.train(worker.initial, client=0, round_=1)
-    after = worker.measure(worker.initial + trained.delta)
+    before = worker.evaluator.measure(worker.initial)
+    trained = worker.trainer.train(worker.initial, client=0, round_=1)
+    after = worker.evaluator.measure(worker.initial + trained.delta)
     assert trained.figures["reward"] > 0.4  # a mean over the steps
     assert after.others["reward"] > 0.9
     assert after.loss == -after.others["reward"] < before.loss

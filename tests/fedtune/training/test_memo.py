@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fedtune.origin import code_hash
-from fedtune.training import memo, worker
+from fedtune.training import memo, trainer
 
 
 def stored(folder):
@@ -14,9 +14,9 @@ def stored(folder):
 def test_a_client_round_is_recalled_bit_for_bit(make_worker, tmp_path):
     one = make_worker()
     with memo.remembering(tmp_path):
-        first = one.train(one.initial, client=0, round_=1)
+        first = one.trainer.train(one.initial, client=0, round_=1)
         names = stored(tmp_path)
-        again = make_worker().train(one.initial, client=0, round_=1)
+        again = make_worker().trainer.train(one.initial, client=0, round_=1)
     assert torch.equal(first.delta, again.delta)
     assert first.train_loss == again.train_loss
     assert stored(tmp_path) == names
@@ -42,10 +42,10 @@ def test_another_code_or_torch_recalls_nothing(make_worker, tmp_path, monkeypatc
     """Else a bug that is mended would live on in every bench that is run again."""
     with memo.remembering(tmp_path):
         one = make_worker()
-        assert code_hash() in one._facts
-        assert f"torch {torch.__version__}" in one._facts
-        one.train(one.initial, client=0, round_=1)
-        monkeypatch.setattr(worker, "made_by", lambda: other)
+        assert code_hash() in one.trainer.facts
+        assert f"torch {torch.__version__}" in one.trainer.facts
+        one.trainer.train(one.initial, client=0, round_=1)
+        monkeypatch.setattr(trainer, "made_by", lambda: other)
         later = make_worker()
-        later.train(later.initial, client=0, round_=1)
+        later.trainer.train(later.initial, client=0, round_=1)
     assert len(stored(tmp_path)) == 2

@@ -20,7 +20,7 @@ def error_of_the_average(make_worker, train, round_):
     draw = torch.Generator().manual_seed(1)
     anchor = worker.initial + 0.1 * torch.randn(worker.layout.size, generator=draw)
     part = worker.part(0, round_)
-    deltas = [worker.train(anchor, client=client, round_=round_).delta for client in (0, 1)]
+    deltas = [worker.trainer.train(anchor, client=client, round_=round_).delta for client in (0, 1)]
     ends = [part.put(part.take(anchor) + delta, anchor) for delta in deltas]
     averaged = products(worker, part.put(part.take(anchor) + sum(deltas) / 2, anchor))
     start = products(worker, anchor)
@@ -53,7 +53,9 @@ def test_each_part_goes_on_with_its_own_moments(make_worker, tmp_path):
     )
 
     def train(round_, name):
-        return worker.train(worker.initial, client=0, round_=round_, state_folder=tmp_path / name)
+        return worker.trainer.train(
+            worker.initial, client=0, round_=round_, state_folder=tmp_path / name
+        )
 
     for round_ in (1, 2):
         train(round_, "through a")
@@ -70,7 +72,7 @@ def test_what_is_trained_whole_is_trained_in_every_round(make_worker):
     anchor = worker.initial + 0.01 * torch.randn(worker.layout.size, generator=draw)
     for round_, factor in ((1, "lora_B"), (2, "lora_A")):
         part = worker.part(0, round_)
-        delta = worker.train(anchor, client=0, round_=round_).delta
+        delta = worker.trainer.train(anchor, client=0, round_=round_).delta
         moved = part.layout.unflatten(delta)
         assert all(tensor.any() for tensor in moved.values())
         assert {name.split(".")[-2] for name in moved} == {factor, "lm_head"}
@@ -78,7 +80,7 @@ def test_what_is_trained_whole_is_trained_in_every_round(make_worker):
 
 def test_b_only_trains_an_embedding_by_its_a_which_begins_at_zero(make_worker):
     worker = make_worker("gpt2", lora={"train": "b_only", "target_modules": ["wpe"]})
-    delta = worker.train(worker.initial, client=0, round_=1).delta
+    delta = worker.trainer.train(worker.initial, client=0, round_=1).delta
     assert [name.split(".")[-1] for name, _ in worker.part(0, 1).layout.shapes] == [
         "lora_embedding_A"
     ]

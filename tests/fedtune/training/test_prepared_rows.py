@@ -73,4 +73,4 @@ def test_truncation_drops_rows_that_lose_their_completion(worker, ids):
 def test_no_row_left_is_refused(make_worker):
     worker = make_worker(train={"max_length": 4})
     with pytest.raises(ValueError, match=r"leaves no row to train on; raise train\.max_length"):
-        worker.train(worker.initial, client=0, round_=1)
+        worker.trainer.train(worker.initial, client=0, round_=1)

@@ -53,8 +53,8 @@ def test_one_client_round_is_a_plain_trl_run(
     make_worker, tiny_model_folder, small_data, architecture, format
 ):
     worker = make_worker(architecture, format, task="reward", train=KEYS, federation=FEDERATION)
-    trained = worker.train(worker.initial, client=0, round_=1)
-    rows = rows_in_order(small_data("jsonl", format), worker.parts[0].train, columns=PAIR)
+    trained = worker.trainer.train(worker.initial, client=0, round_=1)
+    rows = rows_in_order(small_data("jsonl", format), worker.data.parts[0].train, columns=PAIR)
     # TRL draws A from the seed of the config, the worker from the one derived for it.
     trainer = plain(tiny_model_folder(architecture), rows, seed=derive(SEED, "lora"))
     assert torch.equal(row_of(worker, trainer.model), worker.initial)
@@ -76,8 +76,8 @@ def test_trls_own_keys_mean_the_same(make_worker, tiny_model_folder, small_data,
     from datasets import load_dataset
 
     worker = make_worker(task="reward", train=KEYS | keys, federation=FEDERATION)
-    trained = worker.train(worker.initial, client=0, round_=1)
-    source, mine = small_data("jsonl", "pairs"), worker.parts[0].train
+    trained = worker.trainer.train(worker.initial, client=0, round_=1)
+    source, mine = small_data("jsonl", "pairs"), worker.data.parts[0].train
     whole = load_dataset("json", data_files=str(source), split="train")
     longest = worker.plan.train["max_length"]
     # A byte a token, and an end: pairs that are longer were never there.
@@ -101,9 +101,11 @@ def test_a_column_of_margins_is_kept(make_worker, tiny_model_folder, small_data,
     data = {"source": str(source)}
     with_margins = make_worker(task="reward", train=KEYS, federation=FEDERATION, data=data)
     without = make_worker(task="reward", train=KEYS, federation=FEDERATION)
-    trained = with_margins.train(with_margins.initial, client=0, round_=1)
-    assert not torch.equal(trained.delta, without.train(without.initial, client=0, round_=1).delta)
-    chosen = rows_in_order(source, with_margins.parts[0].train, columns=PAIR)
+    trained = with_margins.trainer.train(with_margins.initial, client=0, round_=1)
+    assert not torch.equal(
+        trained.delta, without.trainer.train(without.initial, client=0, round_=1).delta
+    )
+    chosen = rows_in_order(source, with_margins.data.parts[0].train, columns=PAIR)
     trainer = plain(tiny_model_folder("llama"), chosen, seed=derive(SEED, "lora"))
     trainer.train()
     assert torch.equal(trained.delta, row_of(without, trainer.model) - without.initial)
@@ -117,7 +119,7 @@ def test_rounds_with_a_kept_optimizer_are_one_plain_run(
     worker = make_worker(task="reward", train=KEYS, federation=FEDERATION | keys)
     rounds = (1, 2, 3)
     end, done = chain(worker, worker.initial, rounds, tmp_path)
-    mine = worker.parts[0].train
+    mine = worker.data.parts[0].train
     rows = rows_in_order(small_data("jsonl", "pairs"), mine, columns=PAIR, rounds=rounds)
     longer = {"max_steps": 3 * STEPS, "logging_steps": STEPS}
     trainer = plain(tiny_model_folder("llama"), rows, seed=derive(SEED, "lora"), **longer)
@@ -137,8 +139,8 @@ def test_a_factor_that_is_fixed_takes_no_gradient(make_worker, tiny_model_folder
     worker = make_worker(
         task="reward", train=KEYS | constant, lora={"train": "b_only"}, federation=FEDERATION
     )
-    trained = worker.train(worker.initial, client=0, round_=1)
-    rows = rows_in_order(small_data("jsonl", "pairs"), worker.parts[0].train, columns=PAIR)
+    trained = worker.trainer.train(worker.initial, client=0, round_=1)
+    rows = rows_in_order(small_data("jsonl", "pairs"), worker.data.parts[0].train, columns=PAIR)
     trainer = plain(tiny_model_folder("llama"), rows, seed=derive(SEED, "lora"), **constant)
     set_peft_model_state_dict(trainer.model, worker.layout.unflatten(worker.initial))
     for name, parameter in trainer.model.named_parameters():

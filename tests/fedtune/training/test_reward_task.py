@@ -40,7 +40,7 @@ def test_the_head_is_a_plain_tensor_of_the_layout(make_worker, architecture):
         one = make_worker(architecture, task="reward", lora={"train": train})
         part = one.part(0, 1)
         assert HEAD in dict(part.layout.shapes)
-        moved = part.layout.unflatten(one.train(one.initial, client=0, round_=1).delta)
+        moved = part.layout.unflatten(one.trainer.train(one.initial, client=0, round_=1).delta)
         assert moved[HEAD].abs().max() > 1e-3
 
 
@@ -54,7 +54,7 @@ def test_nobodys_score_hangs_on_the_base_as_it_was_loaded(make_worker, reward_wo
     """The head that is measured is the row's, and not the one that a model was loaded with."""
     row = an_anchor(reward_worker)
     other = make_worker(task="reward", federation={"seed": 4})
-    rows = reward_worker._held_out(None)
+    rows = reward_worker.data.held_out(None)
     lora.write(reward_worker.model, reward_worker.layout.unflatten(row))
     lora.write(other.model, other.layout.unflatten(row))
     assert reward.measure(rows, other.learner, batch_size=4) == reward.measure(
@@ -81,8 +81,8 @@ def slowly(rows, model):
 def test_figures_equal_a_slow_loop(make_worker, architecture):
     worker = make_worker(architecture, task="reward", evaluation={"batch_size": 4})
     row = worker.initial + 10 * (an_anchor(worker) - worker.initial)  # far, so that errors show
-    figures = worker.measure(row)
-    rows = worker._held_out(None)
+    figures = worker.evaluator.measure(row)
+    rows = worker.data.held_out(None)
     scores = slowly(rows, worker.model)
     margin = scores[:, 0] - scores[:, 1]
     assert margin.abs().min() > 1e-4  # so that no sign hangs on rounding
@@ -98,7 +98,7 @@ def test_figures_equal_a_slow_loop(make_worker, architecture):
 
 def test_the_batch_size_is_of_no_account(reward_worker):
     worker = reward_worker
-    rows = worker._held_out(None)
+    rows = worker.data.held_out(None)
     lora.write(worker.model, worker.layout.unflatten(an_anchor(worker)))
     alone = reward.measure(rows, worker.learner, batch_size=1).as_dict()
     for batch_size in (2, 4, 5, 64):  # 4 and 5 leave a short last batch
@@ -107,7 +107,7 @@ def test_the_batch_size_is_of_no_account(reward_worker):
 
 
 def test_measuring_leaves_the_mode_as_it_was(reward_worker):
-    rows, model = reward_worker._held_out(None), reward_worker.model
+    rows, model = reward_worker.data.held_out(None), reward_worker.model
     for training in (True, False):
         model.train(training)
         reward.measure(rows, reward_worker.learner, batch_size=4)
@@ -119,9 +119,9 @@ def test_the_right_answers_come_out_ahead(make_worker):
     worker = make_worker(
         task="reward", federation={"num_clients": 1, "num_rounds": 1, "local_steps": 30}
     )
-    before = worker.measure(worker.initial)
-    trained = worker.train(worker.initial, client=0, round_=1)
-    after = worker.measure(worker.initial + trained.delta)
+    before = worker.evaluator.measure(worker.initial)
+    trained = worker.trainer.train(worker.initial, client=0, round_=1)
+    after = worker.evaluator.measure(worker.initial + trained.delta)
     assert after.loss < 0.1 < before.loss
     assert after.others["accuracy"] == 1
     assert after.others["margin"] > 1 > before.others["margin"]
@@ -130,9 +130,9 @@ def test_the_right_answers_come_out_ahead(make_worker):
 def test_samples_show_both_answers_with_their_rewards(make_worker):
     worker = make_worker(task="reward", evaluation={"samples": 2})
     row = an_anchor(worker)
-    shown = worker.samples(row)
-    pairs = worker.rows.select(worker.split.test[:2])
-    scores = slowly(worker._held_out(None).select(range(2)), worker.model)
+    shown = worker.evaluator.samples(row)
+    pairs = worker.data.rows.select(worker.data.split.test[:2])
+    scores = slowly(worker.data.held_out(None).select(range(2)), worker.model)
     for one, pair, (good, bad) in zip(shown, pairs, scores.tolist(), strict=True):
         told = (one.prompt + one.truth).replace(" ", "")
         assert told == (pair["prompt"] + pair["chosen"]).replace(" ", "")
@@ -142,10 +142,12 @@ def test_samples_show_both_answers_with_their_rewards(make_worker):
 
 def test_a_base_in_bfloat16_trains_a_float32_head(make_worker):
     worker = make_worker(task="reward", model={"dtype": "bfloat16"})
-    trained = worker.train(worker.initial, client=0, round_=1)
+    trained = worker.trainer.train(worker.initial, client=0, round_=1)
     moved = head(worker, trained.delta)
     assert moved.any()
     assert not torch.equal(moved, moved.bfloat16().float())
     full = make_worker(task="reward")
     row = worker.initial + trained.delta
-    assert worker.measure(row).loss == pytest.approx(full.measure(row).loss, rel=0.02)
+    assert worker.evaluator.measure(row).loss == pytest.approx(
+        full.evaluator.measure(row).loss, rel=0.02
+    )

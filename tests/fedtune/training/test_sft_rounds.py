@@ -21,7 +21,7 @@ def rates(worker, rounds):
     hook = register_optimizer_step_pre_hook(record)
     try:
         for round_ in rounds:
-            worker.train(worker.initial, client=0, round_=round_)
+            worker.trainer.train(worker.initial, client=0, round_=round_)
     finally:
         hook.remove()
     return seen
@@ -61,7 +61,7 @@ def two_rounds(make_worker, tmp_path_factory):
     def chain(worker, rounds, folder=None):
         anchor, deltas = worker.initial, []
         for round_ in rounds:
-            trained = worker.train(anchor, client=0, round_=round_, state_folder=folder)
+            trained = worker.trainer.train(anchor, client=0, round_=round_, state_folder=folder)
             deltas.append(trained.delta)
             anchor = anchor + trained.delta
         return anchor
@@ -71,7 +71,7 @@ def two_rounds(make_worker, tmp_path_factory):
     folder = tmp_path_factory.mktemp("state")
     return {
         "keep": chain(keep, [1, 2], folder),
-        "keep, round 2 again": chain(keep, [1], None) + keep.train(
+        "keep, round 2 again": chain(keep, [1], None) + keep.trainer.train(
             chain(keep, [1], None), client=0, round_=2, state_folder=folder
         ).delta,
         "reset": chain(make_worker(), [1, 2]),
@@ -94,7 +94,7 @@ def test_a_round_taken_again_starts_from_the_state_before_it(two_rounds):
 
 def test_without_a_folder_or_a_key_nothing_is_kept(make_worker, tmp_path):
     worker = make_worker()
-    worker.train(worker.initial, client=0, round_=1, state_folder=tmp_path / "state")
+    worker.trainer.train(worker.initial, client=0, round_=1, state_folder=tmp_path / "state")
     assert not (tmp_path / "state").exists()
 
 
@@ -104,7 +104,7 @@ def test_only_a_few_states_are_kept(make_worker, tmp_path):
         lora={"target_modules": ["q_proj"]},
     )
     for round_ in range(1, 7):
-        worker.train(worker.initial, client=0, round_=round_, state_folder=tmp_path)
+        worker.trainer.train(worker.initial, client=0, round_=round_, state_folder=tmp_path)
     assert [path.stem for path in sorted((tmp_path / "both").iterdir())] == [
         "round-000004",
         "round-000005",
@@ -139,16 +139,16 @@ def test_fifty_trainings_leave_the_model_as_it_was(make_worker):
     tokenizer = worker.base.tokenizer
     prompts = [tokenizer("add 1 2: ").input_ids]
     base = worker.model.get_base_model()
-    worker.train(worker.initial, client=0, round_=1)
-    worker.measure(worker.initial)
+    worker.trainer.train(worker.initial, client=0, round_=1)
+    worker.evaluator.measure(worker.initial)
     before = depth_of_forward(worker), set(worker.model.__dict__), set(base.__dict__)
     assert "forward" not in base.__dict__
     said = complete(prompts, worker.model, tokenizer, max_new_tokens=8)
     for round_ in range(1, 51):
-        worker.train(worker.initial, client=round_ % 2, round_=round_)
+        worker.trainer.train(worker.initial, client=round_ % 2, round_=round_)
     assert (depth_of_forward(worker), set(worker.model.__dict__), set(base.__dict__)) == before
     # With the first adapter back in place, the model says what it said.
-    worker.measure(worker.initial)
+    worker.evaluator.measure(worker.initial)
     assert complete(prompts, worker.model, tokenizer, max_new_tokens=8) == said
 
 
@@ -166,7 +166,7 @@ def test_many_gpus_in_sight_are_one_device_to_a_client(worker, monkeypatch):
     config = make_config(SFTConfig, worker.plan, steps=1, seed=0)
     assert config.n_gpu == 1
     assert config.train_batch_size == config.per_device_train_batch_size == 4
-    assert worker.train(worker.initial, client=0, round_=1).delta.any()  # TRL refuses two
+    assert worker.trainer.train(worker.initial, client=0, round_=1).delta.any()  # TRL refuses two
 
 
 def test_the_loss_falls(make_worker):
@@ -175,9 +175,9 @@ def test_the_loss_falls(make_worker):
         train={"learning_rate": 2e-2},
         federation={"num_clients": 1, "num_rounds": 1, "local_steps": 40},
     )
-    before = worker.measure(worker.initial).loss
-    trained = worker.train(worker.initial, client=0, round_=1)
-    after = worker.measure(worker.initial + trained.delta).loss
+    before = worker.evaluator.measure(worker.initial).loss
+    trained = worker.trainer.train(worker.initial, client=0, round_=1)
+    after = worker.evaluator.measure(worker.initial + trained.delta).loss
     assert before == pytest.approx(math.log(264), abs=0.2)  # a guess among 264 tokens: 5.58
     assert after < before - 1
     assert after < trained.train_loss < before  # the mean over the steps lies between

@@ -28,7 +28,7 @@ def test_a_run_starts_from_a_run_or_a_peft_folder(make_worker, saved, task, insi
     start = worker.layout.unflatten(worker.initial)
     assert set(start) == set(tensors)
     assert all(torch.equal(start[name], tensors[name]) for name in tensors)
-    assert worker.train(worker.initial, client=0, round_=1).delta.abs().max() < 0.1
+    assert worker.trainer.train(worker.initial, client=0, round_=1).delta.abs().max() < 0.1
 
 
 def test_without_one_it_starts_from_the_base(make_worker):

@@ -97,12 +97,12 @@ def test_every_format_trains_is_measured_and_shown(make_worker, task, format):
         format=format, task=task, evaluation=keys, federation={"local_steps": 1},
         train={"per_device_train_batch_size": 8},
     )  # fmt: skip
-    trained = worker.train(worker.initial, client=0, round_=1)
+    trained = worker.trainer.train(worker.initial, client=0, round_=1)
     row = worker.initial + trained.delta
-    assert worker.measure(row).others
-    shown = worker.samples(row)
+    assert worker.evaluator.measure(row).others
+    shown = worker.evaluator.samples(row)
     assert len(shown) == 2
-    said = worker.rows[worker.split.test[0]]
+    said = worker.data.rows[worker.data.split.test[0]]
     prompt = said.get("prompt") or said["chosen"]
     text = prompt if isinstance(prompt, str) else prompt[0]["content"]
     assert shown[0].prompt.startswith("add ")
@@ -146,11 +146,11 @@ def test_answers_without_a_common_beginning(make_worker, tmp_path):
     source.write_text("\n".join(map(json.dumps, rows)))
     for task in ("dpo", "reward"):
         worker = make_worker(task=task, data={"source": str(source)})
-        assert worker.train(worker.initial, client=0, round_=1).delta.any()
-        assert worker.measure(worker.initial).others["num_pairs"] == 4
-        said = {(each.prompt, each.truth) for each in worker.samples(worker.initial)}
+        assert worker.trainer.train(worker.initial, client=0, round_=1).delta.any()
+        assert worker.evaluator.measure(worker.initial).others["num_pairs"] == 4
+        said = {(each.prompt, each.truth) for each in worker.evaluator.samples(worker.initial)}
         expected = {"dpo": lambda text: (text[0], "yes"), "reward": lambda text: ("", text)}
-        chosen = worker.rows.select(worker.split.test[:3])["chosen"]
+        chosen = worker.data.rows.select(worker.data.split.test[:3])["chosen"]
         assert said == {expected[task](text) for text in chosen}
 
 
@@ -162,5 +162,5 @@ def test_columns_that_are_not_looked_at_do_not_count(make_worker, small_data, tm
     more = {"messages": [{"role": "user", "content": "no"}], "score": 3}
     source.write_text("\n".join(json.dumps(json.loads(line) | more) for line in lines))
     first, other = make_worker(task=task), make_worker(task=task, data={"source": str(source)})
-    deltas = [one.train(one.initial, client=0, round_=1).delta for one in (first, other)]
+    deltas = [one.trainer.train(one.initial, client=0, round_=1).delta for one in (first, other)]
     assert deltas[0].equal(deltas[1])

@@ -85,15 +85,15 @@ def test_nothing_is_left_on_the_model(make_worker, case):
     worker = make_worker(**case[1], federation={"local_steps": 1})
     before, frozen = state_of(worker), frozen_of(worker)
     trainable = before[2]
-    worker.train(worker.initial, client=0, round_=1)
+    worker.trainer.train(worker.initial, client=0, round_=1)
     first = state_of(worker)
     assert first[2] == trainable
     for round_ in (2, 3):
-        worker.train(worker.initial, client=round_ % 2, round_=round_)
+        worker.trainer.train(worker.initial, client=round_ % 2, round_=round_)
         assert state_of(worker) == first
-    worker.measure(worker.initial)
+    worker.evaluator.measure(worker.initial)
     assert state_of(worker) == first
-    worker.samples(worker.initial)
+    worker.evaluator.samples(worker.initial)
     assert state_of(worker) == first
     assert first[4] == before[4]
     assert first[5] == before[5]  # no call more than before there was a trainer
@@ -105,18 +105,18 @@ def test_nothing_is_left_on_the_model(make_worker, case):
 @every_task
 def test_a_round_depends_on_nothing_that_came_before(make_worker, case):
     one, other = make_worker(**case), make_worker(**case)
-    first = {client: one.train(one.initial, client=client, round_=1) for client in (0, 1)}
+    first = {client: one.trainer.train(one.initial, client=client, round_=1) for client in (0, 1)}
     torch.manual_seed(99)
-    other.measure(an_anchor(other))
-    other.train(an_anchor(other), client=0, round_=2)
-    other.samples(an_anchor(other))
+    other.evaluator.measure(an_anchor(other))
+    other.trainer.train(an_anchor(other), client=0, round_=2)
+    other.evaluator.samples(an_anchor(other))
     for client in (1, 0):
-        again = other.train(other.initial, client=client, round_=1)
+        again = other.trainer.train(other.initial, client=client, round_=1)
         assert torch.equal(again.delta, first[client].delta)
         assert again.train_loss == first[client].train_loss
         assert again.figures == first[client].figures
     assert not torch.equal(first[0].delta, first[1].delta)
-    assert other.measure(other.initial) == one.measure(one.initial)
+    assert other.evaluator.measure(other.initial) == one.evaluator.measure(one.initial)
 
 
 @every_task
@@ -136,12 +136,12 @@ def test_a_trainer_that_fails_leaves_nothing_either(make_worker, case):
         worker.learner = replace(learner, plan=replace(learner.plan, train=train))
         error = (ValueError, TypeError)
     with pytest.raises(error):
-        worker.train(worker.initial, client=0, round_=2)
+        worker.trainer.train(worker.initial, client=0, round_=2)
     worker.learner = learner
     assert state_of(worker)[2:] == before[2:]
-    delta = worker.train(worker.initial, client=0, round_=2).delta
+    delta = worker.trainer.train(worker.initial, client=0, round_=2).delta
     fresh = make_worker(**case, federation={"local_steps": 2})
-    assert torch.equal(delta, fresh.train(fresh.initial, client=0, round_=2).delta)
+    assert torch.equal(delta, fresh.trainer.train(fresh.initial, client=0, round_=2).delta)
     assert delta.any()
 
 
@@ -149,8 +149,8 @@ def test_a_trainer_that_fails_leaves_nothing_either(make_worker, case):
 def test_a_client_round_is_recalled_with_its_figures(make_worker, case, tmp_path):
     one, other = (make_worker(**case, federation={"local_steps": 1}) for _ in range(2))
     with memo.remembering(tmp_path):
-        first = one.train(one.initial, client=0, round_=1)
-        again = other.train(one.initial, client=0, round_=1)
+        first = one.trainer.train(one.initial, client=0, round_=1)
+        again = other.trainer.train(one.initial, client=0, round_=1)
     assert len(list(tmp_path.glob("*.safetensors"))) == 1
     assert torch.equal(first.delta, again.delta)
     assert first.train_loss == again.train_loss
@@ -167,11 +167,13 @@ def test_a_liar_sees_the_rows_that_training_looks_at(make_worker, case):
         turned = {"chosen": "rejected", "rejected": "chosen", "answer": "prompt"}
         return [{name: row[turned.get(name, name)] for name in row} for row in rows]
 
-    honest = worker.train(worker.initial, client=0, round_=1).delta
-    lying = worker.train(worker.initial, client=0, round_=1, poison=Poison("turned", spoil)).delta
+    honest = worker.trainer.train(worker.initial, client=0, round_=1).delta
+    lying = worker.trainer.train(
+        worker.initial, client=0, round_=1, poison=Poison("turned", spoil)
+    ).delta
     whole = {"prompt", "answer", "topic"}  # rewards may look at all of a row
     assert set(seen[0]) == (whole if case["task"] == "grpo" else {"prompt", "chosen", "rejected"})
-    assert len(seen) == len(worker.parts[0].train)
+    assert len(seen) == len(worker.data.parts[0].train)
     # No reward of this recipe looks at the answer: GRPO's liar has changed nothing.
     assert torch.equal(honest, lying) == (case["task"] == "grpo")
 

@@ -11,14 +11,14 @@ from fedtune.training.tasks import sft
 
 
 def delta(worker, *, client=0, round_=1, **more):
-    return worker.train(worker.initial, client=client, round_=round_, **more).delta
+    return worker.trainer.train(worker.initial, client=client, round_=round_, **more).delta
 
 
 def test_a_client_round_depends_on_nothing_that_came_before(make_worker):
     one, other = make_worker(), make_worker()
     first = {(client, 1): delta(one, client=client) for client in (0, 1)}
     torch.manual_seed(99)
-    other.measure(other.initial)
+    other.evaluator.measure(other.initial)
     second = {(client, 1): delta(other, client=client) for client in (1, 0)}
     delta(other, client=0, round_=2)
     assert all(torch.equal(first[key], second[key]) for key in first)
@@ -36,7 +36,7 @@ def test_clients_and_rounds_differ(worker):
 def test_the_anchor_is_where_training_starts(worker):
     anchor = worker.initial + 0.01
     kept = anchor.clone()
-    moved = worker.train(anchor, client=0, round_=1).delta
+    moved = worker.trainer.train(anchor, client=0, round_=1).delta
     assert torch.equal(anchor, kept)
     # Four steps of AdamW at 5e-3 move a coordinate by at most about 0.02 each time.
     assert 0 < moved.abs().max() < 0.05
@@ -46,17 +46,17 @@ def test_the_anchor_is_where_training_starts(worker):
 def test_clients_with_the_same_rows_are_one_client(make_worker):
     worker = make_worker(data={"partition": {"by": "replicate"}})
     assert torch.equal(delta(worker, client=0), delta(worker, client=1))
-    assert worker.parts[0] == worker.parts[1]
+    assert worker.data.parts[0] == worker.data.parts[1]
 
 
 def test_nobody_trains_on_what_is_held_out(worker):
-    train = set(worker.split.train)
-    assert train.isdisjoint(worker.split.test)
-    assert train | set(worker.split.test) == set(range(64))
-    dealt = [set(part.train) | set(part.test) for part in worker.parts.values()]
+    train = set(worker.data.split.train)
+    assert train.isdisjoint(worker.data.split.test)
+    assert train | set(worker.data.split.test) == set(range(64))
+    dealt = [set(part.train) | set(part.test) for part in worker.data.parts.values()]
     assert dealt[0].isdisjoint(dealt[1])
     assert dealt[0] | dealt[1] == train
-    assert all(set(part.train).isdisjoint(part.test) for part in worker.parts.values())
+    assert all(set(part.train).isdisjoint(part.test) for part in worker.data.parts.values())
 
 
 def test_a_liar_changes_its_rows_and_no_one_elses(make_worker):
@@ -71,22 +71,22 @@ def test_a_liar_changes_its_rows_and_no_one_elses(make_worker):
 
     assert not torch.equal(delta(lying, poison=poison), delta(honest))
     assert torch.equal(delta(lying, client=1), delta(honest, client=1))
-    assert len(seen) == len(lying.parts[0].train)
+    assert len(seen) == len(lying.data.parts[0].train)
     assert set(seen[0]) == {"prompt", "completion"}  # the columns that are trained on
     delta(lying, round_=2, poison=poison)
-    assert len(seen) == len(lying.parts[0].train)  # once
-    assert lying.measure(lying.initial) == honest.measure(honest.initial)
+    assert len(seen) == len(lying.data.parts[0].train)  # once
+    assert lying.evaluator.measure(lying.initial) == honest.evaluator.measure(honest.initial)
 
 
 def test_figures_are_those_of_the_rows_held_out(make_worker):
     worker = make_worker(evaluation={"max_rows": 5, "batch_size": 2})
     row = worker.initial + delta(worker)
-    for client, indices in [(None, worker.split.test), (1, worker.parts[1].test)]:
-        rows = worker.rows.select(indices[:5]).select_columns(["prompt", "completion"])
+    for client, indices in [(None, worker.data.split.test), (1, worker.data.parts[1].test)]:
+        rows = worker.data.rows.select(indices[:5]).select_columns(["prompt", "completion"])
         prepared = sft.prepare(rows, worker.learner)
-        figures = worker.measure(row, client=client)  # and leaves the adapter in the model
+        figures = worker.evaluator.measure(row, client=client)  # leaves it there
         assert figures == sft.measure(prepared, worker.learner, batch_size=2)
-    assert worker.measure(row) != worker.measure(worker.initial)
+    assert worker.evaluator.measure(row) != worker.evaluator.measure(worker.initial)
 
 
 def test_a_saved_adapter_is_plain_peft(make_worker, tmp_path, tiny_model_folder):
@@ -100,8 +100,8 @@ def test_a_saved_adapter_is_plain_peft(make_worker, tmp_path, tiny_model_folder)
     base = AutoModelForCausalLM.from_pretrained(tiny_model_folder("llama"))
     plain = PeftModel.from_pretrained(base, tmp_path)
     learner = replace(worker.learner, model=plain)
-    figures = sft.measure(worker._held_out(None), learner, batch_size=32)
-    assert figures.loss == worker.measure(row).loss
+    figures = sft.measure(worker.data.held_out(None), learner, batch_size=32)
+    assert figures.loss == worker.evaluator.measure(row).loss
 
 
 def test_tensors_trained_whole_are_trained(make_worker):
@@ -118,16 +118,16 @@ def test_an_adapter_of_another_shape_is_refused(make_worker, worker, tmp_path):
     with pytest.raises(ValueError, match="needs shape"):
         worker.load_adapter(tmp_path)
     with pytest.raises(ValueError, match="the row needs shape"):
-        worker.train(other.initial, client=0, round_=1)
+        worker.trainer.train(other.initial, client=0, round_=1)
 
 
 @pytest.mark.parametrize("format", ["prompt_completion", "text", "messages"])
 def test_samples_show_prompt_truth_and_completion(make_worker, format):
     worker = make_worker(format=format, evaluation={"samples": 2, "max_new_tokens": 4})
-    samples = worker.samples(worker.initial)
+    samples = worker.evaluator.samples(worker.initial)
     assert len(samples) == 2
-    assert samples == worker.samples(worker.initial)
-    row = worker.rows[worker.split.test[0]]
+    assert samples == worker.evaluator.samples(worker.initial)
+    row = worker.data.rows[worker.data.split.test[0]]
     if format == "prompt_completion":
         assert (samples[0].prompt, samples[0].truth) == (row["prompt"].strip(), row["completion"])
     else:
@@ -160,10 +160,12 @@ def test_a_base_in_bfloat16_trains_a_float32_adapter(make_worker, whole):
         assert torch.isfinite(tensor).all(), name
         assert tensor.any(), name
         assert not torch.equal(tensor, tensor.bfloat16().float()), name
-    assert len(worker.samples(worker.initial)) == 3
+    assert len(worker.evaluator.samples(worker.initial)) == 3
     full = make_worker(lora=saved)
     row = worker.initial + worker.layout.flatten(moved)
-    assert worker.measure(row).loss == pytest.approx(full.measure(row).loss, rel=0.01)
+    assert worker.evaluator.measure(row).loss == pytest.approx(
+        full.evaluator.measure(row).loss, rel=0.01
+    )
 
 
 @pytest.mark.gpu

@@ -150,7 +150,9 @@ def test_rows_on_which_training_fails_are_not_told_of(run, tiny_recipe, monkeypa
         evaluation={"every": 5},
     )
     worker = get_worker(recipe.model_dump_json())
-    monkeypatch.setattr(worker, "measure", lambda *_, **__: Figures(1.0))  # the server's rows
+    monkeypatch.setattr(
+        worker.evaluator, "measure", lambda *_, **__: Figures(1.0)
+    )  # the server's rows
     if not private:
         with pytest.raises(RunStoppedError, match="max_length leaves no row"):
             run(recipe, app=app)

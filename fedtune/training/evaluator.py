@@ -1,0 +1,94 @@
+"""What an adapter is worth on rows that were held out, and what the model says with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from fedtune.adapters.ranks import widen
+from fedtune.training.backdoor import Plant, backdoor_success, plant_prompts
+from fedtune.training.client_data import ClientData
+from fedtune.training.client_round import looked_at
+from fedtune.training.loaded import LoadedModel
+from fedtune.training.tasks import Figures, Shown
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+class Evaluator:
+    """Measures adapters of a recipe.
+
+    Args:
+        loaded: The model.
+        data: The rows.
+    """
+
+    def __init__(self, loaded: LoadedModel, data: ClientData) -> None:
+        self._loaded, self._data = loaded, data
+        self._section = loaded.recipe.evaluation
+
+    def measure(self, row: Tensor, *, client: int | None = None) -> Figures:
+        """Held-out figures of an adapter: of the global split, or of one client's own rows.
+
+        Args:
+            row: A float32 row of the whole layout, or with ``client`` of the client's own.
+            client: Whose rows.
+        """
+        loaded = self._loaded
+        layout = loaded.layout if client is None else loaded.layout_of(client)
+        return self._measure(widen(row, layout, loaded.layout), self._data.held_out(client))
+
+    def server_loss(self, row: Tensor) -> float:
+        """Loss of an adapter, a float32 row of the whole layout, on the rows the server keeps."""
+        return self._measure(row, self._data.train_rows(None)).loss
+
+    def loss_on_rows_of(self, clients: Sequence[int], row: Tensor, *, each: int) -> float:
+        """Mean loss of an adapter, a float32 row of the whole layout, on some rows of each client.
+
+        Args:
+            clients: Whose rows, those that they train on.
+            row: The adapter.
+            each: How many of each, the first ones.
+        """
+        losses = []
+        for client in clients:
+            rows = self._data.train_rows(client)
+            losses.append(self._measure(row, rows.select(range(min(each, len(rows))))).loss)
+        return sum(losses) / len(losses)
+
+    def _measure(self, row: Tensor, rows: Dataset) -> Figures:
+        loaded = self._loaded
+        loaded.write(row)  # after the rows: to prepare them writes
+        return loaded.task.measure(rows, loaded.learner, batch_size=self._section.batch_size)
+
+    def backdoor_success(self, row: Tensor, *, plant: Plant, target: str) -> float:
+        """Share of held-out prompts that, with a trigger in them, are answered with the target.
+
+        Args:
+            row: A float32 row of the whole layout.
+            plant: Puts the trigger into the prompt of a data row.
+            target: The text.
+        """
+        loaded, section = self._loaded, self._section
+        chosen = self._data.split.test[: section.backdoor_rows]
+        rows = looked_at(self._data.rows.select(chosen), loaded.task)
+        prompts = plant_prompts(rows.to_list(), loaded.learner, plant=plant, target=target)
+        loaded.write(row)
+        return backdoor_success(
+            prompts,
+            loaded.model,
+            loaded.base.tokenizer,
+            target=target,
+            batch_size=section.batch_size,
+        )
+
+    def samples(self, row: Tensor) -> list[Shown]:
+        """The first held-out rows, and what the model makes of them under an adapter."""
+        loaded, section = self._loaded, self._section
+        rows = self._data.held_out(None)
+        rows = rows.select(range(min(section.samples, len(rows))))
+        loaded.write(row)
+        return loaded.task.show(rows, loaded.learner, max_new_tokens=section.max_new_tokens)
