@@ -1,10 +1,11 @@
 """The public calls: from client updates to their aggregate."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
-from typing import Any, cast, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import torch
-from torch import Tensor
 
 from aggregators import state_dicts
 from aggregators.engine import aggregation
@@ -16,6 +17,9 @@ from aggregators.engine.rows import Rows
 from aggregators.engine.screening import check_left_out, check_shares
 from aggregators.registry import Mixing, plan
 from aggregators.state_dicts import StateDict
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _TAKEN = ("state", "clients", "reference", "client_weights", "generator", "gram")
 

@@ -1,12 +1,16 @@
 """Conversion between state dicts and rows, for other training loops."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
-from typing import TypeGuard
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
-from torch import Tensor
 
-StateDict = Mapping[str, Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+StateDict = Mapping[str, "Tensor"]
 
 
 def are(updates: object) -> TypeGuard[Sequence[StateDict]]:
@@ -58,8 +62,8 @@ def unflatten(row: Tensor, like: StateDict) -> dict[str, Tensor]:
 
 
 def _check(client: int, name: str, tensor: object, first: StateDict) -> None:
-    if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-        got = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+    if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
+        got = tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor).__name__
         raise ValueError(
             f"updates needs floating tensors: client {client} has {name!r} of {got}; "
             "leave counters and the like out"

@@ -8,9 +8,9 @@ on training, on rewards, on the protocol. ``craft`` runs those on updates, ``poi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from attacks.attack import GOALS, Attack, Backdoor, Goal, Level, Option, View
 from attacks.plugins import load_installed, register
@@ -18,6 +18,9 @@ from attacks.registry import ATTACKS, find
 from attacks.reply import Reply
 from attacks.scene import Scene, Search, Span
 from attacks.view import check_crafted, check_view
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = [
     "ATTACKS",

@@ -6,10 +6,14 @@ dimension of d holds rows of the same space as the updates.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor
 
 from attacks.scene import Scene
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def last_step(scene: Scene, *, like: Tensor) -> Tensor | None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from attacks.attack import Option
 from attacks.scene import Search, Span
 
-Goal = Callable[[Tensor], float]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Goal = Callable[["Tensor"], float]
 """From the aggregate's coefficients over the points to the value that attackers maximise."""
 
 OBJECTIVES = ("push", "progress", "displacement")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def check_view(honest: Tensor, *, num_attackers: int, own: Tensor | None = None) -> None:
@@ -36,8 +39,8 @@ def check_view(honest: Tensor, *, num_attackers: int, own: Tensor | None = None)
 
 
 def _check_rows(name: str, rows: Tensor) -> None:
-    if not isinstance(rows, Tensor) or rows.ndim != 2 or 0 in rows.shape:
-        got = tuple(rows.shape) if isinstance(rows, Tensor) else type(rows).__name__
+    if not isinstance(rows, torch.Tensor) or rows.ndim != 2 or 0 in rows.shape:
+        got = tuple(rows.shape) if isinstance(rows, torch.Tensor) else type(rows).__name__
         raise ValueError(
             f"{name} needs a tensor of shape (clients, d), neither of them 0: got {got}"
         )

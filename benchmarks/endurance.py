@@ -58,7 +58,7 @@ class Watch:
         """An observer."""
         if not isinstance(event, RoundFinished):
             return
-        number = int(event.record["round"])
+        number = event.record.round
         if number % 50 == 0:
             print(f"round {number}", file=sys.stderr)
         for name, folder in self._folders.items():

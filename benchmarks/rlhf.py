@@ -175,8 +175,8 @@ def _gap(name: str, each: Any, rows: Any, column: Any, stat: Any) -> str:
         for seed, (run, best) in enumerate(zip(each, oracle, strict=True))
     }
     found = stat(gaps)
-    half = "" if found["low"] is None else f" ± {form.format(found['high'] - found['mean'])}"
-    return form.replace("{:", "{:+").format(found["mean"]) + half
+    half = "" if found.low is None else f" ± {form.format(found.high - found.mean)}"
+    return form.replace("{:", "{:+").format(found.mean) + half
 
 
 def _plain(name: str) -> str:

@@ -8,7 +8,6 @@ print(result.final["loss"], result.adapter)
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -20,16 +19,17 @@ from typing import TYPE_CHECKING, Any
 from fedtune.recipe import Model, Recipe, RecipeError, find_recipe, parse_recipe
 from fedtune.recipe.reading import read_mapping
 from fedtune.recipe.stages import Pipeline, lay_out
+from fedtune.records.bench import Line, Summary
 from fedtune.records.events import Event, ignore
 from fedtune.records.folder import RunFolder, holds_stages
+from fedtune.records.lines import Figures, RoundRecord
 from fedtune.runs.adapter_of import base_of, find_adapter
-from fedtune.runs.pipeline import PipelineFolder, Watch, execute_stages
 
 if TYPE_CHECKING:
     from fedtune.attack_bench.run import Matrix
+    from fedtune.runs.pipeline import PipelineFolder, Watch
 
 Loaded = Recipe | Pipeline
-Figures = Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class RunResult:
         return self.folder / "adapter"
 
     @cached_property
-    def records(self) -> list[dict[str, Any]]:
+    def records(self) -> list[RoundRecord]:
         """The lines of metrics.jsonl: the base, then each round."""
-        return RunFolder(self.folder).read_metrics()
+        return RunFolder(self.folder).read_records()
 
     @property
     def base(self) -> Figures:
@@ -67,14 +67,10 @@ class RunResult:
     @property
     def refused(self) -> dict[int, dict[int, str]]:
         """By round and client: why a reply, or its absence, did not count."""
-        return {
-            record["round"]: {int(client): why for client, why in record["refused"].items()}
-            for record in self.records
-            if record.get("refused")
-        }
+        return {record.round: record.refused for record in self.records if record.refused}
 
     def _measured(self) -> list[Figures]:
-        found = [record["eval"] for record in self.records if isinstance(record.get("eval"), dict)]
+        found = [record.eval for record in self.records if record.eval is not None]
         return found or [{}]
 
 
@@ -112,21 +108,26 @@ def load_recipe(source: str | Path | Mapping[str, Any], **sections: Any) -> Load
     return lay_out(raw) if "stages" in raw else parse_recipe(raw)
 
 
-def check(recipe: Loaded) -> list[str]:
+def check(recipe: Loaded, *, quick: bool = False) -> list[str]:
     """What is worth knowing of a recipe that is in order; no weights are loaded.
+
+    Args:
+        recipe: As `load_recipe` gives it.
+        quick: Leave out what takes seconds: reading the rows, building the modules, trying the
+            attack, and one step of TRL's trainer on a toy.
 
     Raises:
         RecipeError: With a line for each thing that would fail.
     """
+    from fedtune.runs.checks.of_stages import find_stage_problems, find_stage_risks
     from fedtune.runs.checks.preflight import find_problems
     from fedtune.runs.checks.risks import find_risks
-    from fedtune.runs.checks.stages import find_stage_problems, find_stage_risks
 
     if isinstance(recipe, Recipe):
-        if problems := find_problems(recipe):
+        if problems := find_problems(recipe, quick=quick):
             raise RecipeError(problems)
         return list(find_risks(recipe))
-    if problems := find_stage_problems(recipe):
+    if problems := find_stage_problems(recipe, quick=quick):
         raise RecipeError(problems)
     return find_stage_risks(recipe)
 
@@ -157,6 +158,8 @@ def run(
     if isinstance(loaded, Recipe):
         folder, loaded = RunFolder.create(loaded)
         return go_on(loaded, folder, on_event)
+    from fedtune.runs.pipeline import PipelineFolder
+
     stages, loaded = PipelineFolder.create(loaded)
     return go_on_stages(loaded, stages, lambda _: nullcontext(on_event))
 
@@ -176,6 +179,8 @@ def resume(
     """
     path = Path(path).expanduser()
     if holds_stages(path):
+        from fedtune.runs.pipeline import PipelineFolder
+
         stages, pipeline = PipelineFolder.open(path)
         return go_on_stages(pipeline, stages, lambda _: nullcontext(on_event))
     folder, recipe = RunFolder.open(path)
@@ -204,6 +209,8 @@ def go_on_stages(pipeline: Pipeline, folder: PipelineFolder, watch: Watch) -> St
         folder: That of all stages.
         watch: Entered for each stage that is run; gives its observer.
     """
+    from fedtune.runs.pipeline import execute_stages
+
     execute_stages(pipeline, folder, watch)
     done = {s.name: RunResult(s.recipe.output_dir, s.recipe) for s in pipeline.stages}
     return StagesResult(folder.path, done)
@@ -246,9 +253,7 @@ def merge(path: str | Path, target: str | Path) -> Path:
     return Path(target)
 
 
-def bench(
-    name: str, *overrides: str, folder: str | Path | None = None, jobs: int = 1
-) -> dict[str, Any]:
+def bench(name: str, *overrides: str, folder: str | Path | None = None, jobs: int = 1) -> Summary:
     """Run a matrix of attacks and defences; what is done already is read.
 
     Args:
@@ -258,7 +263,7 @@ def bench(
         jobs: Processes.
 
     Returns:
-        The summary, as summary.json has it.
+        What summary.json holds, by attribute.
 
     Raises:
         ValueError: If something is wrong with the bench.
@@ -288,9 +293,7 @@ def lay_out_bench(name: str, overrides: Sequence[str] = (), folder: Path | None 
     return Matrix(loaded, cells, Store(target), command)
 
 
-def write_bench(
-    matrix: Matrix, lines: Sequence[Mapping[str, Any]], *, command: str
-) -> dict[str, Any]:
+def write_bench(matrix: Matrix, lines: Sequence[Line], *, command: str) -> Summary:
     """Write the summary of a bench as JSON, as Markdown and as a page, and return it.
 
     Args:
@@ -301,10 +304,10 @@ def write_bench(
     from fedtune.attack_bench.summary import summarise
     from fedtune.records.folder import write_whole
     from fedtune.report.bench_table import bench_markdown
-    from fedtune.report.pages.folder import write_bench_page
+    from fedtune.report.pages.writing import write_bench_page
 
     summary = summarise(matrix.bench, matrix.cells, lines, command=command)
-    write_whole(matrix.store.summary, json.dumps(summary, indent=1) + "\n")
+    write_whole(matrix.store.summary, summary.model_dump_json(indent=1) + "\n")
     write_whole(matrix.store.table, bench_markdown(summary))
     write_bench_page(matrix.store.path)
     return summary

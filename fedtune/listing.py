@@ -40,7 +40,7 @@ def rows_of(kind: str) -> Iterator[tuple[str, str, str]]:
 
 
 def facts_of(kind: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """All that rules, mixings or attacks say of themselves: name, and label -> words.
+    """The facts of each rule, mixing or attack: its name, and label -> words.
 
     Raises:
         ValueError: If the kind is another: only these say so much.
@@ -114,7 +114,7 @@ def attacks_as_markdown() -> str:
 
 
 def _told(facts: list[tuple[str, dict[str, str]]]) -> list[str]:
-    """A section for each: what it says of itself."""
+    """A section of facts for each."""
     parts = []
     for name, each in facts:
         told = [f"- *{label}*: {words}" for label, words in each.items() if label != "what"]

@@ -1,11 +1,12 @@
 """One aggregation, start to end: check, Gram, mixing, rule, combination, report."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from aggregators.engine.columns import Walk, walk_columns
 from aggregators.engine.gram import Gram, gram, middle
@@ -22,6 +23,9 @@ from aggregators.engine.screening import (
     check_shares,
     check_values,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,10 +1,12 @@
 """Rules on the columns: run one block of columns at a time, and count the clients it used."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from aggregators.engine.files import FileRows
 from aggregators.engine.pool import Scratch, in_order
@@ -21,7 +23,10 @@ from aggregators.engine.rows import (
 from aggregators.engine.rule import Kept
 from aggregators.engine.sorting import WIDEST_NETWORK
 
-ColumnRule = Callable[[Tensor], Kept]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ColumnRule = Callable[["Tensor"], Kept]
 
 _COUNT_ALL_BELOW = 1 << 17  # with fewer columns, each is counted
 _COUNTED = 16  # else every 16th of each block: the count would take as long as the rule
@@ -98,7 +103,7 @@ class _Tally:
     seen: int = 0
     in_doubt: bool = False
 
-    def add(self, other: "_Tally") -> None:
+    def add(self, other: _Tally) -> None:
         self.used += other.used
         self.squares += other.squares
         self.seen += other.seen

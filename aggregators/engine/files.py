@@ -4,6 +4,8 @@ Files are read by position into a buffer, never mapped: a mapped page would coun
 memory for as long as the kernel likes.
 """
 
+from __future__ import annotations
+
 import json
 import math
 import os
@@ -12,17 +14,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import TypeGuard, overload
+from typing import TYPE_CHECKING, TypeGuard, overload
 
 import torch
-from torch import Tensor
 
-_DTYPES = {
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F32": torch.float32,
-    "F64": torch.float64,
-}
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}  # torch's
 _LONGEST_HEADER_BYTES = 100_000_000  # the format's own bound
 
 
@@ -35,7 +34,7 @@ class _File:
     stamp: tuple[int, int, int]
 
 
-class FileRows(Sequence[Tensor]):
+class FileRows(Sequence["Tensor"]):
     """One safetensors file per client, as rows; only a stretch of columns is ever in memory.
 
     The files must not change while they are rows; one that did is refused at the next read.
@@ -182,12 +181,13 @@ def _header(handle: FileIO, size: int, path: Path) -> tuple[dict[str, object], i
 def _entry(entry: object, room: int, owner: str) -> tuple[torch.dtype, tuple[int, ...], int]:
     """Check one tensor's entry against the file: its dtype, shape and first byte."""
     fields = entry if isinstance(entry, dict) else {}
-    dtype, shape = _DTYPES.get(str(fields.get("dtype"))), fields.get("shape")
+    name, shape = _DTYPES.get(str(fields.get("dtype"))), fields.get("shape")
     bounds = fields.get("data_offsets")
-    if dtype is None:
+    if name is None:
         raise ValueError(
             f"{owner} needs a dtype of {', '.join(_DTYPES)}: got {fields.get('dtype')!r}; convert"
         )
+    dtype: torch.dtype = getattr(torch, name)
     if _are_counts(shape) and _are_counts(bounds) and len(bounds) == 2:
         start, end = bounds
         if end <= room and end - start == math.prod(shape) * dtype.itemsize:

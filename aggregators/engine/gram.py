@@ -1,11 +1,13 @@
 """The Gram engine: one pass over the rows, then everything on an n x n matrix."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from aggregators.engine.pool import Scratch, in_order, one_thread
 from aggregators.engine.rows import (
@@ -17,6 +19,9 @@ from aggregators.engine.rows import (
     stretches,
 )
 from aggregators.engine.screening import check_finite
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # A squared distance is a difference of larger numbers. Below this share of them it is rounding,
 # and counts as zero: equal rows are at distance 0, not 1e-8.
@@ -59,7 +64,7 @@ class Gram:
             raise ValueError("Gram needs finite inner products: got inf or nan; screen the rows")
 
     @classmethod
-    def from_inner_products(cls, products: Tensor, num_clients: int | None = None) -> "Gram":
+    def from_inner_products(cls, products: Tensor, num_clients: int | None = None) -> Gram:
         """Build from plain inner products <p_i, p_j> of shape (p, p): the origin is the reference.
 
         Loses digits when the rows share a large offset; ``gram`` does not.
@@ -70,7 +75,7 @@ class Gram:
         return cls(centred, points if num_clients is None else num_clients)
 
     @classmethod
-    def blank(cls, num_clients: int) -> "Gram":
+    def blank(cls, num_clients: int) -> Gram:
         """The Gram of clients that were not looked at: all at the origin."""
         size = num_clients + 1
         return cls(torch.zeros(size, size, dtype=torch.float64), num_clients)
@@ -124,7 +129,7 @@ class Gram:
         """Length of a step between two affine combinations; coefficients sum to zero, (p + 1,)."""
         return math.sqrt(max(0.0, float(step @ self.centred @ step)))
 
-    def mixed(self, matrix: Tensor) -> "Gram":
+    def mixed(self, matrix: Tensor) -> Gram:
         """Return the Gram of the mixed clients; extra points and the origin stay.
 
         Args:

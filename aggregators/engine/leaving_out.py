@@ -1,9 +1,14 @@
 """Rows that are left out: the rest of a plan runs as if they were absent."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def keep_others(n: int, left_out: Sequence[int]) -> Tensor:

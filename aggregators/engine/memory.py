@@ -1,14 +1,19 @@
 """A rule's state from one round to the next: explicit tensors, in and out."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from aggregators.engine.rows import Rows, empty_row
 from aggregators.engine.rule import Rule
 from aggregators.engine.screening import check_point
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _CARRIED = {"": (), "center": ("center",), "history": ("history", "clients")}
 

@@ -4,6 +4,8 @@ A sum's last bits depend on its order, so the blocks are fixed by n and d alone 
 are added up in order: one thread or sixteen, the bits are the same.
 """
 
+from __future__ import annotations
+
 import os
 import threading
 from collections import deque
@@ -11,10 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Block = TypeVar("Block")
 Result = TypeVar("Result")

@@ -5,16 +5,21 @@ A source of rows is an (n, d) tensor, any sequence of n tensors of shape (d,), o
 and d alone, so the same numbers give the same bits from any source, with any number of threads.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
-from torch import Tensor
 
 from aggregators.engine.files import FileRows
 from aggregators.engine.pool import Scratch, in_order
 from aggregators.engine.pool import one_thread as one_thread  # for those who only multiply n x n
 
-Rows = Tensor | Sequence[Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Rows: TypeAlias = "Tensor | Sequence[Tensor]"
 
 _BLOCK_VALUES = 1 << 18  # 2 MB of float64: what a core works on stays in its cache
 _STRETCH_VALUES = 1 << 21  # 8 MB of float32: what a thread takes, and reads from files, at a time
@@ -93,7 +98,7 @@ def column_blocks(
     whole: Tensor | None = None
     if isinstance(rows, FileRows):
         whole = rows.read(stretch, kept, borrow(stretch.stop - stretch.start))
-    elif isinstance(rows, Tensor) and which is None:
+    elif isinstance(rows, torch.Tensor) and which is None:
         whole = rows[:, stretch]
     for start in range(stretch.start, stretch.stop, width):
         part = slice(start, min(start + width, stretch.stop))

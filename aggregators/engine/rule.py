@@ -1,13 +1,17 @@
 """The description of a rule: its condition, its options, its result."""
 
+from __future__ import annotations
+
 import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 Facts = dict[str, float | list[float]]
 _NONE: Mapping[str, Any] = MappingProxyType({})
@@ -146,7 +150,7 @@ class Rule:
     limit: Callable[..., str | None] | None = None
     rows_out: Callable[..., int] | None = None
     leaves_out: bool = False
-    first: "Rule | None" = None
+    first: Rule | None = None
     memory: Literal["", "center", "history"] = ""
     takes_reference: bool = False
     takes_generator: bool = False

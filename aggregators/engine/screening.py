@@ -6,24 +6,25 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from aggregators.engine.files import FileRows
 from aggregators.engine.rows import Rows, device_of, dtype_of, num_columns
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from aggregators.engine.plans import Plan
 
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
 def check_rows(updates: Rows) -> Rows:
     """Refuse input that is no (n, d) tensor, no sequence of n rows of shape (d,), and no files."""
     if isinstance(updates, FileRows):
         return updates
-    if isinstance(updates, list | tuple) and all(isinstance(row, Tensor) for row in updates):
+    if isinstance(updates, list | tuple) and all(isinstance(row, torch.Tensor) for row in updates):
         return _check_sequence(updates)
-    if not isinstance(updates, Tensor):
+    if not isinstance(updates, torch.Tensor):
         raise TypeError(
             f"updates needs to be a torch tensor: got {type(updates).__name__}; "
             "stack the clients' updates into one (n, d) tensor, or give a list of n tensors (d,)"
@@ -53,8 +54,8 @@ def _check_sequence(updates: Sequence[Tensor]) -> list[Tensor]:
 def check_values(updates: Rows) -> None:
     """Refuse dtypes that the engine cannot sum, and rows without coordinates."""
     dtype = dtype_of(updates)
-    if dtype not in DTYPES:
-        names = ", ".join(str(dtype).removeprefix("torch.") for dtype in DTYPES)
+    if not _is_supported(dtype):
+        names = ", ".join(DTYPES)
         raise ValueError(f"updates needs a floating dtype ({names}): got {dtype}; convert it first")
     if num_columns(updates) == 0:
         raise ValueError(
@@ -83,7 +84,7 @@ def check_point(point: Tensor | None, rows: Rows, owner: str, name: str) -> Tens
     """Refuse an extra point that is no finite row like the others; return it on their device."""
     if point is None:
         raise ValueError(f"{owner} needs the server's own update: got no {name}; hand in {name}=")
-    right = point.shape == (num_columns(rows),) and point.dtype in DTYPES
+    right = point.shape == (num_columns(rows),) and _is_supported(point.dtype)
     if not right or not point.isfinite().all():
         raise ValueError(
             f"{owner} needs a finite floating {name} of shape {(num_columns(rows),)}: "
@@ -155,3 +156,7 @@ def check_left_out(
             f"left_out needs to leave rows enough for {plan.last.rule.name} at f={f}: got {stay} "
             f"of {n}; leave out fewer: a client that is left out may be honest, so f stays"
         )
+
+
+def _is_supported(dtype: torch.dtype) -> bool:
+    return str(dtype).removeprefix("torch.") in DTYPES

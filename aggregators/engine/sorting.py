@@ -6,16 +6,20 @@ takes 21 ms where ``torch.sort(dim=0)`` takes 546. Beyond that a network costs m
 each column, one after the other in memory. Values are only ever compared and copied.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from aggregators.engine.rule import Kept
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WIDEST_NETWORK = 48
 _ROW_BYTES = 1 << 17  # at 1 << 14 the calls take as long as the work

@@ -5,8 +5,14 @@ of symmetric or mixed rows are, two machines compute other last bits; a choice b
 be a machine's, not the rule's.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Numbers that agree to this share of themselves are equal. Krum's scores after NNM twice, at an
 # offset of up to 1e6 spreads, were rounded by 1.4e-12 at most; of thirty independent clients' two

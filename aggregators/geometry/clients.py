@@ -1,13 +1,18 @@
 """The clients of a round in product space: each with its delta, its anchor and its ranks."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from aggregators.engine.rows import Rows, one_thread, squared_norms
 from aggregators.geometry.layout import Factors, LowRank, Pair, check_row
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,7 +45,9 @@ def gather(
             not of the same modules.
     """
     n = len(rows)
-    received = [anchors] * n if isinstance(anchors, Tensor) and anchors.ndim == 1 else list(anchors)
+    received = (
+        [anchors] * n if isinstance(anchors, torch.Tensor) and anchors.ndim == 1 else list(anchors)
+    )
     described = [factors] * n if isinstance(factors, Factors) else list(factors)
     if n == 0 or len(received) != n or len(described) != n:
         raise ValueError(

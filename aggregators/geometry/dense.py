@@ -1,15 +1,20 @@
 """A coordinate rule on the products themselves, block by block."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from aggregators.engine.rows import Rows, one_thread
 from aggregators.geometry.clients import Client, change, check_alike, check_points, gather
 from aggregators.geometry.layout import Factors, LowRank, Pair
 from aggregators.geometry.readout import Gauge
 from aggregators.geometry.recompress import Step, step_by_module
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _BLOCK_VALUES = 1 << 22  # 32 MB of float64 for all clients' block together
 

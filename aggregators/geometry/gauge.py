@@ -1,14 +1,19 @@
 """Gauges: (B, A) and (B S, S⁻¹ A) are one model. Bring every client to the anchor's."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from aggregators.engine.rows import Rows, one_thread
 from aggregators.geometry.clients import check_finite, gather
 from aggregators.geometry.layout import Factors, Module, write
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class GaugeError(ValueError):

@@ -1,15 +1,19 @@
 """Which columns of a row are the A and B of LoRA modules, and the points of product space."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Columns = tuple[int, int]
-Pair = tuple[Tensor, Tensor]
+Pair = tuple["Tensor", "Tensor"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -206,13 +210,18 @@ def split(row: Tensor, factors: Factors) -> LowRank:
     return LowRank(tuple(scaled), factors.plain_of(row).to(torch.float64))
 
 
-def join(point: LowRank, factors: Factors, *, dtype: torch.dtype = torch.float32) -> Tensor:
+def join(point: LowRank, factors: Factors, *, dtype: torch.dtype | None = None) -> Tensor:
     """Write a point as a row, if its pairs have the modules' own ranks; undoes ``split``.
+
+    Args:
+        point: Of those modules.
+        factors: Where the row holds A and B of each.
+        dtype: Of the row; default: float32.
 
     Raises:
         ValueError: If a pair has another rank: ``truncate`` it or ``step`` to it first.
     """
-    row = torch.empty(factors.num_columns, dtype=dtype, device=point.plain.device)
+    row = torch.empty(factors.num_columns, dtype=dtype or torch.float32, device=point.plain.device)
     for module, (left, right) in zip(factors.modules, point.pairs, strict=True):
         if left.shape != (module.d_out, module.rank) or right.shape[1] != module.d_in:
             raise ValueError(

@@ -1,16 +1,21 @@
 """Inner products of s (B_i A_i - B A) from r x r pieces: never a d_out x d_in matrix."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from aggregators.engine.gram import Gram
 from aggregators.engine.rows import Rows, one_thread
 from aggregators.geometry.clients import Client, by_anchor, check_finite, check_points, gather
 from aggregators.geometry.gauge import turn
 from aggregators.geometry.layout import Factors, LowRank, Module, Pair
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _FAR = 0.5  # of |A|: beyond it a client's factors are brought near before they are subtracted
 _WORST = 1e6  # a change of gauge of a worse condition would cost the digits that it saves

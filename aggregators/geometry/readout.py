@@ -1,12 +1,16 @@
 """The choice of (B, A) for a product: the gauge of the server's own row."""
 
-from typing import Literal
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from torch import Tensor
 
 from aggregators.geometry.layout import Module, Pair
 from aggregators.geometry.spectrum import Spectrum
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Gauge = Literal["anchor", "balanced"]
 

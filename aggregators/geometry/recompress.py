@@ -1,11 +1,13 @@
 """From a change in product space back to factors of rank r; the energy cut off is reported."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from aggregators.engine.rows import Rows, one_thread
 from aggregators.geometry.clients import Change, check_alike, check_points, gather
@@ -21,6 +23,9 @@ from aggregators.geometry.layout import (
 )
 from aggregators.geometry.readout import Gauge, linear_step, read_out
 from aggregators.geometry.spectrum import spectrum
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _ROUNDING = 1e-14  # of the sides' norms: a tail below it is what float64 cannot tell from nothing
 

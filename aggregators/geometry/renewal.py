@@ -1,12 +1,17 @@
 """Renewal of the anchor's gauge after a step on factors: A keeps its scale and its condition."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from aggregators.engine.rows import one_thread
 from aggregators.geometry.layout import Factors, check_row, write
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,13 +1,18 @@
 """Singular values of a low-rank matrix, from the QR of its two sides."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from aggregators.engine.rows import one_thread
 from aggregators.geometry.layout import LowRank, Pair, Point
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,11 +1,17 @@
 """Agreement: leave out the updates that point against the rest."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor
 
 from aggregators.engine.gram import Gram
 from aggregators.engine.leaving_out import keep_others
 from aggregators.engine.rule import Facts, Mixture, Rule
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Standard deviations below the middle, by the median absolute deviation, that noise is granted.
 _GRANTED = 2.0

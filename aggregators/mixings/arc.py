@@ -1,5 +1,7 @@
 """Adaptive robust clipping: the longest rows are cut to the next longest."""
 
+from __future__ import annotations
+
 import torch
 
 from aggregators.engine.gram import Gram

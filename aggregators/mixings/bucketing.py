@@ -1,5 +1,7 @@
 """Bucketing: the clients are shuffled and averaged in small groups."""
 
+from __future__ import annotations
+
 import torch
 
 from aggregators.engine.gram import Gram

@@ -1,10 +1,16 @@
 """Static clipping: no row is longer than a radius."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor
 
 from aggregators.engine.gram import Gram, middle
 from aggregators.engine.rule import Mixture, Option, Rule
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def shrink(norms: Tensor, radius: float) -> Tensor:

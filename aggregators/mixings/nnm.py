@@ -1,5 +1,7 @@
 """Nearest-neighbour mixing: each row becomes the mean of its n-f nearest rows."""
 
+from __future__ import annotations
+
 import torch
 
 from aggregators.engine.gram import Gram

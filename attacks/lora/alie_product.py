@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor
 
 from attacks.attack import Attack, Option
 from attacks.lora.columns import adapter, need_rows
@@ -12,6 +13,9 @@ from attacks.scene import Scene
 from attacks.statistics import mean, repeat
 from attacks.updates.alie import z_max
 from attacks.view import check_view
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _FEWEST = 3
 

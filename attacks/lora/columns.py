@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from attacks.scene import Scene
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ROUNDING = 1e-12
 """What a float64 mean of equal rows may be off by, relative: no spread, and no step."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from attacks.attack import Attack, Option
 from attacks.lora.columns import ROUNDING, Adapter, adapter, need_rows, rms_norm
@@ -10,6 +10,9 @@ from attacks.scene import Scene
 from attacks.statistics import mean, repeat
 from attacks.updates.line_search import EVALUATIONS, worst_rows
 from attacks.view import check_view
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def factor_laundering(

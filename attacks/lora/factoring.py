@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor
 
 from attacks.attack import Option
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 STRETCH = Option(
     kind=float,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor
 
 from attacks.attack import Attack, Option
 from attacks.lora.columns import Block, adapter
@@ -11,6 +12,9 @@ from attacks.noise import normal
 from attacks.scene import Scene
 from attacks.statistics import mean
 from attacks.view import check_view
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _FORMS = ("scale", "rotate", "sign")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from attacks.attack import Attack, Option
 from attacks.lora.columns import ROUNDING, Adapter, adapter, need_rows
@@ -14,6 +14,9 @@ from attacks.lora.factoring import STRETCH, factor
 from attacks.scene import Scene
 from attacks.statistics import mean, repeat
 from attacks.view import check_view
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _DIRECTIONS = ("unit", "sign", "std")
 _FACTOR = 1.25

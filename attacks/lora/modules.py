@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor
 
 from attacks.attack import Attack, Option
 from attacks.lora.columns import ROUNDING, need_rows, rms_norm
 from attacks.scene import Scene
 from attacks.statistics import mean, repeat
 from attacks.view import check_view
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def modules(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from attacks.attack import Attack, Option
 from attacks.lora.columns import Adapter, Block, adapter, need_rows, rms_norm
@@ -14,6 +14,9 @@ from attacks.noise import need_generator, normal
 from attacks.scene import Scene
 from attacks.statistics import mean, repeat
 from attacks.view import check_view
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def stretch(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, get_args
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal, get_args
 
 from attacks.attack import Attack, Option
 from attacks.protocol.arrays import largest
 from attacks.reply import Reply
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 How = Literal["renamed", "missing", "extra", "swapped"]
 

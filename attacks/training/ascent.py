@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from attacks.attack import Attack, Option
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def ascent(loss: Tensor, *, ceiling: float, **_: object) -> Tensor:

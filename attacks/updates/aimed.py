@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from attacks.attack import Option
 from attacks.noise import need_generator, normal
@@ -13,6 +13,9 @@ from attacks.past import recall
 from attacks.scene import Scene, Search, Span
 from attacks.search import Family, goal_of, worst
 from attacks.statistics import mean
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TOWARDS = Option(
     kind=str,

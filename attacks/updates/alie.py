@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from statistics import NormalDist
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from attacks.attack import Attack, Option
 from attacks.statistics import mean, repeat
 from attacks.view import check_view
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _TOO_FEW = 3  # a majority of 1 or 2 leaves no honest client beyond it to hide behind
 

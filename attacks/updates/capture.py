@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor
 
 from attacks.attack import Attack
 from attacks.scene import Scene
@@ -19,6 +20,9 @@ from attacks.updates.aimed import (
     span_of,
 )
 from attacks.view import check_view
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def capture(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor
 
 from attacks.attack import Attack, Option
 from attacks.statistics import repeat, rms
 from attacks.view import check_view
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def constant(honest: Tensor, *, num_attackers: int, scale: float = 10.0) -> Tensor:

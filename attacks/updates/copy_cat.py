@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from attacks.attack import Attack, Option
 from attacks.view import check_view
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def copy_cat(honest: Tensor, *, num_attackers: int, which: int = 0) -> Tensor:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor
 
 from attacks.attack import Attack, Option
 from attacks.scene import Scene
@@ -21,6 +22,9 @@ from attacks.updates.aimed import (
 )
 from attacks.updates.framing import easiest, framing_family
 from attacks.view import check_view
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MEMORY = Option(
     kind=float, default=0.7, low=0.0, high=0.999, summary="decay of the direction's running average"

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from attacks.attack import Attack, Option
 from attacks.noise import need_generator, normal, uniform
 from attacks.statistics import mean
 from attacks.view import check_view
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _HALVINGS = 17  # 2^-17 = 7.6e-6: the paper's threshold of 1e-5, here relative to the bound
 _FEWEST = 3  # Krum looks at h - 2 neighbours

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor
 
 from attacks.attack import Attack, Option
 from attacks.noise import need_generator, uniform
 from attacks.statistics import mean
 from attacks.view import check_view
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _TWO = 2  # no standard deviation of one
 _NEAR, _FAR = 3.0, 4.0  # deviations, where the extremes are not seen

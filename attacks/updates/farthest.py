@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import Tensor
 
 from attacks.attack import Option
 from attacks.scene import Scene
 from attacks.statistics import mean, repeat
 from attacks.view import check_harm, check_view
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 DIRECTION = Option(
     kind=str,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor
 
 from attacks.attack import Attack, Option
 from attacks.noise import normal
@@ -11,6 +12,9 @@ from attacks.past import last_step
 from attacks.scene import Scene
 from attacks.statistics import rms
 from attacks.view import check_view
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def free_rider(

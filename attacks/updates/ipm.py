@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from attacks.attack import Attack, Option
 from attacks.statistics import mean, repeat
 from attacks.view import check_view
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def ipm(honest: Tensor, *, num_attackers: int, epsilon: float = 0.5) -> Tensor:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from attacks.attack import Option
 from attacks.scene import Scene
 from attacks.statistics import repeat
 from attacks.view import check_harm
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FIRST, LAST = 1 / 16, 64.0
 """Ends of the coarse grid: from a step inside any honest spread to one that every rule sees."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor
 
 from attacks.attack import Attack, Option
 from attacks.scene import Scene
 from attacks.statistics import mean
 from attacks.view import check_view
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def mimic(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from attacks.attack import Attack
 from attacks.scene import Scene
 from attacks.updates.farthest import DIRECTION, Measure, farthest_rows
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def min_sum(

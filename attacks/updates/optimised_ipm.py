@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from attacks.attack import Attack
 from attacks.scene import Scene
 from attacks.statistics import mean
 from attacks.updates.line_search import EVALUATIONS, worst_rows
 from attacks.view import check_view
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def optimised_ipm(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from attacks.attack import Attack, Option
 from attacks.scene import Scene
@@ -13,6 +13,9 @@ from attacks.search import Family
 from attacks.updates.aimed import MEAN, behind_the_mean, made, searched_rows, span_of
 from attacks.updates.denoised_backdoor import ENOUGH, MEMORY, learnt
 from attacks.view import check_view
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _HALVINGS = 5
 _LONGEST = 4.0

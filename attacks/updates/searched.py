@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor
 
 from attacks.attack import Attack
 from attacks.scene import Scene
@@ -11,6 +12,9 @@ from attacks.search import OBJECTIVE, Family
 from attacks.updates.aimed import TOWARDS, behind_the_mean, direction, searched_rows, span_of
 from attacks.updates.framing import drawn_against, easiest, framing_family
 from attacks.view import check_view
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _SPREAD = 0.3
 _ALIKE = 0.7

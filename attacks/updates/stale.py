@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from attacks.attack import Attack, Option
 from attacks.past import recall
 from attacks.scene import Scene
 from attacks.view import check_view
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _PREFIX = "stale."
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from fedtune.attack_bench.schema import Bench
 from fedtune.attack_bench.store import Store
 from fedtune.attack_bench.summary import describe, shared_by_all
+from fedtune.records.bench import Summary, read_summary
 
 NAMED = 4
 
@@ -27,10 +27,10 @@ def refuse_to_lose(store: Store, bench: Bench) -> None:
         ValueError: If what is asked for would take something of the last matrix off the page.
     """
     try:
-        summary = json.loads(store.summary.read_text(encoding="utf-8"))
-        lost = list(_lost(summary, bench))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        summary = read_summary(json.loads(store.summary.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
         return  # none was written yet, or it is damaged: there is nothing to lose
+    lost = list(_lost(summary, bench))
     if not lost:
         return
     more = f" and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
@@ -41,35 +41,33 @@ def refuse_to_lose(store: Store, bench: Bench) -> None:
     )
 
 
-def _lost(summary: Mapping[str, Any], bench: Bench) -> Iterator[str]:
+def _lost(summary: Summary, bench: Bench) -> Iterator[str]:
     """What the last matrix has and this one has not, or otherwise."""
     shared = shared_by_all(bench)
-    yield from (f"another {key}" for key in shared if not _same(summary.get(key), shared[key]))
-    yield from (f"seed {seed}" for seed in summary["seeds"] if seed not in bench.seeds)
-    for table in summary["tables"]:
-        if table["fraction"] not in bench.fractions:
-            yield f"fraction {table['fraction']:g}"
-        elif table["f"] != (table["num_attackers"] if bench.f is None else bench.f):
-            yield f"f = {table['f']}"
-    first = summary["tables"][0]
-    for attack in first["attacks"]:
-        if attack["label"] not in bench.attacks:
-            yield f"attack {attack['label']}"
-        elif not _same(
-            bench.attacks[attack["label"]], {"name": attack["name"], **attack["options"]}
-        ):
-            yield f"another attack {attack['label']}"
-    for defence in first["defences"]:
-        if defence["label"] not in bench.defences:
-            yield f"defence {defence['label']}"
-        elif defence["what"] != describe(bench, defence["label"]):
-            yield f"another defence {defence['label']}"
-        elif defence.get("num_seeds", 1) > len(bench.seeds_of(defence["label"])):
-            yield f"seeds of {defence['label']}"
+    yield from (f"another {key}" for key in shared if not _same(getattr(summary, key), shared[key]))
+    yield from (f"seed {seed}" for seed in summary.seeds if seed not in bench.seeds)
+    for table in summary.tables:
+        if table.fraction not in bench.fractions:
+            yield f"fraction {table.fraction:g}"
+        elif table.f != (table.num_attackers if bench.f is None else bench.f):
+            yield f"f = {table.f}"
+    first = summary.tables[0]
+    for attack in first.attacks:
+        if attack.label not in bench.attacks:
+            yield f"attack {attack.label}"
+        elif not _same(bench.attacks[attack.label], {"name": attack.name, **attack.options}):
+            yield f"another attack {attack.label}"
+    for defence in first.defences:
+        if defence.label not in bench.defences:
+            yield f"defence {defence.label}"
+        elif defence.what != describe(bench, defence.label):
+            yield f"another defence {defence.label}"
+        elif defence.num_seeds > len(bench.seeds_of(defence.label)):
+            yield f"seeds of {defence.label}"
 
 
 def _same(shown: object, asked: object) -> bool:
     """As JSON has them; what an older summary does not say is no difference."""
-    if shown is None:
+    if shown in (None, ""):
         return True
     return json.dumps(shown, sort_keys=True) == json.dumps(asked, sort_keys=True)

@@ -115,7 +115,9 @@ class _Plan:
         self.shared = (*_flat(bench.set), *self._level())
         base = _parse(self._lay(self.shared), "base")
         self.num_clients = base.federation.num_clients
-        self.aggregator = base.aggregator.model_dump(mode="json", exclude_defaults=True)
+        self.aggregator = base.aggregator.model_dump(
+            mode="json", exclude_defaults=True, exclude_unset=True
+        )
         self.aggregator = {"name": base.aggregator.name, **self.aggregator}
         self.aggregator.pop("f", None)  # a column's f is the table's, unless it says its own
         self.defends = "defence" in self._lay(self.shared)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+
+from fedtune.records.bench import Stat
 
 # The 0.975 quantile of Student's t by degrees of freedom, from 1.
 T_975 = (
@@ -12,8 +13,6 @@ T_975 = (
     2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
     2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
 )  # fmt: skip
-
-Stat = dict[str, Any]
 
 
 def stat(values: Mapping[int, float | None]) -> Stat | None:
@@ -23,8 +22,7 @@ def stat(values: Mapping[int, float | None]) -> Stat | None:
         values: By seed; at most 31 of them.
 
     Returns:
-        ``mean``, ``low``, ``high`` (both None with one seed) and ``values`` by seed; None without
-        any value.
+        The statistic, without an interval of one seed; None without any value.
     """
     known = {seed: value for seed, value in values.items() if value is not None}
     if not known:
@@ -32,7 +30,7 @@ def stat(values: Mapping[int, float | None]) -> Stat | None:
     n, told = len(known), {str(seed): value for seed, value in known.items()}
     mean = math.fsum(known.values()) / n
     if n == 1:
-        return {"mean": mean, "low": None, "high": None, "values": told}
+        return Stat(mean=mean, values=told)
     spread = math.sqrt(math.fsum((value - mean) ** 2 for value in known.values()) / (n - 1))
     half = T_975[n - 2] * spread / math.sqrt(n)
-    return {"mean": mean, "low": mean - half, "high": mean + half, "values": told}
+    return Stat(mean=mean, low=mean - half, high=mean + half, values=told)

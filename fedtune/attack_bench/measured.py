@@ -2,112 +2,104 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Sequence
 
-Record = Mapping[str, Any]
+from fedtune.records.bench import Backdoor, ClientLoss, ClientStanding, Outcome, OwnLoss
+from fedtune.records.lines import Figures, RoundRecord
+
 NOT_FINITE = "the held-out loss is no finite number"
 
 
-def measured(records: Sequence[Record], liars: Collection[int]) -> dict[str, Any]:
+def measured(records: Sequence[RoundRecord], attackers: Collection[int]) -> Outcome:
     """The figures of a finished run.
 
     Args:
-        records: The lines of its metrics.jsonl, round 0 first.
-        liars: Who lied.
-
-    Returns:
-        ``base``, ``loss``, ``curve``, ``own``, ``worst_client``, ``mean_client``, ``backdoor``,
-        ``clients``, as results.jsonl has them.
+        records: Of the run, round 0 first.
+        attackers: The simulated ones.
     """
-    evals = [(record["round"], record["eval"]) for record in records if "eval" in record]
+    evals = [(record.round, record.eval) for record in records if record.eval is not None]
     (_, before), (_, after) = evals[0], evals[-1]
-    own = _own(records, liars)
-    honest = {int(key): each["after"] for key, each in own.items() if each["after"] is not None}
+    own = _own(records, attackers)
+    honest = {client: each.after for client, each in own.items() if each.after is not None}
     worst = max(honest, key=honest.__getitem__, default=None)
-    return {
-        "base": before["loss"],
-        "loss": after["loss"],
-        "curve": [[round_, figures["loss"]] for round_, figures in evals],
-        "own": own,
-        "worst_client": None if worst is None else {"client": worst, "loss": honest[worst]},
-        "mean_client": sum(honest.values()) / len(honest) if honest else None,
-        "backdoor": _backdoor(evals),
-        "clients": standing(records, liars),
-    }
+    return Outcome(
+        base=before["loss"],
+        loss=after["loss"],
+        curve=[(round_, figures["loss"]) for round_, figures in evals],
+        own=own,
+        worst_client=None if worst is None else ClientLoss(client=worst, loss=honest[worst]),
+        mean_client=sum(honest.values()) / len(honest) if honest else None,
+        backdoor=_backdoor(evals),
+        clients=standing(records, attackers),
+    )
 
 
-def _own(records: Sequence[Record], liars: Collection[int]) -> dict[str, dict[str, Any]]:
+def _own(records: Sequence[RoundRecord], attackers: Collection[int]) -> dict[int, OwnLoss]:
     """Each honest client's loss on its own held-out rows, of the base and at the end.
 
     None where it gave none: of the base where no one asked, at the end where it is no finite
     number any more.
     """
-    first: Record = next((each for each in records if "client_eval_before" in each), {})
-    before = first.get("client_eval_before") or {}
-    after = records[-1].get("client_eval") or {}
-    honest = sorted({int(key) for key in (*before, *after)} - set(liars))
+    before = next((each.client_eval_before for each in records if each.client_eval_before), {})
+    after = records[-1].client_eval
     return {
-        str(client): {
-            when: figures.get(str(client), {}).get("loss")
-            for when, figures in (("before", before), ("after", after))
-        }
-        for client in honest
+        client: OwnLoss(
+            before=before.get(client, {}).get("loss"), after=after.get(client, {}).get("loss")
+        )
+        for client in sorted({*before, *after} - set(attackers))
         if after  # a run that broke off has asked no one
     }
 
 
-def _backdoor(evals: Sequence[tuple[int, Record]]) -> dict[str, Any] | None:
-    """Success before and after; ``curve``: round, success, and the same without the trigger."""
+def _backdoor(evals: Sequence[tuple[int, Figures]]) -> Backdoor | None:
     success, without = "backdoor_success", "backdoor_untriggered"
     (_, before), (_, after) = evals[0], evals[-1]
     if after.get(success) is None:
         return None
-    return {
-        "before": before.get(success),
-        "after": after[success],
-        "curve": [[at, figures.get(success), figures.get(without)] for at, figures in evals],
-    }
+    return Backdoor(
+        before=before.get(success),
+        after=after[success],
+        curve=[(at, figures.get(success), figures.get(without)) for at, figures in evals],
+    )
 
 
-def standing(records: Iterable[Record], liars: Collection[int]) -> dict[str, dict[str, Any]]:
+def standing(
+    records: Iterable[RoundRecord], attackers: Collection[int]
+) -> dict[int, ClientStanding]:
     """How each client fared over the rounds.
 
     Args:
         records: Of rounds that were stepped; others are left out.
-        liars: Who lied.
-
-    Returns:
-        By client: ``liar``; in how many rounds it was ``asked``, ``dropped`` (a good reply that
-        weighed nothing; None where the rule gives no weights) and ``refused``; the last ``reason``;
-        and ``weight``, the mean over the rounds that asked it of its share against a fair one (1:
-        as much as everyone; refused: 0), None where the rule gives no weights.
+        attackers: The simulated ones.
     """
-    clients: dict[int, dict[str, Any]] = {}
-    shares: dict[int, list[float | None]] = {}
+    seen: dict[int, list[tuple[bool | None, float | None]]] = {}
+    reasons: dict[int, list[str]] = {}
     for record in records:
-        for client in record.get("sampled", ()):
-            facts = clients.setdefault(
-                client,
-                {"liar": client in liars, "asked": 0, "dropped": 0, "refused": 0, "reason": ""},
-            )
-            facts["asked"] += 1
-            if (reason := record["refused"].get(str(client))) is not None:
-                facts["refused"] += 1
-                facts["reason"] = reason
-                shares.setdefault(client, []).append(0.0)
+        dropped, sampled = record.dropped, record.sampled or ()
+        for client in sampled:
+            if client in record.refused:
+                reasons.setdefault(client, []).append(record.refused[client])
+                seen.setdefault(client, []).append((False, 0.0))
                 continue
-            own = record["clients"].get(str(client), {})
-            dropped = own.get("dropped")
-            known = None not in (dropped, facts["dropped"])
-            facts["dropped"] = facts["dropped"] + dropped if known else None
-            weight = own.get("weight")
-            fair = None if weight is None else weight * len(record["sampled"])
-            shares.setdefault(client, []).append(fair)
+            own = record.clients.get(client)
+            weight = None if own is None or own.weight is None else own.weight * len(sampled)
+            seen.setdefault(client, []).append((dropped.get(client), weight))
     return {
-        str(client): facts | {"weight": _mean(shares[client])}
-        for client, facts in sorted(clients.items())
+        client: ClientStanding(
+            attacker=client in attackers,
+            asked=len(rounds),
+            dropped=_sum([dropped for dropped, _ in rounds]),
+            refused=len(reasons.get(client, ())),
+            reason=reasons.get(client, [""])[-1],
+            weight=_mean([weight for _, weight in rounds]),
+        )
+        for client, rounds in sorted(seen.items())
     }
+
+
+def _sum(counts: Sequence[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
 
 
 def _mean(shares: Sequence[float | None]) -> float | None:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 from fedtune.attack_bench.work import READY, Task, serve
+from fedtune.records.bench import Outcome
 
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -31,7 +31,7 @@ class Ended:
     """A task has its result; status ``crashed`` where its process died."""
 
     key: str
-    result: dict[str, Any]
+    result: Outcome
 
 
 @dataclass(eq=False)
@@ -112,7 +112,7 @@ def _attend(hand: _Hand, log: Path) -> Iterator[Ended]:
         if hand.task:
             task, hand.task = hand.task, None
             why = f"its process ended with code {hand.process.exitcode}; see {log}"
-            yield Ended(task.key, {"status": "crashed", "message": why, "seconds": 0.0})
+            yield Ended(task.key, Outcome(status="crashed", message=why))
 
 
 def _send(hand: _Hand) -> Iterator[Begun]:

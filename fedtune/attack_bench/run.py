@@ -19,9 +19,8 @@ from fedtune.attack_bench.schema import MEAN_OF_ALL, NONE, ORACLE, Bench
 from fedtune.attack_bench.store import Store
 from fedtune.attack_bench.work import Task
 from fedtune.origin import code_hash, machine
+from fedtune.records.bench import Line, Outcome
 from fedtune.records.folder import RunFolder
-
-Line = dict[str, Any]
 
 
 class Watcher(Protocol):
@@ -54,7 +53,7 @@ class Matrix:
     store: Store
     command: Callable[[Cell], str]
     keys: list[str] = field(default_factory=list)
-    results: dict[str, dict[str, Any]] = field(default_factory=dict)
+    results: dict[str, Outcome] = field(default_factory=dict)
 
     def run(self, *, jobs: int, watcher: Watcher, for_s: float = math.inf) -> list[Line]:
         """Run what is not done, and return all results.
@@ -77,7 +76,7 @@ class Matrix:
             refuse_to_lose(self.store, self.bench)
             files = self._record(jobs, watcher)
             tasks = self._tasks(files)
-            seconds = [each["seconds"] for each in self.results.values()]
+            seconds = [each.seconds for each in self.results.values()]
             watcher.plan(len(tasks), seconds, jobs=min(jobs, max(1, len(tasks))))
             try:
                 self._run_cells(tasks, jobs, watcher, until)
@@ -91,7 +90,7 @@ class Matrix:
             return
         for cell, key in zip(self.cells, self.keys, strict=True):
             if cell.state != "open":
-                yield self._line(cell, key, {"status": cell.state, "message": cell.message})
+                yield self._line(cell, key, Outcome(status=cell.state, message=cell.message))
             elif key in self.results:
                 yield self._line(cell, key, self.results[key])
 
@@ -118,10 +117,10 @@ class Matrix:
                 watcher.begun(event.key, name)
                 continue
             result = event.result
-            if result["status"] != "done":
-                raise RuntimeError(f"{name}: {result['message']}; see {self.store.log}")
-            files[int(event.key.removeprefix("seed "))] = Path(result["file"])
-            watcher.ended(event.key, name, "recorded", result["seconds"])
+            if result.status != "done" or result.file is None:
+                raise RuntimeError(f"{name}: {result.message}; see {self.store.log}")
+            files[int(event.key.removeprefix("seed "))] = Path(result.file)
+            watcher.ended(event.key, name, "recorded", result.seconds)
         return files
 
     def _tasks(self, files: Mapping[int, Path]) -> list[Task]:
@@ -174,36 +173,30 @@ class Matrix:
                 watcher.begun(event.key, name)
                 continue
             # the process that ran the cell says by which code; one that died could not
-            result = {"code": code_hash(), "machine": machine()} | event.result
+            result = event.result
+            if result.code is None:
+                result = result.model_copy(update={"code": code_hash(), "machine": machine()})
             self.results[event.key] = result
-            if result["status"] != "crashed":
+            if result.status != "crashed":
                 self.store.keep(event.key, result)
             self.store.write_results(self.lines(), now=False)
-            watcher.ended(event.key, name, _told(event), result["seconds"])
+            watcher.ended(event.key, name, _told(event), result.seconds)
 
-    def _line(self, cell: Cell, key: str, result: Mapping[str, Any]) -> Line:
-        return {
-            "cell": key,
-            "level": self.bench.level,
-            "attack": cell.attack,
-            "defence": cell.defence,
-            "fraction": cell.fraction,
-            "num_attackers": cell.num_attackers,
-            "num_clients": cell.num_clients,
-            "f": cell.f,
-            "seed": cell.seed,
-            "goal": goal_of(self.bench, cell),
-            **dict.fromkeys(("base", "loss", "worst_client", "mean_client", "backdoor")),
-            "curve": [],
-            "own": {},
-            "clients": {},
-            "client_names": [],
-            "seconds": 0.0,
-            "code": None,
-            "machine": None,
-            **result,
-            "command": self.command(cell),
-        }
+    def _line(self, cell: Cell, key: str, result: Outcome) -> Line:
+        return Line(
+            cell=key,
+            level=self.bench.level,
+            attack=cell.attack,
+            defence=cell.defence,
+            fraction=cell.fraction,
+            num_attackers=cell.num_attackers,
+            num_clients=cell.num_clients,
+            f=cell.f,
+            seed=cell.seed,
+            goal=goal_of(self.bench, cell),
+            command=self.command(cell),
+            **dict(result),
+        )
 
 
 def hash_of(content: bytes) -> str:
@@ -217,7 +210,7 @@ def name_of(cell: Cell) -> str:
 
 
 def goal_of(bench: Bench, cell: Cell) -> str | None:
-    """What the liar wants, if there is one and it lies."""
+    """What the attacker wants, if there is one that acts."""
     if cell.attack in {NONE, ORACLE}:
         return None
     return ATTACKS[(bench.attacks | bench.floors)[cell.attack]["name"]].goal
@@ -255,13 +248,13 @@ def _is_base(cell: Cell) -> bool:
     return cell.attack == NONE and cell.defence == MEAN_OF_ALL
 
 
-def _is_outdated(result: Mapping[str, Any]) -> bool:
-    """Whether a run broke off or a lie could not be told, and the code has changed since."""
-    return result["status"] in {"skipped", "stopped"} and result.get("code") != code_hash()
+def _is_outdated(result: Outcome) -> bool:
+    """Whether a run broke off or its attack could not be executed, by code that has changed."""
+    return result.status in {"skipped", "stopped"} and result.code != code_hash()
 
 
 def _told(event: Ended) -> str:
     result = event.result
-    if result["status"] == "done":
-        return f"loss {result['loss']:.4g}"
-    return f"{result['status']}: {result['message']}"
+    if result.status == "done":
+        return f"loss {result.loss:.4g}"
+    return f"{result.status}: {result.message}"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from fedtune.attack_bench.measured import NOT_FINITE
 from fedtune.durable import make_folder
+from fedtune.records.bench import Line, Outcome
 from fedtune.records.folder import write_whole
 
 RESULT = "result.json"
@@ -44,25 +44,23 @@ class Store:
         """The folder of a cell."""
         return self.cells / key
 
-    def read(self, key: str) -> dict[str, Any] | None:
+    def read(self, key: str) -> Outcome | None:
         """The result of a cell that has ended; None if it has not, or it is damaged."""
         try:
-            found = json.loads((self.cell(key) / RESULT).read_text(encoding="utf-8"))
+            found = Outcome.model_validate_json((self.cell(key) / RESULT).read_bytes())
         except (OSError, ValueError):
             return None
-        if not isinstance(found, dict) or "status" not in found:
-            return None
         # written so before there was a word for it
-        if found["status"] == "stopped" and found.get("message") == NOT_FINITE:
-            found["status"] = "diverged"
+        if found.status == "stopped" and found.message == NOT_FINITE:
+            return found.model_copy(update={"status": "diverged"})
         return found
 
-    def keep(self, key: str, result: Mapping[str, Any]) -> None:
+    def keep(self, key: str, result: Outcome) -> None:
         """Write the result of a cell."""
         make_folder(self.cell(key))
-        write_whole(self.cell(key) / RESULT, json.dumps(result, allow_nan=False) + "\n")
+        write_whole(self.cell(key) / RESULT, _json(result) + "\n")
 
-    def write_results(self, lines: Iterable[Mapping[str, Any]], *, now: bool) -> None:
+    def write_results(self, lines: Iterable[Line], *, now: bool) -> None:
         """Write results.jsonl whole.
 
         Args:
@@ -71,6 +69,10 @@ class Store:
                 time. Nothing is lost by that: each cell has its own result.
         """
         if now or time.monotonic() - self._written >= EVERY_S:
-            text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+            text = "".join(_json(line) + "\n" for line in lines)
             write_whole(self.results, text)
             self._written = time.monotonic()
+
+
+def _json(result: Outcome) -> str:
+    return json.dumps(result.model_dump(mode="json", exclude={"file"}), allow_nan=False)

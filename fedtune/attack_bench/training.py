@@ -5,11 +5,11 @@ from __future__ import annotations
 import gc
 from pathlib import Path
 from shutil import rmtree
-from typing import Any
 
 from fedtune.attack_bench.measured import NOT_FINITE, measured
 from fedtune.recipe import Recipe
 from fedtune.recipe.source import with_absolute_paths
+from fedtune.records.bench import Outcome
 from fedtune.records.events import RunStoppedError
 from fedtune.records.folder import RunFolder
 from fedtune.runs.engines import execute
@@ -20,7 +20,7 @@ from fedtune.training import memo
 SPENT = ("checkpoints", "adapter", "replies", "clients")
 
 
-def train_cell(recipe: Recipe, path: Path, *, remembered: Path) -> dict[str, Any]:
+def train_cell(recipe: Recipe, path: Path, *, remembered: Path) -> Outcome:
     """Run a cell to its end, from its last checkpoint if an earlier try has left one.
 
     Args:
@@ -47,10 +47,10 @@ def train_cell(recipe: Recipe, path: Path, *, remembered: Path) -> dict[str, Any
         _sweep(path)
         if (told := _ruined(recipe, path)) is None:
             raise
-        return told | {"message": f"{error}; {told['message']}"}
+        return told.model_copy(update={"message": f"{error}; {told.message}"})
     _sweep(path)
-    told = measured(folder.read_metrics(), byzantine_clients(recipe))
-    return told | {"client_names": folder.read_manifest().get("client_names") or []}
+    told = measured(folder.read_records(), byzantine_clients(recipe))
+    return told.model_copy(update={"client_names": folder.read_manifest().client_names})
 
 
 def _begin(recipe: Recipe, path: Path) -> RunFolder:
@@ -77,17 +77,17 @@ def _run(folder: RunFolder, remembered: Path) -> RunFolder:
     return folder
 
 
-def _ruined(recipe: Recipe, path: Path) -> dict[str, Any] | None:
+def _ruined(recipe: Recipe, path: Path) -> Outcome | None:
     """The figures of a run whose last loss is above its base's, or no number; else None."""
-    records = RunFolder.open(path)[0].read_metrics()
-    if not any("eval" in record for record in records):
+    records = RunFolder.open(path)[0].read_records()
+    if not any(record.eval is not None for record in records):
         return None
     told = measured(records, byzantine_clients(recipe))
-    base, loss = told["base"], told["loss"]
-    if loss is not None and loss <= base:
+    base, loss = told.base, told.loss
+    if loss is not None and base is not None and loss <= base:
         return None
     was = NOT_FINITE if loss is None else f"its last loss was {loss:.4g}, the base's {base:.4g}"
-    return told | {"loss": None, "message": was}
+    return told.model_copy(update={"loss": None, "message": was})
 
 
 def _sweep(path: Path) -> None:

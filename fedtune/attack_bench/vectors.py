@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 
 from fedtune.attack_bench.measured import standing
 from fedtune.attack_bench.rounds import Rows
 from fedtune.recipe import Recipe
+from fedtune.records.bench import Outcome
+from fedtune.records.lines import RoundRecord
 from fedtune.simulation.adversary import byzantine_clients
 from fedtune.simulation.precomputed import replay, step_error
 
 
-def replay_cell(recipe: Recipe, given: Rows) -> dict[str, Any]:
+def replay_cell(recipe: Recipe, given: Rows) -> Outcome:
     """Take given rounds through the server, and compare each step with the oracle's.
 
     The oracle's step is the mean of the honest clients' rows alone. A round's loss is its squared
@@ -24,7 +25,7 @@ def replay_cell(recipe: Recipe, given: Rows) -> dict[str, Any]:
 
     Args:
         recipe: The cell's.
-        given: The honest updates of every client, liars included.
+        given: The honest updates of every client, the attackers included.
 
     Returns:
         The same keys as a cell of level training, without what only a model has.
@@ -33,23 +34,20 @@ def replay_cell(recipe: Recipe, given: Rows) -> dict[str, Any]:
         RunStoppedError: If a round cannot be completed.
     """
     layout, rounds = given
-    liars = byzantine_clients(recipe)
-    honest = [k for k in range(recipe.federation.num_clients) if k not in liars]
-    curve: list[list[Any]] = []
+    attackers = byzantine_clients(recipe)
+    honest = [k for k in range(recipe.federation.num_clients) if k not in attackers]
+    curve: list[tuple[int, float | None]] = []
     records = []
     for round_, replayed in enumerate(replay(recipe, layout, rounds), 1):
         rows = rounds[round_ - 1].rows[honest]
         ideal = rows.mean(dim=0, dtype=torch.float64).to(torch.float32)
         error = step_error(recipe, layout, replayed, ideal)
-        curve.append([round_, error if math.isfinite(error) else None])
-        records.append(replayed.record)
+        curve.append((round_, error if math.isfinite(error) else None))
+        records.append(RoundRecord.model_validate(replayed.record))
     errors = [error for _, error in curve if error is not None]
-    return {
-        "base": 1.0,
-        "loss": sum(errors) / len(errors) if len(errors) == len(curve) else None,
-        "curve": curve,
-        "worst_client": None,
-        "mean_client": None,
-        "backdoor": None,
-        "clients": standing(records, liars),
-    }
+    return Outcome(
+        base=1.0,
+        loss=sum(errors) / len(errors) if len(errors) == len(curve) else None,
+        curve=curve,
+        clients=standing(records, attackers),
+    )

@@ -13,10 +13,11 @@ from importlib import import_module
 from multiprocessing.connection import Connection
 from multiprocessing.process import parent_process
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from fedtune.attack_bench.measured import NOT_FINITE
 from fedtune.origin import code_hash, machine
+from fedtune.records.bench import Outcome
 
 READY = "ready"
 DOERS = {"training": "training", "vectors": "vectors", "record": "recording"}  # kind: module
@@ -74,42 +75,42 @@ def serve(pipe: Connection, log: Path, kinds: Sequence[str]) -> None:
         pipe.send(perform(task))
 
 
-def perform(task: Task) -> dict[str, Any]:
+def perform(task: Task) -> Outcome:
     """Run one task.
 
     Returns:
-        ``status``: done, stopped (the run itself could not go on), diverged (its loss is no finite
-        number, or it could not go on and was worse than its base by then), skipped (the lie could
-        not be told), or crashed (something that is no result); ``message``; ``seconds``; the
-        ``code`` and ``machine``; and what was measured.
+        What was measured, and how it ended: done, stopped (the run itself could not go on),
+        diverged (its loss is no finite number, or it could not go on and was worse than its base by
+        then), skipped (the attack could not be executed), or crashed (something that is no result).
     """
     from fedtune.records.events import AttackFailedError, RunStoppedError
 
     started = time.monotonic()
-    result: dict[str, Any] = {"status": "done", "message": ""}
     try:
-        result |= _run(task)
-        if task.kind != "record" and result["loss"] is None:
-            result |= {"status": "diverged", "message": result["message"] or NOT_FINITE}
+        result = _run(task)
+        if task.kind != "record" and result.loss is None:
+            told = {"status": "diverged", "message": result.message or NOT_FINITE}
+            result = result.model_copy(update=told)
     except AttackFailedError as error:
-        result = {"status": "skipped", "message": str(error)}
+        result = Outcome(status="skipped", message=str(error))
     except RunStoppedError as error:
-        result = {"status": "stopped", "message": str(error)}
+        result = Outcome(status="stopped", message=str(error))
     except Exception as error:
         print(f"{task.key}:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
-        result = {"status": "crashed", "message": f"{type(error).__name__}: {error}"}
+        result = Outcome(status="crashed", message=f"{type(error).__name__}: {error}")
     seconds = round(time.monotonic() - started, 3)
-    return result | {"seconds": seconds, "code": code_hash(), "machine": machine()}
+    made = {"seconds": seconds, "code": code_hash(), "machine": machine()}
+    return result.model_copy(update=made)
 
 
-def _run(task: Task) -> dict[str, Any]:
+def _run(task: Task) -> Outcome:
     from fedtune.recipe import parse_recipe
 
     recipe, path = parse_recipe(task.recipe_json), Path(task.path)
     if task.kind == "record":
         from fedtune.attack_bench.recording import record_rounds
 
-        return {"file": str(record_rounds(recipe, path))}
+        return Outcome(file=str(record_rounds(recipe, path)))
     if task.kind == "training":
         from fedtune.attack_bench.training import train_cell
 

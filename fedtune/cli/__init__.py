@@ -10,6 +10,7 @@ import typer
 
 import fedtune
 from fedtune.cli.bench import bench
+from fedtune.cli.check import check
 from fedtune.cli.console import out
 from fedtune.cli.dash import dash
 from fedtune.cli.deploy import deploy_app
@@ -17,7 +18,7 @@ from fedtune.cli.look import evaluate, list_, merge, schema
 from fedtune.cli.nano import nano_app
 from fedtune.cli.node import node_app
 from fedtune.cli.report import report
-from fedtune.cli.run import check, run
+from fedtune.cli.run import run
 from fedtune.cli.status import status
 from fedtune.cli.verify import verify
 
@@ -30,7 +31,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="""Fine-tune one Hugging Face model together with people you do not trust.
 
-    [bold]fedtune run quickstart[/bold] shows it: ten clients, two of them liars, no network.
+    [bold]fedtune run quickstart[/bold] shows it: ten clients, two of them attackers, no network.
     """,
 )
 
@@ -44,7 +45,7 @@ def _version(asked: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     pass

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fedtune.attack_bench.cells import Cell
     from fedtune.attack_bench.run import Matrix
     from fedtune.attack_bench.schema import Bench
+    from fedtune.records.bench import Line
 
 
 TIME = re.compile(r"(?=\d)(?:(?P<h>\d{1,4})h)?(?:(?P<m>\d{1,6})m)?(?:(?P<s>\d{1,8})s)?", re.ASCII)
@@ -65,7 +66,7 @@ def bench(
         more = f"{again} --for {slice_}"
         err.print(f"the time is up: {matrix.left} cells have not run. Go on with:", end=" ")
         err.print(escape(more), style="bold", soft_wrap=True)
-    if crashed := sum(line["status"] == "crashed" for line in lines):
+    if crashed := sum(line.status == "crashed" for line in lines):
         err.print(f"[red]{crashed} cells crashed[/red]; see {escape(short(matrix.store.log))}")
         err.print(f"What is done is kept. Try the rest again with: {escape(again)}")
         raise typer.Exit(1)
@@ -108,7 +109,7 @@ def _seconds(text: str) -> float:
     return float(seconds)
 
 
-def _run(matrix: Matrix, jobs: int, again: str, for_s: float) -> list[dict[str, Any]]:
+def _run(matrix: Matrix, jobs: int, again: str, for_s: float) -> list[Line]:
     from fedtune.api import write_bench
     from fedtune.report.bench_progress import BenchView
 
@@ -126,7 +127,7 @@ def _run(matrix: Matrix, jobs: int, again: str, for_s: float) -> list[dict[str, 
         raise typer.Exit(1) from None
 
 
-def _show(matrix: Matrix, lines: Sequence[Mapping[str, Any]], again: str) -> None:
+def _show(matrix: Matrix, lines: Sequence[Line], again: str) -> None:
     from fedtune.api import write_bench
     from fedtune.report.bench_table import print_bench
 

@@ -26,20 +26,20 @@ deploy_app = typer.Typer(
 Folder = Annotated[
     Path, typer.Argument(metavar="DIR", help="A folder that fedtune deploy init made.")
 ]
-Days = Annotated[int, typer.Option(help="For how long the SuperLink's certificate holds.")]
+Days = Annotated[int, typer.Option(help="Days for which the SuperLink's certificate is valid.")]
 
 
 @deploy_app.command()
 def init(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="A folder to be made; an empty one will do.")
+        Path, typer.Argument(metavar="DIR", help="A folder to create; it may exist if it is empty.")
     ],
     nodes: Annotated[int, typer.Option(help="How many nodes may join, each with its own key.")],
     host: Annotated[
-        str, typer.Option(help="What the nodes dial: an IP address or a DNS name.")
+        str, typer.Option(help="The address that the nodes dial: an IP address or a DNS name.")
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(help="What they dial there; no other has to be open.")
+        int, typer.Option(help="The port that they dial there; no other has to be open.")
     ] = 9443,
     days: Days = 365,
 ) -> None:
@@ -58,7 +58,7 @@ def init(
 
 @deploy_app.command()
 def renew(folder: Folder, days: Days = 365) -> None:
-    """Make the SuperLink's certificate anew, with server/ca.key; the nodes need nothing new.
+    """Renew the SuperLink's certificate with server/ca.key; the nodes need nothing new.
 
     fedtune deploy renew fed
     """
@@ -74,7 +74,7 @@ def register(
     folder: Folder,
     patience: Annotated[float, typer.Option(help="Seconds that the SuperLink may take.")] = 60.0,
 ) -> None:
-    """Let in the keys of deployment.json, and let out every other; server/start.sh does it too.
+    """Register the keys of deployment.json and deregister all others; server/start.sh does it too.
 
     fedtune deploy register fed
     """
@@ -90,7 +90,7 @@ def up(
     folder: Folder,
     patience: Annotated[float, typer.Option(help="Seconds until all nodes must be online.")] = 120,
 ) -> None:
-    """Start all of a deployment on this machine, for a rehearsal; Ctrl-C ends it.
+    """Start SuperLink and nodes of a deployment on this machine, to try it; Ctrl-C ends it.
 
     fedtune deploy up fed
 

@@ -1,4 +1,4 @@
-"""What looks and does not train: `fedtune list`, `schema`, `evaluate`, `merge`."""
+"""Commands that do not train: `fedtune list`, `schema`, `evaluate`, `merge`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fedtune.cli.console import AdapterPath, err, one_screen_errors, out
+from fedtune.cli.lazy_torch import load_torch_when_used
 
 
 class Listed(StrEnum):
@@ -25,17 +26,16 @@ class Listed(StrEnum):
 
 def list_(
     what: Annotated[Listed | None, typer.Argument(help="Default: everything.")] = None,
-    long: Annotated[
-        bool, typer.Option(help="Rules, mixings, attacks: all that they say of themselves.")
-    ] = False,
+    long: Annotated[bool, typer.Option(help="All facts of rules, mixings and attacks.")] = False,
 ) -> None:
-    """List what a recipe can name: name, one line, paper.
+    """List what a recipe can name, with a line on each and its paper.
 
     fedtune list aggregators --long
     """
     from fedtune.listing import TOLD_AT_LENGTH, facts_of, rows_of
     from fedtune.report.rule_facts import facts_table
 
+    load_torch_when_used()
     with one_screen_errors():
         for kind in [what] if what else list(Listed):
             if long and (what or kind.value in TOLD_AT_LENGTH):
@@ -59,6 +59,7 @@ def schema() -> None:
 
     from fedtune.recipe.json_schema import json_schema
 
+    load_torch_when_used()
     out.print(json.dumps(json_schema(), indent=1), markup=False, highlight=False, soft_wrap=True)
 
 
@@ -85,7 +86,7 @@ def evaluate(
 
 def merge(
     path: AdapterPath,
-    target: Annotated[Path, typer.Argument(metavar="OUT", help="A folder to be made.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="A folder to create.")],
 ) -> None:
     """Write base + adapter as a plain Hugging Face model folder."""
     with one_screen_errors():

@@ -14,7 +14,7 @@ nano_app = typer.Typer(no_args_is_help=True, help="The embedded base model.")
 
 @nano_app.command("build")
 def build_nano(
-    target: Annotated[Path, typer.Argument(metavar="OUT", help="A folder to be made.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="A folder to create.")],
     steps: Annotated[
         int | None, typer.Option(min=1, help="Default: those of the shipped one.")
     ] = None,

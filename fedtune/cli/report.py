@@ -23,7 +23,7 @@ def report(
     fedtune report runs/quickstart
     """
     with one_screen_errors():
-        from fedtune.report.pages.folder import write_pages
+        from fedtune.report.pages.writing import write_pages
 
         for page in write_pages(path.expanduser().absolute()):
             out.print(escape(short(page)), soft_wrap=True, highlight=False)

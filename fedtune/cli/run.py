@@ -1,4 +1,4 @@
-"""`fedtune run` and `fedtune check`."""
+"""`fedtune run`: a recipe from its start, or from its last checkpoint."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from fedtune.cli.console import Overrides, RecipeName, err, one_screen_errors, out, short
+from fedtune.cli.check import tell_risks
+from fedtune.cli.console import Overrides, err, one_screen_errors, out, short
 from fedtune.stopping import status_when_stopped, stopped_by_sigterm
 
 if TYPE_CHECKING:
-    from fedtune.api import Loaded
     from fedtune.recipe import Recipe
     from fedtune.records.folder import RunFolder
 
@@ -48,25 +48,8 @@ def run(
             _start(recipe, overrides or [])
 
 
-def check(recipe: RecipeName, overrides: Overrides = None) -> None:
-    """Say what is wrong with a recipe before any model is loaded, and print it resolved."""
-    from fedtune.recipe import Recipe, to_yaml
-    from fedtune.recipe.stages import load, stages_to_yaml
-
-    with one_screen_errors():
-        loaded = load(recipe, overrides or [])
-        tell_risks(loaded)
-        if isinstance(loaded, Recipe):
-            _reckon(loaded)
-            text = to_yaml(loaded)
-        else:
-            text = stages_to_yaml(loaded)
-        out.print(text, markup=False, highlight=False, end="", soft_wrap=True)
-        err.print("[green]nothing wrong is known of this recipe[/green]")
-
-
 def _start(name: str, overrides: list[str]) -> None:
-    from fedtune.cli.stages import start_stages
+    from fedtune.cli.run_stages import start_stages
     from fedtune.recipe import Recipe
     from fedtune.recipe.stages import load
 
@@ -86,7 +69,7 @@ def _start(name: str, overrides: list[str]) -> None:
 
 
 def _resume(path: Path) -> None:
-    from fedtune.cli.stages import resume_stages
+    from fedtune.cli.run_stages import resume_stages
     from fedtune.records.folder import RunFolder, holds_stages
 
     if holds_stages(path.expanduser()):
@@ -116,27 +99,3 @@ def _watch(recipe: Recipe, folder: RunFolder) -> None:
             err.print(f"Go on with: {again}")
         raise typer.Exit(1) from None
     print_run(out, recipe, folder)
-
-
-def _reckon(recipe: Recipe) -> None:
-    """Say what a client needs; nothing where only loading the model could tell."""
-    from fedtune.report.estimate import reckoned
-    from fedtune.training.base import choose_device, choose_dtype
-    from fedtune.training.estimate import estimate, matmul_speed
-
-    try:
-        found = estimate(recipe)
-    except (OSError, ValueError):
-        return
-    device = choose_device(recipe.model.device)
-    speed = matmul_speed(device, choose_dtype(recipe.model.dtype, device))
-    for line in reckoned(found, device=device.type, speed=speed):
-        err.print(escape(line), highlight=False)
-
-
-def tell_risks(recipe: Loaded) -> None:
-    """Refuse what would fail, and say what is worth knowing."""
-    from fedtune import api
-
-    for risk in api.check(recipe):
-        err.print(f"[yellow]note[/yellow] {escape(risk)}")

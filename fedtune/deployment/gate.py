@@ -1,7 +1,7 @@
 """What other machines may ask of the SuperLink: what its nodes need, and no more.
 
 Flower serves three interfaces on one port. Of these only the nodes' own (`/v1/fleet/`) checks who
-asks. Through the other two whoever reaches the port may let in keys of their own, and start a run
+asks. Through the other two whoever reaches the port may register other keys, and start a run
 of any code, on the server's machine too. So only the server's own machine may use those. And Flower
 reads all of a request before it asks who sends it: here a node's key is judged first.
 """

@@ -55,7 +55,7 @@ class NodeConfig(Section):
     """What a node's owner brings, and what a recipe may ask of the node. It never travels."""
 
     data: Path | None = Field(
-        None, description="rows of your own, a file or a folder; null: what the recipe itself names"
+        None, description="your rows, a file or a folder; null: the data that the recipe names"
     )
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d{1,2})?)$")
     threads: int = Field(1, ge=1, le=512, strict=True, description="CPU threads of torch")

@@ -10,7 +10,7 @@ __all__ = ["model_folder"]
 
 
 def model_folder() -> Path:
-    """Say where the weights, the tokenizer and the model card of ``nano`` lie.
+    """The folder of nano's weights, tokenizer and model card.
 
     Returns:
         A folder that ``AutoModelForCausalLM.from_pretrained`` and

@@ -37,8 +37,8 @@ from fedtune.training.inner_state import folder_of
 from fedtune.training.process import count_trained, get_worker, read_recipe
 from fedtune.training.worker import Worker
 
-# Of the node config: all rows of the source are this client's; on a node also its owner's limit, and
-# the server's name of the run.
+# Of the node config: all rows of the source are this client's; on a node also its
+# owner's limit, and the server's name of the run.
 OWN_ROWS, MOST_TRAINED, RUN = "own-rows", "max-trained-parameters", "run"
 
 

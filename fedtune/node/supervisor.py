@@ -88,7 +88,7 @@ def _watch(
 
 
 def _worker(socket: Path, folder: Path) -> list[str]:
-    return [sys.executable, "-P", "-m", f"{_HERE}.node_worker", str(socket), str(folder)]
+    return [sys.executable, "-P", "-m", "fedtune.node.worker", str(socket), str(folder)]
 
 
 def _launcher(port: int, secret: Path) -> list[str]:

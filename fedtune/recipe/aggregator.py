@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from fedtune.recipe.defaults import Combination, combination_of, resolve, stretch_of
 from fedtune.recipe.errors import nearest
 from fedtune.recipe.section import Named
 
@@ -15,13 +16,11 @@ if TYPE_CHECKING:
 
     from aggregators import Plan
 
-Combination = Literal["factors", "exact", "dense"]
-
 
 class Aggregator(Named):
     """The rule that combines the updates; its own options stand beside `name`.
 
-    A recipe that names none gets the default of default.py.
+    A recipe that names none gets capped_spectral on products, with f = 3/10 of a round's clients.
     """
 
     name: str
@@ -65,7 +64,10 @@ class Aggregator(Named):
         for name in self.mixing_names:
             if name not in MIXINGS:
                 raise ValueError(f"no mixing {name!r}; {nearest(name, MIXINGS)}")
-        self.refuse_misspelt(AGGREGATORS[self.name].options)
+        rule = AGGREGATORS[self.name]
+        self.refuse_misspelt(rule.options)
+        resolve(self, {"combination": combination_of(self.geometry, rule.kind)})
+        resolve(self, {"max_stretch": stretch_of(self.combined_by)})
         self._check_weights(self.plan())
         self._check_geometry()
         return self
@@ -86,25 +88,15 @@ class Aggregator(Named):
 
     @property
     def combined_by(self) -> Combination:
-        """How the weighted updates become one: the key, or its default."""
-        from aggregators import AGGREGATORS
-
-        if self.combination is not None:
-            return self.combination
-        on_gram = AGGREGATORS[self.name].kind == "gram"
-        return "exact" if self.geometry == "product" and on_gram else "factors"
+        """How the weighted updates become one."""
+        assert self.combination is not None  # resolved when it was read
+        return self.combination
 
     @property
     def stretch_bound(self) -> float:
-        """How far a client's A may stand from the anchor's rows.
-
-        Of rows that are combined as factors, a stretched one spoils others. Where products are
-        combined, none does: there the bound is one on rounding. At a rank near the width of a
-        module honest training alone stretches by 5 in ten steps.
-        """
-        if self.max_stretch is not None:
-            return self.max_stretch
-        return 3.0 if self.combined_by == "factors" else 100.0
+        """How far a client's A may stand from the anchor's rows."""
+        assert self.max_stretch is not None  # likewise
+        return self.max_stretch
 
     def plan(self) -> Plan:
         """The rule after its mixings, all options checked."""
@@ -181,8 +173,8 @@ class Aggregator(Named):
     def heaviest_share(self, sample: int) -> float:
         """The most of the weight that f clients can have in a round with up to f absent.
 
-        In the worst round the heaviest lie and heavy ones are absent; it has no fewer clients than
-        the rule needs.
+        In the worst round the heaviest are Byzantine and heavy ones are absent; it has no fewer
+        clients than the rule needs.
         """
         present = max(sample - self.f, self.plan().min_clients(self.f) or sample)
         weights = sorted(self.client_weights or [1.0] * sample)
@@ -192,7 +184,7 @@ class Aggregator(Named):
     def _check_geometry(self) -> None:
         """Refuse what has no meaning in the geometry asked for, with the reason."""
         if self.geometry == "factors":
-            if self.combination not in {None, "factors"} or self.residual != "drop":
+            if self.combined_by != "factors" or self.residual != "drop":
                 raise ValueError(
                     "combination exact or dense, and residual, are of geometry: product"
                 )

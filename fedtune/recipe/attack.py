@@ -1,4 +1,4 @@
-"""The attack section: who lies and how, in a simulation."""
+"""The attack section: the simulated attackers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from fedtune.recipe.defaults import resolve
 from fedtune.recipe.errors import nearest
 from fedtune.recipe.section import Named, Section
 
@@ -41,15 +42,16 @@ class Poison(Named):
 
 
 class Attack(Named):
-    """Who lies and how: simulation only. The rule never sees this section."""
+    """The simulated attackers; the aggregation rule never sees this section."""
 
     name: str
     num_attackers: int = Field(ge=0, le=10_000)
     knowledge: Literal["own", "fellows", "all"] | None = Field(
-        None, description="whose honest updates a liar sees; default: the attack's strongest"
+        None, description="whose honest updates an attacker sees; default: the most it can use"
     )
     poison: Poison | None = Field(
-        None, description="an attack on data or rewards; the liars' own updates come of it"
+        None,
+        description="an attack on data, training or rewards that makes the attackers' own updates",
     )
     votes: Literal["honest", "rise", "fall", "against"] = Field(
         "fall",
@@ -103,6 +105,8 @@ class Attack(Named):
             raise ValueError(
                 f"search needs attackers who know all: got {self.knowledge}; leave one of them out"
             )
+        if attack.knowledge:
+            resolve(self, {"knowledge": attack.knowledge[-1]})
         return self
 
     def _check_timing(self, level: str) -> None:
@@ -124,7 +128,7 @@ class Attack(Named):
 
     @property
     def data_attack(self) -> tuple[str, dict[str, Any]] | None:
-        """The attack on the liars' data and its options: the poison, or the attack itself."""
+        """The attack on the attackers' data and its options: the poison, or the attack itself."""
         return self._at_level("data")
 
     @property
@@ -134,7 +138,7 @@ class Attack(Named):
 
     @property
     def reward_attack(self) -> tuple[str, dict[str, Any]] | None:
-        """The attack on the liars' rewards and its options: the poison, or the attack itself."""
+        """The attack on the attackers' rewards and its options: the poison, or the attack."""
         return self._at_level("reward")
 
     def _at_level(self, level: str) -> tuple[str, dict[str, Any]] | None:

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from fedtune.recipe.aggregator import Aggregator
 from fedtune.recipe.attack import Attack
 from fedtune.recipe.data import Count, Data
-from fedtune.recipe.default import with_default_defence
+from fedtune.recipe.defaults import OUTER, resolve, with_default_defence
 from fedtune.recipe.defence import Defence
 from fedtune.recipe.reward import AnyReward
 from fedtune.recipe.section import Section
@@ -110,12 +110,14 @@ class Federation(Section):
                 f"clients_per_round must be at most num_clients: got {self.clients_per_round} "
                 f"of {self.num_clients}"
             )
+        resolve(self, {"clients_per_round": self.num_clients})
         return self
 
     @property
     def sample_size(self) -> int:
         """Clients asked in each round."""
-        return self.clients_per_round or self.num_clients
+        assert self.clients_per_round is not None  # resolved when it was read
+        return self.clients_per_round
 
 
 class Outer(Section):
@@ -129,14 +131,13 @@ class Outer(Section):
 
     @model_validator(mode="after")
     def _keys_fit(self) -> Outer:
-        own = {"fedavg": {"lr"}, "nesterov": {"lr", "momentum"}, "adam": {"lr", "betas", "eps"}}
+        own = OUTER[self.name]
         given = {
             key for key in ("lr", "momentum", "betas", "eps") if getattr(self, key) is not None
         }
-        if foreign := sorted(given - own[self.name]):
+        if foreign := sorted(given - own.keys()):
             raise ValueError(
-                f"{self.name} takes no {', '.join(foreign)}; "
-                f"it takes {', '.join(sorted(own[self.name]))}"
+                f"{self.name} takes no {', '.join(foreign)}; it takes {', '.join(sorted(own))}"
             )
         if self.name == "fedavg" and self.lr not in {None, 1.0}:
             raise ValueError(
@@ -144,7 +145,14 @@ class Outer(Section):
             )
         if self.betas is not None and not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must lie in [0, 1): got {self.betas}")
+        resolve(self, own)
         return self
+
+    @property
+    def rates(self) -> tuple[float, float]:
+        """Learning rate and momentum; a momentum of 0 where the optimizer has none."""
+        assert self.lr is not None  # resolved when it was read
+        return self.lr, self.momentum or 0.0
 
 
 class Evaluation(Section):
@@ -263,6 +271,10 @@ class Recipe(Section):
         if (vote := self.defence.vote) is not None:
             clients, sample = self.federation.num_clients, self.federation.sample_size
             vote.check(self.aggregator.f, num_clients=clients, sample_size=sample)
+            voters = vote.byzantine_voters(
+                self.aggregator.f, num_clients=clients, sample_size=sample
+            )
+            resolve(vote, {"f": voters})
         return self
 
     @model_validator(mode="after")
@@ -275,7 +287,7 @@ class Recipe(Section):
             )
         if self.lora.train != "both" and combined_by == "dense":
             raise ValueError("aggregator.combination: dense needs lora.train: both")
-        turns = self.steps_products or self.renews_gauge
+        turns = self.aggregator.geometry == "product" and self.lora.train == "both"
         if turns and self.outer.name == "adam":
             raise ValueError(
                 "outer: adam steps coordinates, and products have none: write nesterov or fedavg, "
@@ -287,14 +299,3 @@ class Recipe(Section):
                 "momentum of it has none"
             )
         return self
-
-    @property
-    def steps_products(self) -> bool:
-        """Whether the outer step is one of products: with one factor fixed, factors are exact."""
-        return self.aggregator.combined_by != "factors" and self.lora.train == "both"
-
-    @property
-    def renews_gauge(self) -> bool:
-        """Whether rows are combined in the anchor's gauge, which has to be renewed then."""
-        on_rows = self.aggregator.combined_by == "factors" and self.aggregator.geometry == "product"
-        return on_rows and self.lora.train == "both"

@@ -1,4 +1,4 @@
-"""A recipe in stages: each a whole recipe of its own, that starts from what an earlier one left."""
+"""A recipe in stages: each is a whole recipe that starts from what an earlier one made."""
 
 from __future__ import annotations
 

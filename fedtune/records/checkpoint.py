@@ -26,39 +26,34 @@ class Checkpoint:
 
     Attributes:
         round: The last finished round; 0 before the first.
-        anchor: The global adapter, float32, shape (d,).
-        outer: The outer optimizer's tensors.
-        rule: The aggregation rule's tensors.
-        attack: What simulated liars remember.
+        state: The sum of the state dicts of all that remembers: the global adapter as ``anchor``,
+            float32, shape (d,); the tensors of the optimizer as ``outer/...``, of rule and defence
+            as ``rule/...``, of simulated attackers as ``attack/...``.
         metrics_bytes: Size of metrics.jsonl when the round was recorded.
         layout_hash: Of names and shapes of the adapter.
     """
 
     round: int
-    anchor: Tensor
-    outer: dict[str, Tensor]
-    rule: dict[str, Tensor]
+    state: dict[str, Tensor]
     metrics_bytes: int
     layout_hash: str
-    attack: dict[str, Tensor] = field(default_factory=dict)
     revision: str = field(init=False)
 
     def __post_init__(self) -> None:
-        """Hash anchor and states into the revision."""
+        """Hash the state into the revision."""
+        if "anchor" not in self.state:
+            raise ValueError(f"a checkpoint needs the anchor: got {sorted(self.state)[:4]}")
         digest = hashlib.sha256(self.layout_hash.encode())
-        for name, tensor in sorted(self._tensors().items()):
+        for name, tensor in sorted(self.state.items()):
             digest.update(name.encode())
             digest.update(str(tensor.dtype).encode())
             digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         object.__setattr__(self, "revision", digest.hexdigest())
 
-    def _tensors(self) -> dict[str, Tensor]:
-        return {
-            "anchor": self.anchor,
-            **{f"outer/{name}": tensor for name, tensor in self.outer.items()},
-            **{f"rule/{name}": tensor for name, tensor in self.rule.items()},
-            **{f"attack/{name}": tensor for name, tensor in self.attack.items()},
-        }
+    @property
+    def anchor(self) -> Tensor:
+        """The global adapter, float32, shape (d,)."""
+        return self.state["anchor"]
 
     def _facts(self) -> dict[str, str | int]:
         """What stands beside the tensors; the seal tells a changed number, as the revision does.
@@ -80,7 +75,7 @@ class Checkpoint:
         final, unfinished = root / f"round-{self.round:04d}", root / f".round-{self.round:04d}.tmp"
         rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
-        tensors = {name: tensor.contiguous() for name, tensor in self._tensors().items()}
+        tensors = {name: tensor.contiguous() for name, tensor in self.state.items()}
         write_tensors(tensors, unfinished / TENSORS)
         (unfinished / FACTS).write_text(json.dumps(self._facts(), indent=2), encoding="utf-8")
         rmtree(final, ignore_errors=True)
@@ -108,13 +103,9 @@ def load_latest(root: Path) -> Checkpoint | None:
 def _load(folder: Path) -> Checkpoint | None:
     try:
         facts = json.loads(read_whole(folder / FACTS))
-        tensors = read_tensors(folder / TENSORS, floats=False)
         loaded = Checkpoint(
             round=int(facts["round"]),
-            anchor=tensors["anchor"],
-            outer=_under("outer/", tensors),
-            rule=_under("rule/", tensors),
-            attack=_under("attack/", tensors),
+            state=read_tensors(folder / TENSORS, floats=False),
             metrics_bytes=int(facts["metrics_bytes"]),
             layout_hash=str(facts["layout_hash"]),
         )
@@ -122,14 +113,6 @@ def _load(folder: Path) -> Checkpoint | None:
         return None
     same = loaded._facts() == facts and loaded.round == _number(folder)
     return loaded if same else None
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(prefix)
-    }
 
 
 def _folders(root: Path) -> list[Path]:

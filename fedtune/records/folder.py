@@ -8,7 +8,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from shutil import rmtree
@@ -18,11 +18,13 @@ from fedtune.durable import make_folder, put_in_place, read_bytes, read_whole, s
 from fedtune.recipe import Recipe, to_yaml
 from fedtune.recipe.source import read_run_recipe, with_absolute_paths, with_folders
 from fedtune.records.environment import environment
+from fedtune.records.growing import MAX_METRICS_BYTES, Records
+from fedtune.records.lines import SCHEMA_VERSION, RoundRecord, UnreadableLineError, read_record
+from fedtune.records.manifest import Manifest, hash_of, read_manifest
 
 STAGES = "stages.json"  # in a folder of several runs, one after another
 LOCK = ".lock"
 CLOSED, OWN = 0o700, 0o600  # a run's folder and files are its owner's
-MAX_METRICS_BYTES = 2**30  # of a metrics.jsonl that is read whole: 10,000 rounds of 1,000 clients
 LOOKED_AT_S = (0.01, 0.02, 0.04, 0.08)  # an onlooker holds the lock for less than the first
 
 
@@ -127,18 +129,32 @@ class RunFolder:
     def _taken(self) -> str:
         return f"another process is running in {self.path}; wait until it ends, or stop it"
 
-    def append_metrics(self, record: dict[str, Any]) -> None:
+    def append_metrics(self, record: RoundRecord | Mapping[str, Any]) -> RoundRecord:
         """Add one line, on disk before this returns; JSON has null for what is not finite.
 
         ``previous`` in it is the hash of the line before, of the first line that of the manifest:
         no line can be changed, left out or slipped in without all that follow.
+
+        Returns:
+            The record as `read_records` will give it.
+
+        Raises:
+            ValueError: If the record has an unknown key, or a wrong type.
         """
-        linked = {**_finite(record), "previous": self.head()}
+        if isinstance(record, RoundRecord):
+            record = record.model_dump(by_alias=True, exclude_unset=True)
+        linked = {**_finite(record), "schema_version": SCHEMA_VERSION, "previous": self.head()}
+        line = json.dumps(linked, allow_nan=False) + "\n"
+        try:
+            read = read_record(line, written=True)
+        except UnreadableLineError as error:
+            raise ValueError(f"a line of {self.metrics} needs {error}") from None
         with open(self.metrics, "a", encoding="utf-8", opener=own) as stream:
-            stream.write(json.dumps(linked, allow_nan=False) + "\n")
+            stream.write(line)
             stream.flush()
             os.fsync(stream.fileno())
         sync(self.path)  # the file itself may be new
+        return read
 
     def head(self) -> str:
         """SHA-256 of the last line of the metrics, or of the manifest while there is none."""
@@ -148,8 +164,7 @@ class RunFolder:
 
     def manifest_hash(self) -> str:
         """SHA-256 of the manifest, which names the run."""
-        written = read_bytes(self.manifest) if self.manifest.is_file() else b""
-        return hashlib.sha256(written).hexdigest()
+        return hash_of(self.manifest)
 
     def written_lines(self) -> list[bytes]:
         """Each line of metrics.jsonl as it is written, its line end included.
@@ -172,8 +187,16 @@ class RunFolder:
             kept = self.metrics.read_bytes()[:size]
             os.truncate(self.metrics, kept.rfind(b"\n") + 1)
 
+    def read_records(self) -> list[RoundRecord]:
+        """All records so far; a line that was cut off in the middle is left out.
+
+        Raises:
+            ValueError: If a whole line is no record.
+        """
+        return Records(self.metrics).read()
+
     def read_metrics(self) -> list[dict[str, Any]]:
-        """All records so far; a line that was cut off in the middle is left out."""
+        """The same as plain JSON, without a look at what is in it."""
         records = []
         if self.metrics.is_file():
             for line in read_whole(self.metrics, most=MAX_METRICS_BYTES).splitlines():
@@ -183,16 +206,22 @@ class RunFolder:
                     break
         return records
 
-    def write_manifest(self, facts: dict[str, Any]) -> None:
-        """Record what made the run: versions, hashes, seed, hardware."""
-        write_whole(self.manifest, json.dumps({**facts, **environment()}, indent=2) + "\n")
+    def write_manifest(self, facts: Mapping[str, Any]) -> None:
+        """Record what made the run: versions, hashes, seed, hardware.
 
-    def read_manifest(self) -> dict[str, Any]:
-        """What `write_manifest` recorded; empty if the run never came so far."""
-        if not self.manifest.is_file():
-            return {}
-        facts: dict[str, Any] = json.loads(read_whole(self.manifest))
-        return facts
+        Raises:
+            ValueError: If a fact has no place in a `Manifest`, or a wrong type.
+        """
+        known = Manifest.model_validate({**facts, **environment()}, extra="forbid")
+        write_whole(self.manifest, json.dumps(known.facts, indent=2) + "\n")
+
+    def read_manifest(self) -> Manifest:
+        """What `write_manifest` recorded; empty if the run never came so far.
+
+        Raises:
+            ValueError: If it is damaged.
+        """
+        return read_manifest(self.manifest)
 
     def replace_adapter(self, write: Callable[[Path], None]) -> None:
         """Have ``adapter/`` written beside its place, then put there in one step."""

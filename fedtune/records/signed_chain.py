@@ -2,7 +2,7 @@
 
 Each line of ``metrics.jsonl`` holds the hash of the line before, the first that of the manifest.
 On a real network the server signs the newest line's hash with the key of its certificate. What
-binds the record against the server itself is in ``evidence``.
+binds the record against the server itself is in ``trust``.
 """
 
 from __future__ import annotations
@@ -17,62 +17,22 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from pydantic import BaseModel, Field, NonNegativeInt
+from pydantic import Field
 
 from fedtune.durable import read_whole
 from fedtune.records.folder import RunFolder, write_whole
+from fedtune.records.lines import RoundRecord, read_as
 
 SIGNATURE = "signature.json"
 _DOMAIN = b"fedtune: the record of a run, version 1\n"
 _ALGORITHM = ec.ECDSA(hashes.SHA384())
 
 
-class Counted(BaseModel):
-    """What a line says of a client whose reply counts."""
-
-    reply: str | None = None
-    weight: float | None = None
-
-
-class Void(BaseModel):
-    """What a line says of a try that was shown and does not count.
-
-    Attributes:
-        try_: Of the round, from 0.
-        reason: Why it does not.
-        clients: Whose replies were shown; of a run that stopped, who had committed, without hashes.
-    """
-
-    try_: NonNegativeInt = Field(alias="try")
-    reason: str | None = None
-    clients: dict[NonNegativeInt, Counted] = Field(default_factory=dict)
-
-
-class Line(BaseModel):
-    """What is read of a line of ``metrics.jsonl``: it may be a stranger's.
-
-    Attributes:
-        hash: SHA-256 of the line, which the next one holds.
-        anchor: The hash of what the round began from; ``anchors`` has those of lower ranks.
-        next_anchor: The hash of what it led to.
-        try_: Of the round, where its clients commit; ``void`` has those before it.
-    """
+class Line(RoundRecord):
+    """A record with the hash of its line, which the next one holds in ``previous``."""
 
     hash: str = Field(default="", exclude=True)
     previous: str
-    round: NonNegativeInt
-    anchor: str | None = None
-    anchors: dict[NonNegativeInt, str] = Field(default_factory=dict)
-    next_anchor: str | None = None
-    sampled: list[NonNegativeInt] | None = None
-    f: NonNegativeInt | None = None
-    proven_faulty: list[NonNegativeInt] = Field(default_factory=list)
-    clients: dict[NonNegativeInt, Counted] = Field(default_factory=dict)
-    refused: dict[NonNegativeInt, str] = Field(default_factory=dict)
-    refused_before: list[dict[NonNegativeInt, str]] = Field(default_factory=list)
-    measured_again: bool = False
-    try_: NonNegativeInt | None = Field(default=None, alias="try")
-    void: list[Void] = Field(default_factory=list)
 
 
 def read_line(line: bytes) -> Line:
@@ -91,7 +51,7 @@ def read_line(line: bytes) -> Line:
         raise ValueError("it is nested too deep") from error
     if written != line:
         raise ValueError("it is written in another way")
-    said = Line.model_validate_json(line, strict=True)  # "1", 1.0 and true are no round 1
+    said = read_as(Line, line)  # "1", 1.0 and true are no round 1
     numbered = [plain.get(key, ()) for key in ("anchors", "clients", "refused")]
     numbered += [each.get("clients", ()) for each in plain.get("void", ())]
     if any(str(int(name)) != name for names in numbered for name in names):

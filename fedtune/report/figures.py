@@ -28,6 +28,8 @@ FIGURES: Mapping[str, tuple[str, Write]] = {
     "backdoor_success": ("backdoor success", percent),
     "backdoor_untriggered": ("the same without the trigger", percent),
 }
+# The figures of a stage that stand for it; of several names the task's own.
+STANDING = ("reward", "loss", "accuracy", "rewards/accuracies")
 COUNTS: Mapping[str, str] = {"num_tokens": "tokens", "num_pairs": "pairs", "num_prompts": "prompts"}
 
 

@@ -14,10 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from fedtune.records.events import Event, Ignored, Refused, RoundFinished, RunStarted
+from fedtune.records.lines import RoundRecord
 from fedtune.report.progress import Mark, Progress
 from fedtune.report.summary import describe
 from fedtune.report.text import clean, duration, figure, marks_for, size, sparkline
-from fedtune.report.undone import Record, outcome_of, undone_by
+from fedtune.report.undone import outcome_of, undone_by
 
 if TYPE_CHECKING:  # it brings torch
     from fedtune.recipe import Recipe
@@ -169,7 +170,7 @@ class LiveView:
 
     def _finished(self, event: RoundFinished) -> str:
         progress, losses = self._progress, self._progress.evals
-        measured = isinstance(event.record.get("eval"), dict)
+        measured = event.record.eval is not None
         loss = f"loss {figure(losses[-1])} (base {figure(losses[0])})" if measured else "no loss"
         return (
             f"round {progress.round}/{progress.num_rounds}: {loss}, "
@@ -179,7 +180,7 @@ class LiveView:
         )
 
 
-def _judged(record: Record) -> str:
+def _judged(record: RoundRecord) -> str:
     return JUDGED.get(outcome_of(record) or "", "").format(by=undone_by(record))
 
 

@@ -91,9 +91,9 @@ def _rule(raw: Mapping[str, Any]) -> str:
     if section.get("geometry") == "product":
         parts[0] += ", on products"
     parts.append(_word(outer.get("name")))
-    if liars := number(attack.get("num_attackers")):
+    if attackers := number(attack.get("num_attackers")):
         of = _word(_section(raw, "federation").get("num_clients"))
-        parts.append(f"{liars:.0f} of {of} lie: {_word(attack.get('name'))}")
+        parts.append(f"{attackers:.0f} of {of} attack: {_word(attack.get('name'))}")
     return " | ".join(parts)
 
 

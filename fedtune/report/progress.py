@@ -6,7 +6,7 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 from fedtune.records.events import (
     Event,
@@ -17,7 +17,7 @@ from fedtune.records.events import (
     RoundStarted,
     RunStarted,
 )
-from fedtune.report.text import number
+from fedtune.records.lines import RoundRecord
 
 KEPT_REFUSALS = 5
 
@@ -29,15 +29,15 @@ class Progress:
 
     def __init__(self, num_rounds: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.num_rounds = num_rounds
-        self.records: list[dict[str, Any]] = []
+        self.records: list[RoundRecord] = []
         self.begun = False
         self.round = 0
         self.attempt = 0
         self.clients: dict[int, Mark] = {}
         self.losses: dict[int, float] = {}
         self.refusals: deque[Refused | Ignored] = deque(maxlen=KEPT_REFUSALS)
-        self.upload_bytes = 0.0
-        self.download_bytes = 0.0
+        self.upload_bytes = 0
+        self.download_bytes = 0
         self._clock = clock
         self._started = clock()
         self._round_started: float | None = None
@@ -47,7 +47,7 @@ class Progress:
         match event:
             case RunStarted():
                 self.begun = True
-                self.records = [record for record in event.history if isinstance(record, dict)]
+                self.records = list(event.history)
                 self.round = self.done
                 self._count_bytes()
             case RoundStarted():
@@ -56,8 +56,8 @@ class Progress:
                 if event.client in self.clients:
                     self.clients[event.client] = "replied"
                 self.upload_bytes += event.upload_bytes
-                if (loss := number(event.train_loss)) is not None:
-                    self.losses[event.client] = loss
+                if event.train_loss is not None:
+                    self.losses[event.client] = event.train_loss
             case Refused():
                 if event.client in self.clients:
                     self.clients[event.client] = "refused"
@@ -72,13 +72,12 @@ class Progress:
     @property
     def done(self) -> int:
         """Rounds that are finished, those before a resume included."""
-        return max((int(number(record.get("round")) or 0) for record in self.records), default=0)
+        return max((record.round for record in self.records), default=0)
 
     @property
-    def evals(self) -> list[object]:
+    def evals(self) -> list[float | None]:
         """The held-out losses measured so far, the base's first."""
-        sections = [record.get("eval") for record in self.records]
-        return [section.get("loss") for section in sections if isinstance(section, dict)]
+        return [each.eval.get("loss") for each in self.records if each.eval is not None]
 
     @property
     def phase(self) -> str:
@@ -104,11 +103,7 @@ class Progress:
         spent = 0.0 if self._round_started is None else self._clock() - self._round_started
         answered = len(self.clients) - self.count("waiting")
         by_replies = spent * len(self.clients) / answered if answered else 0.0
-        whole = [
-            seconds
-            for record in self.records
-            if (seconds := number(record.get("round_s"))) is not None
-        ]
+        whole = [record.round_s for record in self.records if record.round_s is not None]
         usual = statistics.median(whole) if whole else by_replies
         rounds_left = self.num_rounds - self.done
         if rounds_left <= 0:
@@ -135,7 +130,5 @@ class Progress:
 
     def _count_bytes(self) -> None:
         # The record knows the round's exact size; until it comes, the replies are counted.
-        self.upload_bytes = sum(number(record.get("upload_bytes")) or 0 for record in self.records)
-        self.download_bytes = sum(
-            number(record.get("download_bytes")) or 0 for record in self.records
-        )
+        self.upload_bytes = sum(record.upload_bytes for record in self.records)
+        self.download_bytes = sum(record.download_bytes for record in self.records)

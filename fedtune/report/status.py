@@ -7,18 +7,18 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from fedtune.records.event_log import LOG, OLD_LOG, LogState, read_event_log
 from fedtune.records.events import Refused, RunStarted
 from fedtune.records.folder import STAGES, RunFolder
-from fedtune.records.journal import JOURNAL, Told, read_journal
+from fedtune.records.growing import Records, Remembered, read_object
+from fedtune.records.lines import RoundRecord
+from fedtune.records.manifest import Manifest
 from fedtune.report.outline import Outline, read_outline
 from fedtune.report.progress import Progress
 from fedtune.report.silenced import Silence, silences
-from fedtune.report.status_files import Record, Records, Remembered, read_object
-from fedtune.report.summary import RunFacts, by_client, round_of, summarise
-from fedtune.report.text import number
-from fedtune.round.defence.standing import counts_of
+from fedtune.report.summary import RunFacts, summarise
 
 State = Literal["running", "finished", "stopped", "unknown"]
 
@@ -40,10 +40,11 @@ class Refusal:
 class Recorded:
     """What the records add up to; worked out once for each new record."""
 
-    records: Sequence[Record]
+    records: Sequence[RoundRecord]
     facts: RunFacts
     refusals: Mapping[tuple[int, str], Refusal]
-    counts: Mapping[str, Mapping[str, int]]
+    asked_rounds: Mapping[int, int]
+    dropped_rounds: Mapping[int, int]
     round_s: float | None
     train_losses: Mapping[int, float]
     retried_rounds: int
@@ -62,7 +63,7 @@ class RunStatus:
         recipe: The run's, in few words.
         recorded: What the rounds that are done add up to.
         progress: The same and the round in progress, up to the last event.
-        told: What the journal tells beside events.
+        told: What the event log says beside events.
         manifest: As the run wrote it; empty if it never came so far.
         left_s: Seconds left, once it goes on; None if no round was timed yet.
         elapsed_s: Seconds since this process began; None if none is known to be at work.
@@ -76,8 +77,8 @@ class RunStatus:
     recipe: Outline
     recorded: Recorded
     progress: Progress
-    told: Told
-    manifest: Mapping[str, Any]
+    told: LogState
+    manifest: Manifest
     left_s: float | None
     elapsed_s: float | None
     quiet_s: float
@@ -114,7 +115,7 @@ class Watch:
         recipe = self._recipe()
         # Before the files: a run that ends in between is seen at work once more, never as stopped.
         at_work = self._folder.at_work()
-        told = read_journal(self.path)
+        told = read_event_log(self.path)
         recorded = self._add_up()
         rounds = recipe.num_rounds
         whole = recorded.facts.rounds >= rounds and self._folder.adapter.is_dir()
@@ -132,7 +133,7 @@ class Watch:
             recorded=recorded,
             progress=progress,
             told=told,
-            manifest=read_object(self._folder.manifest),
+            manifest=self._folder.read_manifest(),
             left_s=progress.left_s() if running else later,
             elapsed_s=None if began is None else max(0.0, now - began),
             quiet_s=max(0.0, now - last_written(self.path)),
@@ -154,52 +155,47 @@ def _state(at_work: bool | None, *, whole: bool) -> State:
     return "unknown" if at_work is None else "stopped"
 
 
-def add_up(records: Sequence[Record]) -> Recorded:
+def add_up(records: Sequence[RoundRecord]) -> Recorded:
     """Work out what a run's records add up to."""
-    timed = [taken for each in records if (taken := number(each.get("round_s"))) is not None]
-    losses: dict[int, float] = {}
-    for record in records:
-        for client, entry in by_client(record.get("clients")).items():
-            loss = number(entry.get("train_loss")) if isinstance(entry, Mapping) else None
-            if loss is not None:
-                losses[client] = loss
+    timed = [each.round_s for each in records if each.round_s is not None]
+    counted = next((each for each in reversed(records) if each.asked_rounds), RoundRecord(round=0))
     return Recorded(
         records=records,
         facts=summarise(records),
-        refusals=_collect(_refused_in(records)),
-        counts=counts_of(records),
+        refusals=_collect((each.round, *found) for each in records for found in each.refusals()),
+        asked_rounds=counted.asked_rounds,
+        dropped_rounds=counted.dropped_rounds,
         round_s=statistics.median(timed) if timed else None,
-        train_losses=losses,
-        second_replies=int(sum(_repeated(each) for each in records)),
+        train_losses={
+            client: one.train_loss
+            for record in records
+            for client, one in record.clients.items()
+            if one.train_loss is not None
+        },
+        second_replies=sum(sum(each.repeated.values()) for each in records),
         silences=silences(records),
-        retried_rounds=sum((number(each.get("attempt")) or 0) > 0 for each in records),
+        retried_rounds=sum(each.attempt > 0 for each in records),
     )
 
 
-def _repeated(record: Record) -> float:
-    found = record.get("repeated")
-    values = found.values() if isinstance(found, Mapping) else ()
-    return sum(number(value) or 0 for value in values)
-
-
 def replay(
-    records: Sequence[Record], told: Told, num_rounds: int, *, now: float | None
+    records: Sequence[RoundRecord], told: LogState, num_rounds: int, *, now: float | None
 ) -> Progress:
-    """The state of a run as its records and its journal tell it.
+    """The state of a run as its records and its event log tell it.
 
     Args:
         records: Of metrics.jsonl.
-        told: By the journal.
+        told: By the event log.
         num_rounds: Of the recipe.
         now: Up to when the clock runs, in seconds since the epoch; None: to the last event.
     """
     last = told.events[-1][0] if told.events else told.began_at or 0.0
     clock = [told.began_at or last]
     progress = Progress(num_rounds, lambda: clock[0])
-    progress.take(RunStarted([dict(record) for record in records]))
+    progress.take(RunStarted(list(records)))
     done, progress.begun = progress.done, told.begun or (now is None and bool(records))
     for at, event in told.events:
-        # A round's record comes a moment before the journal forgets the round.
+        # A round's record comes a moment before the log forgets the round.
         if done < event.round <= num_rounds:
             clock[0] = at
             progress.take(event)
@@ -207,27 +203,17 @@ def replay(
     return progress
 
 
-def _refused_in(records: Iterable[Record]) -> Iterable[tuple[int, int, object]]:
-    """(round, client, reason) of every reply that did not count, those of a try that failed too."""
-    for record in records:
-        before = record.get("refused_before", [])
-        sections = [*(before if isinstance(before, list) else []), record.get("refused")]
-        for section in [*sections, record.get("evaluation_refused")]:
-            for client, reason in by_client(section).items():
-                yield round_of(record), client, reason
-
-
-def _collect(found: Iterable[tuple[int, int, object]]) -> dict[tuple[int, str], Refusal]:
+def _collect(found: Iterable[tuple[int, int, str]]) -> dict[tuple[int, str], Refusal]:
     refusals: dict[tuple[int, str], Refusal] = {}
     for round_, client, reason in found:
-        key = client, str(reason)
-        known = refusals.get(key) or Refusal(client, str(reason), 0, round_)
+        key = client, reason
+        known = refusals.get(key) or Refusal(client, reason, 0, round_)
         refusals[key] = replace(known, times=known.times + 1, last_round=round_)
     return refusals
 
 
 def _with_these(
-    refusals: Mapping[tuple[int, str], Refusal], progress: Progress, told: Told
+    refusals: Mapping[tuple[int, str], Refusal], progress: Progress, told: LogState
 ) -> list[Refusal]:
     """The refusals of all rounds with those of the round in progress, the newest first."""
     found = dict(refusals)
@@ -241,7 +227,7 @@ def _with_these(
 
 def last_written(path: Path) -> float:
     """When the run last wrote a record or an event, or began, in seconds since the epoch."""
-    found = [path / name for name in ("recipe.yaml", "metrics.jsonl", JOURNAL)]
+    found = [path / name for name in ("recipe.yaml", "metrics.jsonl", LOG, OLD_LOG)]
     return max((each.stat().st_mtime for each in found if each.is_file()), default=0.0)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from fedtune.report.status import RunStatus
 from fedtune.report.table import MAX_CLIENTS
-from fedtune.report.text import figure, number, percent
+from fedtune.report.text import figure, percent
 
 HEADS = ("client", "this round", "train loss", "asked", "dropped", "refused", "weight", "rows")
 LEGEND = (
@@ -58,25 +58,22 @@ def standings(status: RunStatus) -> list[Standing]:
     refused: Counter[int] = Counter()
     for each in status.refusals:
         refused[each.client] += each.times
-    counts, progress = status.recorded.counts, status.progress
-    told = status.manifest.get("client_rows")
-    rows = told if isinstance(told, list) else []
+    recorded, progress, rows = status.recorded, status.progress, status.manifest.client_rows
     num_clients = status.recipe.num_clients
     known = {client for client in {*facts, *progress.clients} if client < num_clients}
     found = []
     for client in sorted(known | set(range(min(num_clients, MAX_LISTED)))):
         own = facts.get(client)
-        asked = _count(counts["asked_rounds"].get(str(client)))
-        dropped = _count(counts["dropped_rounds"].get(str(client), 0))
+        asked = recorded.asked_rounds.get(client)
         found.append(
             Standing(
                 client=client,
-                rows=_count(rows[client]) if client < len(rows) else None,
+                rows=rows[client] if client < len(rows) else None,
                 asked=asked,
-                dropped=None if asked is None else dropped,
+                dropped=None if asked is None else recorded.dropped_rounds.get(client, 0),
                 refused=refused[client],
                 weight=own.mean_weight if own else None,
-                train_loss=progress.losses.get(client, status.recorded.train_losses.get(client)),
+                train_loss=progress.losses.get(client, recorded.train_losses.get(client)),
                 mark=progress.clients.get(client, ""),
             )
         )
@@ -111,8 +108,3 @@ def _cells(one: Standing, waiting: str) -> tuple[str, ...]:
     rows = "-" if one.rows is None else str(one.rows)
     loss, weight = figure(one.train_loss), percent(one.weight)
     return (str(one.client), mark, loss, *written, weight, rows)
-
-
-def _count(value: object) -> int | None:
-    known = number(value)
-    return None if known is None else int(known)

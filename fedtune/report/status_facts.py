@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from fedtune.records.lines import Figures
 from fedtune.report.outline import Outline
 from fedtune.report.status import RunStatus
 from fedtune.report.status_clients import Standing, by_mark, standings
 from fedtune.report.status_stages import StagesStatus
 from fedtune.report.status_words import MAX_WHY, View, view_of
-from fedtune.report.summary import Record
-from fedtune.report.text import clean, number
+from fedtune.report.text import clean
 from fedtune.report.undone import undone_so_far
 
 MAX_REFUSALS = 1000
@@ -62,8 +62,8 @@ def _of_run(status: RunStatus) -> dict[str, Any]:
             "phase": progress.phase if status.state == "running" else None,
             **{mark: by_mark(clients, mark) for mark in ("waiting", "replied", "refused")},
         },
-        "eval": {"base": _finite(recorded.facts.base), "now": _finite(recorded.facts.final)},
-        "losses": [[at, number(loss)] for at, loss in recorded.facts.curve],
+        "eval": {"base": _named(recorded.facts.base), "now": _named(recorded.facts.final)},
+        "losses": [[at, loss] for at, loss in recorded.facts.curve],
         "round_s": recorded.round_s,
         "left_s": status.left_s,
         "elapsed_s": status.elapsed_s,
@@ -104,11 +104,11 @@ def _client(one: Standing) -> dict[str, Any]:
         "asked_rounds": one.asked,
         "dropped_rounds": one.dropped,
         "refused": one.refused,
-        "weight": number(one.weight),
-        "train_loss": number(one.train_loss),
+        "weight": one.weight,
+        "train_loss": one.train_loss,
         "mark": one.mark or None,
     }
 
 
-def _finite(figures: Record) -> dict[str, float | None]:
-    return {clean(key, limit=80): number(value) for key, value in figures.items()}
+def _named(figures: Figures) -> Figures:
+    return {clean(key, limit=80): value for key, value in figures.items()}

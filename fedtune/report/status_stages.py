@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from fedtune.records.folder import STAGES, RunFolder, holds_stages
+from fedtune.records.growing import Remembered, read_object
 from fedtune.report.outline import read_stages_outline
 from fedtune.report.status import RunStatus, State, Watch, last_written
-from fedtune.report.status_files import Remembered, read_object
 
 StageState = Literal["done", "running", "stopped", "unknown", "to do"]
 

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from fedtune.report.figures import loss_title, shown
+from fedtune.report.figures import STANDING, loss_title, shown
 from fedtune.report.silenced import headlines
-from fedtune.report.stages import FIGURES
 from fedtune.report.status import RunStatus
 from fedtune.report.status_clients import ClientRow, client_rows
 from fedtune.report.status_stages import StagesStatus, StageStatus
-from fedtune.report.text import clean, duration, figure, number, size, thin
+from fedtune.report.text import as_typed, clean, duration, figure, size, thin
 
 MAX_POINTS = 400  # of the curve
 MAX_REFUSALS = 40
@@ -75,15 +74,13 @@ def view_of(status: RunStatus | StagesStatus) -> View:
 def typed(path: Path) -> str:
     """A folder as one would type it here, on one line."""
     here = Path(os.path.abspath(os.curdir))
-    shown_ = path.relative_to(here) if path.is_relative_to(here) and path != here else path
-    return shlex.quote(clean(shown_, limit=4096))
+    return shlex.quote(clean(path if path == here else as_typed(path), limit=4096))
 
 
 def _of_run(status: RunStatus) -> View:
     recorded, progress = status.recorded, status.progress
     facts = recorded.facts
     rows, left_out = client_rows(status)
-    points = [(at, number(loss)) for at, loss in facts.curve]
     return View(
         name=clean(status.recipe.name, limit=80),
         rule=clean(f"{status.recipe.task} of {status.recipe.model} | {status.recipe.rule}"),
@@ -95,8 +92,8 @@ def _of_run(status: RunStatus) -> View:
         commands=_commands(status),
         facts=[*_figures(status), *_facts(status)],
         curve_title=loss_title(facts.base),
-        curve=thin(points, MAX_POINTS),
-        base=number(facts.base.get("loss")),
+        curve=thin(facts.curve, MAX_POINTS),
+        base=facts.base.get("loss"),
         clients=rows if progress.begun or facts.rounds else [],
         left_out=left_out if progress.begun or facts.rounds else 0,
         refusals=_refusals(status),
@@ -137,7 +134,7 @@ def _stage(stage: StageStatus) -> tuple[str, str, str, str, str]:
     told = [
         f"{label} {write(facts.base.get(key))} to {write(facts.final.get(key))}"
         for label, key, write in shown(facts.final)
-        if key in FIGURES
+        if key in STANDING
     ]
     return name, task, stage.state, f"{facts.rounds} of {rounds}", ", ".join(told) or "-"
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -14,25 +11,24 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fedtune.durable import read_whole
+from fedtune.records.lines import RoundRecord
+from fedtune.records.manifest import Manifest
 from fedtune.report.figures import shown
 from fedtune.report.silenced import headlines, silences
 from fedtune.report.summary import (
     PAGE,
     PICTURE,
     ClientFacts,
-    Record,
     RunFacts,
     describe,
     summarise,
-    well_formed,
 )
 from fedtune.report.text import (
+    as_typed,
     clean,
     duration,
     figure,
     marks_for,
-    number,
     percent,
     share,
     size,
@@ -53,7 +49,7 @@ SAMPLE_LINES = 2
 def print_summary(
     console: Console,
     recipe: Recipe,
-    records: Sequence[Record],
+    records: Sequence[RoundRecord],
     samples: Sequence[Mapping[str, Any]],
     folder: RunFolder,
 ) -> None:
@@ -67,10 +63,10 @@ def print_summary(
         folder: Where the manifest, the adapter and the picture are looked for.
     """
     facts = summarise(records)
-    manifest = read_manifest(folder.manifest)
+    manifest = folder.read_manifest()
     console.print()
     console.print(Text(clean(describe(recipe), encoding=console.encoding), style="bold"))
-    for told in headlines(silences(well_formed(records)), manifest):
+    for told in headlines(silences(records), manifest):
         console.print(Text(clean(told, limit=1000, encoding=console.encoding), style="bold yellow"))
     if facts.curve:
         console.print(_gain(facts))
@@ -91,15 +87,6 @@ def print_summary(
         console.print(line, soft_wrap=True)
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
-    """Read a run's manifest; an absent or broken one is an empty one."""
-    try:
-        manifest = json.loads(read_whole(path))
-    except (OSError, ValueError):
-        return {}
-    return manifest if isinstance(manifest, dict) else {}
-
-
 def _gain(facts: RunFacts) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("held out")
@@ -107,8 +94,7 @@ def _gain(facts: RunFacts) -> Table:
         table.add_column(heading, justify="right")
     for name, key, write in shown(facts.final):
         before, after = facts.base.get(key), facts.final.get(key)
-        first, last = number(before), number(after)
-        change = None if first is None or last is None else last - first
+        change = None if before is None or after is None else after - before
         sign = "+" if change is not None and change > 0 else ""
         table.add_row(name, write(before), write(after), sign + write(change))
     return table
@@ -144,14 +130,13 @@ def _totals(facts: RunFacts, recipe: Recipe) -> str:
     )
 
 
-def _clients(facts: RunFacts, manifest: Mapping[str, Any]) -> Table:
-    liars = manifest.get("simulated_attackers") or ()
-    rows = manifest.get("client_rows") or ()
+def _clients(facts: RunFacts, manifest: Manifest) -> Table:
+    attackers, rows = manifest.simulated_attackers, manifest.client_rows
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in ("client", "rows", "weight", "of\nfair", "low", "dropped", "far", "own\nloss"):
         table.add_column(heading, justify="right", overflow="fold")
-    if liars:
-        table.add_column("liar (rule\nnever told)", overflow="fold")
+    if attackers:
+        table.add_column("attacker (rule\nnever told)", overflow="fold")
     for facts_ in notable(facts.clients):
         client = facts_.client
         cells = [
@@ -164,8 +149,8 @@ def _clients(facts: RunFacts, manifest: Mapping[str, Any]) -> Table:
             Text(_times(facts_.far)),
             Text(figure(facts_.own_loss)),
         ]
-        if liars:
-            cells.append(Text("liar" if client in liars else "", "bold red"))
+        if attackers:
+            cells.append(Text("attacker" if client in attackers else "", "bold red"))
         table.add_row(*cells)
     return table
 
@@ -233,28 +218,22 @@ def _sample(sample: Mapping[str, Any], console: Console) -> Table:
 
 
 def _next_steps(facts: RunFacts, recipe: Recipe, folder: RunFolder) -> list[Text]:
-    where = shlex.quote(_short(folder.path))
+    where = shlex.quote(as_typed(folder.path))
     lines = []
     if facts.rounds < recipe.federation.num_rounds or not folder.adapter.is_dir():
         lines.append(Text(" adapter   none yet: the run stopped early; its checkpoint is kept"))
         steps = [f"fedtune run --resume {where}"]
     else:
-        lines.append(Text(f" adapter   {_short(folder.adapter)}"))
+        lines.append(Text(f" adapter   {as_typed(folder.adapter)}"))
         steps = [f"fedtune evaluate {where}", f"fedtune merge {where} merged-model"]
     picture = folder.path / PICTURE
     if picture.is_file():
-        lines.append(Text(f" picture   {_short(picture)}"))
+        lines.append(Text(f" picture   {as_typed(picture)}"))
     page = folder.path / PAGE
     if page.is_file():
-        lines.append(Text(f" page      {_short(page)}"))
+        lines.append(Text(f" page      {as_typed(page)}"))
     lines += [
         Text(" next      " if i == 0 else "           ").append(step, "bold")
         for i, step in enumerate(steps)
     ]
     return lines
-
-
-def _short(path: Path) -> str:
-    """The path as one would type it from here."""
-    here = Path(os.path.abspath(os.curdir))
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -135,3 +137,9 @@ def thin(values: Sequence[Any], most: int) -> list[Any]:
         return list(values)
     step = (len(values) - 1) / (most - 1)
     return [values[round(i * step)] for i in range(most)]
+
+
+def as_typed(path: Path) -> str:
+    """A path as one would type it from here."""
+    here = Path(os.path.abspath(os.curdir))
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

@@ -1,22 +1,17 @@
 """What became of each round's step before its juries, in words for table, page, status, progress.
 
-The juries are the server's own rows (``trial`` in a record) and the clients' votes (``vote``).
+The juries are the server's own data (``trial`` in a record) and the clients' votes (``vote``).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from fedtune.report.text import number
-
-Record = Mapping[str, Any]
-JURIES = {"trial": "server data", "vote": "vote"}
-OUTCOMES = ("accepted", "undone", "no decision")
+from fedtune.records.lines import Jury, RoundRecord
 
 
-def undone_in_words(records: Sequence[Record], rounds: int) -> str | None:
+def undone_in_words(records: Sequence[RoundRecord], rounds: int) -> str | None:
     """How many rounds were undone and by whom, shortened, or left without a decision.
 
     Args:
@@ -30,7 +25,7 @@ def undone_in_words(records: Sequence[Record], rounds: int) -> str | None:
     told = [outcome for record in records if (outcome := outcome_of(record)) is not None]
     if not told:
         return None
-    names = [name for key, name in JURIES.items() if any(_decided(each, key) for each in records)]
+    names = list(dict.fromkeys(name for each in records for name in juries_of(each)))
     words = f"{undone_so_far(records)} of {rounds} rounds undone"
     by = Counter(name for record in records if (name := undone_by(record)) is not None)
     if len(names) == 1:
@@ -44,45 +39,36 @@ def undone_in_words(records: Sequence[Record], rounds: int) -> str | None:
     return words
 
 
-def undone_so_far(records: Sequence[Record]) -> int | None:
+def undone_so_far(records: Sequence[RoundRecord]) -> int | None:
     """The count that a run carries from record to record; None where nobody judged a step."""
-    carried = [
-        value for each in records if (value := number(each.get("undone_rounds"))) is not None
-    ]
-    return int(max(carried)) if carried else None
+    return max(
+        (one.undone_rounds for one in records if one.undone_rounds is not None), default=None
+    )
 
 
-def outcome_of(record: Record) -> str | None:
+def outcome_of(record: RoundRecord) -> str | None:
     """accepted, halved, undone or no decision; None where nobody judged the step."""
-    decisions = [decided for key in JURIES if (decided := _decided(record, key)) is not None]
-    if not decisions:
+    juries = [jury for jury in juries_of(record).values() if jury.decided is not None]
+    if not juries:
         return None
     if undone_by(record) is not None:
         return "undone"
-    if "no decision" in decisions:
+    if any(jury.decided == "no decision" for jury in juries):
         return "no decision"
-    return "halved" if any(_num_tries(record, key) > 1 for key in JURIES) else "accepted"
+    return "halved" if any(len(jury.tries) > 1 for jury in juries) else "accepted"
 
 
-def undone_by(record: Record) -> str | None:
+def undone_by(record: RoundRecord) -> str | None:
     """Whose refusal the last try failed by; None where the step stands, whole or in part.
 
-    Clients are not asked about a candidate that the server's rows refuse. So what both said last
+    Clients are not asked about a candidate that the server's data refuse. So what both said last
     is of the last candidate, unless the server refused that.
     """
-    for key, name in JURIES.items():
-        if _decided(record, key) == "undone":
-            return name
-    return None
+    juries = juries_of(record).items()
+    return next((name for name, jury in juries if jury.decided == "undone"), None)
 
 
-def _decided(record: Record, key: str) -> str | None:
-    section = record.get(key)
-    decided = section.get("decided") if isinstance(section, Mapping) else None
-    return decided if isinstance(decided, str) and decided in OUTCOMES else None
-
-
-def _num_tries(record: Record, key: str) -> int:
-    section = record.get(key)
-    tries = section.get("tries") if isinstance(section, Mapping) else None
-    return len(tries) if isinstance(tries, Sequence) else 0
+def juries_of(record: RoundRecord) -> dict[str, Jury]:
+    """Who judged the step, by name."""
+    asked = {"server data": record.trial, "vote": record.vote}
+    return {name: jury for name, jury in asked.items() if jury is not None}

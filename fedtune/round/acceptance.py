@@ -9,11 +9,9 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from aggregators.geometry import Point, Step
 from fedtune.adapters.layout import Layout
 from fedtune.messages.transport import Transport
 from fedtune.recipe import Recipe
-from fedtune.round.aggregation.shorter import shorter
 from fedtune.round.defence.candidate import Verdict, line_search
 from fedtune.round.defence.server_data import LossOf, Trial
 from fedtune.round.exchange import Exchange
@@ -26,12 +24,12 @@ class Made:
     """What a round's step was made of.
 
     Attributes:
-        change: The aggregate.
+        change: The aggregate, as the run's geometry makes it.
         unstepped: The server's state once the rule had run and before the step, with the counts
             that go with it.
     """
 
-    change: Tensor | Point | Step
+    change: Any
     unstepped: State
 
 
@@ -42,7 +40,7 @@ class Stepping(Moved, Protocol):
     made: Made | None
     undone_rounds: int
 
-    def step(self, change: Tensor | Point | Step) -> None:
+    def step(self, change: Any) -> None:  # noqa: ANN401  as the geometry makes them
         """Move the anchor along a change; a ValueError moves nothing."""
 
 
@@ -99,7 +97,7 @@ def settle(
     """
 
     def hear(jury: Jury, scale: float) -> Verdict:
-        candidate, record = server.outer.anchor, server.record
+        candidate, record = server.geometry.anchor, server.record
         return jury.judge(candidate, before.anchor, scale=scale, transport=transport, record=record)
 
     asked = {name: partial(hear, jury) for name, jury in juries.items()}
@@ -115,7 +113,7 @@ def settle(
 def _shortening(server: Stepping) -> Callable[[float], bool]:
     def shorten(scale: float) -> bool:
         assert server.made is not None
-        change = shorter(server.made.change, scale)
+        change = server.geometry.shorter(server.made.change, scale)
         if change is None:
             return False
         server.made.unstepped.put_back(server)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -13,9 +13,7 @@ from aggregators.geometry import Renewed
 from fedtune.adapters.part import Part
 from fedtune.messages.transport import Transport
 from fedtune.recipe import Recipe
-from fedtune.round.aggregation.combining import Combiner
-from fedtune.round.aggregation.outer import OuterOptimizer
-from fedtune.round.aggregation.product_outer import ProductOuter
+from fedtune.round.aggregation.geometry import Geometry
 from fedtune.round.broadcast import Broadcast
 from fedtune.round.screening.spool import Spool
 
@@ -26,8 +24,7 @@ class RoundView:
 
     Attributes:
         recipe: The run's.
-        combiner: The aggregation rule with what it remembers.
-        outer: The outer optimizer.
+        geometry: How updates are compared, combined and stepped, with what the rule remembers.
         sent: What the clients started from.
         part: What the round trains.
         spool: The screened updates.
@@ -36,8 +33,7 @@ class RoundView:
     """
 
     recipe: Recipe
-    combiner: Combiner
-    outer: OuterOptimizer | ProductOuter
+    geometry: Geometry[Any]
     sent: Broadcast
     part: Part
     spool: Spool

@@ -11,7 +11,6 @@ from typing import Any
 
 from torch import Tensor
 
-from aggregators.geometry import Point, Step
 from fedtune.adapters.layout import Layout
 from fedtune.adapters.part import Part
 from fedtune.messages import wire
@@ -20,9 +19,9 @@ from fedtune.messages.transport import Transport
 from fedtune.recipe import Recipe
 from fedtune.records.events import Observer, Refused, RoundStarted, RunStoppedError, ignore
 from fedtune.round.acceptance import Made, juries_of, settle
-from fedtune.round.aggregation.combining import Combiner
-from fedtune.round.aggregation.product_outer import make_outer
-from fedtune.round.aggregation.terms import f_of_the_rest
+from fedtune.round.aggregation.choice import geometry_of
+from fedtune.round.aggregation.geometry import OuterStep
+from fedtune.round.aggregation.terms import Terms, f_of_the_rest
 from fedtune.round.broadcast import Broadcast
 from fedtune.round.client_figures import note_evaluations
 from fedtune.round.defence.server_data import LossOf, TrainOwn, own_update
@@ -46,7 +45,7 @@ class RoundServer:
         layout: Of the whole adapter.
         part: What the round trains.
         outer: The outer optimizer, which holds the anchor.
-        combiner: The aggregation rule with what it remembers.
+        geometry: How updates are compared, combined and stepped, with what the rule remembers.
         intake: Screens updates and keeps them for the round.
         exchange: Sends orders and receives replies.
         record: Of the round that runs, or ran last.
@@ -71,14 +70,14 @@ class RoundServer:
         self.recipe = recipe
         self.layout = layout
         self.part = Part.of_round(layout, recipe.lora.train, 1)
-        self.outer = make_outer(recipe, layout, anchor)
-        self.combiner = Combiner(recipe)
+        self.geometry = geometry_of(recipe, layout, anchor)
         self.record: dict[str, Any] = {}
         self.counts, self.undone_rounds = counts_of([]), 0
         self.made: Made | None = None
         hashes = (base_hash, tokenizer_hash)
         self.hooks = hooks or NoHooks()
-        self.intake = Intake(recipe, Spool(folder and folder / "replies"), hashes, self.hooks)
+        spool = Spool(folder and folder / "replies")
+        self.intake = Intake(recipe, spool, hashes, self.hooks, self.geometry.align)
         self.tries = Tries(recipe, folder and folder / "tries.json")
         stop = stop or threading.Event()
         self.exchange = Exchange(
@@ -88,6 +87,11 @@ class RoundServer:
         self.juries = juries_of(recipe, layout, self.exchange, loss_of)
         self._observer = observer
         self._sent = Broadcast(recipe, layout, anchor, round_=1)
+
+    @property
+    def outer(self) -> OuterStep:
+        """The outer optimizer, which holds the anchor."""
+        return self.geometry.outer
 
     @property
     def roster(self) -> Roster:
@@ -230,25 +234,16 @@ class RoundServer:
         return f_of_the_rest(self.recipe.aggregator.f, self.record["proven_faulty"], here)
 
     def _view(self, round_: int) -> RoundView:
-        spool, f = self.intake.spool, self._f()
-        return RoundView(
-            self.recipe, self.combiner, self.outer, self._sent, self.part, spool, round_, f
-        )
+        given = (self._sent, self.part, self.intake.spool, round_, self._f())
+        return RoundView(self.recipe, self.geometry, *given)
 
     def _aggregate(self, round_: int, reference: Tensor | None) -> None:
-        before = dict(self.combiner.state)
+        before = self.geometry.rule.state_dict()
         section, clients, f = self.recipe.aggregator, self.intake.spool.clients, self._f()
         self.record["f"] = f
         unfit = [section.mixing_names[k] for k in section.plan().unfit(len(clients), f)]
-        combined = self.combiner.combine(
-            self.intake.spool,
-            self._sent,
-            self.part,
-            round_=round_,
-            outer=self.outer,
-            reference=reference,
-            f=f,
-        )
+        terms = Terms.of(section, self.part, clients, f, round_, reference)
+        combined = self.geometry.combine(self.intake.spool, self._sent, terms)
         if skipped := [*unfit, *combined.skipped]:
             self.record["skipped_mixings"] = skipped
         for i, client in enumerate(clients):
@@ -259,22 +254,22 @@ class RoundServer:
         try:
             self.step(combined.change)
         except ValueError:
-            self.combiner.state = before
+            self.geometry.rule.load_state_dict(before)
             raise
         self.counts = counts
         self.record |= {"aggregate_norm": combined.norm, **self.counts}
 
-    def step(self, change: Tensor | Point | Step) -> None:
+    def step(self, change: Any) -> None:  # noqa: ANN401  as the geometry makes them
         """Move the anchor, and tell whoever remembers rows.
 
         Raises:
             ValueError: If the step leaves the range of float32; then nothing moves.
         """
         anchor = self.outer.anchor
-        facts = self.outer.step(change, self.part)  # type: ignore[arg-type]
-        renewed = self.combiner.renew_gauge(self.outer, self._sent)
+        facts = self.geometry.step(change, self.part)
+        renewed = self.geometry.renew(self._sent)
         self.hooks.after_step(self.outer.anchor - anchor, renewed)
-        self.record |= facts or {}
+        self.record |= facts
 
     def _refuse(self, round_: int, client: int, reason: str) -> None:
         self.record["refused"][str(client)] = reason[:MAX_REASON]

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
-from fedtune.adapters.layout import Layout
-from fedtune.recipe import Recipe
-from fedtune.round.aggregation.combining import Combiner
-from fedtune.round.aggregation.outer import OuterOptimizer
-from fedtune.round.aggregation.product_outer import ProductOuter, make_outer
+from fedtune.round.aggregation.geometry import Geometry
+from fedtune.round.aggregation.named_tensors import named, under
 from fedtune.round.defence.standing import Counts
 from fedtune.round.hooks import Hooks
 
@@ -19,10 +16,7 @@ from fedtune.round.hooks import Hooks
 class Moved(Protocol):
     """A server's part that a round moves."""
 
-    recipe: Recipe
-    layout: Layout
-    outer: OuterOptimizer | ProductOuter
-    combiner: Combiner
+    geometry: Geometry[Any]
     hooks: Hooks
     counts: Counts
 
@@ -32,34 +26,27 @@ class State:
     """All that a round moves; none of it goes back without the rest.
 
     Attributes:
-        anchor: The global adapter.
-        outer: The outer optimizer's tensors.
-        rule: What the rule remembers: its own, clients' momentum, suspicion.
-        attack: What simulated attackers remember.
-        counts: Who was asked, and who weighed nothing.
+        tensors: The sum of the state dicts of all that remembers, as a checkpoint has it: the
+            global adapter, ``outer/...``, ``rule/...`` and, of simulated attackers, ``attack/...``.
+        counts: How often each client was asked, and how often dropped.
     """
 
-    anchor: Tensor
-    outer: dict[str, Tensor]
-    rule: dict[str, Tensor]
-    attack: dict[str, Tensor]
+    tensors: dict[str, Tensor]
     counts: Counts
 
     @classmethod
     def of(cls, server: Moved) -> State:
         """Take a server's state down. The rule's tensors are replaced, and never written into."""
-        return cls(
-            anchor=server.outer.anchor,
-            outer=server.outer.state(),
-            rule=dict(server.combiner.state),
-            attack=server.hooks.state_dict(),
-            counts=server.counts,
-        )
+        attack = named("attack", server.hooks.state_dict())
+        return cls(server.geometry.state_dict() | attack, server.counts)
+
+    @property
+    def anchor(self) -> Tensor:
+        """The global adapter, shape (d,), float32."""
+        return self.tensors["anchor"]
 
     def put_back(self, server: Moved) -> None:
         """Go back to this state, all of it at once, as a resumed run does."""
-        server.outer = make_outer(server.recipe, server.layout, self.anchor)
-        server.outer.load_state(self.outer)
-        server.combiner.state = dict(self.rule)
-        server.hooks.load_state_dict(self.attack)
+        server.geometry.load_state_dict(self.tensors)
+        server.hooks.load_state_dict(under("attack", self.tensors))
         server.counts = self.counts

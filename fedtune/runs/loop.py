@@ -20,6 +20,7 @@ from fedtune.node.sent_log import binding_words
 from fedtune.recipe import Recipe
 from fedtune.recipe.leaving import leaving
 from fedtune.records.checkpoint import Checkpoint, load_latest
+from fedtune.records.event_log import EventLog
 from fedtune.records.events import (
     Observer,
     RoundFinished,
@@ -28,7 +29,7 @@ from fedtune.records.events import (
     ignore,
 )
 from fedtune.records.folder import RunFolder, hash_recipe, write_whole
-from fedtune.records.journal import Journal
+from fedtune.records.lines import RoundRecord
 from fedtune.records.signed_chain import sign
 from fedtune.round.attendance import Attendance
 from fedtune.round.defence.standing import counts_of
@@ -36,6 +37,7 @@ from fedtune.round.defence.vote import undone_rounds
 from fedtune.round.roster import Roster, identify_clients
 from fedtune.round.screening.kept_replies import KEPT, KeptReplies
 from fedtune.round.server import RoundServer
+from fedtune.round.state import State
 from fedtune.runs.evaluation import judge
 from fedtune.runs.manifest import manifest_of
 from fedtune.runs.resuming import refuse_another_place, refuse_another_state
@@ -64,14 +66,15 @@ class Run:
         Raises:
             RunStoppedError: If a round could not be completed; the last checkpoint is valid.
         """
-        with Journal(self.folder.path, self.observer) as observer:
+        followed = self.recipe.federation.engine == "superlink"
+        with EventLog(self.folder.path, self.observer, whole=followed) as observer:
             replace(self, observer=observer)._serve(transport)
 
     def _serve(self, transport: Transport) -> None:
         worker = get_worker(self.recipe.model_dump_json())
         recipe_json = self._as_it_travels()
         server, done = self._restore(worker, recipe_json)
-        if done == 0 and not self.folder.read_metrics():
+        if done == 0 and not self.folder.read_records():
             self._begin(worker, server)
         agreement = wire.Agreement(worker.base_hash, worker.base.tokenizer_hash, "")
         server.roster = identify_clients(
@@ -83,7 +86,7 @@ class Run:
             observer=self.observer,
         )
         attendance = Attendance(transport, self.recipe, recipe_json, agreement, server.roster)
-        history = self.folder.read_metrics()
+        history = self.folder.read_records()
         self.observer(RunStarted(history))
         with Trackers(self.recipe) as trackers:
             if done == 0:
@@ -93,9 +96,9 @@ class Run:
                     raise RunStoppedError("interrupted")
                 server.roster = attendance.look()
                 self._note_rows(server.roster)
-                self._round(transport, worker, server, round_)
-                trackers.log(server.record)
-                self.observer(RoundFinished(server.record))
+                record = self._round(transport, worker, server, round_)
+                trackers.log(record)
+                self.observer(RoundFinished(record))
         server.tries.close()
         anchor = server.outer.anchor
         self.folder.replace_adapter(lambda path: worker.save_adapter(anchor, path))
@@ -136,20 +139,18 @@ class Run:
         if checkpoint is None:
             self.folder.truncate_metrics(0)
             return server, 0
-        server.outer.load_state(checkpoint.outer)
-        server.combiner.state = checkpoint.rule
-        server.hooks.load_state_dict(checkpoint.attack)
+        State(checkpoint.state, server.counts).put_back(server)
         refuse_another_place(self.folder, checkpoint)
         self.folder.truncate_metrics(checkpoint.metrics_bytes)
         self._mend_metrics(worker, server, checkpoint.round)
-        records = self.folder.read_metrics()
+        records = self.folder.read_records()
         refuse_another_state(self.folder, checkpoint, records[-1], worker.layout)
         server.counts, server.undone_rounds = counts_of(records), undone_rounds(records)
         return server, checkpoint.round
 
     def _mend_metrics(self, worker: Worker, server: RoundServer, done: int) -> None:
         """Measure the checkpoint's round again if someone has cut its line off."""
-        recorded = [record["round"] for record in self.folder.read_metrics()]
+        recorded = [record.round for record in self.folder.read_records()]
         if 0 not in recorded:
             self.folder.truncate_metrics(0)
             self._measure_again(worker, worker.initial, 0)
@@ -178,7 +179,7 @@ class Run:
     def _refuse_other_inputs(self, worker: Worker) -> None:
         began_with = self.folder.read_manifest()
         for name, now in self._inputs(worker).items():
-            if began_with.get(name, now) != now:
+            if getattr(began_with, name) not in (None, now):
                 what = name.removesuffix("_hash").replace("_", " ")
                 raise RunStoppedError(
                     f"the {what} is no longer the one that {self.folder.path} began with; "
@@ -194,7 +195,7 @@ class Run:
 
     def _round(
         self, transport: Transport, worker: Worker, server: RoundServer, round_: int
-    ) -> None:
+    ) -> RoundRecord:
         started = time.monotonic()
         server.exchange.binding = binding_words(self.folder.manifest_hash(), self.folder.head())
         per_client, before = self.recipe.evaluation.per_client, None
@@ -210,29 +211,28 @@ class Run:
         if last and per_client:
             server.evaluate_clients(transport, round_)
         server.record["round_s"] = round(time.monotonic() - started, 3)
-        self._save(server, round_)
+        return self._save(server, round_)
 
-    def _save(self, server: RoundServer, round_: int) -> None:
+    def _save(self, server: RoundServer, round_: int) -> RoundRecord:
         """Record the round, then the checkpoint that says how far the records are good.
 
         Where the step is judged, it has been by now: `round.acceptance.settle` says why not before.
         """
+        state = State.of(server)
         parts: dict[str, Any] = {
             "round": round_,
-            "anchor": server.outer.anchor,
-            "outer": server.outer.state(),
-            "rule": server.combiner.state,
-            "attack": server.hooks.state_dict(),
+            "state": state.tensors,
             "layout_hash": server.layout.hash,
         }
         server.record["revision"] = Checkpoint(**parts, metrics_bytes=0).revision
-        server.record["next_anchor"] = hash_row(parts["anchor"], server.layout)
+        server.record["next_anchor"] = hash_row(state.anchor, server.layout)
         if server.intake.kept is not None:
-            server.intake.kept.put_anchor(round_, parts["anchor"], server.layout)
-        self.folder.append_metrics(server.record)
+            server.intake.kept.put_anchor(round_, state.anchor, server.layout)
+        record = self.folder.append_metrics(server.record)
         self._sign()
         checkpoint = Checkpoint(**parts, metrics_bytes=self.folder.metrics_bytes())
         checkpoint.save(self.folder.checkpoints, keep=self.recipe.checkpoint.keep)
+        return record
 
     def _note_rows(self, roster: Roster) -> None:
         """Note what each node says of its rows, where those are its own; it moves nothing."""

@@ -15,8 +15,6 @@ from fedtune.durable import refuse_links
 from fedtune.node.node_app import SOCKET
 from fedtune.node.node_app import app as node_app
 from fedtune.recipe import Recipe, RecipeError, load_recipe
-from fedtune.records.event_log import EventLog
-from fedtune.records.events import RunStoppedError
 from fedtune.records.folder import RunFolder
 from fedtune.runs.loop import Run
 from fedtune.simulation import client
@@ -29,14 +27,8 @@ def serve(carry: Carry, config: Mapping[str, str]) -> None:
     """Run a recipe from its newest checkpoint, or from the start."""
     folder, recipe = find_run(config)
     refuse_links(folder.path)
-    with folder.locked(), EventLog(folder.path) as log:
-        try:
-            transport = carry(recipe.federation.deployment is not None)
-            Run(recipe, folder, log.note).serve(transport)
-        except (RunStoppedError, OSError, MemoryError, ValueError) as error:
-            log.stopped(error)
-            raise
-        log.ended()
+    with folder.locked():
+        Run(recipe, folder).serve(carry(recipe.federation.deployment is not None))
 
 
 def find_run(config: Mapping[str, str]) -> tuple[RunFolder, Recipe]:

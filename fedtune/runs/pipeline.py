@@ -148,7 +148,7 @@ def _merge(stage: Stage) -> None:
 
 def _refuse_changed(stage: Stage) -> None:
     """A stage that is done is not run again, so its recipe may not say other things now."""
-    began_with = RunFolder(stage.recipe.output_dir).read_manifest().get("recipe_hash")
+    began_with = RunFolder(stage.recipe.output_dir).read_manifest().recipe_hash
     if began_with not in (None, hash_recipe(stage.recipe)):
         raise ValueError(
             f"stages.{stage.name}: the recipe is no longer the one that this stage was run with; "

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 
 from fedtune.adapters.layout import Layout
 from fedtune.durable import read_bytes
 from fedtune.messages.wire import hash_row
 from fedtune.records.checkpoint import Checkpoint
 from fedtune.records.events import RunStoppedError
-from fedtune.records.folder import MAX_METRICS_BYTES, RunFolder
+from fedtune.records.folder import RunFolder
+from fedtune.records.growing import MAX_METRICS_BYTES
+from fedtune.records.lines import RoundRecord
 
 
 def refuse_another_place(folder: RunFolder, checkpoint: Checkpoint) -> None:
@@ -39,7 +40,7 @@ def refuse_another_place(folder: RunFolder, checkpoint: Checkpoint) -> None:
 
 
 def refuse_another_state(
-    folder: RunFolder, checkpoint: Checkpoint, last: Mapping[str, object], layout: Layout
+    folder: RunFolder, checkpoint: Checkpoint, last: RoundRecord, layout: Layout
 ) -> None:
     """Hold a checkpoint against the last line of the record that it belongs to.
 
@@ -60,7 +61,7 @@ def refuse_another_state(
         "revision": checkpoint.revision,
     }
     for name, value in here.items():
-        if last.get(name, value) != value:
+        if getattr(last, name) not in (None, value):
             raise RunStoppedError(
                 f"{folder.checkpoints}: round {checkpoint.round} is not the state that "
                 f"{folder.metrics.name} says that round led to ({name} differs): one of the two "

@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 from fedtune.recipe import Recipe
+from fedtune.records.lines import RoundRecord
 
 
 class Trackers:
@@ -29,22 +30,23 @@ class Trackers:
             tracker.store_init_configuration(_flat(recipe.model_dump(mode="json")))
             self._trackers.append(tracker)
 
-    def log(self, record: dict[str, Any]) -> None:
+    def log(self, record: RoundRecord) -> None:
         """Log one round's figures under ``eval/``, ``time/``, ``comm/`` and ``clients/``."""
-        values = {f"eval/{key}": value for key, value in record.get("eval", {}).items()}
+        figures = (record.eval or {}).items()
+        values = {f"eval/{key}": value for key, value in figures if value is not None}
         for key in ("train_s", "aggregate_s", "round_s"):
-            values |= {f"time/{key}": record[key]} if key in record else {}
+            if (seconds := getattr(record, key)) is not None:
+                values[f"time/{key}"] = seconds
         for key in ("upload_bytes", "download_bytes"):
-            values |= {f"comm/{key}": record[key]} if key in record else {}
-        for client, facts in record.get("clients", {}).items():
-            if facts.get("train_loss") is not None:
-                values[f"clients/{client}/train_loss"] = facts["train_loss"]
-            if (weight := facts.get("weight", 0.0)) is not None:  # a dense rule gives none
-                values[f"clients/{client}/weight"] = weight
-        values["clients/refused"] = len(record.get("refused", {}))
+            if count := getattr(record, key):
+                values[f"comm/{key}"] = count
+        for client, facts in record.clients.items():
+            told = {"train_loss": facts.train_loss, "weight": facts.weight}
+            values |= {f"clients/{client}/{k}": v for k, v in told.items() if v is not None}
+        values["clients/refused"] = len(record.refused)
         for tracker in self._trackers:
             try:
-                tracker.log(values, step=record["round"])
+                tracker.log(values, step=record.round)
             except Exception as error:  # a tracker's network is no reason to end a run
                 logging.getLogger("fedtune").warning("%s lost a round: %s", tracker.name, error)
 

@@ -26,10 +26,7 @@ from fedtune.messages.message import (
 )
 from fedtune.recipe import Recipe
 from fedtune.records.events import RunStoppedError
-from fedtune.round.aggregation.combining import Combiner
 from fedtune.round.aggregation.factors import describe
-from fedtune.round.aggregation.product_outer import make_outer
-from fedtune.round.broadcast import Broadcast
 from fedtune.round.roster import identify_clients
 from fedtune.round.server import RoundServer
 from fedtune.simulation.hooks import SimulatedAttack
@@ -50,17 +47,6 @@ class RoundUpdates:
 
     anchor: Tensor
     rows: Tensor
-
-
-class _InGivenGauges(Combiner):
-    """Leaves the gauge as it is: the next round begins in that of its own given anchor.
-
-    Turned along with an anchor that no round goes on from, what rule and attackers remember would
-    be measured in a gauge that nothing else is in.
-    """
-
-    def renew_gauge(self, outer: object, sent: Broadcast) -> None:
-        """Renew nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +84,7 @@ def replay(recipe: Recipe, layout: Layout, rounds: Sequence[RoundUpdates]) -> It
     transport = LocalTransport(_client(layout, rounds), recipe.federation.num_clients)
     server = _server(recipe, layout, rounds[0].anchor, transport)
     for round_, given in enumerate(rounds, 1):
-        server.outer = make_outer(recipe, layout, given.anchor)
+        server.outer.load_state_dict({"anchor": given.anchor})
         if not server.run_round(transport, round_):
             raise RunStoppedError(f"round {round_} got too few good replies: {server.objection()}")
         yield Replayed(given.anchor, server.outer.anchor, server.record)
@@ -149,7 +135,9 @@ def _server(
         tokenizer_hash=_WORDS,
         hooks=SimulatedAttack(recipe),
     )
-    server.combiner = _InGivenGauges(recipe)
+    # Turned along with an anchor that no round goes on from, what rule and attackers remember
+    # would be measured in a gauge that nothing else is in.
+    server.geometry.renews = False
     server.roster = identify_clients(
         transport,
         recipe,

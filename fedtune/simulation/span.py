@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from aggregators import Gram
-from aggregators.engine.gram import gram
-from aggregators.geometry import LowRank
-from fedtune.round.aggregation.points import Combined, gram_of
-from fedtune.round.broadcast import Received
+from fedtune.round.aggregation.points import Combined, Deltas
 from fedtune.round.defence import momentum
 from fedtune.round.hooks import RoundView
 from fedtune.simulation.adversary import ThreatView
@@ -92,14 +90,7 @@ class ServerSpan:
 def view_of(view: RoundView, tools: Tools | None) -> ThreatView:
     """What simulated attackers know of a round, the rule itself included."""
     white_box = WhiteBox(
-        view.recipe,
-        view.combiner,
-        view.outer,
-        view.sent,
-        view.part,
-        view.spool,
-        view.round_,
-        view.f,
+        view.recipe, view.geometry, view.sent, view.part, view.spool, view.round_, view.f
     )
     known = ThreatView(view.sent, view.round_, tools=tools)
     # A rule that compares with the server's own update cannot be tried without its rows.
@@ -136,7 +127,9 @@ def span_of(
         *((taken[c], box.sent.to(c)) for c in rest),
         *((past, box.sent.to(c)) for c, past in kept.items()),
     ]  # fmt: skip
-    seen = _gram(box, points)
+    deltas = Deltas([row for row, _ in points], [each for _, each in points], whole)
+    terms = box.terms(clients)
+    seen = box.geometry.gram(deltas, terms)
     width, order = len(honest) + len(aims), list(honest)
     fixed = torch.zeros(len(clients), len(points), dtype=torch.float64)
     free = torch.zeros(len(clients), len(attackers), dtype=torch.float64)
@@ -151,7 +144,7 @@ def span_of(
     basis = torch.stack([*honest.values(), *aims]).to(torch.float64)
 
     def judge(given: Gram) -> Tensor:
-        return box.combiner.weights_of(given, clients, round_=box.round_, f=box.f)
+        return box.geometry.rule.weights_of(given, terms)
 
     def send(coefficients: Tensor) -> Tensor:
         lies = cut((coefficients.to(torch.float64) @ basis).to(torch.float32))
@@ -159,7 +152,7 @@ def span_of(
         if made is None:
             return span.honest_mean()
         if span.judge is None:
-            return _projected(box, points, seen, box.point(made[1].change), span)
+            return _projected(box.geometry.inner(deltas, made[1].change), span)
         there = [clients.index(client) for client in made[0]]
         return _read(made[1], span.mix(coefficients)[there], len(seen.centred) - 1)
 
@@ -168,20 +161,11 @@ def span_of(
     return span
 
 
-def _gram(box: WhiteBox, points: Sequence[tuple[Tensor, Received]]) -> Gram:
-    """Inner products in the geometry of the run, the rule's own points behind."""
-    rows, received = [row for row, _ in points], [each for _, each in points]
-    extra = box.combiner.extra_points(box.part, box.sent)
-    if box.recipe.aggregator.geometry == "product":
-        return gram_of(rows, received, [each for each in extra if isinstance(each, LowRank)])
-    return gram(torch.stack(rows), extra=[each for each in extra if isinstance(each, Tensor)])
-
-
 def _past(box: WhiteBox, client: int) -> Tensor | None:
     """The client's momentum of the rounds before, where the server keeps one."""
     if box.recipe.defence.momentum is None:
         return None
-    return box.combiner.state.get(f"{momentum.PREFIX}{box.part.name}/{client}")
+    return box.geometry.rule.state.get(f"{momentum.PREFIX}{box.part.name}/{client}")
 
 
 def _shares(box: WhiteBox, client: int) -> tuple[float, float]:
@@ -190,11 +174,11 @@ def _shares(box: WhiteBox, client: int) -> tuple[float, float]:
     if beta is None:
         return 1.0, 0.0
     name = f"{momentum.PREFIX}{box.part.name}/{client}/rounds"
-    unbiased = 1 - beta ** (int(box.combiner.state.get(name, 0)) + 1)
+    unbiased = 1 - beta ** (int(box.geometry.rule.state.get(name, 0)) + 1)
     return (1 - beta) / unbiased, beta / unbiased
 
 
-def _read(combined: Combined, mix: Tensor, num_points: int) -> Tensor:
+def _read(combined: Combined[Any], mix: Tensor, num_points: int) -> Tensor:
     """The aggregate over the points, from its weights; what is left of one is the rule's centre."""
     weights = torch.tensor(combined.weights, dtype=torch.float64)
     aggregate = torch.zeros(num_points, dtype=torch.float64)
@@ -204,22 +188,15 @@ def _read(combined: Combined, mix: Tensor, num_points: int) -> Tensor:
     return aggregate
 
 
-def _projected(
-    box: WhiteBox,
-    points: Sequence[tuple[Tensor, Received]],
-    seen: Gram,
-    change: LowRank | Tensor,
-    span: ServerSpan,
-) -> Tensor:
-    """The nearest combination of the points to an aggregate that is made by columns."""
-    if isinstance(change, Tensor):
-        towards = torch.stack([row.double() @ change.double() for row, _ in points])
-    else:
-        rows, received = [row for row, _ in points], [each for _, each in points]
-        with_it = gram_of(rows, received, [change]).centred
-        products = with_it - with_it[-1, :, None] - with_it[None, -1] + with_it[-1, -1]
-        towards = products[: len(points), len(points)]
-    own = span.gram[: len(points), : len(points)]
-    found = torch.zeros(len(seen.centred) - 1, dtype=torch.float64)
-    found[: len(points)] = torch.linalg.lstsq(own, towards[:, None], driver="gelsd").solution[:, 0]
+def _projected(towards: Tensor, span: ServerSpan) -> Tensor:
+    """The nearest combination of the points to an aggregate that is made by columns.
+
+    Args:
+        towards: The aggregate's inner products with the clients' points, which stand first.
+        span: Of the round.
+    """
+    gram, n = span.gram, len(towards)
+    found = torch.zeros(len(gram), dtype=torch.float64)
+    solved = torch.linalg.lstsq(gram[:n, :n], towards[:, None], driver="gelsd").solution
+    found[:n] = solved[:, 0]
     return found

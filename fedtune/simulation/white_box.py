@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from aggregators.geometry import LowRank, Point, Step
 from fedtune.adapters.part import Part
 from fedtune.recipe import Recipe
-from fedtune.round.aggregation.combining import Combiner
-from fedtune.round.aggregation.points import Combined, distance_between, point_of
+from fedtune.round.aggregation.geometry import Geometry
+from fedtune.round.aggregation.points import Combined, distance_between
+from fedtune.round.aggregation.terms import Terms
 from fedtune.round.broadcast import Broadcast
-from fedtune.round.screening.intake import turn
 from fedtune.round.screening.spool import Spool
 
 
@@ -23,19 +23,18 @@ class WhiteBox:
     """The rule of the round, its mixings, geometry and memory, on what the spool holds.
 
     What attackers cannot know is not in it: whether the server's own rows, or the clients' votes,
-    let the step stand. ``f`` is what the server holds the replies to, None being the recipe's.
+    let the step stand. ``f`` is what the server holds the replies to.
     ``others`` are the rows of those who do not lie as the server takes them, kept from the first
     trial on.
     """
 
     recipe: Recipe
-    combiner: Combiner
-    outer: object
+    geometry: Geometry[Any]
     sent: Broadcast
     part: Part
     spool: Spool
     round_: int
-    f: int | None = None
+    f: int
     others: dict[int, Tensor | None] = field(default_factory=dict, repr=False)
 
     def harm(self, lies: Mapping[int, Tensor], honest: Sequence[Tensor]) -> float:
@@ -53,11 +52,10 @@ class WhiteBox:
         if made is None:
             return 0.0  # such a lie stops the run with an error, and moves nothing
         mean = torch.stack(list(honest)).to(torch.float64).mean(dim=0).to(torch.float32)
-        change = self.point(made[1].change, geometry="product")
-        assert isinstance(change, LowRank)
+        change = self.geometry.point(made[1].change, self.sent.whole)
         return distance_between(mean, change, self.sent.whole)
 
-    def combined(self, lies: Mapping[int, Tensor]) -> tuple[list[int], Combined] | None:
+    def combined(self, lies: Mapping[int, Tensor]) -> tuple[list[int], Combined[Any]] | None:
         """What the server would combine these and the other replies to, and whose they are.
 
         None where it would have nothing to combine, or stop with an error.
@@ -70,37 +68,19 @@ class WhiteBox:
             return None
         clients = tried.clients
         try:
-            return clients, Combiner(self.recipe, dict(self.combiner.state)).combine(
-                tried,
-                self.sent,
-                self.part,
-                round_=self.round_,
-                outer=self.outer,
-                f=self.f,
-            )
+            return clients, self.geometry.trial().combine(tried, self.sent, self.terms(clients))
         except ValueError:
             return None
+
+    def terms(self, clients: Sequence[int]) -> Terms:
+        """What the server would hold its rule to, were these the good replies."""
+        return Terms.of(self.recipe.aggregator, self.part, clients, self.f, self.round_)
 
     def other(self, client: int) -> Tensor | None:
         """The row of one who does not lie, as the server takes it; None: it is refused."""
         if client not in self.others:
             self.others[client] = self._as_taken(client, self.spool.row(client))
         return self.others[client]
-
-    def point(
-        self, change: Tensor | Point | Step, *, geometry: str | None = None
-    ) -> LowRank | Tensor:
-        """A change as a point of the run's geometry, or of the one that is asked for."""
-        whole = self.sent.whole
-        if (geometry or self.recipe.aggregator.geometry) == "factors":
-            assert isinstance(change, Tensor)
-            return change
-        if isinstance(change, Step):
-            return point_of(change.row - whole.anchor, whole)
-        if isinstance(change, Tensor):
-            return point_of(change, whole)
-        pairs = tuple(change.pair(k) for k in range(len(change)))
-        return LowRank(pairs, change.plain)
 
     def _taken(self, lies: Mapping[int, Tensor]) -> Iterator[tuple[int, Tensor | None]]:
         """Each client's row as the server would take it; what is equal is brought there once."""
@@ -114,10 +94,8 @@ class WhiteBox:
             yield client, turned
 
     def _as_taken(self, client: int, row: Tensor) -> Tensor | None:
-        """What the spool would hold of a client in the anchor's gauge, if it has one there."""
+        """What the spool would hold of a client once aligned, if it can be."""
         if not torch.isfinite(row).all():
             return None
-        if self.recipe.aggregator.geometry != "product":
-            return row
-        turned = turn(row, self.sent.to(client), self.recipe)
-        return None if isinstance(turned, str) else turned
+        aligned = self.geometry.align(row, self.sent.to(client))
+        return None if isinstance(aligned, str) else aligned

@@ -1,4 +1,4 @@
-"""The base model: found, hashed, loaded once."""
+"""The base model: found, hashed, loaded once. Finding it imports no transformers."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def check_adapter(folder: RunFolder, last: Line, bound: Bound, recipe: Recipe) -
         return
     yield from check_config(folder.adapter, tensors, recipe)
     layout = Layout.of(tensors)
-    other = layout.hash != bound.facts.get("layout_hash")
+    other = layout.hash != bound.facts.layout_hash
     if other or hash_row(layout.flatten(tensors), layout) != last.next_anchor:
         yield Finding(f"{path} is not the adapter in which the record ends")
     else:

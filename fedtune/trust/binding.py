@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from fedtune.recipe import Recipe, RecipeError, parse_recipe
 from fedtune.recipe.leaving import differences, leaving
 from fedtune.recipe.reading import read_mapping
 from fedtune.records.folder import RunFolder, hash_recipe
+from fedtune.records.manifest import Manifest, parse_manifest
 from fedtune.round.screening.screen import printable
 from fedtune.trust.finding import Finding, noted
 
@@ -40,7 +40,7 @@ class Bound:
     hash: str
     recipe: str | None
     keys: Sequence[str]
-    facts: Mapping[str, Any]
+    facts: Manifest
 
 
 def binding_facts(recipe: Recipe) -> dict[str, Any]:
@@ -60,13 +60,10 @@ def read_bound(folder: RunFolder) -> Bound:
     """
     written = read_bytes(folder.manifest)
     try:
-        facts = json.loads(written)
-        recipe, keys = facts.get(RECIPE), facts.get(KEYS, [])
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise ValueError(f"manifest.json is no manifest: {type(error).__name__}") from error
-    if not isinstance(recipe, str | None) or not isinstance(keys, list):
-        raise ValueError("manifest.json is no manifest: recipe needs a text, node_keys a list")
-    return Bound(hashlib.sha256(written).hexdigest(), recipe, [str(key) for key in keys], facts)
+        facts = parse_manifest(written)
+    except ValueError as error:
+        raise ValueError(f"manifest.json is no manifest: {error}") from error
+    return Bound(hashlib.sha256(written).hexdigest(), facts.recipe, facts.node_keys, facts)
 
 
 def check_recipe(folder: RunFolder, recipe: Recipe, bound: Bound) -> Iterator[Finding]:
@@ -105,7 +102,7 @@ def check_deployment(bound: Bound, path: Path) -> Iterator[Finding]:
 
 
 def _check_old(folder: RunFolder, recipe: Recipe, bound: Bound) -> Iterator[Finding]:
-    need = bound.facts.get("recipe_hash")
+    need = bound.facts.recipe_hash
     if need not in {hash_recipe(recipe), hash_of_said(folder.recipe)}:
         yield Finding("recipe.yaml is not the recipe whose hash stands in manifest.json")
     yield noted(

@@ -27,7 +27,7 @@ def left_out(lines: Sequence[Line], bound: Bound, recipe: Recipe) -> Iterator[Fi
         if not line.measured_again:  # which is said to be no evidence
             told = f"round {line.round}: it does not say"
             yield from (Finding(f"{told} {what}") for what in _of_a_line(line, lower, facts))
-            if line.round and line.try_ is None and recipe.federation.commit_then_reveal:
+            if line.round and line.try_number is None and recipe.federation.commit_then_reveal:
                 yield Finding(f"{told} try")
 
 

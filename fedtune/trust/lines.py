@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from fedtune.recipe import Recipe
+from fedtune.records.lines import is_dropped
 from fedtune.records.signed_chain import Line
 from fedtune.round.aggregation.terms import f_of_the_rest
 from fedtune.round.roster import sample_clients
@@ -62,6 +63,11 @@ def _in_a_round(line: Line, recipe: Recipe) -> Iterator[str]:
             yield f"the rule was run with f={line.f}: need f={f}"
         if found := recipe.aggregator.objection(sorted(clients), f):
             yield f"the rule was run on replies on which it is not defined: {found}"
+    if line.schema_version > 1:  # older lines were written by another definition
+        for client, facts in line.clients.items():
+            if facts.dropped != is_dropped(facts.weight, len(clients)):
+                word = {True: "dropped", False: "not dropped", None: "of no weight"}[facts.dropped]
+                yield f"client {client} is called {word} at a weight of {facts.weight}"
     yield from _weights(line, recipe)
     yield from void_tries(line, recipe)
 

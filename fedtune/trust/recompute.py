@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -17,8 +15,8 @@ from fedtune.recipe import Recipe
 from fedtune.records.environment import environment
 from fedtune.records.events import RunStoppedError
 from fedtune.records.folder import RunFolder
-from fedtune.records.signed_chain import Line, read_line
-from fedtune.round.aggregation.product_outer import make_outer
+from fedtune.records.lines import Jury
+from fedtune.records.signed_chain import Line, read_lines
 from fedtune.round.roster import Roster
 from fedtune.round.screening.kept_replies import KeptReplies
 from fedtune.round.screening.screen import printable
@@ -53,14 +51,14 @@ def recompute(
     if why := _obstacle(recipe):
         yield Finding(f"recompute: {why}")
         return
-    lines = [(read_line(each), json.loads(each)) for each in folder.written_lines()]
+    lines = read_lines(folder)
     exact = _same_stack(bound)
     threads = torch.get_num_threads()
     torch.set_num_threads(_threads(bound, threads))
     try:
-        again = _Again(recipe, bound, kept, lines[0][0])
-        for line, said in lines[1:]:
-            yield from again.round(line, said, exact=exact)
+        again = _Again(recipe, bound, kept, lines[0])
+        for line in lines[1:]:
+            yield from again.round(line, exact=exact)
     except (OSError, ValueError, RunStoppedError) as error:
         yield Finding(f"recompute: {printable(str(error))}")
     finally:
@@ -89,9 +87,9 @@ class _Again:
         self._recipe, self._kept = _alone(recipe), kept
         self._own = recipe
         anchor, self._layout = self._anchor(first)
-        if self._layout.hash != bound.facts.get("layout_hash"):
+        if self._layout.hash != bound.facts.layout_hash:
             raise ValueError("the kept anchor of round 0 has another layout than the manifest says")
-        base, tokenizer = (str(bound.facts.get(f"{name}_hash")) for name in ("base", "tokenizer"))
+        base, tokenizer = str(bound.facts.base_hash), str(bound.facts.tokenizer_hash)
         self._server = _Server(
             self._recipe,
             self._layout,
@@ -103,18 +101,18 @@ class _Again:
         self._transport = LocalTransport(self._client(), recipe.federation.num_clients)
         self._line = first
 
-    def round(self, line: Line, said: Mapping[str, Any], *, exact: bool) -> Iterator[Finding]:
+    def round(self, line: Line, *, exact: bool) -> Iterator[Finding]:
         """Run a round, and go on from the anchor that the record says it led to."""
         told, server, self._line = f"round {line.round}", self._server, line
         before = server.outer.anchor
         there = {client: client + 2 for client in line.clients}  # as the grid numbers its nodes
         server.roster = Roster(there, dict.fromkeys(line.refused, "the record refuses it"))
         server.faulty = line.proven_faulty
-        server.juries = retold(self._own, said)
+        server.juries = retold(self._own, line)
         if not server.run_round(self._transport, line.round):
             why = "; ".join(server.record["refused"].values()) or str(server.objection())
             raise ValueError(f"{told} cannot be run on its replies: {why}")
-        found = list(self._differences(line, said, exact=exact))
+        found = list(self._differences(line, exact=exact))
         yield from (Finding(f"{told}: {why}") for why in found)
         recorded, _ = self._anchor(line)
         if hash_row(server.outer.anchor, self._layout) == line.next_anchor:
@@ -129,10 +127,9 @@ class _Again:
             )
         elif not found:
             yield noted(f"  {told}: recomputed on another machine, {off:.3g} of {most:.3g} away")
-        state, server.outer = server.outer.state(), make_outer(self._recipe, self._layout, recorded)
-        server.outer.load_state(state)
+        server.outer.load_state_dict(server.outer.state_dict() | {"anchor": recorded})
 
-    def _differences(self, line: Line, said: Mapping[str, Any], *, exact: bool) -> Iterator[str]:
+    def _differences(self, line: Line, *, exact: bool) -> Iterator[str]:
         """What of a round's record is not what came of the replies."""
         server = self._server
         for client, facts in line.clients.items():
@@ -151,9 +148,10 @@ class _Again:
                 yield f"client {client} has a weight of {facts.weight}: by the replies {weight}"
         if server.record["anchor"] != line.anchor:
             yield "it began from another anchor than the round before led to"
-        for name in ("trial", "vote"):
-            heard, tries = server.record.get(name), (said.get(name) or {}).get("tries")
-            if heard is not None and heard["tries"] != tries:
+        for name, said in (("trial", line.trial), ("vote", line.vote)):
+            if (told := server.record.get(name)) is None:
+                continue
+            if said is None or Jury.model_validate(told).tries != said.tries:
                 yield f"the {name} on its step was decided otherwise than its numbers say"
 
     def _anchor(self, line: Line) -> tuple[Tensor, Layout]:
@@ -214,10 +212,10 @@ def _distances(made: Tensor, recorded: Tensor, before: Tensor) -> tuple[float, f
 
 def _same_stack(bound: Bound) -> bool:
     here = environment()
-    return all(bound.facts.get(name) == here[name] for name in ("versions", "hardware"))
+    return all(getattr(bound.facts, name) == here[name] for name in ("versions", "hardware"))
 
 
 def _threads(bound: Bound, here: int) -> int:
     """As many threads as the run had: sums of floats go by them."""
-    said = bound.facts.get("threads")
-    return said if isinstance(said, int) and 1 <= said <= 512 else here
+    said = bound.facts.threads
+    return said if said is not None and 1 <= said <= 512 else here

@@ -81,8 +81,8 @@ class _Own:
         """
         found = list(self._starts(line, sent, shown))
         found += traced(line, sent, self.client, replicated=self.replicated)
-        if line.try_ is not None:  # those to void tries are no replies to the one that counts
-            sent = [each for each in sent if each.try_ in (None, line.try_)]
+        if line.try_number is not None:  # those to void tries are no replies to the one that counts
+            sent = [each for each in sent if each.try_ in (None, line.try_number)]
         facts, replies = line.clients.get(self.client), {each.reply for each in sent}
         told = f"round {line.round}"
         if facts is None or facts.reply not in replies:

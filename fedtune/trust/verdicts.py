@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from fedtune.messages.transport import Transport
 from fedtune.recipe import Recipe
+from fedtune.records.lines import Jury as Said
+from fedtune.records.lines import RoundRecord
 from fedtune.round.acceptance import Jury
 from fedtune.round.defence.candidate import Verdict
 from fedtune.round.defence.server_data import Tried
@@ -42,7 +44,7 @@ class Retold:
         """
         try:
             return next(self._verdicts)
-        except (StopIteration, LookupError, TypeError, AttributeError) as error:
+        except StopIteration as error:
             raise ValueError(f"{self._name}: the record has no verdict on a candidate") from error
 
     def record_of(self, verdicts: Sequence[Verdict]) -> dict[str, Any]:
@@ -50,26 +52,26 @@ class Retold:
         return {"tries": [verdict.as_record() for verdict in verdicts]}
 
 
-def retold(recipe: Recipe, line: Mapping[str, Any]) -> dict[str, Jury]:
+def retold(recipe: Recipe, line: RoundRecord) -> dict[str, Jury]:
     """The juries of a recipe as a round's line tells of them."""
     juries: dict[str, Jury] = {}
     if recipe.defence.server_data is not None:
         tolerance = recipe.defence.server_data.tolerance
-        juries["trial"] = Retold(_trial(line, tolerance), "trial")
+        juries["trial"] = Retold(_trial(line.trial, tolerance), "trial")
     if recipe.defence.vote is not None:
-        juries["vote"] = Retold(_votes(line, recipe, recipe.defence.vote.tolerance), "vote")
+        juries["vote"] = Retold(_votes(line.vote, recipe, recipe.defence.vote.tolerance), "vote")
     return juries
 
 
-def _trial(line: Mapping[str, Any], tolerance: float) -> Iterator[Verdict]:
-    for each in line["trial"]["tries"]:
-        change = float(each["change"])
-        yield Tried(each["scale"], change, "undone" if change > tolerance else "accepted")
+def _trial(said: Said | None, tolerance: float) -> Iterator[Verdict]:
+    for each in said.tries if said is not None else ():
+        if each.change is None:
+            return
+        yield Tried(each.scale, each.change, "undone" if each.change > tolerance else "accepted")
 
 
-def _votes(line: Mapping[str, Any], recipe: Recipe, tolerance: float) -> Iterator[Verdict]:
-    for each in line["vote"]["tries"]:
-        changes = {int(client): float(change) for client, change in each["changes"].items()}
-        votes = Votes(changes, {int(client): why for client, why in each["not_counted"].items()})
+def _votes(said: Said | None, recipe: Recipe, tolerance: float) -> Iterator[Verdict]:
+    for each in said.tries if said is not None else ():
+        votes = Votes(each.changes, each.not_counted)
         f = byzantine_voters(recipe)
-        yield count(votes, scale=each["scale"], f=f, tolerance=tolerance)
+        yield count(votes, scale=each.scale, f=f, tolerance=tolerance)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 import aggregators
 from attacks import Scene
-from fedtune.recipe.default import RULE
+from fedtune.recipe.defaults import RULE
 
 LIARS = 3
 AGREED = {"name": "caf", "mixing": ["agreement"]}

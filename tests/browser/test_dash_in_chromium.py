@@ -11,8 +11,8 @@ import threading
 import pytest
 from made_up_run import LAST, RECORDS, append, make_run, make_stages
 
+from fedtune.records.event_log import EventLog
 from fedtune.records.events import Refused, Replied, RoundStarted, RunStarted
-from fedtune.records.journal import Journal
 from fedtune.report.dash.page import Source
 from fedtune.report.dash.server import DashServer
 
@@ -142,7 +142,7 @@ def test_the_page_shows_the_records_and_fits(visit, folder, size, scheme):
 
 
 def test_it_follows_a_run_to_its_end(visit, folder):
-    with folder.locked(), Journal(folder.path, lambda _: None) as note:
+    with folder.locked(), EventLog(folder.path, lambda _: None) as note:
         note(RunStarted([]))
         note(RoundStarted(3, 0, [0, 1, 2, 3]))
         page, _ = visit(folder.path)
@@ -171,7 +171,7 @@ def test_strangers_words_are_text(visit, tmp_path, size):
     long = EVIL + "w" * 2000
     records = [RECORDS[0], {**RECORDS[1], "refused": {"3": long, "2": "</script>" + EVIL}}]
     folder = make_run(tmp_path / "run", records)
-    with folder.locked(), Journal(folder.path, lambda _: None) as note:
+    with folder.locked(), EventLog(folder.path, lambda _: None) as note:
         note(RunStarted([]))
         note(RoundStarted(2, 0, [0, 1, 2, 3]))
         note(Refused(2, 1, EVIL))

@@ -86,7 +86,7 @@ def test_what_is_wrong_is_raised_before_a_folder_is_made(tiny, tmp_path):
 
 def test_a_run_that_stops_is_resumed_to_the_same_figures(tiny, tmp_path):
     def interrupt(event):
-        if isinstance(event, RoundFinished) and event.record["round"] == 1:
+        if isinstance(event, RoundFinished) and event.record.round == 1:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -141,7 +141,7 @@ def test_run_evaluate_and_merge(tiny, tmp_path):
     folder = tmp_path / "run"
     result = invoke("run", "quickstart", *tiny)
     assert result.exit_code == 0, result.output
-    for name in ("recipe.yaml", "manifest.json", "metrics.jsonl", "samples.jsonl", "curves.png"):
+    for name in ("recipe.yaml", "manifest.json", "metrics.jsonl", "samples.jsonl", "curves.svg"):
         assert (folder / name).is_file()
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [record["round"] for record in records] == [0, 1, 2]

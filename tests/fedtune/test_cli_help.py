@@ -34,7 +34,7 @@ def test_help_names_every_command():
         ("bench", "the name of a shipped bench"),
         ("report", "The folder of a run"),
         ("list", "Default: everything"),
-        ("merge", "A folder to be made"),
+        ("merge", "A folder to create"),
     ],
 )
 def test_help_says_what_each_argument_is(command, told):

@@ -60,7 +60,7 @@ def test_run_ends_in_a_line_for_each_stage_and_says_where_the_adapter_lies(recip
     assert "preference" in table
     assert f"adapter   {folder}/dpo/adapter" in table
     for name in ("sft", "dpo"):
-        assert {"curves.png", "report.html", "adapter"} <= {
+        assert {"curves.svg", "report.html", "adapter"} <= {
             path.name for path in (folder / name).iterdir()
         }
     again = invoke("run", "--resume", folder)  # all done: the table, and nothing is run
@@ -81,7 +81,7 @@ def test_run_ends_in_a_line_for_each_stage_and_says_where_the_adapter_lies(recip
 def test_check_judges_all_stages_and_prints_what_loads_back(recipe, tmp_path):
     result = invoke("check", recipe, "stages.dpo.federation.num_rounds=3")
     assert result.exit_code == 0, result.output
-    assert "the mean withstands no liar at all" in result.output
+    assert "the mean withstands no attacker" in result.output
     printed = tmp_path / "printed.yaml"
     printed.write_text(result.stdout)
     again = invoke("check", printed)

@@ -107,7 +107,6 @@ def test_a_run_is_followed_from_work_to_kill_to_end(tiny, tmp_path):
     assert (code, seen["state"], seen["rounds_done"]) == (0, "finished", 12)
     assert seen["upload_bytes"] == sum(line.get("upload_bytes", 0) for line in records)
     assert seen["download_bytes"] == sum(line.get("download_bytes", 0) for line in records)
-    assert not (folder / "progress.jsonl").exists()
     page = invoke("status", folder)
     assert page.exit_code == 0
     assert f"{records[0]['eval']['loss']:.3f} to {records[-1]['eval']['loss']:.3f}" in page.output

@@ -3,6 +3,7 @@
 from fedtune.attack_bench.cells import lay_out
 from fedtune.attack_bench.schema import Bench
 from fedtune.attack_bench.summary import summarise
+from fedtune.records.bench import Line
 
 BENCH = Bench.model_validate(
     {
@@ -36,9 +37,9 @@ LOSSES = {
 }
 
 
-def client(liar, *, asked=4, dropped=0, refused=0, weight=1.0):
+def client(attacker, *, asked=4, dropped=0, refused=0, weight=1.0):
     return {
-        "liar": liar, "asked": asked, "dropped": dropped, "refused": refused, "reason": "",
+        "attacker": attacker, "asked": asked, "dropped": dropped, "refused": refused, "reason": "",
         "weight": weight,
     }  # fmt: skip
 
@@ -53,7 +54,7 @@ def line(cell, **facts):
         "status": "done" if losses else cell.state, "message": cell.message,
         "base": BASE[seed], "loss": losses and losses[seed], "curve": [[0, BASE[seed]]],
         "worst_client": {"client": 7, "loss": 5.5 + seed}, "backdoor": None,
-        "clients": {"0": client(liar=False), "1": client(liar=True)},
+        "clients": {"0": client(attacker=False), "1": client(attacker=True)},
         "command": f"run {seed}", "code": "c0de", "machine": "this one",
         "seconds": 1.0,
     }  # fmt: skip
@@ -64,7 +65,8 @@ def summary_of(change=lambda told: told, **keys):
     bench = BENCH.model_copy(update=keys)
     cells = lay_out(bench)
     lines = [change(told) for cell in cells if (told := line(cell))]
-    told = summarise(bench, cells, [each for each in lines if each], command="fedtune bench x")
+    known = [Line.model_validate(each) for each in lines if each]
+    told = summarise(bench, cells, known, command="fedtune bench x").model_dump(mode="json")
     return told, told["tables"][0]
 
 

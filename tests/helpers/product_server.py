@@ -5,10 +5,8 @@ import torch
 from fedtune.adapters.layout import Layout
 from fedtune.adapters.part import Part
 from fedtune.recipe import parse_recipe
-from fedtune.round.aggregation.combining import Combiner
-from fedtune.round.aggregation.factors import describe
-from fedtune.round.aggregation.outer import OuterOptimizer
-from fedtune.round.aggregation.product_outer import ProductOuter
+from fedtune.round.aggregation.choice import geometry_of
+from fedtune.round.aggregation.terms import Terms
 from fedtune.round.broadcast import Broadcast
 from fedtune.round.hooks import NoHooks, RoundView
 from fedtune.round.screening.intake import Intake
@@ -70,28 +68,23 @@ class Round:
 
     def __init__(self, recipe, anchor, layout=LAYOUT):
         self.recipe, self.layout = recipe, layout
-        factors = describe(Part("both", layout), anchor, recipe.lora)
-        self.outer = (
-            ProductOuter(recipe, anchor, factors)
-            if recipe.steps_products
-            else OuterOptimizer(recipe.outer, anchor)
-        )
-        self.combiner = Combiner(recipe)
+        self.geometry = geometry_of(recipe, layout, anchor)
+        self.outer = self.geometry.outer
         self.refused = {}
 
     def run(self, rows, round_=1):
         self.sent = Broadcast(self.recipe, self.layout, self.outer.anchor, round_=round_)
         part = Part.of_round(self.layout, self.recipe.lora.train, round_)
-        intake = Intake(self.recipe, Spool(), ("", ""), NoHooks())
+        intake = Intake(self.recipe, Spool(), ("", ""), NoHooks(), self.geometry.align)
         for client, row in enumerate(rows):
             intake.spool.put(client, row)
-        state = (self.recipe, self.combiner, self.outer, self.sent, part, intake.spool, round_)
-        self.refused, _ = intake.settle(range(len(rows)), RoundView(*state, 0))
-        combined = self.combiner.combine(
-            intake.spool, self.sent, part, round_=round_, outer=self.outer
-        )
-        self.facts = self.outer.step(combined.change, part)
-        self.combiner.renew_gauge(self.outer, self.sent)
+        view = RoundView(self.recipe, self.geometry, self.sent, part, intake.spool, round_, 0)
+        self.refused, _ = intake.settle(range(len(rows)), view)
+        section = self.recipe.aggregator
+        terms = Terms.of(section, part, intake.spool.clients, section.f, round_)
+        combined = self.geometry.combine(intake.spool, self.sent, terms)
+        self.facts = self.geometry.step(combined.change, part)
+        self.geometry.renew(self.sent)
         return combined
 
 

@@ -34,7 +34,7 @@ class Noting(LocalTransport):
                 (node / "run").mkdir(exist_ok=True)
                 order = self._orders[reply.reply_to]
                 # over a network the recipe travels as it stands in the manifest
-                order["recipe"] = self._run.read_manifest()["recipe"]
+                order["recipe"] = self._run.read_manifest().recipe
                 start = reply.content["about"]["anchor_hash"]
                 SentLog(node).note(order, hash_reply(without_salt(reply.content)), start)
         return replies
@@ -63,7 +63,7 @@ def lines_of(folder):
 def forge(folder, deployment, lines=None, manifest=None):
     """The server writes the record anew: every hash follows, and its own key signs the end."""
     lines = lines_of(folder) if lines is None else lines
-    facts = folder.read_manifest()
+    facts = folder.read_manifest().facts
     if manifest is not None:
         manifest(facts)
         folder.manifest.write_text(json.dumps(facts, indent=2) + "\n")

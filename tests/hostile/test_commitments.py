@@ -6,6 +6,7 @@ first before it opens the second.
 
 import hashlib
 import os
+from dataclasses import asdict
 
 import pytest
 from breakages import broken_replies
@@ -206,7 +207,7 @@ def test_a_large_reply_is_hashed_piece_by_piece():
 
 def arrays_of(content):
     """A shape is a tuple here and a list on the wire: that is no difference."""
-    found = {name: dict(array.__dict__) for name, array in content["delta"].items()}
+    found = {name: asdict(array) for name, array in content["delta"].items()}
     return {name: {**words, "shape": repr([*words["shape"]])} for name, words in found.items()}
 
 

@@ -46,7 +46,7 @@ def test_flower_itself_fails_at_a_reply_of_no_time(sql):
         {"group_id": "\x1b[2J\n"},
         {"src_task_id": 2**63, "dst_task_id": 2**63},
     ],
-    ids=str,
+    ids=["created NaN", "ttl NaN", "both NaN", "infinite", "future", "for ever", "group", "tasks"],
 )
 def test_no_time_or_name_of_a_node_is_kept(guarded, sql, said):
     ids, orders = ordered(sql)

@@ -181,13 +181,16 @@ def test_an_anchor_of_another_dtype_or_shape_is_refused(node):
     for spoil in (
         lambda values: values.astype(np.float64),
         lambda values: values.astype(np.float32)[:-1],
+        lambda values: values.astype(np.int32),
         lambda values: np.array(["x"] * values.size).reshape(values.shape),
     ):
         sent = order(recipe())
         record = sent.array_records[wire.ANCHOR]
         name = sorted(record)[0]
         record[name] = wire.Array.of(spoil(record[name].numpy()))
-        assert node("train", sent).startswith("bad-anchor: ")
+        # No packed message holds text: the thin app, which packs what came otherwise, fails at it.
+        code = "failed" if record[name].dtype.startswith("<U") else "bad-anchor"
+        assert node("train", sent) == f"{code}: {CODES[code]}"
 
 
 def test_a_step_that_overflows_is_zeros_under_noise_or_a_failure(node):

@@ -15,13 +15,13 @@ from safetensors import SafetensorError
 from fedtune.adapters import lora, tensor_files
 from fedtune.adapters.layout import Layout
 from fedtune.adapters.tensor_files import read_tensors, write_tensors
+from fedtune.messages import packing
 from fedtune.recipe import parse_recipe
 from fedtune.records.checkpoint import FACTS, TENSORS, load_latest
 from fedtune.records.folder import RunFolder
 from fedtune.records.signed_chain import Line
 from fedtune.round.screening.kept_replies import KeptReplies
 from fedtune.training import inner_state
-from fedtune.transport.flower import packing
 from fedtune.trust.adapter import check_adapter
 from fedtune.trust.binding import Bound
 
@@ -102,15 +102,13 @@ def test_no_place_that_reads_one_raises_anything_else(tmp_path, hostile):
 
 
 def test_a_packed_reply_of_it_raises_what_a_server_catches(hostile):
-    words = b"\0" * 8 + struct.pack("<HQ", 1, len(hostile)) + b"d" + hostile
+    words = struct.pack("<Q", 2) + b"[]" + struct.pack("<HQ", 1, len(hostile)) + b"d" + hostile
     blob = b"".join(bytes(part) for part in packing._framed([words], b"n" * 32))
-    array = packing.Array("uint8", (len(blob),), packing.PACKED, blob)
-    message = packing.RecordDict({packing.PACKED: packing.ArrayRecord({packing.PACKED: array})})
     if hostile in (HOSTILE["whole numbers"], HOSTILE["complex numbers"], HOSTILE["truths"]):
-        assert len(packing.unpack(message)["d"]) == 1  # the screen judges them, by their type
+        assert len(packing.unpack(blob)["d"]) == 1  # the screen judges them, by their type
         return
-    with pytest.raises((ValueError, SafetensorError, KeyError, TypeError)):
-        packing.unpack(message)
+    with pytest.raises((ValueError, SafetensorError)):
+        packing.unpack(blob)
 
 
 def test_a_header_of_a_hundred_megabytes_is_not_read(tmp_path):

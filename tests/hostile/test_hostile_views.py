@@ -20,6 +20,7 @@ from rich.console import Console
 from fedtune.messages.message import Error, Message, MetricRecord, RecordDict
 from fedtune.records.events import Replied, RoundFinished, RunStarted
 from fedtune.records.folder import RunFolder
+from fedtune.records.lines import RoundRecord
 from fedtune.report.finished import print_run
 from fedtune.report.live import LiveView
 from fedtune.round.screening.screen import read_evaluations
@@ -231,7 +232,7 @@ def test_a_tracker_gets_numbers_and_no_words(played, tmp_path):
     )
     with Trackers(recipe) as trackers:
         for record in played[0]:
-            trackers.log(record)
+            trackers.log(RoundRecord.model_validate(record))
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(tmp_path / "run" / "trackers" / "run")).Reload()

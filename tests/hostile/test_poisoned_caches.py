@@ -9,9 +9,9 @@ import os
 
 import pytest
 import torch
-from flwr.app import ConfigRecord, Message, RecordDict
-from flwr.common.serde import recorddict_to_proto
 
+from fedtune.messages.message import ConfigRecord, RecordDict
+from fedtune.messages.packing import pack
 from fedtune.nano import python_docs
 from fedtune.node.worker import Desk
 from fedtune.recipe import Data
@@ -58,13 +58,13 @@ def test_a_node_keeps_states_apart_by_what_names_the_run():
 
     def answer(message, context):
         seen.append(context.node_config["run"])
-        return Message(RecordDict(), reply_to=message)
+        return message.reply(RecordDict())
 
     desk = Desk(answer, lambda text: (text, {}))
     for manifest in ("1" * 64, "2" * 64):
         words = {"recipe": "{}", "manifest": manifest}
         order = RecordDict({"order": ConfigRecord(words)})
-        body = recorddict_to_proto(order).SerializeToString()
+        body = pack(order)
         desk.reply_to({"kind": "query", "client": 0, "run_id": 1, "node_id": 2}, body)
     assert seen == ["1" * 64, "2" * 64]
 

@@ -74,9 +74,12 @@ BREAKAGES = (
              "nesterov=momentum > 0", "nesterov=False", _ROUND),
     # resume
     Breakage("a checkpoint loses the rule's memory", "fedtune/records/checkpoint.py",
-             "rule=_under(\"rule/\", tensors),", "rule={},", _ROUND),
+             "state=read_tensors(folder / TENSORS, floats=False),",
+             "state={k: t for k, t in read_tensors(folder / TENSORS, floats=False).items() "
+             "if k[:5] != \"rule/\"},",
+             _ROUND),
     Breakage("a damaged checkpoint is believed", "fedtune/records/checkpoint.py",
-             "return loaded if loaded._facts() == facts else None", "return loaded", _ROUND),
+             "return loaded if same else None", "return loaded", _ROUND),
     Breakage("a checkpoint does not bring the momentum back",
              "fedtune/round/aggregation/outer.py",
              "            self._states.setdefault(part, {})[name] = tensor.clone()",

@@ -1,12 +1,18 @@
 """Bulyan: rows picked by Krum one after the other, then the mean around their median."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor
 
 from aggregators.engine.gram import Gram
 from aggregators.engine.rule import Kept, Mixture, Rule
 from aggregators.engine.ties import first_least
 from aggregators.rules.columns.windows import around_median
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def bulyan_selection(gram: Gram, *, f: int) -> Mixture:

@@ -1,9 +1,14 @@
 """MeaMed: the mean around the median, coordinate by coordinate."""
 
-from torch import Tensor
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from aggregators.engine.rule import Kept, Rule
 from aggregators.rules.columns.windows import around_median
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def meamed(updates: Tensor, *, f: int) -> Kept:

@@ -1,11 +1,15 @@
 """Coordinate-wise median."""
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from aggregators.engine.rule import Kept, Rule
 from aggregators.engine.sorting import on_sorted
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def median(updates: Tensor, *, f: int) -> Kept:

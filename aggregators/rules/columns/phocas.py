@@ -1,13 +1,18 @@
 """Phocas: the mean around the trimmed mean, coordinate by coordinate."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from aggregators.engine.rule import Kept, Rule
 from aggregators.engine.sorting import average_into, on_sorted
 from aggregators.rules.columns.windows import average_nearest, loose_ranks
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def phocas(updates: Tensor, *, f: int) -> Kept:

@@ -1,11 +1,17 @@
 """Robust learning rate: step back where too few clients agree on the direction."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor
 
 from aggregators.engine.rule import Kept, Option, Rule
 from aggregators.engine.sorting import row_chunks
 from aggregators.rules.columns.sign_majority import count_votes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def rlr(updates: Tensor, *, f: int, theta: int | None = None) -> Kept:

@@ -1,10 +1,16 @@
 """Majority vote of the signs: every client has one vote per coordinate, whatever its size."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor
 
 from aggregators.engine.rule import Kept, Option, Rule
 from aggregators.engine.sorting import row_chunks
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def sign_majority(updates: Tensor, *, f: int, scale: float, step: float | None = None) -> Kept:

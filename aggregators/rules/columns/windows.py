@@ -1,13 +1,18 @@
 """The values nearest a centre: a window that slides over each sorted column."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from aggregators.engine.rule import Kept
 from aggregators.engine.sorting import average_into, on_sorted
 from aggregators.engine.ties import TIE
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def loose_ranks(m: int, count: int) -> range:

@@ -1,13 +1,19 @@
 """MDA: the mean of the n - f updates with the least diameter."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor
 
 from aggregators.engine.gram import Gram
 from aggregators.engine.rule import Combination, Option, Rule
 from aggregators.engine.ties import TIE
 from aggregators.rules.exact.subset import Search, average_of
 from aggregators.rules.exact.vertex_cover import bits, vertex_cover
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def mda(gram: Gram, *, f: int, max_nodes: int = 200_000) -> Combination:

@@ -1,9 +1,11 @@
 """Minimum variance: the mean of the n - f updates with the least squared distances in all."""
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from aggregators.engine.gram import Gram
 from aggregators.engine.rows import one_thread
@@ -11,6 +13,9 @@ from aggregators.engine.rule import Combination, Option, Rule
 from aggregators.engine.ties import TIE
 from aggregators.rules.exact.removal import best_removal
 from aggregators.rules.exact.subset import Search, average_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # With f up to n/3 and no more subsets than this, rows made to be hard (of one norm, or attackers
 # that are sums of honest rows scaled to their distance) were searched within the default max_nodes:

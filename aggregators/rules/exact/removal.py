@@ -5,16 +5,21 @@ the distances between the removed. Half of the q least distances of a row are a 
 part in that, where q more are removed with it.
 """
 
+from __future__ import annotations
+
 import heapq
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from aggregators.engine.ties import TIE
 from aggregators.rules.exact.subset import Search
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,22 @@
 """SMEA: the mean of the n - f updates with the least top eigenvalue of their covariance."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator
 from itertools import combinations, islice
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from aggregators.engine.gram import Gram
 from aggregators.engine.rows import one_thread
 from aggregators.engine.rule import Combination, Rule
 from aggregators.engine.ties import first_least
 from aggregators.rules.exact.subset import average_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _MOST_SUBSETS = 200_000
 _MOST_WORK = 10**11  # subsets times (n-f)³; about a minute on one core

@@ -1,5 +1,7 @@
 """Shared parts of rules that keep n - f of the n updates: the search limit, the average."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import torch

@@ -1,12 +1,18 @@
 """CAF: take weight from the updates along the direction of largest covariance, step by step."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor
 
 from aggregators.engine.gram import Gram
 from aggregators.engine.rows import one_thread
 from aggregators.engine.rule import Combination, Rule
 from aggregators.engine.ties import TIE
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # A weight below this is rounding of zero: rows that send the same payload reach zero together.
 _GONE = 1e-9

@@ -1,14 +1,19 @@
 """Capped spectral mean: no weight above 1/(n-f), and less weight where the updates spread most."""
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from aggregators.engine.gram import Gram, middle
 from aggregators.engine.rows import one_thread
 from aggregators.engine.rule import Combination, Facts, Rule
 from aggregators.mixings.clipping import shrink
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _POWER = 12  # of the Schatten norm: near the top eigenvalue, and smooth where eigenvalues tie
 _SLOW, _FAST = 0.1, 0.25  # step sizes

@@ -1,10 +1,16 @@
 """Centered clipping: steps from a centre, each client's pull cut to a radius."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor
 
 from aggregators.engine.gram import Gram, middle
 from aggregators.engine.rule import Combination, Facts, Option, Rule
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def centered_clipping(

@@ -1,5 +1,7 @@
 """Comparative gradient elimination: the shortest updates are averaged."""
 
+from __future__ import annotations
+
 import torch
 
 from aggregators.engine.gram import Gram

@@ -1,9 +1,15 @@
 """Angles between the updates, from the Gram matrix alone."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor
 
 from aggregators.engine.gram import Gram
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # A distance is a sum of larger numbers. Below this share of their squares it is rounding, and
 # counts as zero: updates of one direction are at distance 0, whatever their lengths.

@@ -1,15 +1,20 @@
 """Divide and conquer: drop the updates that stand out along the main direction of spread."""
 
+from __future__ import annotations
+
 import math
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from aggregators.engine.gram import Gram
 from aggregators.engine.rows import one_thread
 from aggregators.engine.rule import Combination, Option, Rule
 from aggregators.engine.ties import FAR_TIE, TIE, in_order
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # An eigenvector's entries are rounded at 1e-16. Beside a payload of 1e8 honest ones are 1e-8.
 _ROUNDING = 1e-14

@@ -1,13 +1,19 @@
 """FLAME: the majority's cluster of directions, clipped to the median norm, and noise."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor
 
 from aggregators.engine.gram import Gram, middle
 from aggregators.engine.rule import Combination, Facts, Option, Rule
 from aggregators.engine.ties import TIE
 from aggregators.mixings.clipping import shrink
 from aggregators.rules.gram.cosine import cosine_distances
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def flame(gram: Gram, *, f: int, noise: float = 0.0) -> Combination:

@@ -1,5 +1,7 @@
 """FLTrust: trust each client by the cosine of its update with the server's own update."""
 
+from __future__ import annotations
+
 import torch
 
 from aggregators.engine.gram import Gram

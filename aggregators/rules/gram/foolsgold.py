@@ -1,11 +1,17 @@
 """FoolsGold: clients with histories that point the same way lose their weight."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor
 
 from aggregators.engine.gram import Gram
 from aggregators.engine.rule import Combination, Facts, Option, Rule
 from aggregators.rules.gram.cosine import cosine_distances
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def foolsgold(gram: Gram, *, f: int, kappa: float = 1.0) -> Combination:

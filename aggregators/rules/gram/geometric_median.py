@@ -1,10 +1,16 @@
 """Geometric median: the point with the least sum of distances to the updates."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor
 
 from aggregators.engine.gram import Gram, middle
 from aggregators.engine.rule import Combination, Option, Rule
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def _robust_start(gram: Gram, shares: Tensor) -> Tensor:

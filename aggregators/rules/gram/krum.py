@@ -1,11 +1,17 @@
 """Krum: the one update that is closest to its neighbours."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor
 
 from aggregators.engine.gram import Gram
 from aggregators.engine.rule import Combination, Rule
 from aggregators.engine.ties import first_least
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def krum_scores(gram: Gram, *, f: int) -> Tensor:

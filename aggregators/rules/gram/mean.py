@@ -1,10 +1,16 @@
 """The mean: FedAvg's rule, and no defence."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
-from torch import Tensor
 
 from aggregators.engine.gram import Gram
 from aggregators.engine.rule import Combination, Rule
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def mean(gram: Gram, *, f: int, shares: Tensor | None = None) -> Combination:

@@ -1,5 +1,7 @@
 """Multi-Krum: the average of the updates that Krum scores best."""
 
+from __future__ import annotations
+
 import torch
 
 from aggregators.engine.gram import Gram

@@ -1,5 +1,7 @@
 """Norm clipping with weak differential privacy: no update is longer than a radius."""
 
+from __future__ import annotations
+
 import torch
 
 from aggregators.engine.gram import Gram, middle

@@ -89,7 +89,7 @@ function showCell(cell) {
   content.replaceChildren(title, make("p", cell.where, "quiet"), make("p", cell.say, "say"));
   const level = data.levels[cell.level];
   const drawn = cell.curves.some((curve) => curve.points.some((point) => point[1] !== null));
-  if (drawn) content.append(make("h3", "Loss, each seed"), drawCurve(cell.curves, level));
+  if (drawn) content.append(make("h3", "Loss, each seed"), drawCurve(cell.curves, level, cell.log));
   if (cell.dropped.length) content.append(make("h3", "Rounds in which a client was dropped"));
   for (const [label, share] of cell.dropped) content.append(bar(label, share));
   if (cell.facts.length) content.append(make("h3", "Figures"), list(cell.facts));

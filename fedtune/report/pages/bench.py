@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from fedtune.report.code_states import code_states
-from fedtune.report.pages.bench_facts import (
-    AttackFacts,
-    DefenceFacts,
-    Table,
-    read_tables,
+from fedtune.records.bench import (
+    HOLDS,
+    AttackSummary,
+    DefenceSummary,
+    Stat,
+    Summary,
+    TableSummary,
+    read_summary,
 )
-from fedtune.report.pages.definitions import definitions
+from fedtune.report.code_states import code_states
+from fedtune.report.pages.definitions import WORDS
 from fedtune.report.pages.details import cell_details
 from fedtune.report.pages.gain import STEPS
-from fedtune.report.pages.honest import floor_words, honest_table, tuned_words
-from fedtune.report.pages.markup import Html, line, tag
+from fedtune.report.pages.honest import HEADS, KEY, floor_words, honest_rows, tuned_words
 from fedtune.report.pages.matrix import in_groups, matrix
-from fedtune.report.pages.shell import command_box, document, facts_list
+from fedtune.report.pages.render import page
 from fedtune.report.pages.verdict import choose, judge, ranked
-from fedtune.report.pages.verdict_words import verdict_section
-from fedtune.report.text import duration, figure, number
+from fedtune.report.pages.verdict_words import verdict_facts
+from fedtune.report.text import duration, figure
 
 ROUNDING = 1e-9  # below it an error is that of the arithmetic
+LEVELS = {
+    "training": "real federated training",
+    "vectors": "one step at a time on given updates, without the outer optimizer",
+}
 
 
-def bench_page(summary: Mapping[str, Any]) -> str:
+def bench_page(said: object) -> str:
     """Write a bench's summary as one self-contained page.
 
     Args:
-        summary: What `fedtune bench` writes as summary.json: ``tables``, one per fraction of
-            liars, and what made them. Labels and messages are taken for strangers' words.
+        said: What summary.json holds; all words of it are taken for strangers'.
 
     Returns:
         The HTML document. It needs no network, and no script to be read.
@@ -39,79 +44,69 @@ def bench_page(summary: Mapping[str, Any]) -> str:
     Raises:
         ValueError: If the summary is not one that `fedtune bench` writes.
     """
-    tables = read_tables(summary)
+    summary = read_summary(said)
+    tables = summary.tables
     choice = choose(tables)
     verdicts = [] if choice is None else [judge(table, choice) for table in tables]
     details: list[dict[str, Any]] = []
-    seeds = [line(seed) for seed in summary.get("seeds") or ()]
-    sections = [_table(table, place, choice, details, seeds) for place, table in enumerate(tables)]
-    title = line(summary.get("title") or "Which defence holds against which attack")
-    main = tag(
-        "main",
-        tag(
-            "header", tag("h1", title), tag("p", _subtitle(summary, tables, seeds), class_="quiet")
-        ),
-        _unfinished(summary),
-        verdict_section(choice, verdicts),
-        sections,
-        definitions([line(note, 1000) for note in summary.get("notes") or ()]),
-        _made_by(summary),
-    )
-    levels = [{"base": table.base, "oracle": table.oracle} for table in tables]
-    return document(
+    title = summary.title or "Which defence holds against which attack"
+    return page(
+        "bench.html.jinja",
         title,
-        [main, _panel()],
-        styles=("page.css", "bench.css"),
+        styles=("page.css", "chart.css", "bench.css"),
         scripts=("copy.js", "curve.js", "bench.js"),
-        data={"levels": levels, "cells": details},
+        name=title,
+        subtitle=_subtitle(summary),
+        unfinished=_unfinished(summary),
+        holds=f"{HOLDS:g}",
+        steps=[words for _, words in STEPS],
+        **verdict_facts(choice, verdicts),
+        tables=[_table(one, place, details, summary) for place, one in enumerate(tables)],
+        honest_heads=HEADS,
+        honest_key=KEY,
+        words=[*WORDS, *(("Note", note) for note in summary.notes)],
+        command=summary.command,
+        mixed=code_states(summary),
+        made_by=_made_by(summary),
+        data={
+            "levels": [{"base": _mean(one.base), "oracle": _mean(one.oracle)} for one in tables],
+            "cells": details,
+        },
     )
 
 
 def _table(
-    table: Table,
-    place: int,
-    choice: str | None,
-    details: list[dict[str, Any]],
-    seeds: Sequence[str],
-) -> Html:
-    """Write one table, and add the details of its cells to those of the page."""
+    table: TableSummary, place: int, details: list[dict[str, Any]], summary: Summary
+) -> dict[str, Any]:
+    """One table, the details of its cells added to those of the page."""
     indices: dict[tuple[str, str], int] = {}
     for defence in ranked(table):
         for attack in in_groups(table):
-            cell = table.cells.get((defence.label, attack.label))
+            cell = table.grid.get((defence.label, attack.label))
             indices[defence.label, attack.label] = len(details)
             details.append({"level": place, **cell_details(table, attack, defence, cell)})
 
-    def index(attack: AttackFacts, defence: DefenceFacts) -> int:
+    def index(attack: AttackSummary, defence: DefenceSummary) -> int:
         return indices[defence.label, attack.label]
 
-    head = (
-        f"{table.num_attackers} of {table.num_clients} clients lie "
-        f"({table.percent_liars.removesuffix(' liars')}), f = {table.f} assumed"
-    )
-    return tag(
-        "section",
-        tag("h2", head),
-        tag("p", f"Retained gain, {_seeds(seeds)}. {_losses(table)}", class_="quiet"),
-        [
-            tag("p", told, class_="quiet")
-            for told in (floor_words(table), tuned_words(table))
-            if told
-        ],
-        _legend() if place == 0 else None,
-        matrix(table, index, choice=choice),
-        honest_table(table),
-        class_="table",
-    )
+    percent = table.percent_attackers.removesuffix(" attackers")
+    first = f"Retained gain, {_seeds(summary)}. {_losses(table)}"
+    return {
+        "head": f"{table.num_attackers} of {table.num_clients} clients attack ({percent}), "
+        f"f = {table.f} assumed",
+        "told": [first, floor_words(table), tuned_words(table)],
+        "honest": honest_rows(table),
+        **matrix(table, index),
+    }
 
 
-def _losses(table: Table) -> str:
+def _losses(table: TableSummary) -> str:
     known = (
         ("untrained base", table.base),
         ("honest clients alone", table.oracle),
-        ("mean of all with no liar", table.mean_of_all),
+        ("mean of all with no attacker", table.mean_of_all),
     )
-    words = ", ".join(f"{name} {_loss(value)}" for name, value in known if value is not None)
+    words = ", ".join(f"{name} {_loss(value.mean)}" for name, value in known if value is not None)
     return f"Loss: {words}." if words else ""
 
 
@@ -120,76 +115,36 @@ def _loss(value: float) -> str:
     return "0" if abs(value) < ROUNDING else figure(value)
 
 
-def _seeds(seeds: Sequence[str]) -> str:
-    return f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(seeds) or 'not said'}"
+def _seeds(summary: Summary) -> str:
+    told = ", ".join(map(str, summary.seeds)) or "not said"
+    return f"{'seed' if len(summary.seeds) == 1 else 'seeds'} {told}"
 
 
-def _legend() -> Html:
-    keys = [tag("li", tag("span", class_=f"key g{i}"), words) for i, (_, words) in enumerate(STEPS)]
-    keys.append(tag("li", tag("span", class_="key worst"), "the worst attack of its row"))
-    return tag("ul", keys, class_="legend", aria_label="Colours: retained gain")
+def _subtitle(summary: Summary) -> str:
+    defences = {one.label for table in summary.tables for one in table.defences}
+    attacks = {one.label for table in summary.tables for one in table.attacks}
+    level = LEVELS.get(summary.level, summary.level)
+    return f"{len(defences)} defences, {len(attacks)} attacks, {level}, {_seeds(summary)}"
 
 
-def _subtitle(summary: Mapping[str, Any], tables: Sequence[Table], seeds: Sequence[str]) -> str:
-    level = line(summary.get("level"))
-    on = {
-        "training": "real federated training",
-        "vectors": "one step at a time on given updates, without the outer optimizer",
-    }
-    defences = {one.label for table in tables for one in table.defences}
-    attacks = {one.label for table in tables for one in table.attacks}
-    counts = f"{len(defences)} defences, {len(attacks)} attacks"
-    return f"{counts}, {on.get(level, level)}, {_seeds(seeds)}"
-
-
-def _unfinished(summary: Mapping[str, Any]) -> Html | None:
-    cells = summary.get("cells") or {}
-    done, of = number(cells.get("done")), number(cells.get("of"))
+def _unfinished(summary: Summary) -> str:
+    done, of = summary.cells.done, summary.cells.of
     if done is None or of is None or done >= of:
-        return None
-    words = (
-        f"{of - done:.0f} of {of:.0f} runs are not done. What they will say may change the verdict."
+        return ""
+    return f"{of - done} of {of} runs are not done. Their results may change the verdict."
+
+
+def _made_by(summary: Summary) -> Sequence[tuple[str, str]]:
+    versions = ", ".join(f"{name} {each}" for name, each in summary.versions.items())
+    facts = (
+        ("Machine", summary.machine),
+        ("Time of all runs", duration(summary.seconds, none="")),
+        ("Versions, of this page", versions),
+        ("Base recipe", summary.base_recipe),
+        ("Code", ", ".join(summary.code)),
     )
-    return tag("p", words, class_="notice")
+    return [(label, text) for label, text in facts if text]
 
 
-def _made_by(summary: Mapping[str, Any]) -> Html:
-    versions = summary.get("versions") or {}
-    code = summary.get("code") or ()
-    codes = [code] if isinstance(code, str) else list(code)
-    facts = [
-        ("Machine", _flat(summary.get("machine"))),
-        ("Time of all runs", duration(number(summary.get("seconds")), none="")),
-        ("Versions, of this page", _flat(versions)),
-        ("Base recipe", _flat(summary.get("base_recipe"))),
-        ("Code", ", ".join(line(one) for one in codes)),
-    ]
-    mixed = code_states(summary)
-    command = summary.get("command")
-    return tag(
-        "footer",
-        tag("h2", "How to repeat it"),
-        command_box(str(command)) if command else None,
-        tag("p", mixed, class_="notice") if mixed else None,
-        facts_list([(label, text) for label, text in facts if text]),
-        tag(
-            "noscript", tag("p", "The details of each cell need a script; results.jsonl has them.")
-        ),
-    )
-
-
-def _flat(value: object) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{line(key, 60)} {_flat(one)}" for key, one in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(_flat(one) for one in value)
-    return "" if value is None else line(value, 2000)
-
-
-def _panel() -> Html:
-    return tag(
-        "aside",
-        tag("button", "Close", type="button", id="close"),
-        tag("div", id="panel-content"),
-        id="panel", role="dialog", aria_labelledby="panel-title", tabindex="-1", hidden=True,
-    )  # fmt: skip
+def _mean(stat: Stat | None) -> float | None:
+    return None if stat is None else stat.mean

@@ -1,13 +1,12 @@
 // Loss by round as SVG: one line per seed, the untrained base and the honest alone as levels.
-function drawCurve(curves, level) {
+function drawCurve(curves, level, log) {
   const width = 460, height = 230, left = 46, right = 8, top = 10, bottom = 28;
   const known = curves.flatMap((curve) => curve.points).filter(([, loss]) => loss !== null);
   const svg = element("svg", { viewBox: `0 0 ${width} ${height}`, class: "curve", role: "img" });
   svg.setAttribute("aria-label", "Held-out loss by round, one line per seed");
   const losses = known.map(([, loss]) => loss).concat(level.base ?? []);
   const rounds = known.map(([round]) => round);
-  // A run that blew up needs a log scale; an oracle of error 1e-15 has no place on one.
-  const log = Math.min(...losses) > 0 && Math.max(...losses) > 30 * (level.base ?? Math.min(...losses));
+  // On a log scale an oracle of error 1e-15 has no place.
   const oracle = log && level.oracle < Math.min(...losses) / 30 ? null : level.oracle;
   const low = Math.min(...losses, oracle ?? Infinity), high = Math.max(...losses, oracle ?? -Infinity);
   const bend = log ? Math.log10 : (value) => value;

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from fedtune.report.pages.bench_facts import HOLDS, STOPPED
-from fedtune.report.pages.markup import Html
-from fedtune.report.pages.shell import facts_list, foldable
+from fedtune.records.bench import HOLDS, STOPPED
 
 WORDS = (
     (
         "Retained gain",
         "(base − attacked) / (base − oracle), in held-out loss, rounded down. The oracle is the "
-        "mean of the honest clients alone, the liars absent, with the same seed. 1: the attack "
+        "mean of the honest clients alone, the attackers absent, with the same seed. 1: the attack "
         "does nothing. 0: as if never trained. Below 0: worse than not training.",
     ),
     (
         "Holds",
         f"A defence holds against an attack if it retains at least {HOLDS:g} and, against a "
-        f"backdoor, the trigger is obeyed in at most {100 * STOPPED:.0f} % more of the prompts "
+        f"backdoor, the backdoor succeeds in at most {100 * STOPPED:.0f} % more of the prompts "
         "than are answered so without it (in older results: than before training). A backdoor's "
         "cell has the colour of the worse of the two.",
     ),
@@ -37,7 +33,7 @@ WORDS = (
     ),
     (
         "Tax",
-        "What the defence costs when nobody lies: the share that it loses of the gain of the plain "
+        "What the defence costs with no attacker: the share that it loses of the gain of the plain "
         "mean of all.",
     ),
     (
@@ -54,7 +50,7 @@ WORDS = (
     ),
     (
         "f",
-        "How many clients the server assumes may lie, a setting of the rule. The rule is never "
+        "How many Byzantine clients the server assumes, a setting of the rule. The rule is never "
         "told how many there are, nor which.",
     ),
     ("±", "Half of the 95 % t-interval over seeds, paired by seed."),
@@ -66,9 +62,3 @@ WORDS = (
     ("Cannot run", "The rule refuses this f among so many clients."),
     ("Left out", "The attack has no meaning in this setting."),
 )
-
-
-def definitions(notes: Sequence[str]) -> Html:
-    """Write the foldable note, and what the bench itself has to say of its numbers."""
-    more = [("Note", note) for note in notes]
-    return foldable("What the words mean", facts_list([*WORDS, *more]))

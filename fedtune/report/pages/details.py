@@ -4,34 +4,37 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedtune.report.pages.bench_facts import AttackFacts, Cell, DefenceFacts, Table
-from fedtune.report.pages.gain import gain, percent_of, points, with_interval
+from fedtune.records.bench import AttackSummary, CellSummary, DefenceSummary, TableSummary
+from fedtune.report.pages.chart import wants_log
+from fedtune.report.pages.gain import gain, percent_of, points, where_of, with_interval
 
 
 def cell_details(
-    table: Table, attack: AttackFacts, defence: DefenceFacts, cell: Cell | None
+    table: TableSummary, attack: AttackSummary, defence: DefenceSummary, cell: CellSummary | None
 ) -> dict[str, Any]:
     """Everything that is known of one cell, ready to be shown.
 
     Returns:
         ``title``, ``where``, ``say``, ``facts`` (pairs of label and text), ``dropped`` (pairs of
-        label and share, None if not known), ``curves``, ``commands``; for `script_json`.
+        label and share, None if not known), ``log`` (whether the curves need a logarithmic scale),
+        ``curves``, ``commands``; for `script_json`.
     """
     return {
         "title": f"{attack.label} on {defence.label}",
-        "where": f"{table.num_attackers} of {table.num_clients} clients lie; "
-        f"the server assumes f = {table.f if defence.own_f is None else defence.own_f}",
+        "where": f"{table.num_attackers} of {table.num_clients} clients attack; "
+        f"the server assumes f = {table.f if defence.f is None else defence.f}",
         "say": sentence(cell),
         "facts": [*_figures(cell), *_about(attack, defence)],
         "dropped": _dropped(cell),
-        "curves": [{"seed": seed, "points": points} for seed, points in cell.curves]
+        "log": _wants_log(table, cell),
+        "curves": [{"seed": str(one.seed), "points": one.points} for one in cell.curves]
         if cell is not None
         else [],
         "commands": list(cell.commands) if cell is not None else [],
     }
 
 
-def sentence(cell: Cell | None) -> str:
+def sentence(cell: CellSummary | None) -> str:
     """Say in one sentence what happened in a cell."""
     reason = f": {cell.message}" if cell is not None and cell.message else ""
     if cell is None or cell.status == "missing":
@@ -57,18 +60,20 @@ def sentence(cell: Cell | None) -> str:
     if cell.backdoor is not None:
         words += f"; the trigger is obeyed in {percent_of(cell.backdoor.mean)} of prompts"
     if cell.refused_share:
-        words += f"; {percent_of(cell.refused_share)} of the liars' replies were refused"
+        words += f"; {percent_of(cell.refused_share)} of the attackers' replies were refused"
     return f"{words}{reason}."
 
 
-def _figures(cell: Cell | None) -> list[tuple[str, str]]:
+def _figures(cell: CellSummary | None) -> list[tuple[str, str]]:
     if cell is None:
         return []
     facts = []
     if cell.retained is not None and cell.status == "done":
         facts.append(("Retained gain, 95 % interval", with_interval(cell.retained, as_gain=True)))
         if len(cell.retained.values) > 1:
-            each = ", ".join(f"{gain(value)} (seed {seed})" for seed, value in cell.retained.values)
+            each = ", ".join(
+                f"{gain(value)} (seed {seed})" for seed, value in cell.retained.values.items()
+            )
             facts.append(("Each seed", each))
     facts += _of_rounds(cell)
     if cell.behind_best is not None:
@@ -81,30 +86,31 @@ def _figures(cell: Cell | None) -> list[tuple[str, str]]:
         facts.append(("The same, honest alone", with_interval(cell.oracle_worst_client)))
     facts += _of_backdoor(cell)
     if cell.refused_share is not None:
-        facts.append(("Liars' replies refused", percent_of(cell.refused_share)))
-    if cell.liar_weight is not None:
-        facts.append(("Weight of a liar", f"{cell.liar_weight:.2f} of a fair share"))
+        facts.append(("Attackers' replies refused", percent_of(cell.refused_share)))
+    if cell.attacker_weight is not None:
+        facts.append(("Weight of an attacker", f"{cell.attacker_weight:.2f} of a fair share"))
     return facts
 
 
-def _of_rounds(cell: Cell) -> list[tuple[str, str]]:
+def _of_rounds(cell: CellSummary) -> list[tuple[str, str]]:
     """The least of all rounds, the worst honest client, and who ended below the base."""
     facts = []
     if cell.least is not None:
-        facts.append(("Least gain, any round", f"{gain(cell.least.kept)} ({cell.least.where})"))
-    if cell.below_base:
-        facts.append(("Worse than its base", f"{cell.below_base} of {cell.of} seeds"))
+        facts.append(("Least gain, any round", f"{gain(cell.least.rank)} ({where_of(cell.least)})"))
+    if cell.worse_than_base:
+        facts.append(("Worse than its base", f"{len(cell.worse_than_base)} of {cell.of} seeds"))
     if (worst := cell.worst_honest) is not None:
         facts.append(
-            ("Worst honest client, share of its gain", f"{gain(worst.kept)} ({worst.where})")
+            ("Worst honest client, share of its gain", f"{gain(worst.rank)} ({where_of(worst)})")
         )
     return facts
 
 
-def _of_backdoor(cell: Cell) -> list[tuple[str, str]]:
+def _of_backdoor(cell: CellSummary) -> list[tuple[str, str]]:
     if cell.backdoor is None:
         return []
-    before, after = percent_of(cell.backdoor_before), percent_of(cell.backdoor.mean)
+    was = cell.backdoor_before
+    before, after = percent_of(None if was is None else was.mean), percent_of(cell.backdoor.mean)
     facts = [("Trigger obeyed, before to after", f"{before} to {after}")]
     shares = (
         ("Less what is said without it", cell.backdoor_net),
@@ -119,8 +125,9 @@ def _of_backdoor(cell: Cell) -> list[tuple[str, str]]:
     return facts
 
 
-def _about(attack: AttackFacts, defence: DefenceFacts) -> list[tuple[str, str]]:
-    about = "; ".join(part for part in (attack.summary, attack.options) if part)
+def _about(attack: AttackSummary, defence: DefenceSummary) -> list[tuple[str, str]]:
+    options = ", ".join(f"{key} {value}" for key, value in attack.options.items())
+    about = "; ".join(part for part in (attack.summary, options) if part)
     tuned = {None: "", True: "yes", False: "no: as tuned elsewhere"}[attack.searched]
     pairs = (
         (f"Attack: {attack.label}", about),
@@ -130,8 +137,18 @@ def _about(attack: AttackFacts, defence: DefenceFacts) -> list[tuple[str, str]]:
     return [(label, text) for label, text in pairs if text]
 
 
-def _dropped(cell: Cell | None) -> list[tuple[str, float | None]]:
+def _dropped(cell: CellSummary | None) -> list[tuple[str, float | None]]:
     """None: not known, as of a rule that gives no weights."""
     if cell is None or cell.status != "done":
         return []
-    return [("liars", cell.liars_dropped), ("honest clients", cell.honest_dropped)]
+    return [
+        ("attackers", cell.attackers_dropped_share),
+        ("honest clients", cell.honest_dropped_share),
+    ]
+
+
+def _wants_log(table: TableSummary, cell: CellSummary | None) -> bool:
+    points = [] if cell is None else [loss for one in cell.curves for _, loss in one.points]
+    losses = [*points, table.base.mean if table.base else None]
+    known = [loss for loss in losses if loss is not None]
+    return bool(known) and wants_log(known)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 
-from fedtune.report.pages.bench_facts import FAILS, HOLDS, Cell
-from fedtune.report.pages.bench_stat import Stat
+from fedtune.records.bench import FAILS, HOLDS, CellSummary, Least, Longest, Silenced, Stat
 from fedtune.report.text import figure
 
 # Each step's least value. Orange below what holds, blue above: told apart by every common colour
@@ -38,7 +37,7 @@ def step(value: float) -> int:
     return next(i for i, (least, _) in enumerate(STEPS) if rounded >= least)
 
 
-def colour_step(cell: Cell) -> int | None:
+def colour_step(cell: CellSummary) -> int | None:
     """The step of a cell: that of its gain, or of its backdoor where that is worse."""
     return None if cell.rank is None else step(cell.rank)
 
@@ -73,3 +72,27 @@ def with_interval(stat: Stat | None, *, as_gain: bool = False) -> str:
     if stat.low is None or stat.high is None:
         return f"{write(stat.mean)} (one seed: no interval)"
     return f"{write(stat.mean)} ({write(stat.low)} to {write(stat.high)})"
+
+
+def who(one: Least | Longest) -> str:
+    """A client, in words; empty where none is said."""
+    named = f" ({one.name})" if one.name else ""
+    return "" if one.client is None else f"client {one.client}{named}"
+
+
+def where_of(least: Least) -> str:
+    """Round, client, attack and seed of a least share, as far as they are said."""
+    told = [] if least.round is None else [f"round {least.round}"]
+    told += [part for part in (who(least), least.attack) if part]
+    return ", ".join(told if least.seed is None else [*told, f"seed {least.seed}"])
+
+
+def silenced_words(silenced: Silenced) -> str:
+    """How many honest clients had no part, in what share of rounds, and who for longest."""
+    if not silenced.clients:
+        return "none"
+    many = f"{silenced.clients} of {silenced.of}, in {100 * silenced.share:.0f} % of rounds"
+    if (one := silenced.longest) is None:
+        return many
+    attack = f" under {one.attack}" if one.attack not in {"", "none"} else ""
+    return f"{many}; {who(one)} in {one.rounds} of {one.asked}{attack}"

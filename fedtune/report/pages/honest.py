@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from fedtune.report.pages.bench_clients import UNKNOWN, Least, Silenced
-from fedtune.report.pages.bench_facts import DefenceFacts, Table
-from fedtune.report.pages.gain import gain, percent_of, step
-from fedtune.report.pages.markup import Html, tag
+from fedtune.records.bench import DefenceSummary, Least, Silenced, TableSummary
+from fedtune.report.pages.gain import gain, percent_of, silenced_words, step, where_of
 from fedtune.report.pages.verdict import ranked
 
+UNKNOWN = "not known"
 HEADS = (
     "Defence",
     "Least gain, any round",
@@ -24,39 +23,39 @@ KEY = (
 )
 
 
-def honest_cells(defence: DefenceFacts) -> list[str]:
+def honest_cells(defence: DefenceSummary) -> list[str]:
     """A defence's row under `HEADS`, without its name."""
     leasts = (defence.least, defence.worst_honest, defence.worst_honest_free)
-    return [*map(_least, leasts), *map(_silenced, defence.silenced)]
+    return [
+        *map(_least, leasts),
+        *map(_silenced, (defence.silenced.free, defence.silenced.attacked)),
+    ]
 
 
-def honest_table(table: Table) -> Html:
-    """The table of one fraction, defences in the matrix's order."""
-    rows = [_row(defence) for defence in ranked(table)]
-    heads = [tag("th", head, scope="col") for head in HEADS]
-    body = tag(
-        "table",
-        tag("caption", "Single rounds and honest clients"),
-        tag("thead", tag("tr", heads)),
-        tag("tbody", rows),
-        class_="honest",
-    )
-    shown = tag("div", body, class_="scroll", tabindex="0", role="region", aria_label="Honest")
-    return tag("div", shown, tag("p", KEY, class_="quiet fine"))
+def honest_rows(table: TableSummary) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The table of one fraction, defences in the matrix's order: words and shade of each cell."""
+    return [(one.label, list(zip(honest_cells(one), _shades(one), strict=True)))
+            for one in ranked(table)]  # fmt: skip
 
 
-def floor_words(table: Table) -> str:
+def _shades(defence: DefenceSummary) -> list[str]:
+    leasts = (defence.least, defence.worst_honest, defence.worst_honest_free)
+    return [*("" if one is None else f"g{step(one.rank)}" for one in leasts), "", ""]
+
+
+def floor_words(table: TableSummary) -> str:
     """What honest training on poisoned rows reaches under the plain mean; empty if not measured."""
-    if table.floor is None:
+    if table.floor is None or table.floor.end is None:
         return ""
-    most = "" if table.floor_most is None else f", at most {percent_of(table.floor_most.mean)}"
+    end, highest = table.floor.end, table.floor.most
+    most = "" if highest is None else f", at most {percent_of(highest.mean)}"
     return (
         f"Floor of a backdoor, by honest training on poisoned rows under the mean of all: "
-        f"{percent_of(table.floor.mean)} at the end{most} in any round."
+        f"{percent_of(end.mean)} at the end{most} in any round."
     )
 
 
-def tuned_words(table: Table) -> str:
+def tuned_words(table: TableSummary) -> str:
     """Which attacks are not searched anew against each defence; empty where it is not said."""
     known = [attack for attack in table.attacks if attack.searched is not None]
     fixed = [attack.label for attack in known if not attack.searched]
@@ -67,25 +66,12 @@ def tuned_words(table: Table) -> str:
     return f"Not re-optimised against each defence, as tuned elsewhere: {', '.join(fixed)}."
 
 
-def _row(defence: DefenceFacts) -> Html:
-    shades = [
-        None if one is None else f"g{step(one.kept)}"
-        for one in (defence.least, defence.worst_honest, defence.worst_honest_free)
-    ]
-    cells = zip(honest_cells(defence), [*shades, None, None], strict=True)
-    return tag(
-        "tr",
-        tag("th", defence.label, scope="row"),
-        [tag("td", words, class_=shade) for words, shade in cells],
-    )
-
-
 def _least(least: Least | None) -> str:
     if least is None:
         return UNKNOWN
-    kept = "no finite loss" if least.kept == float("-inf") else gain(least.kept)
-    return f"{kept}: {least.where}" if least.where else kept
+    kept, where = "no finite loss" if least.kept is None else gain(least.kept), where_of(least)
+    return f"{kept}: {where}" if where else kept
 
 
 def _silenced(silenced: Silenced | None) -> str:
-    return UNKNOWN if silenced is None else silenced.words
+    return UNKNOWN if silenced is None else silenced_words(silenced)

@@ -1,22 +1,14 @@
-"""The heatmap of one table: plain HTML that is read without a script."""
+"""The heatmap of one table: what stands in each of its cells, and how it is coloured."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import groupby
+from typing import Any
 
-from fedtune.report.pages.bench_facts import (
-    HOLDS,
-    AttackFacts,
-    Cell,
-    DefenceFacts,
-    Table,
-)
-from fedtune.report.pages.bench_stat import Stat
+from fedtune.records.bench import AttackSummary, CellSummary, DefenceSummary, TableSummary
 from fedtune.report.pages.details import sentence
 from fedtune.report.pages.gain import colour_step, gain, percent_of, points, spread, step
-from fedtune.report.pages.markup import Html, join, tag
 from fedtune.report.pages.verdict import best_of, column_of, ranked
 
 GOALS = {
@@ -33,202 +25,128 @@ WORDS = {
     "skipped": "left out",
     "missing": "not run",
 }
-Number = Callable[[AttackFacts, DefenceFacts], int]
+Number = Callable[[AttackSummary, DefenceSummary], int]
 
 
-def matrix(table: Table, number: Number, *, choice: str | None) -> Html:
-    """Write the table: defences by their worst case, attacks by what they want.
+def matrix(table: TableSummary, number: Number) -> dict[str, Any]:
+    """The table for the page's template: defences by their worst case, attacks by their goal.
 
     Args:
-        table: One fraction of liars.
+        table: One fraction of attackers.
         number: The index of a cell's details, for the script.
-        choice: The defence that the page recommends; its row is marked.
     """
     columns = in_groups(table)
-    rows = [
-        _row(table, defence, columns, number, chosen=defence.label == choice)
-        for defence in ranked(table)
-    ]
-    grid = tag(
-        "table",
-        tag("caption", _caption(table), class_="unseen"),
-        tag("thead", _group_heads(columns), _heads(table, columns)),
-        tag("tbody", rows),
-        tag("tfoot", _best_row(table, columns)),
-        class_="matrix",
-    )
-    return tag("div", grid, class_="scroll", tabindex="0", role="region", aria_label="Matrix")
+    return {
+        "caption": f"Retained gain of each defence under each attack, {table.num_attackers} of "
+        f"{table.num_clients} clients attacking, f = {table.f} assumed",
+        "groups": [
+            (GOALS.get(goal, goal), len(list(group)))
+            for goal, group in groupby(columns, key=lambda attack: attack.goal)
+        ],
+        "columns": [
+            {"label": one.label, "searched": one.searched, "edge": _edge(columns, one)}
+            for one in columns
+        ],
+        "rows": [_row(table, defence, columns, number) for defence in ranked(table)],
+        "best": [_best(table, attack, _edge(columns, attack)) for attack in columns],
+    }
 
 
-def in_groups(table: Table) -> list[AttackFacts]:
+def in_groups(table: TableSummary) -> list[AttackSummary]:
     """The attacks by goal, in the order of `GOALS`; other goals after these."""
     order = {goal: place for place, goal in enumerate(GOALS)}
     return sorted(table.attacks, key=lambda attack: order.get(attack.goal, len(order)))
 
 
-def _caption(table: Table) -> str:
-    return (
-        f"Retained gain of each defence under each attack, {table.num_attackers} of "
-        f"{table.num_clients} clients lying, f = {table.f} assumed"
-    )
-
-
-def _group_heads(columns: list[AttackFacts]) -> Html:
-    heads = [tag("td", colspan=3, class_="corner")]
-    for goal, group in groupby(columns, key=lambda attack: attack.goal):
-        heads.append(tag("th", GOALS.get(goal, goal), colspan=len(list(group)), scope="colgroup"))
-    return tag("tr", heads, class_="groups")
-
-
-def _heads(table: Table, columns: list[AttackFacts]) -> Html:
-    fixed = (
-        tag("th", "Defence", scope="col", class_="name"),
-        tag("th", "Worst case", scope="col", class_="worst-case"),
-        tag("th", "Tax", scope="col", class_="tax"),
-    )
-    heads = [
-        tag(
-            "th",
-            _breakable(one.label),
-            _small("re-optimised" if one.searched else ""),
-            scope="col",
-            class_=_edge(columns, one),
-        )
-        for one in columns
-    ]
-    return tag("tr", fixed, heads, class_="heads")
-
-
-def _breakable(label: str) -> Html:
-    """A label that may break after its underscores and hyphens."""
-    parts = re.split(r"(?<=[_/\-])", label)
-    return Html("<wbr>".join(join(part) for part in parts if part))
-
-
-def _own(table: Table, defence: DefenceFacts) -> str:
+def _own(table: TableSummary, defence: DefenceSummary) -> str:
     """What a row has otherwise than its table."""
     most = max(each.num_seeds for each in table.defences)
-    told = [] if defence.own_f is None else [f"f = {defence.own_f}"]
+    told = [] if defence.f is None else [f"f = {defence.f}"]
     told += [f"{defence.num_seeds} of {most} seeds"] if defence.num_seeds < most else []
     return ", ".join(told)
 
 
 def _row(
-    table: Table, defence: DefenceFacts, columns: list[AttackFacts], number: Number, *, chosen: bool
-) -> Html:
-    worst = [gain(defence.worst)]
-    shade = None if defence.worst is None else f"g{step(defence.worst)}"
-    head = tag(
-        "th",
-        _breakable(defence.label),
-        _small(_own(table, defence)),
-        scope="row",
-        class_="name",
-        title=defence.what or None,
-    )
-    cells = [
-        _cell(table, defence, attack, number(attack, defence), _edge(columns, attack))
-        for attack in columns
-    ]
-    return tag(
-        "tr",
-        head,
-        tag(
-            "td",
-            tag("b", worst),
-            _small(_breakable(defence.worst_attack or "")),
-            class_=_join(shade, "worst-case"),
-        ),
-        _tax(defence.tax),
-        cells,
-        class_="chosen" if chosen else None,
-    )
-
-
-def _tax(tax: Stat | None) -> Html:
-    """Coloured by what is left: a tax of 0.1 leaves 0.9 of the gain."""
-    shade = None if tax is None else f"g{step(1 - tax.mean)}"
-    return tag(
-        "td", percent_of(None if tax is None else tax.mean, digits=1), class_=_join(shade, "tax")
-    )
+    table: TableSummary, defence: DefenceSummary, columns: Sequence[AttackSummary], number: Number
+) -> dict[str, Any]:
+    """A row; a tax of 0.1 is coloured by the 0.9 of the gain that it leaves."""
+    tax = None if defence.tax is None else defence.tax.mean
+    return {
+        "label": defence.label,
+        "own": _own(table, defence),
+        "what": defence.what,
+        "shade": "" if defence.rank is None else f"g{step(defence.rank)}",
+        "worst": gain(defence.rank),
+        "attack": defence.worst.attack if defence.worst else "",
+        "tax_shade": "" if tax is None else f"g{step(1 - tax)}",
+        "tax": percent_of(tax, digits=1),
+        "cells": [
+            _cell(table, defence, attack, number(attack, defence), _edge(columns, attack))
+            for attack in columns
+        ],
+    }
 
 
 def _cell(
-    table: Table, defence: DefenceFacts, attack: AttackFacts, index: int, edge: str | None
-) -> Html:
-    cell = table.cells.get((defence.label, attack.label))
-    shade, figures = face(cell, attack.goal)
-    worst = "worst" if attack.label == defence.worst_attack else None
-    label = f"{attack.label} on {defence.label}. {sentence(cell)}"
-    inside = tag("span", figures, class_="cell", data_cell=index, data_label=label)
-    return tag("td", inside, class_=_join(shade, worst, edge))
+    table: TableSummary, defence: DefenceSummary, attack: AttackSummary, index: int, edge: str
+) -> dict[str, Any]:
+    cell = table.grid.get((defence.label, attack.label))
+    worst = defence.worst is not None and attack.label == defence.worst.attack
+    face = _face(cell, attack.goal)
+    return {
+        "gain": "", "below": "", "word": "", **face,
+        "classes": (face["shade"], "worst" if worst else "", edge),
+        "index": index,
+        "label": f"{attack.label} on {defence.label}. {sentence(cell)}",
+    }  # fmt: skip
 
 
-def face(cell: Cell | None, goal: str) -> tuple[str, Html]:
-    """A cell's class and what stands in it; nothing that was not measured becomes a number."""
+def _face(cell: CellSummary | None, goal: str) -> dict[str, str]:
+    """A cell's shade and what stands in it; nothing that was not measured becomes a number."""
     if cell is None or cell.status != "done":
         status = "missing" if cell is None else cell.status
-        return status, tag("i", WORDS[status])
+        return {"shade": status, "word": WORDS[status]}
     shade = colour_step(cell)
     if shade is None or cell.retained is None:
-        return "missing", tag("i", "unknown")
+        return {"shade": "missing", "word": "unknown"}
     lower = spread(cell.retained)
     if cell.broken:
         lower = cell.broken
-    elif cell.below_base:
+    elif cell.worse_than_base:
         lower = below_base(cell)
     elif cell.backdoor is not None:
-        lower = obeyed(cell)
+        over = "" if cell.over_floor is None else f", {points(cell.over_floor)} over the floor"
+        lower = f"obeyed {percent_of(cell.backdoor.mean)}{over}"
     elif goal == "refused" and cell.refused_share is not None:
         whole = round(cell.refused_share, 6) >= 1
         lower = "refused" if whole else f"refused {percent_of(cell.refused_share)}"
-    return f"g{shade}", join(tag("b", gain(cell.retained.mean)), _small(lower))
+    return {"shade": f"g{shade}", "gain": gain(cell.retained.mean), "below": lower}
 
 
-def below_base(cell: Cell) -> str:
+def below_base(cell: CellSummary) -> str:
     """The mark of a run that ended worse than its base."""
-    return f"below base: {cell.below_base} of {cell.of} seeds" if cell.of > 1 else "below base"
+    seeds = f": {len(cell.worse_than_base)} of {cell.of} seeds"
+    return f"below base{seeds if cell.of > 1 else ''}"
 
 
-def obeyed(cell: Cell) -> str:
-    """How often the trigger is obeyed, and how far that is above the floor."""
-    assert cell.backdoor is not None
-    words = f"obeyed {percent_of(cell.backdoor.mean)}"
-    return (
-        words if cell.over_floor is None else f"{words}, {points(cell.over_floor)} over the floor"
-    )
-
-
-def _best_row(table: Table, columns: list[AttackFacts]) -> Html:
-    """What the best cell of each column reaches, and where none holds."""
-    cells = [_best(table, attack, _edge(columns, attack)) for attack in columns]
-    head = tag("th", f"Best of all (holds: {HOLDS:g})", scope="row", class_="name")
-    return tag("tr", head, tag("td"), tag("td"), cells)
-
-
-def _best(table: Table, attack: AttackFacts, edge: str | None) -> Html:
-    best = best_of(column_of(table, attack.label))
+def _best(table: TableSummary, attack: AttackSummary, edge: str) -> dict[str, Any]:
+    """What the best cell of a column reaches, and whether none holds."""
+    column = column_of(table, attack.label)
+    best = best_of(column)
+    empty = {"gain": "", "word": "", "below": "", "outcome": "", "classes": (edge,)}
     if best is None:
-        waiting = any(cell.status == "missing" for cell in column_of(table, attack.label))
-        return tag("td", _small(WORDS["missing"] if waiting else "–"), class_=edge)
-    figures: Html | str = tag("b", gain(best.retained.mean)) if best.retained else ""
-    if best.status != "done":
-        figures = WORDS[best.status]
-    if best.backdoor is not None:
-        figures = join(figures, _small(f"obeyed {percent_of(best.backdoor.mean)}"))
-    words, shade = ("held", None) if best.holds else ("none holds", "leak")
-    return tag("td", figures, tag("small", words, class_="outcome"), class_=_join(shade, edge))
+        waiting = any(cell.status == "missing" for cell in column)
+        return {**empty, "below": WORDS["missing"] if waiting else "–"}
+    return {
+        "gain": gain(best.retained.mean) if best.retained else "",
+        "word": "" if best.status == "done" else WORDS[best.status],
+        "below": f"obeyed {percent_of(best.backdoor.mean)}" if best.backdoor else "",
+        "outcome": "held" if best.holds else "none holds",
+        "classes": ("" if best.holds else "leak", edge),
+    }
 
 
-def _edge(columns: list[AttackFacts], attack: AttackFacts) -> str | None:
+def _edge(columns: Sequence[AttackSummary], attack: AttackSummary) -> str:
     """The first column of a group keeps a distance from the one before."""
-    place = columns.index(attack)
-    return "edge" if place == 0 or columns[place - 1].goal != attack.goal else None
-
-
-def _small(words: str) -> Html | None:
-    return tag("small", words) if words else None
-
-
-def _join(*classes: str | None) -> str | None:
-    return " ".join(name for name in classes if name) or None
+    place = list(columns).index(attack)
+    return "edge" if place == 0 or columns[place - 1].goal != attack.goal else ""

@@ -1,33 +1,41 @@
-"""The page of one run: what was gained, whom the rule heard, what the model says now."""
+"""The page of one run: what was gained, how much each client counted, what the model says now."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fedtune.records.lines import RoundRecord
+from fedtune.records.manifest import Manifest
 from fedtune.report.figures import loss_title, shown
-from fedtune.report.pages.clients import LEGEND, client_table, refusals
-from fedtune.report.pages.curve import curve
+from fedtune.report.pages.chart import loss_chart
 from fedtune.report.pages.gain import percent_of
-from fedtune.report.pages.markup import Html, join, line, tag
-from fedtune.report.pages.shell import command_box, document, facts_list, foldable
-from fedtune.report.pages.strip import left_out, legend, strip
+from fedtune.report.pages.render import line, page
+from fedtune.report.pages.strip import LEGEND, weight_strip
 from fedtune.report.silenced import headlines, silences
-from fedtune.report.summary import Record, RunFacts, describe, summarise, well_formed
+from fedtune.report.summary import ClientFacts, RunFacts, describe, summarise
 from fedtune.report.table import notable
-from fedtune.report.text import duration, figure, number, percent, size
+from fedtune.report.text import duration, figure, percent, size
 
 if TYPE_CHECKING:  # it brings torch
     from fedtune.recipe import Recipe
 
-MAX_SAMPLES = 8
+MAX_SAMPLES, MAX_REASONS, MAX_LOST = 8, 40, 12
 SAID = {"loss", "backdoor_success", "backdoor_untriggered"}  # in sentences
+STYLES = ("page.css", "chart.css", "run.css")
+HEADS = ("client", "rows", "weight", "of fair", "low", "dropped", "far", "refused", "own loss")
+KEY = (
+    "weight: mean share over the rounds it was asked in; of fair: the same over 1 / clients asked; "
+    "low: rounds below half of that; dropped: rounds at next to no weight, refused or silent; far: "
+    "distance of its update to the aggregate over the median client's; own loss: held out, as the "
+    "client reports it."
+)
 
 
 def run_page(
     recipe: Recipe,
-    records: Sequence[Record],
-    manifest: Mapping[str, Any],
+    records: Sequence[RoundRecord],
+    manifest: Manifest,
     samples: Sequence[Mapping[str, Any]],
     *,
     recipe_text: str,
@@ -38,7 +46,7 @@ def run_page(
     Args:
         recipe: The run's.
         records: The lines of metrics.jsonl.
-        manifest: What manifest.json holds; may be empty.
+        manifest: Of the run.
         samples: The lines of samples.jsonl; the first few are shown.
         recipe_text: The recipe as YAML.
         command: What repeats the run.
@@ -46,60 +54,61 @@ def run_page(
     Returns:
         The HTML document. It needs no network, and no script to be read.
     """
-    records = well_formed(records)
-    facts = summarise(records)
-    liars = [one for one in manifest.get("simulated_attackers") or () if isinstance(one, int)]
-    title = line(recipe.output_dir.name or "run")
-    head = tag("header", tag("h1", title), tag("p", line(describe(recipe)), class_="quiet"))
-    body = tag(
-        "main",
-        head,
-        _story(recipe, facts, liars, headlines(silences(records), manifest)),
-        _loss(facts),
-        _clients(records, facts, manifest, liars),
-        _samples(samples),
-        _made_by(manifest, recipe_text, command),
+    facts, attackers = summarise(records), manifest.simulated_attackers
+    name, clients = line(recipe.output_dir.name or "run"), notable(facts.clients)
+    return page(
+        "run.html.jinja",
+        name,
+        styles=STYLES,
+        scripts=("copy.js",),
+        name=name,
+        described=line(describe(recipe)),
+        rounds=f"{facts.rounds} of {recipe.federation.num_rounds} rounds",
+        first=facts.base.get("loss"),
+        last=facts.final.get("loss"),
+        silenced=headlines(silences(records), manifest),
+        notes=_notes(recipe, facts, attackers),
+        totals=_totals(facts),
+        loss_title=loss_title(facts.base),
+        chart=loss_chart(facts.curve, facts.base.get("loss")),
+        lost=", ".join([str(at) for at, loss in facts.curve if loss is None][:MAX_LOST]),
+        strip=weight_strip(records, [one.client for one in clients], attackers),
+        legend=LEGEND,
+        heads=HEADS,
+        key=KEY,
+        clients=[
+            (one.client, one.client in attackers, _cells(one, manifest.client_rows))
+            for one in clients
+        ],
+        hidden=len(facts.clients) - len(clients),
+        refusals=_refusals(records),
+        samples=[_sample(sample) for sample in samples[:MAX_SAMPLES]],
+        manifest=_made_by(manifest),
+        recipe_text=recipe_text,
+        command=command,
     )
-    return document(title, body, styles=("page.css", "run.css"), scripts=("copy.js",))
 
 
-def _story(recipe: Recipe, facts: RunFacts, liars: Sequence[int], silenced: Sequence[str]) -> Html:
-    rounds = f"{facts.rounds} of {recipe.federation.num_rounds} rounds"
-    first, last = number(facts.base.get("loss")), number(facts.final.get("loss"))
-    if first is None or last is None:
-        lead: Html | str = f"{rounds} are done; the held-out loss is not known."
-    else:
-        verb = "fell" if last < first else "rose" if last > first else "stayed:"
-        lead = join(
-            f"The held-out loss {verb} from ",
-            tag("strong", figure(first)),
-            " to ",
-            tag("strong", figure(last)),
-            f" in {rounds}.",
-        )
+def _notes(recipe: Recipe, facts: RunFacts, attackers: Collection[int]) -> list[str]:
     undone = f"{facts.undone}." if facts.undone else None
-    notes = [_liars(recipe, facts, liars), undone, _refused(facts), _backdoor(facts)]
-    return tag(
-        "section",
-        tag("p", lead, class_="lead"),
-        [tag("p", told, class_="notice") for told in silenced],
-        [tag("p", note) for note in notes if note],
-        facts_list(_totals(facts)),
-        class_="story",
-    )
+    notes = [_attack(recipe, facts, attackers), undone, _refused(facts), _backdoor(facts)]
+    return [note for note in notes if note]
 
 
-def _liars(recipe: Recipe, facts: RunFacts, liars: Sequence[int]) -> str | None:
-    if not liars or recipe.attack is None:
+def _attack(recipe: Recipe, facts: RunFacts, attackers: Collection[int]) -> str | None:
+    if not attackers or recipe.attack is None:
         return None
-    who = f"{len(liars)} of {recipe.federation.num_clients} clients lie by {recipe.attack.name}"
-    told = "The rule is not told"
-    known = [one for one in facts.clients if one.client in liars and one.mean_weight is not None]
-    if not known:
-        return f"{who}. {told}."
-    weight = sum(one.mean_weight or 0.0 for one in known)
+    clients = recipe.federation.num_clients
+    told = f"{len(attackers)} of {clients} clients attack by {recipe.attack.name}"
+    known = [one for one in facts.clients if one.client in attackers]
+    weights = [one.mean_weight for one in known if one.mean_weight is not None]
+    if not weights:
+        return f"{told}. The rule is not told."
     fair = sum(one.fair_share or 0.0 for one in known)
-    return f"{who}. {told}; it gave them {percent(weight)} of the weight, {percent(fair)} is fair."
+    return (
+        f"{told}. The rule is not told; it gave them {percent(sum(weights))} of the weight, "
+        f"{percent(fair)} is fair."
+    )
 
 
 def _refused(facts: RunFacts) -> str | None:
@@ -112,88 +121,75 @@ def _refused(facts: RunFacts) -> str | None:
 
 
 def _backdoor(facts: RunFacts) -> str | None:
-    after = number(facts.final.get("backdoor_success"))
+    after = facts.final.get("backdoor_success")
     if after is None:
         return None
-    before = number(facts.base.get("backdoor_success"))
-    words = f"The trigger is obeyed in {percent_of(after)} of prompts"
-    if (without := number(facts.final.get("backdoor_untriggered"))) is not None:
-        words += f"; without it they are answered so in {percent_of(without)}"
-    return f"{words}." if before is None else f"{words}; before training in {percent_of(before)}."
+    words = f"Backdoor success rate: {percent_of(after)} of prompts with the trigger"
+    if (without := facts.final.get("backdoor_untriggered")) is not None:
+        words += f"; {percent_of(without)} without it"
+    before = facts.base.get("backdoor_success")
+    return f"{words}." if before is None else f"{words}; before training {percent_of(before)}."
 
 
 def _totals(facts: RunFacts) -> list[tuple[str, str]]:
-    totals = []
-    for label, key, write in shown(facts.final):
-        if key not in SAID and number(facts.final.get(key)) is not None:
-            before, after = write(facts.base.get(key)), write(facts.final.get(key))
-            totals.append((label.capitalize(), f"{before} to {after}"))
+    figures = [
+        (label.capitalize(), f"{write(facts.base.get(key))} to {write(facts.final.get(key))}")
+        for label, key, write in shown(facts.final)
+        if key not in SAID and facts.final.get(key) is not None
+    ]
     took = f"training {facts.train_s:.1f} s, aggregating {facts.aggregate_s:.1f} s"
-    totals.append(("Time", f"{duration(facts.round_s)}; {took}"))
-    totals.append(("Traffic", f"{size(facts.upload_bytes)} up, {size(facts.download_bytes)} down"))
-    return totals
+    traffic = f"{size(facts.upload_bytes)} up, {size(facts.download_bytes)} down"
+    return [*figures, ("Time", f"{duration(facts.round_s)}; {took}"), ("Traffic", traffic)]
 
 
-def _loss(facts: RunFacts) -> Html:
-    points = [(at, number(loss)) for at, loss in facts.curve]
-    drawn = curve(points, number(facts.base.get("loss")))
-    lost = [str(at) for at, loss in points if loss is None]
-    note = tag("p", f"Not finite in rounds {', '.join(lost[:12])}.", class_="notice")
-    return tag(
-        "section",
-        tag("h2", loss_title(facts.base)),
-        drawn if drawn is not None else tag("p", "Nothing was measured yet."),
-        note if lost else None,
-    )
-
-
-def _clients(
-    records: Sequence[Record], facts: RunFacts, manifest: Mapping[str, Any], liars: Sequence[int]
-) -> Html | None:
-    if not facts.clients:
-        return None
-    shown = notable(facts.clients)
-    hidden = len(facts.clients) - len(shown)
-    crowd = f"{hidden} clients with fewer refusals are left out; metrics.jsonl has them."
-    picture = strip(records, [one.client for one in shown], liars)
-    reasons = refusals(records)
-    note = left_out(records)
-    return tag(
-        "section",
-        tag("h2", "Whom the rule heard"),
-        [picture, legend()] if picture is not None else None,
-        tag("p", note, class_="quiet") if note else None,
-        client_table(shown, manifest.get("client_rows") or (), liars),
-        tag("p", crowd) if hidden else None,
-        tag("p", LEGEND, class_="quiet fine"),
-        [tag("h3", "Refused, and why"), reasons] if reasons is not None else None,
-    )
-
-
-def _samples(samples: Sequence[Mapping[str, Any]]) -> Html | None:
-    if not samples:
-        return None
-    labels = (("prompt", "Prompt"), ("truth", "Truth"), ("before", "Before"), ("after", "After"))
-    shown = [
-        facts_list([(label, line(sample.get(key, ""), 2000)) for key, label in labels])
-        for sample in samples[:MAX_SAMPLES]
+def _cells(one: ClientFacts, rows: Sequence[int]) -> list[str]:
+    """A client's row under `HEADS`, without its number."""
+    ratio = None
+    if one.mean_weight is not None and one.fair_share:
+        ratio = one.mean_weight / one.fair_share
+    dropped = one.times_dropped
+    return [
+        str(rows[one.client]) if one.client < len(rows) else "–",
+        percent(one.mean_weight, none="–"),
+        "–" if ratio is None else f"{ratio:.2f}×",
+        str(one.times_low or "–"),
+        "–" if dropped is None else f"{dropped} of {one.rounds_asked}",
+        "–" if one.far is None else f"{one.far:.3g}",
+        str(one.times_refused or "–"),
+        figure(one.own_loss, none="–"),
     ]
-    return tag("section", tag("h2", "What it says, before and after"), shown, class_="samples")
 
 
-def _made_by(manifest: Mapping[str, Any], recipe_text: str, command: str) -> Html:
-    facts = [
-        (line(key, 80), _flat(value))
-        for key, value in manifest.items()
-        if key not in {"client_rows", "simulated_attackers", "recipe", "node_keys"}
+def _refusals(records: Sequence[RoundRecord]) -> list[tuple[str, str]]:
+    """Each refused client's reasons once, with the rounds."""
+    found: dict[tuple[int, str], list[int]] = {}
+    for record in records:
+        for client, reason in sorted(record.refused.items()):
+            found.setdefault((client, line(reason, 400)), []).append(record.round)
+    told = [
+        (f"client {client}, {_rounds(rounds)}: ", reason)
+        for (client, reason), rounds in list(found.items())[:MAX_REASONS]
     ]
-    return tag(
-        "footer",
-        tag("h2", "How to repeat it"),
-        command_box(command),
-        foldable("The recipe", tag("pre", tag("code", recipe_text), tabindex="0")),
-        foldable("Versions, hardware, hashes", facts_list(facts)) if facts else None,
-    )
+    left = len(found) - MAX_REASONS
+    return [*told, ("", f"{left} more are in metrics.jsonl")] if left > 0 else told
+
+
+def _rounds(rounds: Sequence[int]) -> str:
+    if len(rounds) > 6:
+        return f"{len(rounds)} rounds from {rounds[0]} to {rounds[-1]}"
+    word = "round" if len(rounds) == 1 else "rounds"
+    return f"{word} {', '.join(map(str, rounds))}"
+
+
+def _sample(sample: Mapping[str, Any]) -> list[tuple[str, str]]:
+    keys = ("prompt", "truth", "before", "after")
+    return [(key.capitalize(), line(sample.get(key, ""), 2000)) for key in keys]
+
+
+def _made_by(manifest: Manifest) -> list[tuple[str, str]]:
+    shown_elsewhere = {"client_rows", "simulated_attackers", "recipe", "node_keys"}
+    facts = manifest.facts.items()
+    return [(line(key, 80), _flat(value)) for key, value in facts if key not in shown_elsewhere]
 
 
 def _flat(value: object) -> str:

@@ -1,118 +1,117 @@
-"""Who weighed how much in which round: a client a row, a round a column, as SVG."""
+"""Each client's aggregation weight in each round: a client a row, a round a column, as SVG."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from fedtune.report.pages.markup import Html, line, tag
-from fedtune.report.summary import Record, asked_in, by_client, round_of, shares_in
+from markupsafe import Markup
 
-LEFT, TOP, ROW = 54, 4, 18
+from fedtune.records.lines import RoundRecord
+from fedtune.report.pages.render import fill, line
+
+LEFT, TOP, ROW = 72, 4, 18
 WIDTH = 460
 MAX_ROUNDS = 120  # more, and a column is thinner than a line
-# Shares over the fair one, 1 / clients asked; each step's least value.
-STEPS = (
-    (1.5, 0, "over 1.5 of a fair share"),
-    (0.5, 1, "0.5 to 1.5"),
-    (1e-12, 3, "under 0.5"),
-    (0.0, 5, "none: dropped"),
-)
+DROPPED = 5
+# Shares over the fair one, 1 / clients asked: each step's least value, and its colour.
+STEPS = ((1.5, 0, "over 1.5 of a fair share"), (0.5, 1, "0.5 to 1.5"), (0.0, 3, "under 0.5"))
+LEGEND = [
+    *((f"g{colour}", "", words) for _, colour, words in STEPS),
+    (f"g{DROPPED}", "", "dropped: next to none"),
+    ("crossed", "×", "refused"),
+    ("plain", "", "took part; the rule gives no weights"),
+]
 
 
-def strip(records: Sequence[Record], clients: Sequence[int], liars: Collection[int]) -> Html | None:
+@dataclass(frozen=True)
+class Strip:
+    """The picture, how high it is, and what it does not show."""
+
+    svg: Markup
+    height: int
+    left_out: str
+
+
+def weight_strip(
+    records: Sequence[RoundRecord], clients: Sequence[int], attackers: Collection[int]
+) -> Strip | None:
     """Draw the last `MAX_ROUNDS` rounds of these clients.
 
     Args:
-        records: Well-formed lines of metrics.jsonl.
+        records: Of the run.
         clients: The rows, in order.
-        liars: Simulated liars, which are marked.
+        attackers: Simulated ones, which are marked.
 
     Returns:
-        The picture, or None where there is no round yet. A reply that was refused is crossed, one
-        without a weight is grey, a client that was not asked leaves its place empty.
+        None where there is no round yet. A reply that was refused is crossed, one without a weight
+        is grey, a client that was not asked leaves its place empty.
     """
-    rounds = [record for record in records if round_of(record) > 0][-MAX_ROUNDS:]
+    rounds = [record for record in records if record.round > 0]
     if not rounds or not clients:
         return None
-    wide = min(34.0, (WIDTH - LEFT) / len(rounds))
+    shown = rounds[-MAX_ROUNDS:]
+    wide = min(34.0, (WIDTH - LEFT) / len(shown))
     height = TOP + ROW * len(clients) + 22
-    row_of = {client: row for row, client in enumerate(clients)}
-    parts = [_label(client, row, client in liars) for client, row in row_of.items()]
-    stride = -(-len(rounds) // 12)
-    for column, record in enumerate(rounds):
-        left = LEFT + wide * column
-        parts += _column(record, row_of, left, wide)
-        if column % stride == 0:
-            middle = round(left + wide / 2, 1)
-            at = str(round_of(record))
-            parts.append(tag("text", at, x=middle, y=height - 4, text_anchor="middle"))
-    parts.append(tag("text", "round", x=LEFT - 10, y=height - 4, text_anchor="end"))
-    return tag(
-        "svg",
-        tag("title", "Weight of each client by round"),
-        parts,
-        viewBox=f"0 0 {WIDTH} {height}", class_="curve strip", role="img",
+    rows = {client: TOP + ROW * row for row, client in enumerate(clients)}
+    stride = -(-len(shown) // 12)
+    starts = [LEFT + wide * column for column in range(len(shown))]
+    svg = fill(
+        "strip.svg.jinja",
+        width=WIDTH, height=height, left=LEFT,
+        labels=[(top + 13, client, client in attackers) for client, top in rows.items()],
+        squares=[
+            square
+            for start, record in zip(starts, shown, strict=True)
+            for square in _column(record, rows, start, wide)
+        ],
+        rounds=[
+            (round(start + wide / 2, 1), record.round)
+            for start, record in list(zip(starts, shown, strict=True))[::stride]
+        ],
     )  # fmt: skip
+    left_out = f"The last {MAX_ROUNDS} of {len(rounds)} rounds; all are in metrics.jsonl."
+    return Strip(svg, height, left_out if len(rounds) > MAX_ROUNDS else "")
 
 
-def legend() -> Html:
-    """Write what the colours mean."""
-    keys = [tag("li", tag("span", class_=f"key g{i}"), words) for _, i, words in STEPS]
-    keys.append(tag("li", tag("span", "×", class_="key crossed"), "refused"))
-    keys.append(tag("li", tag("span", class_="key plain"), "took part; the rule gives no weights"))
-    return tag("ul", keys, class_="legend")
-
-
-def left_out(records: Sequence[Record]) -> str | None:
-    """Say what the picture does not show."""
-    rounds = [record for record in records if round_of(record) > 0]
-    if len(rounds) <= MAX_ROUNDS:
-        return None
-    return f"The last {MAX_ROUNDS} of {len(rounds)} rounds; all are in metrics.jsonl."
-
-
-def _column(record: Record, row_of: dict[int, int], left: float, wide: float) -> list[Html]:
-    asked, shares = asked_in(record), shares_in(record)
-    refused, accepted = by_client(record.get("refused")), by_client(record.get("clients"))
-    parts = []
-    for client in asked:
-        if client not in row_of:
-            continue
-        where = f"round {round_of(record)}, client {client}: "
-        if client in refused:
-            kind, words = "crossed", f"refused: {line(refused[client])}"
-        elif client in shares:
-            fair = shares[client] * len(asked)
-            kind = f"s{next((i for least, i, _ in STEPS if fair >= least), 5)}"
-            words = f"{fair:.2f} of a fair share"
-        elif client in accepted:
-            kind, words = "plain", "took part"
-        else:
-            continue
-        parts.append(_square(left, row_of[client], wide, kind, where + words))
-    return parts
-
-
-def _square(left: float, row: int, wide: float, kind: str, words: str) -> Html:
+def _column(
+    record: RoundRecord, rows: dict[int, int], left: float, wide: float
+) -> list[dict[str, Any]]:
     gap = 1.5 if wide > 8 else 0.0
-    top = TOP + ROW * row
-    body = tag(
-        "rect", tag("title", words), x=round(left, 1), y=top,
-        width=round(wide - gap, 1), height=ROW - 1.5, class_=kind,
-    )  # fmt: skip
-    if kind != "crossed":
-        return body
-    middle, half = left + (wide - gap) / 2, min(4.0, wide / 3)
-    centre = top + ROW / 2 - 1
-    cross = "".join(
+    squares = []
+    for client in record.asked:
+        if client in rows and (found := _kind(record, client)) is not None:
+            kind, words = found
+            squares.append(
+                {
+                    "x": round(left, 1), "y": rows[client], "width": round(wide - gap, 1),
+                    "height": ROW - 1.5, "kind": kind,
+                    "title": f"round {record.round}, client {client}: {words}",
+                    "cross": _cross(left + (wide - gap) / 2, rows[client], wide)
+                    if kind == "crossed" else "",
+                }
+            )  # fmt: skip
+    return squares
+
+
+def _kind(record: RoundRecord, client: int) -> tuple[str, str] | None:
+    """How a client's square is coloured, and what it says; None if nothing is known of it."""
+    if client in record.refused:
+        return "crossed", f"refused: {line(record.refused[client])}"
+    if client not in record.clients:
+        return None
+    if (share := record.shares.get(client)) is None:
+        return "plain", "took part"
+    fair = share * len(record.asked)
+    colour = next((colour for least, colour, _ in STEPS if fair >= least), STEPS[-1][1])
+    return f"s{DROPPED if record.dropped[client] else colour}", f"{fair:.2f} of a fair share"
+
+
+def _cross(middle: float, top: int, wide: float) -> str:
+    half, centre = min(4.0, wide / 3), top + ROW / 2 - 1
+    return "".join(
         f"M{middle - half:.1f} {centre - sign * half:.1f}L{middle + half:.1f} "
         f"{centre + sign * half:.1f}"
         for sign in (1, -1)
     )
-    return Html(body + tag("path", d=cross, class_="cross"))
-
-
-def _label(client: int, row: int, lies: bool) -> Html:
-    words = f"{'liar ' * lies}{client}"
-    y = TOP + ROW * row + 13
-    return tag("text", words, x=LEFT - 10, y=y, text_anchor="end", class_="liar" if lies else None)

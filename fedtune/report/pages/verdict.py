@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fedtune.report.pages.bench_facts import Cell, DefenceFacts, Table
+from fedtune.records.bench import CellSummary, DefenceSummary, TableSummary, by_rank
 
 CLEARLY = 0.1  # of the gain: less is no reason to look for another defence
 
@@ -21,7 +21,7 @@ class Leak:
     """
 
     attack: str
-    best: Cell
+    best: CellSummary
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Verdict:
         all_fail: Whether no defence here is above 0 in its worst case.
     """
 
-    table: Table
-    choice: DefenceFacts
-    best_here: DefenceFacts
+    table: TableSummary
+    choice: DefenceSummary
+    best_here: DefenceSummary
     own_leaks: tuple[Leak, ...]
     behind: tuple[Leak, ...]
     none_holds: tuple[Leak, ...]
@@ -53,7 +53,7 @@ class Verdict:
     all_fail: bool
 
 
-def choose(tables: Sequence[Table]) -> str | None:
+def choose(tables: Sequence[TableSummary]) -> str | None:
     """The label of the defence to use, over all tables.
 
     Only those with the fewest gaps are looked at: attacks against which some defence was
@@ -86,22 +86,22 @@ def choose(tables: Sequence[Table]) -> str | None:
     return max((label for label in known if gaps[label] == fewest), key=merit)
 
 
-def judge(table: Table, label: str) -> Verdict:
+def judge(table: TableSummary, label: str) -> Verdict:
     """Say of one table how the chosen defence does there, and what none holds."""
     none_holds, own_leaks, behind = [], [], []
     for attack in table.attacks:
         column = column_of(table, attack.label)
-        best, own = best_of(column), table.cells.get((label, attack.label))
+        best, own = best_of(column), table.grid.get((label, attack.label))
         if best is None:
             continue
         if not best.holds:
             none_holds.append(Leak(attack.label, best))
         if own is None or not own.tested or own.rank is None:
             continue
-        most = max((cell for cell in column if cell.tested), key=_count)
+        most = max((cell for cell in column if cell.tested), key=by_rank)
         if best.holds and not own.holds:
             own_leaks.append(Leak(attack.label, best))
-        elif _count(most) - _count(own) > CLEARLY:
+        elif by_rank(most) - by_rank(own) > CLEARLY:
             behind.append(Leak(attack.label, most))
     row = [cell for cell in row_of(table, label) if cell.tested]
     return Verdict(
@@ -114,32 +114,32 @@ def judge(table: Table, label: str) -> Verdict:
         untested=tuple(gaps_of(table, label)),
         held=sum(cell.holds for cell in row),
         tried=len(row),
-        all_fail=all((one.worst or 0.0) <= 0 for one in table.defences),
+        all_fail=all((one.rank or 0.0) <= 0 for one in table.defences),
     )
 
 
-def ranked(table: Table) -> list[DefenceFacts]:
+def ranked(table: TableSummary) -> list[DefenceSummary]:
     """The defences, best worst case first; unknown ones last; ties go to the lower tax."""
 
-    def merit(one: DefenceFacts) -> tuple[bool, float, float]:
-        return one.worst is None, -(one.worst or 0.0), _tax(one)
+    def merit(one: DefenceSummary) -> tuple[bool, float, float]:
+        return one.rank is None, -(one.rank or 0.0), _tax(one)
 
     return sorted(table.defences, key=merit)
 
 
-def column_of(table: Table, attack: str) -> list[Cell]:
+def column_of(table: TableSummary, attack: str) -> list[CellSummary]:
     """The cells of one attack."""
-    found = (table.cells.get((one.label, attack)) for one in table.defences)
+    found = (table.grid.get((one.label, attack)) for one in table.defences)
     return [cell for cell in found if cell is not None]
 
 
-def row_of(table: Table, label: str) -> list[Cell]:
+def row_of(table: TableSummary, label: str) -> list[CellSummary]:
     """The cells of one defence."""
-    found = (table.cells.get((label, one.label)) for one in table.attacks)
+    found = (table.grid.get((label, one.label)) for one in table.attacks)
     return [cell for cell in found if cell is not None]
 
 
-def best_of(column: Sequence[Cell]) -> Cell | None:
+def best_of(column: Sequence[CellSummary]) -> CellSummary | None:
     """The cell that does best: holds first, then least obeyed in tenths, then most retained.
 
     A run that broke off or diverged obeys no trigger, and is no answer to a backdoor: it stands
@@ -149,42 +149,39 @@ def best_of(column: Sequence[Cell]) -> Cell | None:
         None where nothing was measured.
     """
 
-    def merit(cell: Cell) -> tuple[bool, bool, float, float]:
+    def merit(cell: CellSummary) -> tuple[bool, bool, float, float]:
         obeyed = round(max(0.0, cell.excess or 0.0), 1)
         return cell.holds, cell.status == "done", -obeyed, _gain(cell)
 
     return max((cell for cell in column if cell.tested), key=merit, default=None)
 
 
-def gaps_of(table: Table, label: str) -> list[str]:
+def gaps_of(table: TableSummary, label: str) -> list[str]:
     """The attacks that some defence was measured against, and this one not."""
     gaps = []
     for attack in table.attacks:
-        own = table.cells.get((label, attack.label))
+        own = table.grid.get((label, attack.label))
         asked = any(cell.tested for cell in column_of(table, attack.label))
         if asked and (own is None or not own.tested):
             gaps.append(attack.label)
     return gaps
 
 
-def _count(cell: Cell) -> float:
-    return -math.inf if cell.rank is None else cell.rank
-
-
-def _gain(cell: Cell) -> float:
+def _gain(cell: CellSummary) -> float:
     """The gain kept, whatever the backdoor; nothing where a seed diverged."""
-    broken = cell.diverged > 0 or cell.retained is None
-    return -math.inf if broken or cell.retained is None else cell.retained.mean
+    if cell.seeds.get("diverged") or cell.retained is None:
+        return -math.inf
+    return cell.retained.mean
 
 
-def _worst(tables: Sequence[Table], label: str) -> list[float | None]:
-    return [_find(table, label).worst for table in tables]
+def _worst(tables: Sequence[TableSummary], label: str) -> list[float | None]:
+    return [_find(table, label).rank for table in tables]
 
 
-def _tax(one: DefenceFacts) -> float:
+def _tax(one: DefenceSummary) -> float:
     """What is not known is no bargain."""
     return math.inf if one.tax is None else one.tax.mean
 
 
-def _find(table: Table, label: str) -> DefenceFacts:
+def _find(table: TableSummary, label: str) -> DefenceSummary:
     return next(one for one in table.defences if one.label == label)

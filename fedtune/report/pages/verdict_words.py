@@ -4,59 +4,51 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
-from fedtune.report.pages.bench_facts import HOLDS, Cell, DefenceFacts
-from fedtune.report.pages.gain import gain, percent_of, step
-from fedtune.report.pages.markup import Html, join, tag
+from fedtune.records.bench import CellSummary, DefenceSummary
+from fedtune.report.pages.gain import gain, percent_of, silenced_words, step, where_of
 from fedtune.report.pages.verdict import Leak, Verdict, gaps_of, row_of
 
 NAMED = 4  # attacks named in a sentence; the rest is counted
 
 
-def verdict_section(choice: str | None, verdicts: Sequence[Verdict]) -> Html:
-    """Write which defence to use, its worst case and tax, and where none holds.
+def verdict_facts(choice: str | None, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """What the page's template says of which defence to use, and where none holds.
 
     Args:
         choice: The defence, or None where nothing is measured yet.
         verdicts: Of each table, in order.
     """
     if choice is None:
-        words = "No defence is measured at every fraction yet, so there is nothing to recommend."
-        return tag("section", tag("p", words, class_="lead"), class_="verdict")
-    return tag(
-        "section",
-        tag(
-            "div",
-            tag("p", headline(choice, verdicts), class_="lead"),
-            tag("p", what, class_="quiet") if (what := verdicts[0].choice.what) else None,
-            [tag("p", told, class_="quiet") for told in by_fewer_seeds(verdicts)],
-            tag("div", [_case(verdict) for verdict in verdicts], class_="cases"),
-            class_="use",
-        ),
-        tag("div", _leaks(verdicts), class_="leaks"),
-        class_="verdict",
-    )
+        return {"choice": None}
+    return {
+        "choice": choice,
+        "trust": trust(verdicts),
+        "what": verdicts[0].choice.what,
+        "fewer_seeds": by_fewer_seeds(verdicts),
+        "cases": [_case(verdict) for verdict in verdicts],
+        "leaks": _leaks(verdicts),
+    }
 
 
-def headline(choice: str, verdicts: Sequence[Verdict]) -> Html:
-    """One sentence: use it, and how far it is to be trusted."""
-    worst = min(verdict.choice.worst or 0.0 for verdict in verdicts)
+def trust(verdicts: Sequence[Verdict]) -> str:
+    """After "Use NAME": how far it is to be trusted."""
+    worst = min(verdict.choice.rank or 0.0 for verdict in verdicts)
     leaks = any(verdict.own_leaks for verdict in verdicts)
     held = f"{sum(each.held for each in verdicts)} of {sum(each.tried for each in verdicts)}"
     none = "none under as many seeds" if by_fewer_seeds(verdicts) else "none"
     if any(verdict.untested for verdict in verdicts):
-        trust = ", the best so far: it was not measured against everything."
-    elif not leaks and not any(verdict.none_holds for verdict in verdicts):
-        trust = ": it holds against every attack tried."
-    elif worst <= 0 and any(verdict.all_fail for verdict in verdicts):
-        trust = ", which only fails least: no defence here survives every attack."
-    elif not leaks and worst > 0:
-        trust = ": it holds against every attack that any defence here holds against."
-    elif worst > 0:
-        trust = f": {none} holds against more, {held}, but it does not hold against everything."
-    else:
-        trust = f": {none} holds against more, {held}, but not every attack leaves it a gain."
-    return join("Use ", tag("strong", choice), trust)
+        return ", the best so far: it was not measured against everything."
+    if not leaks and not any(verdict.none_holds for verdict in verdicts):
+        return ": it holds against every attack tried."
+    if worst <= 0 and any(verdict.all_fail for verdict in verdicts):
+        return ", which only fails least: no defence here survives every attack."
+    if not leaks and worst > 0:
+        return ": it holds against every attack that any defence here holds against."
+    if worst > 0:
+        return f": {none} holds against more, {held}, but it does not hold against everything."
+    return f": {none} holds against more, {held}, but not every attack leaves it a gain."
 
 
 def by_fewer_seeds(verdicts: Sequence[Verdict]) -> list[str]:
@@ -74,34 +66,30 @@ def by_fewer_seeds(verdicts: Sequence[Verdict]) -> list[str]:
     return told
 
 
-def _case(verdict: Verdict) -> Html:
-    choice, table = verdict.choice, verdict.table
-    tax = None if choice.tax is None else choice.tax.mean
-    shade = "" if choice.worst is None else f" t{step(choice.worst)}"
-    worst = join(
-        "kept in its worst case, ",
-        tag("b", choice.worst_attack or "not known"),
-        _why(verdict),
-    )
-    return tag(
-        "div",
-        tag("h3", table.percent_liars, tag("span", f"f = {table.f}", class_="quiet")),
-        tag("p", gain(choice.worst), class_=f"big{shade}"),
-        tag("p", worst),
-        tag("p", tag("b", percent_of(tax, digits=1)), " tax when nobody lies"),
-        [tag("p", note, class_="quiet") for note in _notes(verdict)],
-        class_="case",
-    )
+def _case(verdict: Verdict) -> dict[str, Any]:
+    choice = verdict.choice
+    return {
+        "attackers": verdict.table.percent_attackers,
+        "f": verdict.table.f,
+        "shade": "" if choice.rank is None else f" t{step(choice.rank)}",
+        "worst": gain(choice.rank),
+        "attack": choice.worst.attack if choice.worst else "not known",
+        "why": _why(verdict),
+        "tax": percent_of(None if choice.tax is None else choice.tax.mean, digits=1),
+        "notes": _notes(verdict),
+    }
 
 
-def _why(verdict: Verdict) -> str | None:
+def _why(verdict: Verdict) -> str:
     """Why the worst case counts so little, where its retained gain alone does not tell."""
     choice = verdict.choice
-    cell = verdict.table.cells.get((choice.label, choice.worst_attack or ""))
-    if choice.worst_stopped:
+    if choice.worst is None:
+        return ""
+    cell = verdict.table.grid.get((choice.label, choice.worst.attack))
+    if choice.worst.stopped:
         return ", where the run broke off"
     if cell is None or cell.backdoor is None or not _is_by_trigger(cell):
-        return None
+        return ""
     return f", whose trigger is obeyed in {percent_of(cell.backdoor.mean)} of prompts"
 
 
@@ -116,7 +104,7 @@ def _notes(verdict: Verdict) -> list[str]:
         if (left := len(leaks) - NAMED) > 0:
             notes.append(f"And {left} more {left_words}.")
     if other.label != choice.label and _at_worst(other) > _at_worst(choice):
-        note = f"At this fraction alone {other.label} keeps more, {gain(other.worst)}"
+        note = f"At this fraction alone {other.label} keeps more, {gain(other.rank)}"
         gaps = gaps_of(verdict.table, other.label)
         notes.append(f"{note}, but was not measured against {_some(gaps)}." if gaps else f"{note}.")
     if verdict.untested:
@@ -124,21 +112,24 @@ def _notes(verdict: Verdict) -> list[str]:
     return notes
 
 
-def _beside(choice: DefenceFacts) -> list[str]:
+def _beside(choice: DefenceSummary) -> list[str]:
     """What a mean over seeds at the end does not show of the choice."""
     told = []
     if (least := choice.least) is not None:
-        told.append(f"Least in any round: {gain(least.kept)} ({least.where}).")
+        told.append(f"Least in any round: {gain(least.rank)} ({where_of(least)}).")
     if (worst := choice.worst_honest) is not None:
-        told.append(f"Worst honest client: {gain(worst.kept)} of its gain ({worst.where}).")
-    for words, silenced in zip(("no attacker", "an attacker"), choice.silenced, strict=True):
+        told.append(f"Worst honest client: {gain(worst.rank)} of its gain ({where_of(worst)}).")
+    for words, silenced in (
+        ("no attacker", choice.silenced.free),
+        ("an attacker", choice.silenced.attacked),
+    ):
         if silenced is not None and silenced.clients:
-            told.append(f"Honest clients at weight 0 with {words}: {silenced.words}.")
+            told.append(f"Honest clients at weight 0 with {words}: {silenced_words(silenced)}.")
     return told
 
 
 def _compared(verdict: Verdict, leak: Leak) -> str:
-    own = verdict.table.cells[verdict.choice.label, leak.attack]
+    own = verdict.table.grid[verdict.choice.label, leak.attack]
     trigger = any(_is_by_trigger(cell) for cell in (own, leak.best))
     return (
         f"{leak.attack}: it {_outcome(own, trigger)}; "
@@ -146,14 +137,14 @@ def _compared(verdict: Verdict, leak: Leak) -> str:
     )
 
 
-def _is_by_trigger(cell: Cell) -> bool:
+def _is_by_trigger(cell: CellSummary) -> bool:
     """Whether it is the backdoor that this cell counts by, and not the gain."""
     if cell.excess is None or cell.retained is None:
         return False
     return 1 - cell.excess < cell.retained.mean
 
 
-def _outcome(cell: Cell, trigger: bool) -> str:
+def _outcome(cell: CellSummary, trigger: bool) -> str:
     if cell.status != "done":
         return "diverges" if cell.status == "diverged" else "breaks off"
     broken = f" ({cell.broken})" if cell.broken else ""
@@ -163,25 +154,17 @@ def _outcome(cell: Cell, trigger: bool) -> str:
     return f"keeps {kept}{broken}"
 
 
-def _leaks(verdicts: Sequence[Verdict]) -> Html:
+def _leaks(verdicts: Sequence[Verdict]) -> list[tuple[str, str]]:
     """Each attack once, with what the best defence against it still leaves at each fraction."""
     found: dict[str, list[str]] = {}
     for verdict in verdicts:
         for leak in verdict.none_holds:
-            outcome = f"{_left(leak.best)} at {verdict.table.percent_liars}"
+            outcome = f"{_left(leak.best)} at {verdict.table.percent_attackers}"
             found.setdefault(leak.attack, []).append(outcome)
-    head = tag("h2", "Where none holds")
-    if not found:
-        return join(head, tag("p", "Nowhere: against each attack at least one defence holds."))
-    intro = f"No defence here keeps {HOLDS:g} of the gain, or stops the backdoor. At best:"
-    items = [
-        tag("li", tag("strong", attack), tag("span", "; ".join(outcomes), class_="quiet"))
-        for attack, outcomes in found.items()
-    ]
-    return join(head, tag("p", intro), tag("ul", items))
+    return [(attack, "; ".join(outcomes)) for attack, outcomes in found.items()]
 
 
-def _left(best: Cell) -> str:
+def _left(best: CellSummary) -> str:
     if best.status != "done":
         return "every run diverged" if best.status == "diverged" else "every run broke off"
     if best.backdoor is not None:
@@ -189,8 +172,8 @@ def _left(best: Cell) -> str:
     return f"{gain(best.retained.mean)} kept" if best.retained else "an unknown part kept"
 
 
-def _at_worst(one: DefenceFacts) -> float:
-    return -math.inf if one.worst is None else one.worst
+def _at_worst(one: DefenceSummary) -> float:
+    return -math.inf if one.rank is None else one.rank
 
 
 def _some(names: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from torch import Tensor
 from aggregators.geometry import Renewed
 from fedtune.adapters.part import Part
 from fedtune.recipe import Outer
+from fedtune.round.aggregation.named_tensors import named
 
 
 class OuterOptimizer:
@@ -59,28 +60,30 @@ class OuterOptimizer:
         self._anchor = columns if part is None else part.put(columns, self._anchor)
         self._states[name] = state
 
-    def renew(self, renewed: Renewed) -> None:
+    def turn(self, renewed: Renewed) -> None:
         """Go on in another gauge of the same products: the anchor, and what momentum points to."""
         self._anchor = renewed.row.to(torch.float32)
         for name, tensor in self._states.get("both", {}).items():
             if tensor.shape == renewed.row.shape:
                 self._states["both"][name] = renewed.turn(tensor)
 
-    def state(self) -> dict[str, Tensor]:
-        """The optimizers' tensors, copied: what a checkpoint holds beside the anchor.
+    def state_dict(self) -> dict[str, Tensor]:
+        """The anchor and the optimizers' tensors, copied.
 
-        Named by part and torch's own name, such as ``b/momentum_buffer``.
+        Those are named by part and torch's own name, such as ``b/momentum_buffer``.
         """
-        return {
-            f"{part}/{name}": tensor.clone()
-            for part, state in self._states.items()
-            for name, tensor in state.items()
-        }
+        tensors = {"anchor": self.anchor}
+        for part, state in self._states.items():
+            tensors |= named(part, {name: tensor.clone() for name, tensor in state.items()})
+        return tensors
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Go on from a checkpoint's tensors."""
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on from a state dict: what it lacks beside the anchor is forgotten."""
+        self._anchor = state["anchor"].detach().to(torch.float32).clone()
         self._states = {}
         for path, tensor in state.items():
+            if path == "anchor":
+                continue
             part, name = path.split("/")
             self._states.setdefault(part, {})[name] = tensor.clone()
 
@@ -104,15 +107,9 @@ def _step(
 
 
 def _make(outer: Outer, anchor: torch.nn.Parameter) -> torch.optim.Optimizer:
-    if outer.name == "fedavg":
-        return torch.optim.SGD([anchor], lr=1.0)
-    if outer.name == "nesterov":
-        lr = 0.7 if outer.lr is None else outer.lr
-        momentum = 0.5 if outer.momentum is None else outer.momentum
-        return torch.optim.SGD([anchor], lr=lr, momentum=momentum, nesterov=momentum > 0)
-    return torch.optim.Adam(
-        [anchor],
-        lr=1e-3 if outer.lr is None else outer.lr,
-        betas=outer.betas or (0.9, 0.99),
-        eps=1e-8 if outer.eps is None else outer.eps,
-    )
+    lr, momentum = outer.rates
+    if outer.name == "adam":
+        assert outer.betas is not None
+        assert outer.eps is not None
+        return torch.optim.Adam([anchor], lr=lr, betas=outer.betas, eps=outer.eps)
+    return torch.optim.SGD([anchor], lr=lr, momentum=momentum, nesterov=momentum > 0)

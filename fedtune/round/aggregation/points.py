@@ -4,20 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from aggregators import Gram
 from aggregators.engine.rule import Facts
-from aggregators.geometry import LowRank, Point, Step, combined_change, gather, product_gram
-from fedtune.round.broadcast import Received
-from fedtune.round.defence.standing import is_dropped
+from aggregators.geometry import (
+    Factors,
+    GaugeError,
+    LowRank,
+    align,
+    combined_change,
+    gather,
+    product_gram,
+)
+from fedtune.recipe import Aggregator
+from fedtune.records.events import RunStoppedError
+from fedtune.records.lines import is_dropped
+from fedtune.round.broadcast import Broadcast, Received
+from fedtune.round.screening.spool import Spool
+
+C = TypeVar("C")
 
 
 @dataclass(frozen=True, eq=False)
-class Combined:
+class Combined(Generic[C]):
     """What the rule made of a round.
 
     Attributes:
@@ -31,7 +44,7 @@ class Combined:
         skipped: Mixings that would have left the rule too few rows, by name.
     """
 
-    change: Tensor | Point | Step
+    change: C
     norm: float
     weights: list[float] | None
     norms: list[float]
@@ -74,32 +87,49 @@ def shares_of(
     return [w / factor if factor > 0 else w for w, factor in zip(weights, seen, strict=True)]
 
 
-def shared(received: Sequence[Received]) -> tuple[Any, Any]:
-    """Anchors and descriptions: one for all where all received the same."""
-    if all(each is received[0] for each in received):
-        return received[0].start, received[0].factors
-    return [each.start for each in received], [each.factors for each in received]
+@dataclass(frozen=True, eq=False)
+class Deltas:
+    """Clients' rows as points of product space.
 
+    Attributes:
+        rows: Of shape (d_i,) each.
+        received: What each client started from.
+        whole: The server's own view of what was sent.
+    """
 
-def gram_of(rows: Sequence[Tensor], received: Sequence[Received], extra: Sequence[LowRank]) -> Gram:
-    """The Gram matrix of the rows' products, and of extra points."""
-    starts, factors = shared(received)
-    return product_gram(rows, starts, factors, extra=extra)
+    rows: Sequence[Tensor]
+    received: Sequence[Received]
+    whole: Received
 
+    @classmethod
+    def of(cls, spool: Spool, sent: Broadcast) -> Deltas:
+        """Those in the spool, mapped from their files."""
+        clients = spool.clients
+        return cls(list(map(spool.row, clients)), list(map(sent.to, clients)), sent.whole)
 
-def seen_from(rows: Sequence[Tensor], received: Sequence[Received], aggregate: LowRank) -> Combined:
-    """Lengths and distances in products, once the aggregate is known; no weights."""
-    points = gram_of(rows, received, [aggregate])
-    there = torch.zeros(len(rows) + 1, dtype=torch.float64)
-    there[-1] = 1
-    at, nowhere = points.affine(there), points.affine(torch.zeros_like(there))
-    return Combined(
-        aggregate,
-        points.length(at - nowhere),
-        None,
-        points.norms().tolist(),
-        points.distances_to(at).tolist(),
-    )
+    @property
+    def starts(self) -> tuple[list[Tensor], list[Factors]]:
+        """Anchors and descriptions, the same objects for all who received the same."""
+        return [each.start for each in self.received], [each.factors for each in self.received]
+
+    def gram(self, extra: Sequence[LowRank] = ()) -> Gram:
+        """The Gram matrix of the rows' products, and of further points."""
+        return product_gram(self.rows, *self.starts, extra=extra)
+
+    def inner(self, point: LowRank) -> Tensor:
+        """Inner products of the rows' products with a point, shape (n,), float64."""
+        centred = self.gram([point]).centred
+        about_origin = centred - centred[-1, :, None] - centred[None, -1] + centred[-1, -1]
+        return about_origin[: len(self.rows), len(self.rows)]
+
+    def seen_from(self, aggregate: LowRank) -> Combined[LowRank]:
+        """Lengths and distances in products, once the aggregate is known; no weights."""
+        points = self.gram([aggregate])
+        there = torch.zeros(len(self.rows) + 1, dtype=torch.float64)
+        there[-1] = 1
+        at, nowhere = points.affine(there), points.affine(torch.zeros_like(there))
+        norms, distances = points.norms().tolist(), points.distances_to(at).tolist()
+        return Combined(aggregate, points.length(at - nowhere), None, norms, distances)
 
 
 def point_of(delta: Tensor, received: Received) -> LowRank:
@@ -110,4 +140,27 @@ def point_of(delta: Tensor, received: Received) -> LowRank:
 
 def distance_between(row: Tensor, change: LowRank, received: Received) -> float:
     """How far a delta row's products lie from a point of product space."""
-    return seen_from([row], [received], change).distances[0]
+    return Deltas([row], [received], received).seen_from(change).distances[0]
+
+
+def in_anchors_gauge(row: Tensor, received: Received, section: Aggregator) -> Tensor | str:
+    """A client's row in its anchor's gauge, or why it has none.
+
+    Args:
+        row: The client's delta, shape (d_i,).
+        received: What it started from.
+        section: The recipe's, for the bounds on a client's gauge.
+
+    Raises:
+        RunStoppedError: If the anchor itself is what cannot be aligned to.
+    """
+    bounds = {"max_condition": section.max_condition, "max_stretch": section.stretch_bound}
+    try:
+        turned = align([row], received.start, received.factors, **bounds).rows[0]
+    except GaugeError as error:
+        return f"its adapter stands in no gauge near the anchor's: {error.refused[0]}"
+    except ValueError as error:
+        raise RunStoppedError(f"geometry: product cannot go on: {error}") from error
+    if not torch.isfinite(turned).all():
+        return "its adapter leaves the range of float32 in the anchor's gauge"
+    return turned

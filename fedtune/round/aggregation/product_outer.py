@@ -17,11 +17,8 @@ from aggregators.geometry import (
     step_by_module,
     truncate,
 )
-from fedtune.adapters.layout import Layout
-from fedtune.adapters.part import Part
-from fedtune.recipe import Outer, Recipe
-from fedtune.round.aggregation.factors import describe
-from fedtune.round.aggregation.outer import OuterOptimizer
+from fedtune.recipe import Recipe
+from fedtune.round.aggregation.named_tensors import pack, unpack
 
 # Of the adapter's rank: a momentum of rank r alone would cut what the next update brings.
 MOMENTUM_RANKS = 2
@@ -51,7 +48,7 @@ class ProductOuter:
     """
 
     def __init__(self, recipe: Recipe, anchor: Tensor, factors: Factors) -> None:
-        self._lr, self._mu = _rates(recipe.outer)
+        self._lr, self._mu = recipe.outer.rates
         self._rank, self._carries = recipe.lora.r, recipe.aggregator.residual == "carry"
         self._anchor = anchor.detach().to(torch.float32).clone()
         self._factors = factors
@@ -73,12 +70,11 @@ class ProductOuter:
         """Most rank of the residual that is kept."""
         return self._rank if self._carries else 0
 
-    def step(self, change: Point | Step, part: Part | None = None) -> dict[str, float]:
+    def step(self, change: Point | Step) -> dict[str, float]:
         """Move the anchor's products along the aggregate.
 
         Args:
             change: The aggregate, or the step itself where a dense rule has made it.
-            part: Not looked at: both factors are trained here.
 
         Returns:
             ``discarded``, the share of the new products' energy that rank r cuts off, and
@@ -132,45 +128,15 @@ class ProductOuter:
         point = LowRank((pair,), pair[0].new_zeros(0))
         return truncate(point, MOMENTUM_RANKS * self._rank)[0].pair(0)
 
-    def state(self) -> dict[str, Tensor]:
-        """Momentum and residual: what a checkpoint holds beside the anchor."""
-        tensors: dict[str, Tensor] = {}
+    def state_dict(self) -> dict[str, Tensor]:
+        """The anchor, copied, momentum and residual."""
+        tensors = {"anchor": self.anchor}
         for name, point in (("momentum", self._momentum), ("residual", self._residual)):
             if point is not None:
                 tensors |= pack(name, point)
         return tensors
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Go on from a checkpoint's tensors."""
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on from a state dict: what it lacks beside the anchor is forgotten."""
+        self._anchor = state["anchor"].detach().to(torch.float32).clone()
         self._momentum, self._residual = unpack("momentum", state), unpack("residual", state)
-
-
-def make_outer(recipe: Recipe, layout: Layout, anchor: Tensor) -> OuterOptimizer | ProductOuter:
-    """The optimizer of factors, or, where the combination is of products, the one of products."""
-    if recipe.steps_products:
-        return ProductOuter(recipe, anchor, describe(Part("both", layout), None, recipe.lora))
-    return OuterOptimizer(recipe.outer, anchor)
-
-
-def pack(name: str, point: LowRank) -> dict[str, Tensor]:
-    """A point of product space as named tensors."""
-    tensors = {f"{name}/plain": point.plain.clone()}
-    for k, (left, right) in enumerate(point.pairs):
-        tensors |= {f"{name}/{k}/left": left.clone(), f"{name}/{k}/right": right.clone()}
-    return tensors
-
-
-def unpack(name: str, tensors: dict[str, Tensor]) -> LowRank | None:
-    """Undo `pack`; None if there is no such point."""
-    if f"{name}/plain" not in tensors:
-        return None
-    count = sum(key.startswith(f"{name}/") and key.endswith("/left") for key in tensors)
-    pairs = tuple((tensors[f"{name}/{k}/left"], tensors[f"{name}/{k}/right"]) for k in range(count))
-    return LowRank(pairs, tensors[f"{name}/plain"])
-
-
-def _rates(outer: Outer) -> tuple[float, float]:
-    if outer.name == "fedavg":
-        return 1.0, 0.0
-    lr = 0.7 if outer.lr is None else outer.lr
-    return lr, 0.5 if outer.momentum is None else outer.momentum

@@ -5,20 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from fedtune.records.lines import RoundRecord
+
 Counts = dict[str, dict[str, int]]
 KEYS = ("asked_rounds", "dropped_rounds")
-
-
-NOTHING = 1e-6  # of an equal share: a liar at 3e38 has a weight of 5e-42 in a geometric median
-
-
-def is_dropped(weight: float | None, num_clients: int) -> bool | None:
-    """Whether a good reply had next to no part in the aggregate of so many.
-
-    Less than a millionth of an equal share is none. A rule on columns uses nearly everyone at some
-    coordinate, and drops no one. None where the rule gives no weights.
-    """
-    return None if weight is None else abs(weight) < NOTHING / num_clients
 
 
 def count_on(record: Mapping[str, Any], before: Counts) -> Counts:
@@ -39,11 +29,11 @@ def count_on(record: Mapping[str, Any], before: Counts) -> Counts:
     }
 
 
-def counts_of(records: Sequence[Mapping[str, Any]]) -> Counts:
+def counts_of(records: Sequence[RoundRecord]) -> Counts:
     """The counts with which a run goes on: those of its newest record that has them."""
     for record in reversed(records):
-        if all(key in record for key in KEYS):
-            return {key: dict(record[key]) for key in KEYS}
+        if record.asked_rounds:
+            return {key: {str(k): n for k, n in getattr(record, key).items()} for key in KEYS}
     return {key: {} for key in KEYS}
 
 

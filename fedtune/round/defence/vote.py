@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fedtune.recipe import Recipe
+from fedtune.records.lines import RoundRecord
 from fedtune.round.defence.candidate import Decision, decided
 
 
@@ -107,9 +108,7 @@ def record_of(tallies: Sequence[Tally], recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def undone_rounds(records: Sequence[Mapping[str, Any]]) -> int:
+def undone_rounds(records: Sequence[RoundRecord]) -> int:
     """How many rounds were undone up to the newest record that tells."""
-    for record in reversed(records):
-        if isinstance(found := record.get("undone_rounds"), int):
-            return found
-    return 0
+    told = (each.undone_rounds for each in reversed(records))
+    return next((count for count in told if count is not None), 0)

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from aggregators.geometry import GaugeError, align
 from fedtune.messages import wire
 from fedtune.messages.content_hash import hash_reply
 from fedtune.messages.message import Message
 from fedtune.recipe import Recipe
-from fedtune.records.events import RunStoppedError
 from fedtune.round.broadcast import Broadcast, Received
 from fedtune.round.hooks import Hooks, RoundView
 from fedtune.round.screening.commitments import Occasion, open_reply
 from fedtune.round.screening.kept_replies import KeptReplies
 from fedtune.round.screening.screen import RefusedError, content_of, screen_content
 from fedtune.round.screening.spool import Spool
+
+Align = Callable[[Tensor, Received], Tensor | str]
+"""A client's row as the rule takes it, or why it cannot be brought there."""
 
 
 class Intake:
@@ -29,18 +30,25 @@ class Intake:
         spool: Where the rows of the round lie.
         hashes: Of base and tokenizer, which every reply must carry.
         hooks: A simulation's, which may exchange updates once all have come.
+        align: The geometry's.
 
     Attributes:
         hashes: Of the last good reply of each client, as it was sent.
         kept: Where good replies stay, if they do.
     """
 
-    def __init__(self, recipe: Recipe, spool: Spool, hashes: tuple[str, str], hooks: Hooks) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        spool: Spool,
+        hashes: tuple[str, str],
+        hooks: Hooks,
+        align: Align,
+    ) -> None:
         self.spool = spool
         self.hashes: dict[int, str] = {}
         self._recipe = recipe
-        self._hashes = hashes
-        self._hooks = hooks
+        self._hashes, self._hooks, self._align = hashes, hooks, align
         self.kept: KeptReplies | None = None
 
     def agreement(self, received: Received) -> wire.Agreement:
@@ -114,38 +122,18 @@ class Intake:
             except RefusedError as refusal:
                 refused[client] = str(refusal)
                 faulty |= {client} if refusal.proves_fault else set()
-        if self._recipe.aggregator.geometry == "product":
-            left = [client for client in fresh if client not in refused]
-            refused |= {client: why for client in left if (why := self._turn(client, sent))}
+        left = [client for client in fresh if client not in refused]
+        refused |= {client: why for client in left if (why := self._turn(client, sent))}
         for client in refused:
             self.spool.drop(client)
         return refused, faulty
 
     def _turn(self, client: int, sent: Broadcast) -> str | None:
-        """Write a client's row in its anchor's gauge; why not, where it has none."""
+        """Align a client's row; return why not, where that cannot be."""
         row = self.spool.row(client)
-        turned = turn(row, sent.to(client), self._recipe)
-        if isinstance(turned, str):
-            return turned
-        if not torch.equal(turned, row):
-            self.spool.put(client, turned)
+        aligned = self._align(row, sent.to(client))
+        if isinstance(aligned, str):
+            return aligned
+        if aligned is not row and not torch.equal(aligned, row):
+            self.spool.put(client, aligned)
         return None
-
-
-def turn(row: Tensor, received: Received, recipe: Recipe) -> Tensor | str:
-    """A client's row in its anchor's gauge, or why it has none.
-
-    Raises:
-        RunStoppedError: If the anchor itself is what cannot be aligned to.
-    """
-    section = recipe.aggregator
-    bounds = {"max_condition": section.max_condition, "max_stretch": section.stretch_bound}
-    try:
-        turned = align([row], received.start, received.factors, **bounds).rows[0]
-    except GaugeError as error:
-        return f"its adapter stands in no gauge near the anchor's: {error.refused[0]}"
-    except ValueError as error:
-        raise RunStoppedError(f"geometry: product cannot go on: {error}") from error
-    if not torch.isfinite(turned).all():
-        return "its adapter leaves the range of float32 in the anchor's gauge"
-    return turned

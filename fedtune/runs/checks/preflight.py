@@ -2,254 +2,26 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import re
-import tempfile
 from collections.abc import Collection
-from pathlib import Path
 
-import torch
-
-import attacks
-from fedtune.adapters.folder import adapter_folder
-from fedtune.deployment.folder import DeploymentFolder
-from fedtune.node.allowed_keys import key_refusals
-from fedtune.recipe import Attack, Recipe
-from fedtune.recipe.errors import guess, nearest
-from fedtune.recipe.reward import ModelReward
-from fedtune.seeds import derive
-from fedtune.simulation.attack_check import rehearse
-from fedtune.training.adapted import adapted_modules
-from fedtune.training.base import check_model, choose_device, choose_dtype, module_names
-from fedtune.training.client_round import looked_at
-from fedtune.training.partitions import deal, hold_out, set_aside
-from fedtune.training.plan import Plan, check_train_keys
-from fedtune.training.rewards import check_rewards
-from fedtune.training.sources import find_source, load_rows
-from fedtune.training.tasks import TASKS
-from fedtune.training.tasks.running import check_values
-from fedtune.training.tryout import check_step
+from fedtune.recipe import Recipe
+from fedtune.runs.checks.at_once import problems_at_once
 
 
-def find_problems(recipe: Recipe, *, promised: Collection[str] = ()) -> list[str]:
+def find_problems(
+    recipe: Recipe, *, promised: Collection[str] = (), quick: bool = False
+) -> list[str]:
     """What would stop this run, a line each; empty if nothing is known to.
 
     Args:
         recipe: The run's.
         promised: Folders of runs that will be done before: none of their adapters is missed.
+        quick: Try neither rows, nor modules, nor the trainer: that imports all of the libraries
+            that train, which takes seconds.
     """
-    checks = (_train, _device, _model, _lora, _ranks, _data, _attack, _output, _trackers, _network)
-    problems = [problem for check in checks for problem in check(recipe)]
-    return problems + _adapters(recipe, promised)
-
-
-def _network(recipe: Recipe) -> list[str]:
-    federation = recipe.federation
-    if federation.engine != "superlink":
-        return []
-    if recipe.attack is not None:
-        return ["attack: liars are simulated on the engines local and ray; write attack=null"]
-    if refused := list(key_refusals(recipe.task, recipe.model_dump(mode="json"))):
-        return refused
-    if federation.deployment is None:
-        return ["federation.deployment: superlink needs a folder of fedtune deploy init; name it"]
-    try:
-        nodes = len(DeploymentFolder.open(federation.deployment).names)
-    except (OSError, ValueError) as error:
-        return [f"federation.deployment: {error}"]
-    if federation.num_clients != nodes:
-        return [f"federation.num_clients: needs {nodes}, the nodes of {federation.deployment}: got "
-                f"{federation.num_clients}"]  # fmt: skip
-    return []
-
-
-def _train(recipe: Recipe) -> list[str]:
-    task = TASKS[recipe.task]
-    problems = check_train_keys(recipe.train, task.config, task.owned)
-    if problems:
+    problems = problems_at_once(recipe, promised)
+    if quick:
         return problems
-    device = torch.device("cpu")  # values are judged without the device that will run them
-    plan = Plan.of(recipe, device, torch.float32)
-    try:
-        check_values(task.config, plan)
-        check_step(recipe.task, plan)
-    except (TypeError, ValueError) as error:
-        return [f"train: {error}"]
-    return []
+    from fedtune.runs.checks.tried import problems_when_tried
 
-
-def _device(recipe: Recipe) -> list[str]:
-    wanted = recipe.model.device
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there.get(wanted, True):
-        return [f"model.device: {wanted} is not there; write auto or cpu"]
-    shares, gpus = recipe.federation.client_gpus, torch.cuda.device_count()
-    if shares > gpus:  # Ray would wait for ever
-        return [f"federation.client_gpus: needs {shares:g} GPUs a client; got {gpus}; lower it"]
-    device = choose_device(wanted)
-    if recipe.federation.engine == "ray" and device.type == "cuda" and shares == 0:
-        return [
-            "federation.client_gpus: ray needs a share of a GPU for each client; write 0.5, say"
-        ]
-    threads, cpus = recipe.federation.threads_per_client, os.cpu_count() or 1
-    if threads > cpus:
-        return [f"federation.threads_per_client: needs {threads} CPUs; got {cpus}; lower it"]
-    if choose_dtype(recipe.model.dtype, device) == torch.float16 and device.type == "cpu":
-        return ["model.dtype: float16 does not train on a CPU; write float32 or bfloat16"]
-    return []
-
-
-def _model(recipe: Recipe) -> list[str]:
-    if recipe.model.load_in_4bit and importlib.util.find_spec("bitsandbytes") is None:
-        return ["model.load_in_4bit: needs bitsandbytes; pip install 'fedtune[bitsandbytes]'"]
-    try:
-        check_model(recipe.model)
-    except FileNotFoundError as error:
-        text = str(error)
-        return [text if text.startswith("model.") else f"model.name_or_path: {text}"]
-    return []
-
-
-def _lora(recipe: Recipe) -> list[str]:
-    """Names of modules that the model has not: PEFT drops one of several in silence."""
-    try:
-        modules = module_names(recipe.model)
-    except (OSError, ValueError):
-        return []  # `_model` has said what is wrong
-    lora, problems = recipe.lora, []
-    targets = [] if isinstance(lora.target_modules, str) else lora.target_modules
-    for key, names in (("target_modules", targets), ("modules_to_save", lora.modules_to_save)):
-        for name in names:
-            if not any(module == name or module.endswith(f".{name}") for module in modules):
-                known = {module.split(".")[-1] for module in modules if module}
-                problems.append(f"lora.{key}: no module {name!r}; {nearest(name, known)}")
-    if isinstance(lora.target_modules, str) and lora.target_modules != "all-linear":
-        problems += _pattern(lora.target_modules, modules)
-    return problems
-
-
-def _pattern(pattern: str, modules: list[str]) -> list[str]:
-    try:
-        if any(re.fullmatch(pattern, module) for module in modules):
-            return []
-    except re.error as error:
-        return [f"lora.target_modules: {pattern!r} is no regular expression: {error}"]
-    return [
-        f"lora.target_modules: no module matches {pattern!r}, read as a regular expression; "
-        f"write [{pattern}] to name a module"
-    ]
-
-
-def _adapters(recipe: Recipe, promised: Collection[str]) -> list[str]:
-    """Adapters that the run starts from, is held against, or asks for a reward."""
-    named = {"initial_adapter": recipe.initial_adapter, "reference": recipe.reference}
-    if recipe.reference in {"base", "initial_adapter"}:
-        del named["reference"]
-    for reward in recipe.rewards:
-        if isinstance(reward, ModelReward):
-            named[f"rewards.{reward.name}.adapter"] = reward.adapter
-    problems = []
-    for key, path in named.items():
-        try:
-            if path is not None and path not in promised:
-                adapter_folder(path, key)
-        except FileNotFoundError as error:
-            stage = guess(str(path), [Path(folder).name for folder in promised])
-            problems.append(f"{error}; {stage}" if stage else str(error))
-    return problems
-
-
-def _ranks(recipe: Recipe) -> list[str]:
-    """Targets whose A has not full rank from the start: no gauge is the anchor's.
-
-    Fewer outputs than r are no obstacle: only A decides on the gauge.
-    """
-    if recipe.aggregator.geometry == "factors" or recipe.lora.train != "both":
-        return []
-    try:
-        modules = adapted_modules(recipe)
-    except (OSError, ValueError, re.error):
-        return []  # `_model` or `_lora` has said what is wrong, or only loading can tell
-    r, problems = recipe.lora.r, []
-    narrow = {name: module.d_in for name, module in modules.items() if module.d_in < r}
-    if narrow:
-        names = sorted({name.split(".")[-1] for name in narrow})
-        first, most = next(iter(sorted(narrow))), min(narrow.values())
-        problems.append(
-            f"lora.r: geometry: product needs r of at most {most}, the inputs of {first}: got {r}, "
-            f"for which the A of {', '.join(names)} has not full rank; lower r, or leave these out "
-            f"of lora.target_modules"
-        )
-    return problems + [
-        f"lora.target_modules: geometry: product needs an A of full rank: got {name}, an "
-        f"embedding, on which PEFT starts A at zero; leave it out, or write lora.train: "
-        f"alternate (with b_only it would never learn)"
-        for name in sorted(modules)
-        if modules[name].starts_without_a
-    ]
-
-
-def _data(recipe: Recipe) -> list[str]:
-    data, seed = recipe.data, recipe.federation.seed
-    try:
-        find_source(data.source)
-        rows = load_rows(data, TASKS[recipe.task], seed=seed)
-        check_rewards(recipe.rewards, rows.column_names)
-        split = hold_out(list(range(len(rows))), data.test_fraction, seed=derive(seed, "held-out"))
-        _, left = set_aside(split.train, data.server_rows, seed=derive(seed, "server-rows"))
-        deal(rows.select(left), data.partition, recipe.federation.num_clients, seed=seed)
-        if recipe.attack is not None:
-            some = rows.select(range(min(8, len(rows))))
-            _try_poison(recipe.attack, looked_at(some, TASKS[recipe.task]).to_list())
-    except (FileNotFoundError, ValueError) as error:
-        return [str(error)]
-    return []
-
-
-def _attack(recipe: Recipe) -> list[str]:
-    attack = recipe.attack
-    if attack is None:
-        return []
-    if attack.reward_attack is not None and recipe.task != "grpo":
-        key = "attack" if attack.poison is None else "attack.poison"
-        return [
-            f"{key}: {attack.reward_attack[0]} changes what completions are worth, and needs task "
-            f"grpo: got {recipe.task}, which has no rewards; name another attack"
-        ]
-    if attacks.ATTACKS[attack.name].level != "update":
-        return []
-    refusal = rehearse(recipe)
-    return [] if refusal is None else [f"attack: {refusal}"]
-
-
-def _try_poison(attack: Attack, rows: list[dict[str, object]]) -> None:
-    if attack.data_attack is None or attack.num_attackers == 0:
-        return
-    name, options = attack.data_attack
-    draw = torch.Generator().manual_seed(0)
-    try:
-        attacks.poison(rows, name, generator=draw, attacker=(0, attack.num_attackers), **options)
-    except ValueError as error:
-        key = "attack" if attack.poison is None else "attack.poison"
-        raise ValueError(f"{key}: {error}") from error
-
-
-def _output(recipe: Recipe) -> list[str]:
-    folder = recipe.output_dir.expanduser().absolute()
-    if folder.exists() and not folder.is_dir():
-        return [f"output_dir: {folder} is a file; name a folder"]
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    try:  # permissions alone do not tell: root may write, and the file system may not
-        with tempfile.TemporaryFile(dir=existing):
-            return []
-    except OSError:
-        return [f"output_dir: {existing} cannot be written to; name another folder"]
-
-
-def _trackers(recipe: Recipe) -> list[str]:
-    return [
-        f"report_to: {name} is not installed; pip install 'fedtune[{name}]'"
-        for name in recipe.report_to
-        if importlib.util.find_spec(name) is None
-    ]
+    return problems + problems_when_tried(recipe)

@@ -1,4 +1,4 @@
-"""What the owner of a recipe should know, and may well have meant."""
+"""Notes on a recipe that is valid: what may be unwise in it."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from fedtune.runs.checks.weightless import most_weightless
 
 def find_risks(recipe: Recipe) -> list[str]:
     """Notes on a recipe that is in order, a line each."""
-    looks = (_assumed_liars, _stopped, _silenced, _weights, _costs, _harmless, _steady_gain)
+    looks = (_assumed_attackers, _stopped, _silenced, _weights, _costs, _harmless, _steady_gain)
     return [risk for look in looks for risk in look(recipe)]
 
 
-def _assumed_liars(recipe: Recipe) -> list[str]:
-    """Where f is less than the liars that may come, or none at all."""
-    liars = recipe.attack.num_attackers if recipe.attack else 0
+def _assumed_attackers(recipe: Recipe) -> list[str]:
+    """Where f is less than the number of attackers, or 0."""
+    attackers = recipe.attack.num_attackers if recipe.attack else 0
     federation, rule, f = recipe.federation, recipe.aggregator.name, recipe.aggregator.f
     risks = []
-    if liars and federation.sample_size < federation.num_clients:
-        chance = chance_of_more(liars, federation.num_clients, federation.sample_size, f)
+    if attackers and federation.sample_size < federation.num_clients:
+        chance = chance_of_more(attackers, federation.num_clients, federation.sample_size, f)
         if chance > 0:
             risks.append(
-                f"with {liars} liars among {federation.num_clients} clients, a sample of "
+                f"with {attackers} attackers among {federation.num_clients} clients, a sample of "
                 f"{federation.sample_size} holds more than f={f} of them in {chance:.1%} of rounds"
             )
-    elif liars > f:
-        risks.append(f"the rule assumes f={f} liars; the simulation has {liars}")
+    elif attackers > f:
+        risks.append(f"the rule assumes f={f} attackers; the simulation has {attackers}")
     if f == 0 and rule == "mean":
-        risks.append("the mean withstands no liar at all; name a robust rule where one may come")
+        risks.append("the mean withstands no attacker; name a robust rule where one may come")
     elif f == 0:
         risks.append(
-            f"aggregator.f: {rule} at f=0 withstands no liar at all; raise f, for which it may "
+            f"aggregator.f: {rule} at f=0 withstands no attacker; raise f, for which it may "
             f"need more clients"
         )
     return risks
@@ -100,8 +100,8 @@ def _steady_gain(recipe: Recipe) -> list[str]:
     outer = recipe.outer
     if outer.name != "nesterov":
         return []
-    momentum = 0.5 if outer.momentum is None else outer.momentum
-    gain = (0.7 if outer.lr is None else outer.lr) / (1 - momentum)
+    lr, momentum = outer.rates
+    gain = lr / (1 - momentum)
     if gain <= 2:
         return []
     return [
@@ -117,31 +117,31 @@ def _weights(recipe: Recipe) -> list[str]:
         return []
     heaviest = max(range(len(weights)), key=weights.__getitem__)
     return [
-        f"aggregator.client_weights: a liar counts as much as its weight, while f counts heads: "
-        f"client {heaviest} alone has {weights[heaviest] / sum(weights):.1%} of all"
+        f"aggregator.client_weights: an attacker counts as much as its weight, while f counts "
+        f"clients: client {heaviest} alone has {weights[heaviest] / sum(weights):.1%} of all"
     ]
 
 
 def _harmless(recipe: Recipe) -> list[str]:
-    """ALIE with its own z, where so few liars make it a lie that is none."""
+    """ALIE with the z of its paper, where so few attackers make it harmless."""
     attack, n = recipe.attack, recipe.federation.sample_size
     if attack is None or attack.name != "alie" or attack.options.get("z") is not None:
         return []
-    liars = min(attack.num_attackers, n)
-    if liars == 0 or (z := z_max(n, liars)) > 0:
+    attackers = min(attack.num_attackers, n)
+    if attackers == 0 or (z := z_max(n, attackers)) > 0:
         return []
     return [
-        f"attack: alie's own z at {liars} liars of {n} is {z:.2f}: a lie that harms no one and "
+        f"attack: alie's own z at {attackers} attackers of {n} is {z:.2f}: it harms no one and "
         f"proves no defence; set attack.z, 1.5 say"
     ]
 
 
-def chance_of_more(liars: int, clients: int, sample: int, f: int) -> float:
-    """Probability that a sample holds more than f liars: a hypergeometric tail."""
-    most = min(liars, sample)
+def chance_of_more(attackers: int, clients: int, sample: int, f: int) -> float:
+    """Probability that a sample holds more than f attackers: a hypergeometric tail."""
+    most = min(attackers, sample)
     hits = sum(
-        comb(liars, k) * comb(clients - liars, sample - k)
+        comb(attackers, k) * comb(clients - attackers, sample - k)
         for k in range(f + 1, most + 1)
-        if sample - k <= clients - liars
+        if sample - k <= clients - attackers
     )
     return hits / comb(clients, sample)

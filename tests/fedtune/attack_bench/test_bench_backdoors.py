@@ -10,13 +10,14 @@ from fedtune.attack_bench.backdoors import above, at_end, at_most, floor_of, net
 from fedtune.attack_bench.cells import lay_out
 from fedtune.attack_bench.interval import stat
 from fedtune.attack_bench.schema import FLOORS, Bench
+from fedtune.records.bench import Line, Outcome
 
 
 def run(*points, status="done"):
     """Success and the same without the trigger, by round."""
     curve = [[at, *pair] for at, pair in enumerate(points)]
     door = {"before": points[0][0], "after": points[-1][0], "curve": curve}
-    return {"status": status, "backdoor": door}
+    return Outcome.model_validate({"status": status, "backdoor": door})
 
 
 def test_what_the_model_says_to_everyone_is_no_backdoor():
@@ -29,8 +30,8 @@ def test_what_the_model_says_to_everyone_is_no_backdoor():
 @pytest.mark.parametrize(
     "line",
     [
-        {"status": "done", "backdoor": None},
-        {"status": "done", "backdoor": {"before": 0.0, "after": 0.5}},  # as it was written before
+        Outcome(),
+        Outcome(backdoor={"before": 0.0, "after": 0.5}),  # as it was written before
         run((0.0, None), (0.5, None)),
         run((0.0, 0.0), (0.5, 0.0), status="diverged"),
     ],
@@ -50,15 +51,15 @@ def test_the_worst_rate_of_each_seed_is_the_floor():
     }
     floor = floor_of(cells)
     # by seed the largest end: 0.375 and 0.5; the largest of all rounds: 0.75, by the rate of 100 %
-    assert floor["end"]["values"] == {"0": 0.375, "1": 0.5}
-    assert floor["most"]["values"] == {"0": 0.75, "1": 0.75}
-    assert [each["rate"] for each in floor["rates"]] == [0.25, 0.5, 1.0]
+    assert floor.end.values == {"0": 0.375, "1": 0.5}
+    assert floor.most.values == {"0": 0.75, "1": 0.75}
+    assert [each.rate for each in floor.rates] == [0.25, 0.5, 1.0]
     own = stat({0: 0.5, 1: 0.25, 2: 1.0})
-    assert above(own, floor["end"])["values"] == {"0": 0.125, "1": -0.25}  # seed 2 has no floor
+    assert above(own, floor.end).values == {"0": 0.125, "1": -0.25}  # seed 2 has no floor
     del cells["floor 50 %"][0]
-    assert floor_of(cells)["end"]["values"] == {"1": 0.5}  # what is not run may be the worst
+    assert floor_of(cells).end.values == {"1": 0.5}  # what is not run may be the worst
     cells["floor 100 %"] = {}
-    assert floor_of(cells)["end"] is None
+    assert floor_of(cells).end is None
     assert floor_of({label: {} for label in FLOORS}) is None
 
 
@@ -68,7 +69,7 @@ def test_a_cell_says_how_far_it_is_above_the_floor():
     assert [each["rate"] for each in bench.floors.values()] == [0.25, 0.5, 1.0]
 
     def made(cell, success):
-        door = run((0.0, 0.0), (success, 0.0), (success - 0.125, 0.0))["backdoor"]
+        door = run((0.0, 0.0), (success, 0.0), (success - 0.125, 0.0)).backdoor.model_dump()
         return {
             "attack": cell.attack, "defence": cell.defence, "fraction": 0.2, "seed": cell.seed,
             "status": "done", "message": "", "base": 5.0, "loss": 3.0, "curve": [],
@@ -80,7 +81,10 @@ def test_a_cell_says_how_far_it_is_above_the_floor():
     lines = [made(cell, successes.get(cell.attack, 0.125)) for cell in lay_out(bench)]
     from fedtune.attack_bench.summary import summarise
 
-    (table,) = summarise(bench, lay_out(bench), lines, command="x")["tables"]
+    told = summarise(
+        bench, lay_out(bench), [Line.model_validate(each) for each in lines], command="x"
+    )
+    (table,) = told.model_dump(mode="json")["tables"]
     assert (table["floor"]["end"]["mean"], table["floor"]["most"]["mean"]) == (0.375, 0.5)
     cell = cell_of(table, "door", "a")
     # at the end 0.625 - 0.375; at most 0.75 - 0.5

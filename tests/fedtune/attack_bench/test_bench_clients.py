@@ -5,12 +5,14 @@ Not proven here: the gains (test_bench_numbers).
 
 import pytest
 from hand_made_bench import cell_of, client, summary_of
+from typed_records import typed
 
 from fedtune.attack_bench.measured import measured, standing
 from fedtune.origin import code_hash
+from fedtune.records.bench import ClientStanding
 
 
-def test_shares_of_liars_and_honest_clients():
+def test_shares_of_attackers_and_honest_clients():
     def fare(told):
         clients = {
             "0": client(False, dropped=1, weight=1.2),
@@ -23,9 +25,9 @@ def test_shares_of_liars_and_honest_clients():
     _, table = summary_of(fare)
     cell = cell_of(table, "alie", "b")
     assert cell["refused_share"] == 2 / 8
-    assert cell["liars_dropped_share"] == 7 / 8
+    assert cell["attackers_dropped_share"] == 7 / 8
     assert cell["honest_dropped_share"] == 2 / 8
-    assert cell["liar_weight"] == 0.25
+    assert cell["attacker_weight"] == 0.25
     assert cell["backdoor"]["mean"] == 0.5
     assert cell["worst_client"]["values"] == {"0": 5.5, "1": 6.5}
     assert cell["oracle_worst_client"]["mean"] == 6.0
@@ -62,30 +64,33 @@ def test_standing_over_rounds_by_hand():
     ]  # fmt: skip
     before = {"0": {"loss": 4.5}, "1": {"loss": 4.0}, "2": {"loss": 4.25}, "3": {"loss": 4.75}}
     records[1]["client_eval_before"] = before
-    told = measured(records, liars={1})
-    assert told["clients"]["1"] == {
-        "liar": True, "asked": 2, "dropped": 1, "refused": 1, "reason": "nan", "weight": 0.0,
-    }  # fmt: skip
+    told = measured(typed(records), {1})
+    assert told.clients[1] == ClientStanding(
+        attacker=True, asked=2, dropped=1, refused=1, reason="nan", weight=0.0
+    )
     # 3 asked: a fair share is 1/3, so 0.5 and 0.7 are 1.5 and 2.1: mean 1.8
-    assert told["clients"]["0"]["weight"] == pytest.approx(1.8)
-    assert told["worst_client"] == {"client": 2, "loss": 3.3}  # client 1 lies, and does not count
-    assert told["mean_client"] == pytest.approx(3.2)
-    assert told["own"] == {
-        "0": {"before": 4.5, "after": 3.1},
-        "2": {"before": 4.25, "after": 3.3},
-        "3": {"before": 4.75, "after": None},  # its loss is no finite number any more
+    assert told.clients[0].weight == pytest.approx(1.8)
+    # client 1 is the attacker, and does not count
+    assert (told.worst_client.client, told.worst_client.loss) == (2, 3.3)
+    assert told.mean_client == pytest.approx(3.2)
+    assert {client: (each.before, each.after) for client, each in told.own.items()} == {
+        0: (4.5, 3.1),
+        2: (4.25, 3.3),
+        3: (4.75, None),  # its loss is no finite number any more
     }
-    assert told["curve"] == [[0, 4.0], [1, 3.5], [2, 3.0]]
-    assert (told["base"], told["loss"], told["backdoor"]) == (4.0, 3.0, None)
+    assert told.curve == [(0, 4.0), (1, 3.5), (2, 3.0)]
+    assert (told.base, told.loss, told.backdoor) == (4.0, 3.0, None)
 
 
 def test_a_rule_without_weights_gives_none():
-    record = {"sampled": [0], "refused": {}, "clients": {"0": {"weight": None, "dropped": None}}}
-    assert standing([record], set())["0"]["weight"] is None
-    assert standing([record], set())["0"]["dropped"] is None  # not known, and not: none
-    more = {"sampled": [0], "refused": {}, "clients": {"0": {"weight": 0.0, "dropped": True}}}
-    assert standing([more, record], set())["0"]["dropped"] is None
-    assert standing([more, more], set())["0"]["dropped"] == 2
+    def alone(round_, weight):
+        return {"round": round_, "sampled": [0], "clients": {"0": {"weight": weight}}}
+
+    record, more = typed([alone(1, None), alone(2, 0.0)])
+    assert standing([record], set())[0].weight is None
+    assert standing([record], set())[0].dropped is None  # not known, and not: none
+    assert standing([more, record], set())[0].dropped is None
+    assert standing([more, more], set())[0].dropped == 2
 
 
 def test_shares_of_dropped_replies_are_not_known_where_the_rule_does_not_say():
@@ -95,7 +100,7 @@ def test_shares_of_dropped_replies_are_not_known_where_the_rule_does_not_say():
 
     cell = cell_of(summary_of(fare)[1], "alie", "b")
     assert cell["honest_dropped_share"] is None
-    assert (cell["liars_dropped_share"], cell["refused_share"]) == (1.0, 1.0)
+    assert (cell["attackers_dropped_share"], cell["refused_share"]) == (1.0, 1.0)
     # as results were written before: a rule without weights had dropped none
 
     def before(told):

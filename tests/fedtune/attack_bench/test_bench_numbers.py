@@ -9,17 +9,18 @@ import pytest
 from hand_made_bench import cell_of, ending, summary_of
 
 from fedtune.attack_bench.interval import T_975, stat
+from fedtune.records.bench import Stat
 
 
 def test_an_interval_by_hand():
     # 1, 2, 6: mean 3, squares 4 + 1 + 9 = 14, s = sqrt(14 / 2) = 2.6458; t at 2 degrees is 4.303:
     #   4.303 * 2.6458 / sqrt(3) = 6.573
     told = stat({0: 1.0, 3: 2.0, 5: 6.0, 9: None})
-    assert told["mean"] == 3.0
-    assert told["low"] == pytest.approx(3 - 6.573, abs=2e-3)
-    assert told["high"] == pytest.approx(3 + 6.573, abs=2e-3)
-    assert told["values"] == {"0": 1.0, "3": 2.0, "5": 6.0}
-    assert stat({4: 0.25}) == {"mean": 0.25, "low": None, "high": None, "values": {"4": 0.25}}
+    assert told.mean == 3.0
+    assert told.low == pytest.approx(3 - 6.573, abs=2e-3)
+    assert told.high == pytest.approx(3 + 6.573, abs=2e-3)
+    assert told.values == {"0": 1.0, "3": 2.0, "5": 6.0}
+    assert stat({4: 0.25}) == Stat(mean=0.25, low=None, high=None, values={"4": 0.25})
     assert stat({}) is None
     assert stat({0: None}) is None
 

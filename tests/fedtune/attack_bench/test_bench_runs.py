@@ -22,8 +22,8 @@ from fedtune.attack_bench.schema import load_bench
 from fedtune.cli import app
 from fedtune.cli.bench import _fitting, _seconds
 from fedtune.origin import code_hash, usable_cores
+from fedtune.records.bench import read_summary
 from fedtune.report.pages.bench import bench_page
-from fedtune.report.pages.bench_facts import read_tables
 
 runner = CliRunner()
 
@@ -203,11 +203,11 @@ def test_results_are_of_the_code_that_ran_the_cells(done):
 def test_a_real_summary_is_read_by_the_page(done):
     folder, _ = done
     summary = json.loads((folder / "out" / "summary.json").read_text())
-    (table,) = read_tables(summary)
-    assert table.cells["krum", "silence"].status == "stopped"
-    assert table.cells["krum", "silence"].rank == 0.0
-    assert table.cells["bulyan", "flip"].status == "refused"
-    assert table.cells["mean", "flip"].rank < 0 < table.cells["krum", "flip"].rank
+    (table,) = read_summary(summary).tables
+    assert table.grid["krum", "silence"].status == "stopped"
+    assert table.grid["krum", "silence"].rank == 0.0
+    assert table.grid["bulyan", "flip"].status == "refused"
+    assert table.grid["mean", "flip"].rank < 0 < table.grid["krum", "flip"].rank
     assert (folder / "out" / "bench.html").read_text() == bench_page(summary)
 
 

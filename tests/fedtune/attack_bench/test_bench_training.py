@@ -72,23 +72,23 @@ def cells(tiny_model_folder, small_data):
 
 
 def without_folder(result):
-    return {key: value for key, value in result.items() if key not in ("seconds", "path")}
+    return result.model_dump(exclude={"seconds"})
 
 
 def test_a_cell_is_a_run_and_leaves_recipe_and_records(cells, tmp_path):
     recipe = cells()["flip", "krum"]
     told = train_cell(recipe, tmp_path / "cell", remembered=tmp_path / "shared")
-    assert [round_ for round_, _ in told["curve"]] == [0, 1, 2]
-    assert told["base"] == told["curve"][0][1]
-    assert told["loss"] == told["curve"][-1][1]
-    liars = [client for client, facts in told["clients"].items() if facts["liar"]]
-    assert len(liars) == 1
-    assert told["clients"][liars[0]]["dropped"] == 2  # krum has not picked it
-    assert str(told["worst_client"]["client"]) not in liars
-    assert set(told["own"]) == set(map(str, range(5))) - set(liars)
-    assert all(each["before"] and each["after"] for each in told["own"].values())
-    assert len({each["before"] for each in told["own"].values()}) > 1  # each of its own rows
-    assert told["client_names"] == []  # rows dealt iid have no name
+    assert [round_ for round_, _ in told.curve] == [0, 1, 2]
+    assert told.base == told.curve[0][1]
+    assert told.loss == told.curve[-1][1]
+    attackers = [client for client, facts in told.clients.items() if facts.attacker]
+    assert len(attackers) == 1
+    assert told.clients[attackers[0]].dropped == 2  # krum has not picked it
+    assert told.worst_client.client not in attackers
+    assert set(told.own) == set(range(5)) - set(attackers)
+    assert all(each.before and each.after for each in told.own.values())
+    assert len({each.before for each in told.own.values()}) > 1  # each of its own rows
+    assert told.client_names == []  # rows dealt iid have no name
     left = {path.name for path in (tmp_path / "cell").iterdir()}
     assert {"recipe.yaml", "metrics.jsonl", "manifest.json"} <= left
     assert not left & {"checkpoints", "adapter", "replies", "clients"}
@@ -100,7 +100,7 @@ def test_a_cell_that_was_cut_off_goes_on_to_the_same_figures(cells, tmp_path):
     folder, opened = RunFolder.create(recipe.model_copy(update={"output_dir": tmp_path / "cut"}))
 
     def cut(event):
-        if isinstance(event, RoundFinished) and event.record["round"] == 1:
+        if isinstance(event, RoundFinished) and event.record.round == 1:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -148,8 +148,8 @@ def test_the_server_steps_on_recorded_updates_as_the_recording_did(cells, tmp_pa
 def test_recorded_updates_under_attack(cells, tmp_path):
     both = cells(level="vectors", rounds={"recorded": {"num_rounds": 2}})
     path = record_rounds(both["none", "mean of all"], tmp_path)
-    assert replay_cell(both["oracle", "mean of all"], load_rounds(path))["loss"] < 1e-8
-    assert 0 < replay_cell(both["flip", "krum"], load_rounds(path))["loss"] < 2
+    assert replay_cell(both["oracle", "mean of all"], load_rounds(path)).loss < 1e-8
+    assert 0 < replay_cell(both["flip", "krum"], load_rounds(path)).loss < 2
 
 
 def test_ctrl_c_while_rows_are_recorded(tiny_model_folder, small_data, tmp_path, monkeypatch):
@@ -192,24 +192,24 @@ def test_a_loss_that_is_no_number_is_called_diverged(cells, tmp_path):
         remembered=str(tmp_path / "shared"),
     )
     told = perform(task)
-    assert told["status"] == "diverged", told
-    assert told["message"] == "the held-out loss is no finite number"
-    assert told["loss"] is None
-    assert told["curve"]
-    assert told["code"] == code_hash()
+    assert told.status == "diverged", told
+    assert told.message == "the held-out loss is no finite number"
+    assert told.loss is None
+    assert told.curve
+    assert told.code == code_hash()
     # with a round more the honest clients have nothing finite to say: neither stopped nor skipped
     task = replace(
         task, path=str(tmp_path / "longer"), recipe_json=made["flip", "mean"].model_dump_json()
     )
     more = perform(task)
-    assert more["status"] == "diverged", more
-    assert more["message"].endswith("; the held-out loss is no finite number")
-    assert len(more["curve"]) == 2
+    assert more.status == "diverged", more
+    assert more.message.endswith("; the held-out loss is no finite number")
+    assert len(more.curve) == 2
     store = Store(tmp_path / "store")
     store.keep("new", told)
-    store.keep("old", told | {"status": "stopped"})  # as it was written before
-    store.keep("other", told | {"status": "stopped", "message": "too few"})
-    assert [store.read(key)["status"] for key in ("new", "old", "other")] == [
+    store.keep("old", told.model_copy(update={"status": "stopped"}))  # as it was written before
+    store.keep("other", told.model_copy(update={"status": "stopped", "message": "too few"}))
+    assert [store.read(key).status for key in ("new", "old", "other")] == [
         "diverged",
         "diverged",
         "stopped",
@@ -237,9 +237,9 @@ def test_a_process_that_dies_takes_its_task_alone(cells, tmp_path):
             os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
         if isinstance(event, Ended):
             results[event.key] = event.result
-    assert results["one"]["status"] == "crashed"
-    assert "ended with code -9" in results["one"]["message"]
-    assert results["two"]["status"] == "done"
+    assert results["one"].status == "crashed"
+    assert "ended with code -9" in results["one"].message
+    assert results["two"].status == "done"
     assert multiprocessing.active_children() == []
 
 
@@ -253,8 +253,8 @@ def test_leaving_the_pool_early_ends_its_processes(cells, tmp_path):
 
 def test_what_is_no_result_is_called_crashed(cells, tmp_path, capsys):
     told = perform(drawn_task(cells, "odd", tmp_path, common=0.0, offset=0.0, noise=0.0))
-    assert told["status"] == "crashed"
-    assert "needs to move the model" in told["message"]
+    assert told.status == "crashed"
+    assert "needs to move the model" in told.message
     assert "Traceback" in capsys.readouterr().err  # in the bench it goes to the log
 
 

@@ -159,9 +159,9 @@ def test_the_seeds_of_the_choice_are_a_note_and_move_nothing(written):
     noted = load_bench(written({"chosen_on": {"seeds": [7, 8]}}))
     assert lay_out(noted) == plain
     told = summarise(noted, plain, [], command="x")
-    assert told["chosen_on"] == {"seeds": [7, 8]}
-    assert "the defences were chosen on seeds 7, 8, and are reported on seeds 0, 1" in told["notes"]
-    assert summarise(load_bench(written()), plain, [], command="x")["chosen_on"] is None
+    assert told.chosen_on == {"seeds": [7, 8]}
+    assert "the defences were chosen on seeds 7, 8, and are reported on seeds 0, 1" in told.notes
+    assert summarise(load_bench(written()), plain, [], command="x").chosen_on is None
 
 
 def test_an_attack_that_cannot_be_told_has_no_floor_either(written, tmp_path):

@@ -71,6 +71,7 @@ def openssh(key):
         openssh(rsa.generate_private_key(65537, 2048)),
         new_node_key("node")[0].decode(),  # a private one, pasted by mistake
     ],
+    ids=["empty", "too short", "no key", "ed25519", "rsa", "private"],
 )
 def test_what_is_no_key_on_a_nist_curve(line):
     with pytest.raises(ValueError, match=r"needs a public key on a NIST curve.*; make one with"):

@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
-from flwr.app import ConfigRecord, RecordDict
-from flwr.common.serde import recorddict_to_proto
 
 from fedtune.deployment.node import NodeConfig, load_node_config
+from fedtune.messages.message import ConfigRecord, RecordDict
 from fedtune.messages.node_errors import NotAllowedError, code_of
+from fedtune.messages.packing import pack
 from fedtune.nano import model_folder
+from fedtune.node import client as node_client
 from fedtune.node.client import MOST_TRAINED, OWN_ROWS
 from fedtune.node.limits import exceeded, rows_at_once, tokens_of
 from fedtune.node.owner import adapt, adapter_of
@@ -119,7 +120,7 @@ def test_nothing_reaches_a_file_or_a_function_of_the_node(sections, said):
 @pytest.mark.parametrize("name", ["lm_head", "embed_tokens"])
 def test_what_is_trained_whole_counts_before_a_weight_is_loaded(tmp_path, name, monkeypatch):
     # Of nano a head or its embeddings have 2,048 x 128 numbers, whatever rank the owner allows.
-    monkeypatch.setattr(client, "get_worker", lambda *_, **__: pytest.fail("it was loaded"))
+    monkeypatch.setattr(node_client, "get_worker", lambda *_, **__: pytest.fail("it was loaded"))
     (tmp_path / "node.yaml").write_text("max_trained_parameters: 262_143\n")
     sent = recipe(lora={"r": 1, "target_modules": ["q_proj"], "modules_to_save": [name]})
     order = RecordDict({"order": ConfigRecord({"recipe": sent})})
@@ -127,7 +128,7 @@ def test_what_is_trained_whole_counts_before_a_weight_is_loaded(tmp_path, name, 
     for kind in ("query", "train", "evaluate"):
         words = {"kind": kind, "client": 0, "run_id": 1, "node_id": 2}
         with pytest.raises(NotAllowedError, match=r"26\d,\d{3} of at most 262,143 \(max_trained"):
-            desk.reply_to(words, recorddict_to_proto(order).SerializeToString())
+            desk.reply_to(words, pack(order))
 
 
 def test_all_that_is_not_allowed_is_said_at_once():

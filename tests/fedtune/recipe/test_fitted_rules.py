@@ -4,7 +4,7 @@ import pytest
 
 from aggregators import plan
 from fedtune.recipe import parse_recipe
-from fedtune.recipe.default import SHARE
+from fedtune.recipe.defaults import SHARE
 
 
 def section_of(n=10, **aggregator):

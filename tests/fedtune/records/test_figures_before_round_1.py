@@ -74,7 +74,7 @@ def test_rows_dealt_by_a_column_give_names_and_others_none(tiny_recipe, run, tmp
     more = [int(name.split(" and ")[1].split()[0]) for name in names if " and " in name]
     assert len(names) + sum(more) == 4  # four ids in all
     plain = tiny_recipe(federation={"num_rounds": 1})
-    assert run(plain).read_manifest()["client_names"] == []
+    assert run(plain).read_manifest().client_names == []
 
 
 def test_on_a_network_the_nodes_names_are_theirs(tiny_recipe, tmp_path):

@@ -42,7 +42,7 @@ def synced(monkeypatch):
 
 
 def write_checkpoint(folder):
-    Checkpoint(1, torch.ones(3), {}, {}, 0, "layout").save(folder / "checkpoints", keep=1)
+    Checkpoint(1, {"anchor": torch.ones(3)}, 0, "layout").save(folder / "checkpoints", keep=1)
 
 
 def write_optimizer(folder):

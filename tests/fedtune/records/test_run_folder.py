@@ -16,7 +16,6 @@ from fedtune.recipe.source import with_absolute_paths
 from fedtune.records.event_log import EventLog
 from fedtune.records.events import RoundFinished, RunStarted
 from fedtune.records.folder import RunFolder
-from fedtune.records.journal import Journal
 from fedtune.report.finished import print_run
 from fedtune.report.live import LiveView
 from fedtune.training.base import find_folder
@@ -46,7 +45,7 @@ def test_records_are_json_that_any_reader_takes(tmp_path, tiny_recipe):
     figures = {"loss": math.inf, "perplexity": math.inf, "token_accuracy": 0.0, "num_tokens": 5}
     clients = {0: {"weight": math.nan, "train_loss": -math.inf}}
     folder.append_metrics({"round": 0, "eval": {**figures, "loss": 5.0, "perplexity": 148.4}})
-    folder.append_metrics({"round": 1, "eval": figures, "clients": clients, "list": [math.nan, 1]})
+    folder.append_metrics({"round": 1, "eval": figures, "clients": clients, "train_s": math.nan})
 
     def refuse(word):
         raise AssertionError(word)
@@ -58,14 +57,15 @@ def test_records_are_json_that_any_reader_takes(tmp_path, tiny_recipe):
         "round": 1,
         "eval": {"loss": None, "perplexity": None, "token_accuracy": 0.0, "num_tokens": 5},
         "clients": {"0": {"weight": None, "train_loss": None}},
-        "list": [None, 1],
+        "train_s": None,
+        "schema_version": 2,
     }
     screen = Console(file=io.StringIO(), width=80)
     print_run(screen, tiny_recipe(), folder)
     assert "148.4" in screen.file.getvalue()
     with LiveView(screen, tiny_recipe(), animate=False) as view:
-        view(RunStarted(folder.read_metrics()))
-        view(RoundFinished(folder.read_metrics()[-1]))
+        view(RunStarted(folder.read_records()))
+        view(RoundFinished(folder.read_records()[-1]))
         screen.print(view.render())
     assert "loss -" in screen.file.getvalue()
 
@@ -151,6 +151,5 @@ def test_files_are_their_owners_in_a_folder_that_was_there(tmp_path):
     path.mkdir(mode=0o755)
     folder, _ = RunFolder.create(parse_recipe({"output_dir": str(path)}))
     assert stat.S_IMODE(folder.recipe.stat().st_mode) == 0o600
-    with Journal(folder.path, lambda _: None), EventLog(folder.path):
-        for name in ("progress.jsonl", "events.jsonl"):
-            assert stat.S_IMODE((folder.path / name).stat().st_mode) == 0o600
+    with EventLog(folder.path, lambda _: None):
+        assert stat.S_IMODE((folder.path / "events.jsonl").stat().st_mode) == 0o600

@@ -112,7 +112,7 @@ def test_a_line_that_a_crash_cut_off_costs_no_other(recorded, deployment):
     node = deployment.node_folders[1]
     lines = (node / SENT).read_text().splitlines(keepends=True)
     (node / SENT).write_text("".join(lines[:2]) + lines[2][:20])
-    last = {**json.loads(lines[2]), "recipe": recorded.read_manifest()["recipe"]}
+    last = {**json.loads(lines[2]), "recipe": recorded.read_manifest().recipe}
     SentLog(node).note(last, last["reply"], last["anchor"])
     code, said = verify(recorded, "--node", str(node))
     assert code == 0, said
@@ -181,7 +181,7 @@ def as_an_older_fedtune_wrote_it(folder, deployment):
 def test_an_older_record_is_read_and_what_it_cannot_prove_is_said(recorded, deployment):
     as_an_older_fedtune_wrote_it(recorded, deployment)
     # However many keys have come since: the hash goes by those that stand in the file.
-    assert hash_of_said(recorded.recipe) == recorded.read_manifest()["recipe_hash"]
+    assert hash_of_said(recorded.recipe) == recorded.read_manifest().recipe_hash
     node = str(deployment.node_folders[2])
     code, said = verify(recorded, "--node", node)
     assert code == 0, said

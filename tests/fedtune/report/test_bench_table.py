@@ -10,6 +10,7 @@ import re
 import pytest
 from rich.console import Console
 
+from fedtune.records.bench import read_summary
 from fedtune.report.bench_progress import BenchView
 from fedtune.report.bench_table import bench_markdown, print_bench
 
@@ -52,7 +53,7 @@ SUMMARY = {
             "attacks": [{"label": "alie"}, {"label": "door"}],
             "defences": [
                 {"label": "lost", "tax": None, "worst": worst("alie", None, diverged=True),
-                 "tax_message": "no loss without a liar"},
+                 "tax_message": "no loss without an attacker"},
                 {"label": "weak", "tax": stat(0.0), "worst": worst("alie", -2.0)},
                 {"label": "none of it", "tax": None, "worst": None},
                 {"label": "good", "tax": stat(0.95), "worst": worst("door", 0.75), "f": 1},
@@ -73,20 +74,24 @@ SUMMARY = {
 }  # fmt: skip
 
 
+def markdown(said):
+    return bench_markdown(read_summary(said))
+
+
 def printed(width=160):
     console = Console(file=io.StringIO(), width=width)
-    print_bench(console, SUMMARY)
+    print_bench(console, read_summary(SUMMARY))
     return console.file.getvalue()
 
 
 def test_defences_stand_in_the_order_of_their_worst_case():
-    for text in (printed(), bench_markdown(SUMMARY)):
+    for text in (printed(), markdown(SUMMARY)):
         places = [text.index(label) for label in ("good", "weak", "lost", "none of it")]
         assert places == sorted(places)
 
 
 def test_every_kind_of_cell_is_told():
-    lines = [line for line in bench_markdown(SUMMARY).splitlines() if line.startswith("| ")]
+    lines = [line for line in markdown(SUMMARY).splitlines() if line.startswith("| ")]
     assert lines[0] == "| defence | tax | worst | alie | door |"
     # 0.899 is rounded down: it does not hold
     assert lines[2] == "| good (f=1) | 95.0 % | 0.75 door | 0.89 | 0.97 ±0.12, 25% obey |"
@@ -98,7 +103,7 @@ def test_every_kind_of_cell_is_told():
 def test_a_cell_has_the_colour_of_what_it_counts_as():
     """Green from 0.9 on, red below 0.5; a tax is no gain, and 0.97 that obeys is not green."""
     console = Console(file=io.StringIO(), width=160, force_terminal=True, color_system="standard")
-    print_bench(console, SUMMARY)
+    print_bench(console, read_summary(SUMMARY))
     shown = re.sub(r"m +", "m", console.file.getvalue())  # cells are set to the right
     green, red = "\x1b[32m", "\x1b[31m"
     for words in ("0.97 ±0.12, 25% obey", "0.89", "95.0 %", "0.75 door"):
@@ -109,7 +114,7 @@ def test_a_cell_has_the_colour_of_what_it_counts_as():
     good = copy.deepcopy(SUMMARY)
     (mine,) = [c for c in good["tables"][0]["cells"] if c["kept"] == 0.899]
     mine.update(retained=stat(0.9), kept=0.9)
-    print_bench(console, good)
+    print_bench(console, read_summary(good))
     assert f"{green}0.90" in re.sub(r"m +", "m", console.file.getvalue())
 
 
@@ -123,7 +128,7 @@ def test_a_narrow_screen_gets_what_each_defence_does_not_hold():
             gain = 0.5 if i < 2 and defence["label"] == "weak" else 1.0
             table["cells"].append(cell(f"attack number {i}", defence["label"], stat(gain)))
     console = Console(file=io.StringIO(), width=80)
-    print_bench(console, wide)
+    print_bench(console, read_summary(wide))
     shown = console.file.getvalue()
     rows = re.sub(r" *│\n│( *│){3}", "", shown)
     rows = re.sub(r"  +", " ", rows)
@@ -142,29 +147,29 @@ def test_a_row_of_fewer_seeds_says_so():
     fewer = copy.deepcopy(SUMMARY)
     for defence in fewer["tables"][0]["defences"]:
         defence["num_seeds"] = 1 if defence["label"] in {"good", "weak"} else 3
-    text = bench_markdown(fewer)
+    text = markdown(fewer)
     assert "| good (f=1, 1 of 3 seeds) |" in text
     assert "| weak (1 of 3 seeds) |" in text
     assert "| lost |" in text
 
 
 def test_the_head_says_f_and_the_references():
-    for text in (" ".join(printed().split()), bench_markdown(SUMMARY)):
-        assert "2 of 10 clients lie (20%); the rules assume f=3" in text
-        assert "base 4.500, oracle 3.500, mean of all without a liar 3.250" in text
+    for text in (" ".join(printed().split()), markdown(SUMMARY)):
+        assert "2 of 10 clients attack (20%); the rules assume f=3" in text
+        assert "base 4.500, oracle 3.500, mean of all with no attacker 3.250" in text
 
 
 def test_the_foot_says_why_cells_lack_and_what_the_code_was():
-    for text in (printed(), bench_markdown(SUMMARY)):
+    for text in (printed(), markdown(SUMMARY)):
         assert "none of it: n >= 4f + 3" in text
         assert "door on weak: round 1 failed" in text
         assert "Cells stem from 2 states of the code: one, two; this summary" in text
-        assert "lost: no loss without a liar" in text
+        assert "lost: no loss without an attacker" in text
         assert "a note" in text
 
 
 def test_markdown_is_not_broken_by_a_label():
-    text = bench_markdown(SUMMARY)
+    text = markdown(SUMMARY)
     assert "# A &lt;b>title&lt;/b> \\| with signs" in text
     assert "```\nfedtune bench x\n```" in text
     assert "5 of 8 cells" in text
@@ -269,26 +274,26 @@ def fuller():
 
 
 def test_a_cell_says_its_least_round_its_base_and_the_floor():
-    text = bench_markdown(fuller())
+    text = markdown(fuller())
     # the larger of 3 and 7 points, whose success is 25 %
     assert (
         "| 0.97 ±0.12, least 0.25 r2, 25% obey, +7 over the floor, below its base: 1 of 2 |" in text
     )
     assert "the mean of all: 12 % at the end, at most 38 % in any round" in text
-    assert "least" not in bench_markdown(SUMMARY).split("| good")[1].split("\n")[0]
+    assert "least" not in markdown(SUMMARY).split("| good")[1].split("\n")[0]
 
 
 def test_attacks_that_were_tuned_elsewhere_are_named():
-    text = bench_markdown(fuller())
+    text = markdown(fuller())
     assert "| defence | tax | worst | alie (re-optimised) | door |" in text
     assert "- Not re-optimised against each defence, as tuned elsewhere: door." in text
-    assert "re-optimised" not in bench_markdown(SUMMARY)  # older results do not say
+    assert "re-optimised" not in markdown(SUMMARY)  # older results do not say
 
 
 def test_honest_clients_have_a_table_of_their_own():
     wide = Console(file=io.StringIO(), width=320)
-    print_bench(wide, fuller())
-    for text in (bench_markdown(fuller()), wide.file.getvalue().replace("│", "|")):
+    print_bench(wide, read_summary(fuller()))
+    for text in (markdown(fuller()), wide.file.getvalue().replace("│", "|")):
         (row,) = [
             [cell.strip() for cell in line.strip().strip("|").split("|")]
             for line in text.splitlines()
@@ -305,11 +310,11 @@ def test_honest_clients_have_a_table_of_their_own():
 
 
 def test_what_older_results_do_not_say_of_honest_clients_is_not_known():
-    lines = [line for line in bench_markdown(SUMMARY).splitlines() if "not known" in line]
+    lines = [line for line in markdown(SUMMARY).splitlines() if "not known" in line]
     assert len(lines) == 4
     assert lines[0] == "| good | not known | not known | not known | not known | not known |"
 
 
 def test_the_time_of_all_runs_is_printed_with_the_machine():
-    assert "this one. 5 of 8 cells. All runs together took 1:02:05." in bench_markdown(fuller())
-    assert "took" not in bench_markdown(SUMMARY).split("##")[0]
+    assert "this one. 5 of 8 cells. All runs together took 1:02:05." in markdown(fuller())
+    assert "took" not in markdown(SUMMARY).split("##")[0]

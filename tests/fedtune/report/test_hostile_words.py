@@ -10,14 +10,14 @@ from html.parser import HTMLParser
 from importlib.resources import files
 
 import pytest
-from made_up_run import LAST, RECORDS, append, make_run
+from made_up_run import LAST, RECORDS, make_run
 from small_bench import small
 
+from fedtune.records.event_log import EventLog
 from fedtune.records.events import Ignored, Refused, RoundStarted, RunStarted
-from fedtune.records.journal import Journal
 from fedtune.report.dash.page import Source, dash_page, data_json
 from fedtune.report.pages.bench import bench_page
-from fedtune.report.pages.folder import write_page
+from fedtune.report.pages.writing import write_page
 
 EVILS = [
     "</script><script>owned()</script>",
@@ -71,7 +71,8 @@ def hostile_run(path, evil):
         made = made_hostile(record, evil)
         made["clients"]["0"] |= {"said": {evil: 1.0}, evil: evil}
         made["eval"] |= {evil: 3.5}
-        append(folder, made)
+        with folder.metrics.open("a", encoding="utf-8") as lines:  # as no fedtune would write it
+            lines.write(json.dumps(made) + "\n")
     manifest = {"client_rows": [10, 20, 30, 40], "client_names": [evil] * 4, evil: {evil: [evil]}}
     folder.manifest.write_text(json.dumps({**manifest, "device": evil, "versions": {evil: evil}}))
     sample = json.dumps(dict.fromkeys(("prompt", "truth", "before", "after"), evil))
@@ -84,7 +85,7 @@ def pages(path, evil):
     """A run's page, its dash and what the dash is given, and a bench's page, by name."""
     folder = hostile_run(path, evil)
     run = write_page(folder.path).read_text(encoding="utf-8")
-    journal = Journal(folder.path, lambda _: None)
+    journal = EventLog(folder.path, lambda _: None)
     note = journal.__enter__()  # the process that wrote it is still there
     for event in (RunStarted([]), RoundStarted(4, 0, [0, 1, 2, 3]), Refused(4, 2, evil)):
         note(event)

@@ -12,7 +12,7 @@ from made_up_run import make_run
 
 from fedtune.cli.status import find_folder
 from fedtune.durable import read_whole, write_beside
-from fedtune.report.pages.folder import write_page
+from fedtune.report.pages.writing import write_page
 from fedtune.report.status_stages import watch_folder
 
 
@@ -29,8 +29,15 @@ def huge(path):
     os.truncate(path, 2**40)
 
 
-NAMES = ["recipe.yaml", "manifest.json", "metrics.jsonl", "progress.jsonl", "samples.jsonl"]
-NAMES += ["clients.json", ".lock", "stages.json", "report.html", ".report.html.tmp"]
+NAMES = ["recipe.yaml", "manifest.json", "metrics.jsonl", "events.jsonl", "samples.jsonl"]
+NAMES += [
+    "progress.jsonl",
+    "clients.json",
+    ".lock",
+    "stages.json",
+    "report.html",
+    ".report.html.tmp",
+]
 
 
 @pytest.mark.timeout(60)

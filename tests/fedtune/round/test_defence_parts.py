@@ -10,7 +10,8 @@ from torch.testing import assert_close
 
 from fedtune.adapters.part import Part
 from fedtune.recipe import RecipeError, parse_recipe
-from fedtune.round.aggregation.combining import Combiner
+from fedtune.round.aggregation.choice import geometry_of
+from fedtune.round.aggregation.terms import Terms
 from fedtune.round.broadcast import Broadcast
 from fedtune.round.defence import momentum, suspicion
 from fedtune.round.screening.spool import Spool
@@ -26,9 +27,15 @@ def spool_of(rows):
     return spool
 
 
-def combine(combiner, rows, round_=1):
-    sent = Broadcast(combiner.recipe, LAYOUT, ANCHOR, round_=round_)
-    return combiner.combine(spool_of(rows), sent, PART, round_=round_, outer=None)
+def combine(geometry, rows, round_=1):
+    sent = Broadcast(geometry.recipe, LAYOUT, ANCHOR, round_=round_)
+    section = geometry.recipe.aggregator
+    terms = Terms.of(section, PART, sorted(rows), section.f, round_)
+    return geometry.combine(spool_of(rows), sent, terms)
+
+
+def geometry_for(*given, **sections):
+    return geometry_of(recipe_of(*given, **sections), LAYOUT, ANCHOR)
 
 
 def test_momentum_by_hand():
@@ -54,10 +61,9 @@ def test_momentum_lets_the_rule_see_a_small_lie_that_goes_on():
     n, d, rounds = 10, LAYOUT.size, 40
     generator = torch.Generator().manual_seed(3)
     common = torch.randn(d, generator=generator) / d**0.5
-    plain = Combiner(recipe_of(n, aggregator={"name": "mean", "mixing": ["agreement"], "f": 3,
-                                "geometry": "factors"}))  # fmt: skip
-    averaged = Combiner(recipe_of(n, aggregator={"name": "mean", "mixing": ["agreement"], "f": 3,
-                                   "geometry": "factors"}, defence={"momentum": 0.97}))  # fmt: skip
+    aggregator = {"name": "mean", "mixing": ["agreement"], "f": 3, "geometry": "factors"}
+    plain = geometry_for(n, aggregator=aggregator)
+    averaged = geometry_for(n, aggregator=aggregator, defence={"momentum": 0.97})
     for round_ in range(1, rounds + 1):
         noise = 5 * torch.randn(n, d, generator=generator) / d**0.5
         rows = {k: noise[k] + (common if k < 7 else -common) for k in range(n)}
@@ -90,7 +96,7 @@ def test_who_lies_in_most_rounds_is_left_out_also_when_it_does_not(geometry):
     recipe = recipe_of(n, aggregator={"name": "multi_krum", "f": 2, "geometry": geometry},
         defence={"suspicion": 0.6},
     )  # fmt: skip
-    combiner = Combiner(recipe)
+    geometry = geometry_of(recipe, LAYOUT, ANCHOR)
     lately = []
     for round_ in range(1, 13):
         rows = {k: 0.01 * (drawn(1) + 0.3 * drawn(100 * round_ + k)) for k in range(n)}
@@ -98,22 +104,20 @@ def test_who_lies_in_most_rounds_is_left_out_also_when_it_does_not(geometry):
         if lying:
             rows[4] = 0.3 * drawn(5)
             rows[8] = -0.3 * drawn(5)
-        weights = torch.tensor(combine(combiner, rows, round_).weights)
+        weights = torch.tensor(combine(geometry, rows, round_).weights)
         lately.append([k for k in (4, 8) if weights[k] == 0])
         assert float(weights.sum()) == pytest.approx(1)
     assert lately[5] == [4, 8]
     assert lately[6] == [4, 8]  # the first honest round: suspended
-    assert combiner.state["suspicion"].max() < 0.7
-    assert combiner.state["suspicion"].shape == (n,)
+    assert geometry.rule.state["suspicion"].max() < 0.7
+    assert geometry.rule.state["suspicion"].shape == (n,)
 
 
 def test_suspicion_does_not_change_a_round_without_history():
     rows = {k: 0.01 * drawn(k) for k in range(9)}
     aggregator = {"name": "caf", "f": 2, "geometry": "factors"}
-    alone = combine(Combiner(recipe_of(9, aggregator=aggregator)), rows)
-    watched = combine(
-        Combiner(recipe_of(9, aggregator=aggregator, defence={"suspicion": 0.9})), rows
-    )
+    alone = combine(geometry_for(9, aggregator=aggregator), rows)
+    watched = combine(geometry_for(9, aggregator=aggregator, defence={"suspicion": 0.9}), rows)
     assert torch.equal(alone.change, watched.change)
     assert alone.weights == watched.weights
 
@@ -123,10 +127,10 @@ def test_suspicion_does_not_change_a_round_without_history():
 def test_who_is_suspect_weighs_nothing(name, geometry):
     recipe = recipe_of(10, aggregator={"name": name, "f": 2, "geometry": geometry},
                        defence={"suspicion": 0.9})  # fmt: skip
-    combiner = Combiner(recipe)
-    combiner.state = {"suspicion": torch.tensor([0, 0, 0, 1.0, 0, 0, 0, 0, 0, 0.8]).double()}
+    geometry = geometry_of(recipe, LAYOUT, ANCHOR)
+    geometry.rule.state = {"suspicion": torch.tensor([0, 0, 0, 1.0, 0, 0, 0, 0, 0, 0.8]).double()}
     rows = {k: 0.01 * drawn(k + 1) for k in (0, 2, 3, 5, 6, 8, 9)}
-    combined = combine(combiner, rows)
+    combined = combine(geometry, rows)
     weights = dict(zip(sorted(rows), combined.weights, strict=True))
     assert [k for k, weight in weights.items() if weight == 0] == [3, 9]
     assert sum(weights.values()) == pytest.approx(1)

@@ -10,10 +10,12 @@ import torch
 from left_by_a_run import eval_records
 from rich.console import Console
 from toy_federation import honest, toy_app, toy_content, toy_recipe, toy_server
+from typed_records import typed
 
 from fedtune.records.folder import RunFolder
+from fedtune.records.lines import is_dropped
 from fedtune.report.finished import print_run
-from fedtune.round.defence.standing import counts_of, is_dropped
+from fedtune.round.defence.standing import counts_of
 from fedtune.round.roster import sample_clients
 from fedtune.transport.local import LocalTransport
 
@@ -97,8 +99,8 @@ def test_a_geometric_median_drops_who_is_at_the_end_of_float32():
 def test_counts_go_on_from_the_newest_record_that_has_them():
     counted = {"round": 1, "asked_rounds": {"0": 1}, "dropped_rounds": {}}
     records = [{"round": 0}, counted, {"round": 2, "measured_again": True}]
-    assert counts_of(records) == {"asked_rounds": {"0": 1}, "dropped_rounds": {}}
-    assert counts_of(records[:1]) == {"asked_rounds": {}, "dropped_rounds": {}}
+    assert counts_of(typed(records)) == {"asked_rounds": {"0": 1}, "dropped_rounds": {}}
+    assert counts_of(typed(records[:1])) == {"asked_rounds": {}, "dropped_rounds": {}}
 
 
 def test_a_killed_run_counts_on(tiny_recipe, run, forked):
@@ -131,4 +133,4 @@ def test_a_dense_run_has_no_weights_from_end_to_end(tiny_recipe, run):
     text = console.export_text()
     assert "median, f=1, on products | fedavg" in text
     assert "rank 2 could not hold" in text
-    assert (folder.path / "curves.png").is_file()
+    assert (folder.path / "curves.svg").is_file()

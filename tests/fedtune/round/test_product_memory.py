@@ -87,11 +87,11 @@ def test_state_goes_through_a_checkpoint():
     for t, rows in enumerate(rounds, 1):
         whole.run(rows, t)
     first.run(rounds[0], 1)
-    second = Round(first.recipe, first.outer.anchor)
-    assert all(isinstance(value, torch.Tensor) for value in first.outer.state().values())
-    second.outer.load_state({k: v.clone() for k, v in first.outer.state().items()})
-    second.combiner.state = {k: v.clone() for k, v in first.combiner.state.items()}
-    assert second.combiner.state
+    second = Round(first.recipe, anchor)
+    state = {name: tensor.clone() for name, tensor in first.geometry.state_dict().items()}
+    assert {name.split("/")[0] for name in state} == {"anchor", "outer", "rule"}
+    second.geometry.load_state_dict(state)
+    assert second.geometry.state_dict().keys() == state.keys()
     for t, rows in enumerate(rounds[1:], 2):
         second.run(rows, t)
     assert torch.equal(second.outer.anchor, whole.outer.anchor)
@@ -104,7 +104,7 @@ def test_centered_clipping_carries_its_centre_in_products():
     short = {"name": "centered_clipping", "f": 1, "steps": 1, "radius": 1e-6}
     round_ = Round(recipe_of(3, aggregator=short), anchor)
     round_.run(rows)
-    state = dict(round_.combiner.state)
+    state = dict(round_.geometry.rule.state)
     assert {name.split("/")[1] for name in state} == {"center"}
     again = round_.run([drawn(k, scale=0.1) for k in range(5, 8)], 2)
     assert again.norm < 1e-5

@@ -145,8 +145,10 @@ def test_a_rule_remembers_each_part_apart():
         anchor = part.put(part.take(anchor) + result.aggregate, anchor)
     assert torch.equal(server.outer.anchor, anchor)
     kept = {f"{name}/center": state["center"] for name, state in states.items()}
-    assert server.combiner.state.keys() == kept.keys()
-    assert all(torch.equal(server.combiner.state[name], center) for name, center in kept.items())
+    assert server.geometry.rule.state.keys() == kept.keys()
+    assert all(
+        torch.equal(server.geometry.rule.state[name], center) for name, center in kept.items()
+    )
 
 
 def test_the_simulated_liars_lie_about_the_part():

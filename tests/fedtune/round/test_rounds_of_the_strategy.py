@@ -114,10 +114,9 @@ WITH_STATE = {
 
 
 def everything(server):
-    state = server.outer.state()
-    assert set(state) == {"both/momentum_buffer"}
-    assert set(server.combiner.state) == {"both/center"}
-    return Checkpoint(0, server.outer.anchor, state, server.combiner.state, 0, "").revision
+    state = server.geometry.state_dict()
+    assert set(state) == {"anchor", "outer/both/momentum_buffer", "rule/both/center"}
+    return Checkpoint(0, state, 0, "").revision
 
 
 def test_too_few_good_replies_move_nothing_and_the_next_try_goes_on_as_if_nothing_had_been():
@@ -164,7 +163,7 @@ def test_the_rules_state_is_carried_from_round_to_round():
         )
         state, anchor = result.state, anchor + result.aggregate
     assert torch.equal(server.outer.anchor, anchor)
-    assert torch.equal(server.combiner.state["both/center"], state["center"])
+    assert torch.equal(server.geometry.rule.state["both/center"], state["center"])
 
 
 def test_exactly_as_many_as_the_rule_needs_are_enough():

@@ -7,17 +7,18 @@ import torch
 from product_server import LAYOUT, drawn, recipe_of
 
 from fedtune.adapters.part import Part
-from fedtune.round.aggregation.combining import Combiner
+from fedtune.round.aggregation.choice import geometry_of
 from fedtune.round.aggregation.terms import Terms
 from fedtune.round.broadcast import Broadcast
 from fedtune.round.screening.spool import Spool
 
 ANCHOR = drawn(0)
+BOTH = Part("both", LAYOUT)
 
 
 def terms_of(aggregator, clients, f):
     section = recipe_of(10, aggregator=aggregator).aggregator
-    return Terms.of(section, clients, f, 1)
+    return Terms.of(section, BOTH, clients, f, 1)
 
 
 def test_how_many_may_be_left_out_is_what_the_rule_can_bear():
@@ -39,13 +40,20 @@ def test_a_mixing_that_cannot_run_is_not_in_the_section():
     assert terms_of(rule, range(8), 1).section.mixing_names == ["agreement"]
 
 
-def combined(recipe, clients, *, f=None, state=None, **given):
+def combine(recipe, spool, *, f=None, state=None):
+    sent = Broadcast(recipe, LAYOUT, ANCHOR, round_=1)
+    geometry = geometry_of(recipe, LAYOUT, ANCHOR)
+    geometry.rule.load_state_dict(state or {})
+    section = recipe.aggregator
+    terms = Terms.of(section, BOTH, spool.clients, section.f if f is None else f, 1)
+    return geometry.combine(spool, sent, terms)
+
+
+def combined(recipe, clients, **given):
     spool = Spool()
     for k in clients:
         spool.put(k, 0.1 * drawn(k + 1))
-    sent = Broadcast(recipe, LAYOUT, ANCHOR, round_=1)
-    combiner = Combiner(recipe, dict(state or {}))
-    made = combiner.combine(spool, sent, Part("both", LAYOUT), round_=1, outer=None, f=f, **given)
+    made = combine(recipe, spool, **given)
     return dict(zip(clients, made.weights, strict=True))
 
 
@@ -77,8 +85,7 @@ def test_the_record_has_the_share_that_a_cut_update_steers_with():
     spool = Spool()
     for k in range(10):
         spool.put(k, drawn(k + 1) * (1e6 if k == 9 else 1.0))
-    sent = Broadcast(recipe, LAYOUT, ANCHOR, round_=1)
-    made = Combiner(recipe).combine(spool, sent, Part("both", LAYOUT), round_=1, outer=None)
+    made = combine(recipe, spool)
     assert sum(made.weights) == pytest.approx(1)
     assert 0.05 < made.weights[9] < 1 / 7 + 1e-12
     assert made.facts_of(9)["dropped"] is False
@@ -94,6 +101,4 @@ def test_an_agreement_that_would_leave_too_few_is_said_to_be_skipped(geometry):
         spool = Spool()
         for k in range(10):
             spool.put(k, 0.01 * (drawn(50) + 0.1 * drawn(k + 1)) * (-1 if k in against else 1))
-        sent = Broadcast(recipe, LAYOUT, ANCHOR, round_=1)
-        made = Combiner(recipe).combine(spool, sent, Part("both", LAYOUT), round_=1, outer=None)
-        assert made.skipped == skipped
+        assert combine(recipe, spool).skipped == skipped

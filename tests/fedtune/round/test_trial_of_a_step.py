@@ -114,8 +114,8 @@ def test_a_takeover_in_the_last_round_leaves_the_round_before():
     assert [record["undone_rounds"] for record in records] == [0, 0, 0, 1]
     three, _ = rounds_of(recipe, rounds=3)
     assert torch.equal(server.outer.anchor, three.outer.anchor)
-    for name, tensor in three.outer.state().items():
-        assert torch.equal(server.outer.state()[name], tensor)
+    for name, tensor in three.outer.state_dict().items():
+        assert torch.equal(server.outer.state_dict()[name], tensor)
 
 
 def test_half_of_a_step_that_goes_too_far_stands():

@@ -10,14 +10,16 @@ from product_server import LAYOUT, Round, b_only, close, drawn, moved, recipe_of
 from toy_federation import ANCHOR
 from toy_voters import loss_at, mean_loss, target_of, vote_rounds, voting_app, voting_recipe
 
+from fedtune.adapters.part import Part
 from fedtune.records.checkpoint import Checkpoint
-from fedtune.round.aggregation.product_outer import make_outer
-from fedtune.round.aggregation.shorter import shorter
+from fedtune.round.aggregation.choice import geometry_of
 from fedtune.round.defence.candidate import MAX_CHANGE, line_search
 from fedtune.round.defence.vote import Votes, count, median
+from fedtune.round.state import State
 from fedtune.simulation.adversary import byzantine_clients
 from fedtune.transport.local import LocalTransport
 
+FACTORS = {"name": "mean", "geometry": "factors"}
 ROBUST = {"rule": "trimmed_mean", "f": 3}
 QUIET = {"name": "zero", "num_attackers": 3}  # attackers whose updates do next to nothing
 TAKEOVER = {"name": "sign_flip", "scale": 10, "num_attackers": 3}
@@ -29,15 +31,7 @@ def decided(record):
 
 def revision(server):
     """A hash over all that a round moves."""
-    return Checkpoint(
-        0,
-        server.outer.anchor,
-        server.outer.state(),
-        server.combiner.state,
-        0,
-        "",
-        attack=server.hooks.state_dict(),
-    ).revision
+    return Checkpoint(0, State.of(server).tensors, 0, "").revision
 
 
 def test_the_median_and_the_tolerance_by_hand():
@@ -133,7 +127,7 @@ def test_all_goes_back_together_and_the_run_goes_on_as_if_nothing_had_been():
     transport = LocalTransport(app, 10)
     server, records = vote_rounds(recipe, transport=transport, rounds=2)
     assert [decided(record) for record in records] == ["accepted"] * 2
-    names = set(server.combiner.state)
+    names = set(server.geometry.rule.state)
     assert "both/center" in names
     assert any(name.startswith("momentum/") for name in names)
     assert server.hooks.state_dict()
@@ -167,8 +161,8 @@ def test_half_of_a_step_that_goes_too_far_is_tried_and_no_client_trains_again(ou
     assert record["asked_rounds"] == dict.fromkeys(map(str, range(10)), 1)
     halved, _ = vote_rounds(voting_recipe(outer=outer, vote=False), voting_app(pull=1.25))
     assert torch.allclose(server.outer.anchor, halved.outer.anchor, atol=1e-6)
-    for name, tensor in halved.outer.state().items():  # momentum too is that of half the aggregate
-        assert torch.allclose(server.outer.state()[name], tensor, atol=1e-6)
+    for name, tensor in halved.outer.state_dict().items():  # momentum too
+        assert torch.allclose(server.outer.state_dict()[name], tensor, atol=1e-6)
     assert sorted(trained) == list(range(10))
 
 
@@ -214,18 +208,19 @@ def test_half_of_a_change_of_products_is_half_of_what_the_model_feels():
     round_ = Round(recipe, drawn(0))
     made = round_.run(rows)
     full = moved(drawn(0), round_.outer.anchor - drawn(0))
-    outer = make_outer(recipe, LAYOUT, drawn(0))
-    outer.step(shorter(made.change, 0.5))
-    half = moved(drawn(0), outer.anchor - drawn(0))
+    again = geometry_of(recipe, LAYOUT, drawn(0))
+    again.step(again.shorter(made.change, 0.5), Part("both", LAYOUT))
+    half = moved(drawn(0), again.anchor - drawn(0))
     close(half, {name: each / 2 for name, each in full.items()})
-    assert shorter(torch.tensor([4.0, -2.0]), 0.5).tolist() == [2.0, -1.0]
+    rows = geometry_of(recipe_of(3, aggregator=FACTORS), LAYOUT, drawn(0))
+    assert rows.shorter(torch.tensor([4.0, -2.0]), 0.5).tolist() == [2.0, -1.0]
 
 
 def test_the_step_of_a_dense_rule_has_no_half_and_is_tried_once():
     rows = [0.1 * drawn(k) for k in range(1, 6)]
     aggregator = {"name": "median", "combination": "dense", "f": 1}
-    made = Round(recipe_of(5, aggregator=aggregator), drawn(0)).run(rows)
-    assert shorter(made.change, 0.5) is None
+    round_ = Round(recipe_of(5, aggregator=aggregator), drawn(0))
+    assert round_.geometry.shorter(round_.run(rows).change, 0.5) is None
     votes = Votes(dict.fromkeys(range(5), 1.0))
     heard, stands = line_search(
         {"vote": lambda scale: count(votes, scale=scale, f=1, tolerance=0.0)},

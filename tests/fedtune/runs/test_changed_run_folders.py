@@ -83,7 +83,7 @@ def stopped(run, tiny_recipe, tmp_path, tmp_path_factory):
         root = tmp_path_factory.mktemp("stopped")
 
         def dies(message, context):
-            if message.metadata.message_type == "train" and message.content["order"]["round"] == 3:
+            if message.kind == "train" and message.content["order"]["round"] == 3:
                 raise KeyboardInterrupt
             return client.app(message, context)
 
@@ -149,10 +149,7 @@ def test_a_checkpoint_that_says_its_round_ends_earlier_drops_no_line(run, stoppe
     ends = [place + 1 for place, byte in enumerate(before) if byte == ord("\n")]
     at = {"0": 0, "1": 1, "end of round 1": ends[1], "within a line": ends[2] - 5}[offset]
     there = load_latest(folder.checkpoints)
-    parts = {"outer": there.outer, "rule": there.rule, "attack": there.attack}
-    Checkpoint(
-        round=2, anchor=there.anchor, metrics_bytes=at, layout_hash=there.layout_hash, **parts
-    ).save(folder.checkpoints, keep=2)
+    Checkpoint(2, there.state, at, there.layout_hash).save(folder.checkpoints, keep=2)
     with pytest.raises(RunStoppedError, match=r"round 2 does not end in metrics\.jsonl where"):
         resumed(run, stopped)
     assert folder.metrics.read_bytes() == before

@@ -16,9 +16,9 @@ from staged_runs import DPO, GRPO, REWARD, SFT
 from fedtune.recipe.stages import load
 from fedtune.records.events import RunStoppedError, ignore
 from fedtune.records.folder import RunFolder, holds_stages
-from fedtune.report.pages.folder import write_pages
+from fedtune.report.pages.writing import write_pages
 from fedtune.runs.adapter_of import find_adapter
-from fedtune.runs.checks.stages import find_stage_problems, find_stage_risks
+from fedtune.runs.checks.of_stages import find_stage_problems, find_stage_risks
 from fedtune.runs.pipeline import PipelineFolder, execute_stages
 from fedtune.training.heldout import measure_adapter
 from fedtune.training.merge import merge_adapter
@@ -210,7 +210,7 @@ def test_check_misses_nothing_that_a_stage_will_leave(tiny_stages):
     pipeline = tiny_stages(SFT, merged, GRPO, dpo, {**DPO, "name": "last", "from": "dpo"})
     assert find_stage_problems(pipeline) == []
     assert find_stage_risks(pipeline) == [
-        "the mean withstands no liar at all; name a robust rule where one may come"
+        "the mean withstands no attacker; name a robust rule where one may come"
     ]
 
 

@@ -21,12 +21,12 @@ def test_the_quickstart_is_without_problem_or_risk():
     assert find_risks(load_recipe("quickstart")) == []
 
 
-def test_the_chance_of_too_many_liars_in_a_sample():
-    # 2 liars among 4 clients, 2 asked, f = 1: only the pair of both, 1 of C(4, 2) = 6.
+def test_the_chance_of_too_many_attackers_in_a_sample():
+    # 2 attackers among 4 clients, 2 asked, f = 1: only the pair of both, 1 of C(4, 2) = 6.
     assert chance_of_more(2, 4, 2, 1) == pytest.approx(1 / 6)
     assert chance_of_more(2, 4, 2, 2) == 0
     assert chance_of_more(3, 3, 2, 1) == 1  # who is asked lies
-    # All ten of ten asked: the three liars are among them for sure.
+    # All ten of ten asked: the three attackers are among them for sure.
     assert chance_of_more(3, 10, 10, 2) == 1
     assert chance_of_more(3, 10, 10, 3) == 0
 
@@ -34,8 +34,8 @@ def test_the_chance_of_too_many_liars_in_a_sample():
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
-        (["aggregator.f=1"], "the rule assumes f=1 liars; the simulation has 2"),
-        (["aggregator={name: mean}"], "withstands no liar"),
+        (["aggregator.f=1"], "the rule assumes f=1 attackers; the simulation has 2"),
+        (["aggregator={name: mean}"], "withstands no attacker"),
         (["outer.momentum=0.9"], "lr/(1-momentum) is 7.0"),
         (
             ["aggregator={name: krum, f: 3}"],
@@ -65,7 +65,7 @@ def test_the_chance_of_too_many_liars_in_a_sample():
         ),
         (
             ["aggregator={name: mean, client_weights: [1, 1, 1, 1, 1, 1, 1, 1, 8, 4]}"],
-            "while f counts heads: client 8 alone has 40.0% of all",
+            "while f counts clients: client 8 alone has 40.0% of all",
         ),
     ],
 )
@@ -94,7 +94,7 @@ def test_an_attack_is_tried_with_every_count_of_liars_that_a_sample_can_hold():
 def test_an_attack_that_harms_no_one_is_said():
     alie = ["attack={name: alie, num_attackers: 2}"]  # z_max(10, 2) = 0
     (risk,) = find_risks(load_recipe("quickstart", alie))
-    assert "2 liars of 10 is 0.00" in risk
+    assert "2 attackers of 10 is 0.00" in risk
     assert find_risks(load_recipe("quickstart", [*alie, "attack.z=1.5"])) == []
 
 

@@ -13,6 +13,7 @@ from fedtune.adapters.part import Part
 from fedtune.messages import wire
 from fedtune.recipe import parse_recipe
 from fedtune.records.checkpoint import Checkpoint, load_latest
+from fedtune.round.state import State
 from fedtune.simulation.adversary import byzantine_clients, trains_for_nothing
 from fedtune.simulation.training_ahead import Tools
 from fedtune.training.process import read_recipe
@@ -48,13 +49,10 @@ def recipe_of(name, *, geometry="factors", train="both", knowledge=None):
 
 
 def rounds(recipe, count, *, start=1, checkpoint=None):
-    anchor = ANCHOR if checkpoint is None else checkpoint.anchor
     transport = LocalTransport(toy_app(learnt), 10)
-    server = toy_server(recipe, transport, layout=LAYOUT, anchor=anchor, tools=TOOLS)
+    server = toy_server(recipe, transport, layout=LAYOUT, anchor=ANCHOR, tools=TOOLS)
     if checkpoint is not None:
-        server.outer.load_state(checkpoint.outer)
-        server.combiner.state = checkpoint.rule
-        server.hooks.load_state_dict(checkpoint.attack)
+        State(checkpoint.state, server.counts).put_back(server)
     return go_on(server, count, start=start)
 
 
@@ -66,15 +64,7 @@ def go_on(server, count, *, start):
 
 
 def saved(server, folder):
-    Checkpoint(
-        round=2,
-        anchor=server.outer.anchor,
-        outer=server.outer.state(),
-        rule=server.combiner.state,
-        metrics_bytes=0,
-        layout_hash=LAYOUT.hash,
-        attack=server.hooks.state_dict(),
-    ).save(folder, keep=1)
+    Checkpoint(2, State.of(server).tensors, 0, LAYOUT.hash).save(folder, keep=1)
     return load_latest(folder)
 
 

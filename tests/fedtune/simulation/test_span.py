@@ -121,7 +121,7 @@ def test_the_weights_in_products_are_the_server_s(rule, mixing, monkeypatch):
 def test_what_the_server_remembers_is_heeded(geometry, defence, monkeypatch):
     recipe = recipe_of("caf", mixing=["agreement"], geometry=geometry, defence=defence)
     server, told = rounds(recipe, COPIES, monkeypatch=monkeypatch)
-    remembered = {name: tensor.clone() for name, tensor in server.combiner.state.items()}
+    remembered = {name: tensor.clone() for name, tensor in server.geometry.rule.state.items()}
     span = told["span"]
     honest, lying = weights_of(server)
     clients = sorted(map(int, server.record["clients"]))
@@ -134,7 +134,7 @@ def test_what_the_server_remembers_is_heeded(geometry, defence, monkeypatch):
     if "momentum" in defence:  # two rounds before: the past has (b^2 + b) of (1 + b + b^2)
         assert span.fixed.shape[1] == 7 + 1 + 10
         assert float(span.free[sorted(liars)[0]].sum()) == pytest.approx(1 / 1.75)
-    assert all(torch.equal(remembered[k], server.combiner.state[k]) for k in remembered)
+    assert all(torch.equal(remembered[k], server.geometry.rule.state[k]) for k in remembered)
 
 
 def test_a_centre_that_the_rule_remembers_is_a_point(monkeypatch):

@@ -32,13 +32,13 @@ def sent_rows(recipe, round_):
     transport = LocalTransport(toy_app(learnt), 10)
     server = toy_server(recipe, transport, layout=LAYOUT, anchor=ANCHOR, tools=TOOLS)
     seen = {}
-    combine = server.combiner.combine
+    combine = server.geometry.combine
 
     def watched(spool, *given, **named):
         seen.update({client: spool.row(client).clone() for client in spool.clients})
         return combine(spool, *given, **named)
 
-    server.combiner.combine = watched
+    server.geometry.combine = watched
     assert server.run_round(transport, round_)
     liars = sorted(byzantine_clients(recipe))
     honest = torch.stack([seen[k] for k in sorted(seen) if k not in liars])

@@ -49,8 +49,8 @@ def wait_for(folder, patience_s=400):
         kinds = (
             [json.loads(line) for line in told.read_text().splitlines()] if told.is_file() else []
         )
-        if kinds and kinds[-1]["kind"] in ("ended", "stopped"):
-            assert kinds[-1]["kind"] == "ended", kinds[-1]
+        if kinds and kinds[-1]["kind"] in ("Ended", "Stopped"):
+            assert kinds[-1]["kind"] == "Ended", kinds[-1]
             return RunFolder(folder)
         time.sleep(0.5)
     raise AssertionError(f"{folder} has no whole run")

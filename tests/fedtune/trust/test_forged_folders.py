@@ -262,7 +262,7 @@ def test_an_anchor_that_is_no_number_is_not_near_any(case):
         lines[-1]["next_anchor"] = hash_row(row, layout)
         tensors = {name: each.clone() for name, each in layout.unflatten(row).items()}
         save_file(tensors, folder.adapter / WEIGHTS)
-        lied_from_the_start(case, lines, lambda facts: facts.update(hardware="another"))
+        lied_from_the_start(case, lines, lambda facts: facts.update(hardware={"system": "another"}))
         code, said = verify(case, "--recompute")
         assert code == 1, said
         assert "round 3: its anchor holds a value that is not finite" in said

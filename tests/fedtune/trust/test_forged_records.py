@@ -96,6 +96,7 @@ def test_a_lower_rank_that_explains_a_wrong_anchor_is_found(case):
     assert "round 2: this node was given another anchor" in verify(case)[1]
     ranks = "client_ranks:\n  - 2\n  - 1\n  - 2\n  - 2\n"
     edit_recipe(folder, ("client_ranks: null\n", ranks), ("geometry: factors", "geometry: product"))
+    edit_recipe(folder, ("combination: factors", "combination: exact"))
     edit_recipe(folder, ("name: median", "name: geometric_median"))
     code, said = verify(case)
     assert code == 1
@@ -281,9 +282,9 @@ def test_a_checkpoint_that_was_edited_and_sealed_anew_is_refused(run, tiny_recip
         run(recipe, app=dies)
     folder, recipe = RunFolder.open(recipe.output_dir)
     there = load_latest(folder.checkpoints)
-    outer = {name: each + 1 for name, each in there.outer.items()}
-    edits = {"anchor": {"anchor": there.anchor + 1e-3}, "outer": {"outer": outer}}
-    replace(there, **edits[what]).save(folder.checkpoints, keep=2)
+    momentum = {name: each + 1 for name, each in there.state.items() if name.startswith("outer/")}
+    edits = {"anchor": {"anchor": there.anchor + 1e-3}, "outer": momentum}
+    replace(there, state=there.state | edits[what]).save(folder.checkpoints, keep=2)
     differs = {"anchor": "next_anchor", "outer": "revision"}[what]
     with pytest.raises(RunStoppedError, match=rf"round 2 is not the state .*\({differs} differs\)"):
         run.resume(recipe, folder)

@@ -26,7 +26,7 @@ RULE = {"name": "median", "f": 1, "geometry": "factors"}
 def away_in_the_first_try_of_round_2(message, context):
     """Client 0 commits and never shows, client 3 is away: two of four are left, three needed."""
     order, number = message.content["order"], context.node_config["partition-id"]
-    who = (message.metadata.message_type, number)
+    who = (message.kind, number)
     first = (order.get("round"), order.get("try")) == (2, 0)
     if first and who in {("train", 3), ("train.reveal", 0)}:
         raise ValueError("away")

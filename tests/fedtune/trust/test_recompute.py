@@ -196,7 +196,7 @@ def test_another_reply_than_the_one_that_was_counted_is_found(kept):
         ("round-0002/client-000001.reply", Path.unlink, "client-000001.reply"),
         ("round-0002/client-000001.reply", lambda path: path.write_bytes(b"\x07"), "client 1"),
         ("round-0001/anchor.safetensors", Path.unlink, "anchor.safetensors"),
-        ("round-0000/anchor.safetensors", lambda path: path.write_bytes(b"x"), "is no adapter"),
+        ("round-0000/anchor.safetensors", lambda path: path.write_bytes(b"x"), "is damaged"),
     ],
 )
 def test_what_is_missing_or_damaged_is_named(kept, name, damage, told):

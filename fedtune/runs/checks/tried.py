@@ -1,0 +1,149 @@
+"""What only a try can tell: rows, modules, an attack, and one step of TRL's trainer."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+
+import attacks
+from fedtune.recipe import Attack, Recipe
+from fedtune.recipe.errors import nearest
+from fedtune.seeds import derive
+from fedtune.simulation.attack_check import rehearse
+from fedtune.training.adapted import adapted_modules
+from fedtune.training.base import module_names
+from fedtune.training.client_round import looked_at
+from fedtune.training.partitions import deal, hold_out, set_aside
+from fedtune.training.plan import Plan, check_train_keys
+from fedtune.training.rewards import check_rewards
+from fedtune.training.sources import find_source, load_rows
+from fedtune.training.tasks import TASKS
+from fedtune.training.tasks.running import check_values
+from fedtune.training.tryout import check_step
+
+
+def problems_when_tried(recipe: Recipe) -> list[str]:
+    """What the libraries that train find wrong with a recipe; no weights are loaded."""
+    checks = (_train, _lora, _ranks, _data, _attack)
+    return [each for check in checks for each in check(recipe)]
+
+
+def _train(recipe: Recipe) -> list[str]:
+    task = TASKS[recipe.task]
+    problems = check_train_keys(recipe.train, task.config, task.owned)
+    if problems:
+        return problems
+    device = torch.device("cpu")  # values are judged without the device that will run them
+    plan = Plan.of(recipe, device, torch.float32)
+    try:
+        check_values(task.config, plan)
+        check_step(recipe.task, plan)
+    except (TypeError, ValueError) as error:
+        return [f"train: {error}"]
+    return []
+
+
+def _lora(recipe: Recipe) -> list[str]:
+    """Names of modules that the model has not: PEFT drops one of several in silence."""
+    try:
+        modules = module_names(recipe.model)
+    except (OSError, ValueError):
+        return []  # `_model` has said what is wrong
+    lora, problems = recipe.lora, []
+    targets = [] if isinstance(lora.target_modules, str) else lora.target_modules
+    for key, names in (("target_modules", targets), ("modules_to_save", lora.modules_to_save)):
+        for name in names:
+            if not any(module == name or module.endswith(f".{name}") for module in modules):
+                known = {module.split(".")[-1] for module in modules if module}
+                problems.append(f"lora.{key}: no module {name!r}; {nearest(name, known)}")
+    if isinstance(lora.target_modules, str) and lora.target_modules != "all-linear":
+        problems += _pattern(lora.target_modules, modules)
+    return problems
+
+
+def _pattern(pattern: str, modules: list[str]) -> list[str]:
+    try:
+        if any(re.fullmatch(pattern, module) for module in modules):
+            return []
+    except re.error as error:
+        return [f"lora.target_modules: {pattern!r} is no regular expression: {error}"]
+    return [
+        f"lora.target_modules: no module matches {pattern!r}, read as a regular expression; "
+        f"write [{pattern}] to name a module"
+    ]
+
+
+def _ranks(recipe: Recipe) -> list[str]:
+    """Targets whose A has not full rank from the start: no gauge is the anchor's.
+
+    Fewer outputs than r are no obstacle: only A decides on the gauge.
+    """
+    if recipe.aggregator.geometry == "factors" or recipe.lora.train != "both":
+        return []
+    try:
+        modules = adapted_modules(recipe)
+    except (OSError, ValueError, re.error):
+        return []  # `_model` or `_lora` has said what is wrong, or only loading can tell
+    r, problems = recipe.lora.r, []
+    narrow = {name: module.d_in for name, module in modules.items() if module.d_in < r}
+    if narrow:
+        names = sorted({name.split(".")[-1] for name in narrow})
+        first, most = next(iter(sorted(narrow))), min(narrow.values())
+        problems.append(
+            f"lora.r: geometry: product needs r of at most {most}, the inputs of {first}: got {r}, "
+            f"for which the A of {', '.join(names)} has not full rank; lower r, or leave these out "
+            f"of lora.target_modules"
+        )
+    return problems + [
+        f"lora.target_modules: geometry: product needs an A of full rank: got {name}, an "
+        f"embedding, on which PEFT starts A at zero; leave it out, or write lora.train: "
+        f"alternate (with b_only it would never learn)"
+        for name in sorted(modules)
+        if modules[name].starts_without_a
+    ]
+
+
+def _data(recipe: Recipe) -> list[str]:
+    data, seed = recipe.data, recipe.federation.seed
+    try:
+        find_source(data.source)
+        rows = load_rows(data, TASKS[recipe.task], seed=seed)
+        check_rewards(recipe.rewards, rows.column_names)
+        split = hold_out(list(range(len(rows))), data.test_fraction, seed=derive(seed, "held-out"))
+        _, left = set_aside(split.train, data.server_rows, seed=derive(seed, "server-rows"))
+        deal(rows.select(left), data.partition, recipe.federation.num_clients, seed=seed)
+        if recipe.attack is not None:
+            some = rows.select(range(min(8, len(rows))))
+            _try_poison(recipe.attack, looked_at(some, TASKS[recipe.task]).to_list())
+    except (FileNotFoundError, ValueError) as error:
+        return [str(error)]
+    return []
+
+
+def _attack(recipe: Recipe) -> list[str]:
+    attack = recipe.attack
+    if attack is None:
+        return []
+    if attack.reward_attack is not None and recipe.task != "grpo":
+        key = "attack" if attack.poison is None else "attack.poison"
+        return [
+            f"{key}: {attack.reward_attack[0]} changes what completions are worth, and needs task "
+            f"grpo: got {recipe.task}, which has no rewards; name another attack"
+        ]
+    if attacks.ATTACKS[attack.name].level != "update":
+        return []
+    refusal = rehearse(recipe)
+    return [] if refusal is None else [f"attack: {refusal}"]
+
+
+def _try_poison(attack: Attack, rows: list[dict[str, object]]) -> None:
+    if attack.data_attack is None or attack.num_attackers == 0:
+        return
+    name, options = attack.data_attack
+    draw = torch.Generator().manual_seed(0)
+    try:
+        attacks.poison(rows, name, generator=draw, attacker=(0, attack.num_attackers), **options)
+    except ValueError as error:
+        key = "attack" if attack.poison is None else "attack.poison"
+        raise ValueError(f"{key}: {error}") from error
