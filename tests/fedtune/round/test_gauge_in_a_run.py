@@ -77,6 +77,7 @@ def test_in_product_geometry_the_loss_is_the_same(tiny_recipe, run):
     assert weight == 0.25
 
 
+@pytest.mark.slow
 def test_in_factor_geometry_the_mean_is_ruined(tiny_recipe, run):
     base, plain, other, _ = losses(of_nano(tiny_recipe, {"name": "mean"}), run)
     assert plain < base - 0.5

@@ -50,7 +50,10 @@ def test_liars_get_no_trust_and_the_loss_falls(tiny_recipe, run, geometry):
     "sections",
     [
         {"lora": {"train": "alternate"}, "aggregator": {**FLTRUST, "geometry": "product"}},
-        {"federation": {"inner_optimizer": "keep", "clients_per_round": 3}},
+        pytest.param(
+            {"federation": {"inner_optimizer": "keep", "clients_per_round": 3}},
+            marks=pytest.mark.slow,
+        ),
         {"aggregator": {"name": "mean"}, "defence": {"server_data": {"tolerance": 0.0}}},
     ],
     ids=["one factor in products", "clients keep their optimizers", "each step is tried"],

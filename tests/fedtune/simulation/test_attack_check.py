@@ -22,8 +22,14 @@ def refusal(name, *overrides, liars=3, **options):
     return rehearse(load_recipe("quickstart", [*TEN_CLIENTS, attack, *overrides]))
 
 
-@pytest.mark.parametrize("rank", [1, 8, 40])
-@pytest.mark.parametrize("name", ON_UPDATES)
+@pytest.mark.parametrize(
+    ("name", "rank"),
+    [
+        pytest.param(name, rank, marks=pytest.mark.slow if (k + i) % 3 else ())
+        for k, name in enumerate(ON_UPDATES)
+        for i, rank in enumerate([1, 8, 40])
+    ],
+)
 def test_every_attack_passes_at_its_defaults(name, rank):
     for knowledge in ON_UPDATES[name].knowledge:
         assert refusal(name, f"lora.r={rank}", f"attack.knowledge={knowledge}") is None
