@@ -51,6 +51,16 @@ class LoadedModel:
         gc.collect()
         gc.freeze()
 
+    def handle(self) -> LoadedModel:
+        """Another handle on the same model.
+
+        What holds it does not hold this one: a cycle would keep a base in memory until the next
+        collection, which a frozen heap makes rare.
+        """
+        made = object.__new__(LoadedModel)
+        made.__dict__.update(self.__dict__)
+        return made
+
     @cached_property
     def base_hash(self) -> str:
         """SHA-256 of what no one changes: the base and, where there are any, what judges it.

@@ -21,5 +21,6 @@ class Worker(LoadedModel):
     def __init__(self, recipe: Recipe, *, own: int | None = None) -> None:
         super().__init__(recipe)
         self.data = ClientData(recipe, self.learner, own=own)
-        self.trainer = LocalTrainer(self, self.data)
-        self.evaluator = Evaluator(self, self.data)
+        loaded = self.handle()
+        self.trainer = LocalTrainer(loaded, self.data)
+        self.evaluator = Evaluator(loaded, self.data)

@@ -213,7 +213,7 @@ def test_a_liars_held_out_rows_stay_as_they_are(tiny_recipe):
     noisy = get_worker(
         tiny_recipe(attack={"name": "label_noise", "num_attackers": 4}).model_dump_json()
     )
-    before = noisy.measure(noisy.initial, client=0)
+    before = noisy.evaluator.measure(noisy.initial, client=0)
     backwards = Poison("backwards", lambda rows: rows[::-1])
-    noisy.train(noisy.initial, client=0, round_=1, poison=backwards)
-    assert noisy.measure(noisy.initial, client=0) == before
+    noisy.trainer.train(noisy.initial, client=0, round_=1, poison=backwards)
+    assert noisy.evaluator.measure(noisy.initial, client=0) == before
