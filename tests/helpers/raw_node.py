@@ -19,6 +19,7 @@ from flwr.supercore.inflatable.inflatable_utils import (
 from flwr.supercore.run import RunNotRunningException
 from flwr.supernode.fleet_http_connection import http_request_response
 
+from fedtune.messages.recipe_once import restore
 from fedtune.training.process import get_worker
 from fedtune.transport.flower.convert import from_flower, packed, unpacked
 
@@ -33,6 +34,7 @@ class RawNode:
 
     def __init__(self, deployment, act):
         self.deployment, self.act, self.noted = deployment, act, []
+        self.recipes = {}  # by hash: later orders carry that alone
         self.stop, self.joined = threading.Event(), threading.Event()
         self.thread = threading.Thread(target=self._serve)
 
@@ -66,6 +68,7 @@ class RawNode:
         pieces = {each: self._pulled(metadata.run_id, each) for each in ids}
         self.confirm(metadata.run_id, metadata.message_id)
         content = unpacked(inflate_object_from_contents(metadata.message_id, pieces).content)
+        restore(content, self.recipes.get, self.recipes.__setitem__)
         words = content.config_records["order"]
         if metadata.message_type == "query":
             self.answer(metadata, self._about(words))

@@ -22,6 +22,7 @@ from raw_node import RawNode
 from test_network_faults import online
 
 from fedtune.deployment.folder import DeploymentFolder
+from fedtune.messages.recipe_once import hash_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 KEYS = ("federation.num_clients=4", "federation.num_rounds=2", "federation.round_timeout_s=45")
@@ -42,7 +43,7 @@ def hostile(node, order, words):
     """Announce the words of the others' replies, and of the server's next order."""
     hashes = {name: words.get(name, "") for name in ("base_hash", "tokenizer_hash", "anchor_hash")}
     about = ConfigRecord({"round": words["round"], **hashes})
-    reveal = ConfigRecord({"recipe": words["recipe"], "round": words["round"]})
+    reveal = ConfigRecord({"recipe_hash": hash_of(words["recipe"]), "round": words["round"]})
     many = [ObjectTree(object_id=hash_of(f"{order.message_id} {each}")) for each in range(2_000)]
     node.announce("many", order, hash_of("many" + order.message_id), many)
     guessed = [
