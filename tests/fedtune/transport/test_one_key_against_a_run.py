@@ -22,7 +22,6 @@ from raw_node import RawNode
 from test_network_faults import online
 
 from fedtune.deployment.folder import DeploymentFolder
-from fedtune.messages.recipe_once import hash_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 KEYS = ("federation.num_clients=4", "federation.num_rounds=2", "federation.round_timeout_s=45")
