@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fedtune.api import (
-        RunResult,
-        StagesResult,
         bench,
         check,
         evaluate,
@@ -22,6 +20,7 @@ if TYPE_CHECKING:
     )
     from fedtune.recipe import RecipeError
     from fedtune.records.events import RunStoppedError
+    from fedtune.runs.results import RunResult, StagesResult
 
 __version__ = "0.1.0"
 __all__ = [

@@ -11,80 +11,24 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedtune.recipe import Model, Recipe, RecipeError, find_recipe, parse_recipe
 from fedtune.recipe.reading import read_mapping
 from fedtune.recipe.stages import Pipeline, lay_out
-from fedtune.records.bench import Line, Summary
+from fedtune.records.bench_result import Line
+from fedtune.records.bench_summary import Summary
 from fedtune.records.events import Event, ignore
 from fedtune.records.folder import RunFolder, holds_stages
-from fedtune.records.lines import Figures, RoundRecord
 from fedtune.runs.adapter_of import base_of, find_adapter
+from fedtune.runs.results import RunResult, StagesResult
 
 if TYPE_CHECKING:
     from fedtune.attack_bench.run import Matrix
     from fedtune.runs.pipeline import PipelineFolder, Watch
 
 Loaded = Recipe | Pipeline
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """A run as its folder holds it; read when it is first asked for.
-
-    Attributes:
-        folder: ``runs/<name>``: recipe, manifest, metrics, checkpoints, adapter.
-        recipe: As it was run, every default in it.
-    """
-
-    folder: Path
-    recipe: Recipe
-
-    @property
-    def adapter(self) -> Path:
-        """A plain PEFT folder."""
-        return self.folder / "adapter"
-
-    @cached_property
-    def records(self) -> list[RoundRecord]:
-        """The lines of metrics.jsonl: the base, then each round."""
-        return RunFolder(self.folder).read_records()
-
-    @property
-    def base(self) -> Figures:
-        """Held-out figures before round 1, by name; ``loss`` is in nats a token."""
-        return self._measured()[0]
-
-    @property
-    def final(self) -> Figures:
-        """The same at the end."""
-        return self._measured()[-1]
-
-    @property
-    def refused(self) -> dict[int, dict[int, str]]:
-        """By round and client: why a reply, or its absence, did not count."""
-        return {record.round: record.refused for record in self.records if record.refused}
-
-    def _measured(self) -> list[Figures]:
-        found = [record.eval for record in self.records if record.eval is not None]
-        return found or [{}]
-
-
-@dataclass(frozen=True)
-class StagesResult:
-    """A run in stages.
-
-    Attributes:
-        folder: That of all.
-        stages: Each stage's own result, by name, in order.
-    """
-
-    folder: Path
-    stages: Mapping[str, RunResult]
 
 
 def load_recipe(source: str | Path | Mapping[str, Any], **sections: Any) -> Loaded:  # noqa: ANN401
@@ -302,7 +246,7 @@ def write_bench(matrix: Matrix, lines: Sequence[Line], *, command: str) -> Summa
         command: What repeats it.
     """
     from fedtune.attack_bench.summary import summarise
-    from fedtune.records.folder import write_whole
+    from fedtune.durable import write_whole
     from fedtune.report.bench_table import bench_markdown
     from fedtune.report.pages.writing import write_bench_page
 

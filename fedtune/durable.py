@@ -6,6 +6,8 @@ import os
 import stat
 from pathlib import Path
 
+OWN = 0o600  # of a file that its owner alone may read
+
 
 def make_folder(path: Path, *, mode: int = 0o777) -> None:
     """Make a folder and those above it, each on disk before this returns.
@@ -107,3 +109,16 @@ def refuse_links(folder: Path) -> None:
                     f"{path} is {what}: a run goes on in a folder of its own files alone; put the "
                     f"file itself there, or move the whole folder"
                 )
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that a reader finds the old one, the new one, or none, never half.
+
+    None but its owner may read it: a run's files name folders, and people.
+    """
+    put_in_place(write_beside(path, text, mode=OWN), path)
+
+
+def own(path: str, flags: int) -> int:
+    """An opener: a file that is new is its owner's alone."""
+    return os.open(path, flags, OWN)

@@ -7,7 +7,8 @@ from typing import Any
 
 from fedtune.attack_bench.interval import stat
 from fedtune.attack_bench.schema import FLOORS
-from fedtune.records.bench import Floor, FloorRate, Outcome, Peak, Stat
+from fedtune.records.bench_figures import Floor, FloorRate, Peak, Stat
+from fedtune.records.bench_result import Outcome
 
 
 def net_curve(line: Outcome) -> list[tuple[int, float]]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from fedtune.attack_bench.schema import Bench
 from fedtune.attack_bench.store import Store
 from fedtune.attack_bench.summary import describe, shared_by_all
-from fedtune.records.bench import Summary, read_summary
+from fedtune.records.bench_summary import Summary, read_summary
 
 NAMED = 4
 

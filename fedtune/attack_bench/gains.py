@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import median
 
-from fedtune.records.bench import Least, Outcome
+from fedtune.records.bench_figures import Least
+from fedtune.records.bench_result import Outcome
 
 Point = tuple[int, float | None]
 

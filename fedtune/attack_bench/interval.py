@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from fedtune.records.bench import Stat
+from fedtune.records.bench_figures import Stat
 
 # The 0.975 quantile of Student's t by degrees of freedom, from 1.
 T_975 = (

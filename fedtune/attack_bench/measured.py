@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-from fedtune.records.bench import Backdoor, ClientLoss, ClientStanding, Outcome, OwnLoss
+from fedtune.records.bench_result import Backdoor, ClientLoss, ClientStanding, Outcome, OwnLoss
 from fedtune.records.lines import Figures, RoundRecord
 
 NOT_FINITE = "the held-out loss is no finite number"

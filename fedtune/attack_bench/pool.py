@@ -14,7 +14,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from fedtune.attack_bench.work import READY, Task, serve
-from fedtune.records.bench import Outcome
+from fedtune.records.bench_result import Outcome
 
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 

@@ -19,7 +19,7 @@ from fedtune.attack_bench.schema import MEAN_OF_ALL, NONE, ORACLE, Bench
 from fedtune.attack_bench.store import Store
 from fedtune.attack_bench.work import Task
 from fedtune.origin import code_hash, machine
-from fedtune.records.bench import Line, Outcome
+from fedtune.records.bench_result import Line, Outcome
 from fedtune.records.folder import RunFolder
 
 

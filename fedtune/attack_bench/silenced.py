@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fedtune.records.bench import Line, Longest, Silenced
+from fedtune.records.bench_figures import Longest, Silenced
+from fedtune.records.bench_result import Line
 
 
 def silenced(lines: Iterable[Line]) -> Silenced | None:

@@ -8,9 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fedtune.attack_bench.measured import NOT_FINITE
-from fedtune.durable import make_folder
-from fedtune.records.bench import Line, Outcome
-from fedtune.records.folder import write_whole
+from fedtune.durable import make_folder, write_whole
+from fedtune.records.bench_result import Line, Outcome
 
 RESULT = "result.json"
 EVERY_S = 1.0

@@ -15,14 +15,13 @@ from fedtune.attack_bench.schema import MEAN_OF_ALL, NONE, ORACLE, Bench
 from fedtune.attack_bench.silenced import silenced
 from fedtune.attack_bench.table import Results, cell_summary, message_of, share_lost
 from fedtune.origin import code_hash, machine
-from fedtune.records.bench import (
+from fedtune.records.bench_figures import Least, SilencedPair
+from fedtune.records.bench_result import Line
+from fedtune.records.bench_summary import (
     AttackSummary,
     CellCounts,
     CellSummary,
     DefenceSummary,
-    Least,
-    Line,
-    SilencedPair,
     Summary,
     TableSummary,
     Worst,

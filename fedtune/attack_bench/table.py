@@ -11,16 +11,9 @@ from fedtune.attack_bench.backdoors import backdoor_facts, floor_of
 from fedtune.attack_bench.gains import gain_curve, least_of, worst_honest
 from fedtune.attack_bench.interval import stat
 from fedtune.attack_bench.schema import FLOORS, MEAN_OF_ALL, ORACLE
-from fedtune.records.bench import (
-    STATUSES,
-    CellSummary,
-    ClientStanding,
-    Curve,
-    Floor,
-    Line,
-    Stat,
-    Status,
-)
+from fedtune.records.bench_figures import Curve, Floor, Stat
+from fedtune.records.bench_result import STATUSES, ClientStanding, Line, Status
+from fedtune.records.bench_summary import CellSummary
 
 BySeed = dict[int, Line]
 

@@ -9,7 +9,7 @@ from shutil import rmtree
 from fedtune.attack_bench.measured import NOT_FINITE, measured
 from fedtune.recipe import Recipe
 from fedtune.recipe.source import with_absolute_paths
-from fedtune.records.bench import Outcome
+from fedtune.records.bench_result import Outcome
 from fedtune.records.events import RunStoppedError
 from fedtune.records.folder import RunFolder
 from fedtune.runs.engines import execute

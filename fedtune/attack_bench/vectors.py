@@ -9,7 +9,7 @@ import torch
 from fedtune.attack_bench.measured import standing
 from fedtune.attack_bench.rounds import Rows
 from fedtune.recipe import Recipe
-from fedtune.records.bench import Outcome
+from fedtune.records.bench_result import Outcome
 from fedtune.records.lines import RoundRecord
 from fedtune.simulation.adversary import byzantine_clients
 from fedtune.simulation.precomputed import replay, step_error

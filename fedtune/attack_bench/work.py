@@ -17,7 +17,7 @@ from typing import Literal
 
 from fedtune.attack_bench.measured import NOT_FINITE
 from fedtune.origin import code_hash, machine
-from fedtune.records.bench import Outcome
+from fedtune.records.bench_result import Outcome
 
 READY = "ready"
 DOERS = {"training": "training", "vectors": "vectors", "record": "recording"}  # kind: module

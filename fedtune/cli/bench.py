@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fedtune.attack_bench.cells import Cell
     from fedtune.attack_bench.run import Matrix
     from fedtune.attack_bench.schema import Bench
-    from fedtune.records.bench import Line
+    from fedtune.records.bench_result import Line
 
 
 TIME = re.compile(r"(?=\d)(?:(?P<h>\d{1,4})h)?(?:(?P<m>\d{1,6})m)?(?:(?P<s>\d{1,8})s)?", re.ASCII)

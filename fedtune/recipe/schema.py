@@ -227,6 +227,7 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _counts_fit(self) -> Recipe:
         sample, f = self.federation.sample_size, self.aggregator.f
+        n = self.federation.num_clients
         try:
             self.aggregator.plan().check_clients(sample, f)
         except ValueError as error:
@@ -238,17 +239,12 @@ class Recipe(Section):
             ("aggregator.client_weights", self.aggregator.client_weights),
             ("lora.client_ranks", self.lora.client_ranks),
         ):
-            if owned is not None and len(owned) != self.federation.num_clients:
-                raise ValueError(
-                    f"{key}: needs one for each of {self.federation.num_clients} clients; "
-                    f"got {len(owned)}"
-                )
+            if owned is not None and len(owned) != n:
+                raise ValueError(f"{key}: needs one for each of {n} clients; got {len(owned)}")
         self.aggregator.check_weights(sample)
-        if self.attack and self.attack.num_attackers > self.federation.num_clients:
-            raise ValueError(
-                f"attack.num_attackers: got {self.attack.num_attackers} of "
-                f"{self.federation.num_clients} clients; lower it"
-            )
+        attackers = self.attack.num_attackers if self.attack else 0
+        if attackers > n:
+            raise ValueError(f"attack.num_attackers: got {attackers} of {n} clients; lower it")
         rounds = self.attack.rounds if self.attack else "every"
         if isinstance(rounds, list) and rounds[-1] > self.federation.num_rounds:
             raise ValueError(

@@ -14,9 +14,18 @@ from pathlib import Path
 from shutil import rmtree
 from typing import IO, Any
 
-from fedtune.durable import make_folder, put_in_place, read_bytes, read_whole, sync, write_beside
+from fedtune.durable import (
+    OWN,
+    make_folder,
+    own,
+    put_in_place,
+    read_bytes,
+    read_whole,
+    sync,
+    write_whole,
+)
 from fedtune.recipe import Recipe, to_yaml
-from fedtune.recipe.source import read_run_recipe, with_absolute_paths, with_folders
+from fedtune.recipe.source import read_run_recipe, with_absolute_paths
 from fedtune.records.environment import environment
 from fedtune.records.growing import MAX_METRICS_BYTES, Records
 from fedtune.records.lines import SCHEMA_VERSION, RoundRecord, UnreadableLineError, read_record
@@ -24,7 +33,7 @@ from fedtune.records.manifest import Manifest, hash_of, read_manifest
 
 STAGES = "stages.json"  # in a folder of several runs, one after another
 LOCK = ".lock"
-CLOSED, OWN = 0o700, 0o600  # a run's folder and files are its owner's
+CLOSED = 0o700  # a run's folder is its owner's
 LOOKED_AT_S = (0.01, 0.02, 0.04, 0.08)  # an onlooker holds the lock for less than the first
 
 
@@ -282,37 +291,7 @@ def holds_stages(path: Path) -> bool:
     return (path / STAGES).is_file() and (path / "recipe.yaml").is_file()
 
 
-def hash_recipe(recipe: Recipe) -> str:
-    """SHA-256 of what a recipe says, wherever the folders lie that it names.
-
-    Of a model's or an adapter's folder the name counts alone: what is in it has hashes of its own.
-    """
-    said = with_folders(recipe, lambda path: Path(path).name)
-    told = said.model_dump_json(
-        exclude={"output_dir": True, "report_to": True, "federation": _unsaid(recipe)}
-    )
-    return hashlib.sha256(told.encode()).hexdigest()
-
-
-def _unsaid(recipe: Recipe) -> set[str]:
-    """Keys that are younger than some run folders: they count where they are set."""
-    return set() if recipe.federation.keep_replies else {"keep_replies"}
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a reader finds the old one, the new one, or none, never half.
-
-    None but its owner may read it: a run's files name folders, and people.
-    """
-    put_in_place(write_beside(path, text, mode=OWN), path)
-
-
 def _own_file(path: str, _: int) -> int:
     """An opener: for reading and writing, a new file its owner's alone, through no link."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK  # a pipe would hold this process up
     return os.open(path, flags | os.O_NOFOLLOW, OWN)
-
-
-def own(path: str, flags: int) -> int:
-    """An opener: a file that is new is its owner's alone."""
-    return os.open(path, flags, OWN)

@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import Field
 
-from fedtune.durable import read_whole
-from fedtune.records.folder import RunFolder, write_whole
+from fedtune.durable import read_whole, write_whole
+from fedtune.records.folder import RunFolder
 from fedtune.records.lines import RoundRecord, read_as
 
 SIGNATURE = "signature.json"

@@ -9,13 +9,13 @@ from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from fedtune.records.bench import (
+from fedtune.records.bench_figures import Stat
+from fedtune.records.bench_summary import (
     FAILS,
     HOLDS,
     STOPPED,
     CellSummary,
     DefenceSummary,
-    Stat,
     Summary,
     TableSummary,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedtune.records.bench import Summary
+from fedtune.records.bench_summary import Summary
 
 
 def code_states(summary: Summary) -> str | None:

@@ -7,9 +7,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from fedtune.durable import write_whole
 from fedtune.recipe import Recipe
 from fedtune.records.events import RunStoppedError
-from fedtune.records.folder import write_whole
 from fedtune.round.aggregation.terms import f_of_the_rest
 from fedtune.round.screening.spool import Spool
 

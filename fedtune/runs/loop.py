@@ -13,11 +13,13 @@ from typing import Any
 import torch
 
 from fedtune.deployment.folder import DeploymentFolder
+from fedtune.durable import write_whole
 from fedtune.messages import wire
 from fedtune.messages.transport import Transport
 from fedtune.messages.wire import hash_row
 from fedtune.node.sent_log import binding_words
 from fedtune.recipe import Recipe
+from fedtune.recipe.hashing import hash_recipe
 from fedtune.recipe.leaving import leaving
 from fedtune.records.checkpoint import Checkpoint, load_latest
 from fedtune.records.event_log import EventLog
@@ -28,7 +30,7 @@ from fedtune.records.events import (
     RunStoppedError,
     ignore,
 )
-from fedtune.records.folder import RunFolder, hash_recipe, write_whole
+from fedtune.records.folder import RunFolder
 from fedtune.records.lines import RoundRecord
 from fedtune.records.signed_chain import sign
 from fedtune.round.attendance import Attendance

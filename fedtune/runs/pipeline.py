@@ -7,8 +7,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from fedtune.durable import read_whole, refuse_links
+from fedtune.durable import read_whole, refuse_links, write_whole
 from fedtune.recipe.binding import MERGED
+from fedtune.recipe.hashing import hash_recipe
 from fedtune.recipe.source import with_absolute_paths
 from fedtune.recipe.stages import (
     Pipeline,
@@ -19,14 +20,7 @@ from fedtune.recipe.stages import (
     with_recipes,
 )
 from fedtune.records.events import Observer, RunStoppedError, ignore
-from fedtune.records.folder import (
-    STAGES,
-    RunFolder,
-    claim,
-    hash_recipe,
-    holds_stages,
-    write_whole,
-)
+from fedtune.records.folder import STAGES, RunFolder, claim, holds_stages
 from fedtune.runs.engines import execute
 from fedtune.training.merge import merge_adapter
 from fedtune.training.process import drop_workers

@@ -15,9 +15,10 @@ from fedtune.deployment.folder import DESCRIPTION, DeploymentFolder
 from fedtune.deployment.node_keys import fingerprint
 from fedtune.durable import read_bytes
 from fedtune.recipe import Recipe, RecipeError, parse_recipe
+from fedtune.recipe.hashing import hash_recipe
 from fedtune.recipe.leaving import differences, leaving
 from fedtune.recipe.reading import read_mapping
-from fedtune.records.folder import RunFolder, hash_recipe
+from fedtune.records.folder import RunFolder
 from fedtune.records.manifest import Manifest, parse_manifest
 from fedtune.round.screening.screen import printable
 from fedtune.trust.finding import Finding, noted

@@ -3,7 +3,7 @@
 from fedtune.attack_bench.cells import lay_out
 from fedtune.attack_bench.schema import Bench
 from fedtune.attack_bench.summary import summarise
-from fedtune.records.bench import Line
+from fedtune.records.bench_result import Line
 
 BENCH = Bench.model_validate(
     {

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fedtune.records.bench import (
+from fedtune.records.bench_figures import Stat
+from fedtune.records.bench_summary import (
     HOLDS,
     AttackSummary,
     DefenceSummary,
-    Stat,
     Summary,
     TableSummary,
     read_summary,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedtune.records.bench import HOLDS, STOPPED
+from fedtune.records.bench_summary import HOLDS, STOPPED
 
 WORDS = (
     (

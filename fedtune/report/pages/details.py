@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedtune.records.bench import AttackSummary, CellSummary, DefenceSummary, TableSummary
+from fedtune.records.bench_summary import AttackSummary, CellSummary, DefenceSummary, TableSummary
 from fedtune.report.pages.chart import wants_log
 from fedtune.report.pages.gain import gain, percent_of, points, where_of, with_interval
 

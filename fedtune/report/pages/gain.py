@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from fedtune.records.bench import FAILS, HOLDS, CellSummary, Least, Longest, Silenced, Stat
+from fedtune.records.bench_figures import Least, Longest, Silenced, Stat
+from fedtune.records.bench_summary import FAILS, HOLDS, CellSummary
 from fedtune.report.text import figure
 
 # Each step's least value. Orange below what holds, blue above: told apart by every common colour

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from fedtune.records.bench import DefenceSummary, Least, Silenced, TableSummary
+from fedtune.records.bench_figures import Least, Silenced
+from fedtune.records.bench_summary import DefenceSummary, TableSummary
 from fedtune.report.pages.gain import gain, percent_of, silenced_words, step, where_of
 from fedtune.report.pages.verdict import ranked
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any
 
-from fedtune.records.bench import AttackSummary, CellSummary, DefenceSummary, TableSummary
+from fedtune.records.bench_summary import AttackSummary, CellSummary, DefenceSummary, TableSummary
 from fedtune.report.pages.details import sentence
 from fedtune.report.pages.gain import colour_step, gain, percent_of, points, spread, step
 from fedtune.report.pages.verdict import best_of, column_of, ranked

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fedtune.records.bench import CellSummary, DefenceSummary, TableSummary, by_rank
+from fedtune.records.bench_summary import CellSummary, DefenceSummary, TableSummary, by_rank
 
 CLEARLY = 0.1  # of the gain: less is no reason to look for another defence
 

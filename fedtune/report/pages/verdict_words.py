@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from fedtune.records.bench import CellSummary, DefenceSummary
+from fedtune.records.bench_summary import CellSummary, DefenceSummary
 from fedtune.report.pages.gain import gain, percent_of, silenced_words, step, where_of
 from fedtune.report.pages.verdict import Leak, Verdict, gaps_of, row_of
 

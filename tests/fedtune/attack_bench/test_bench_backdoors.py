@@ -10,7 +10,7 @@ from fedtune.attack_bench.backdoors import above, at_end, at_most, floor_of, net
 from fedtune.attack_bench.cells import lay_out
 from fedtune.attack_bench.interval import stat
 from fedtune.attack_bench.schema import FLOORS, Bench
-from fedtune.records.bench import Line, Outcome
+from fedtune.records.bench_result import Line, Outcome
 
 
 def run(*points, status="done"):

@@ -9,7 +9,7 @@ from typed_records import typed
 
 from fedtune.attack_bench.measured import measured, standing
 from fedtune.origin import code_hash
-from fedtune.records.bench import ClientStanding
+from fedtune.records.bench_result import ClientStanding
 
 
 def test_shares_of_attackers_and_honest_clients():

@@ -7,7 +7,8 @@ import pytest
 from hand_made_bench import cell_of, ending, summary_of
 
 from fedtune.attack_bench.gains import client_shares, gain_curve, least_of, worst_honest
-from fedtune.records.bench import Least, Outcome
+from fedtune.records.bench_figures import Least
+from fedtune.records.bench_result import Outcome
 
 # From base 5 the oracle goes to 4.9, 4, 3.5, 3: its gain is 0.1, 1, 1.5 and 2 at the end.
 CURVE = [(0, 5.0), (1, 4.9), (2, 4.0), (3, 3.5), (4, 3.0)]

@@ -9,7 +9,7 @@ import pytest
 from hand_made_bench import cell_of, ending, summary_of
 
 from fedtune.attack_bench.interval import T_975, stat
-from fedtune.records.bench import Stat
+from fedtune.records.bench_figures import Stat
 
 
 def test_an_interval_by_hand():

@@ -22,7 +22,7 @@ from fedtune.attack_bench.schema import load_bench
 from fedtune.cli import app
 from fedtune.cli.bench import _fitting, _seconds
 from fedtune.origin import code_hash, usable_cores
-from fedtune.records.bench import read_summary
+from fedtune.records.bench_summary import read_summary
 from fedtune.report.pages.bench import bench_page
 
 runner = CliRunner()

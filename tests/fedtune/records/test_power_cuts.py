@@ -8,9 +8,9 @@ import os
 import pytest
 import torch
 
-from fedtune.durable import make_folder
+from fedtune.durable import make_folder, write_whole
 from fedtune.records.checkpoint import Checkpoint
-from fedtune.records.folder import RunFolder, write_whole
+from fedtune.records.folder import RunFolder
 from fedtune.training import inner_state
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows syncs no folder")

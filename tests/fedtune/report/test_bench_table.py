@@ -10,7 +10,7 @@ import re
 import pytest
 from rich.console import Console
 
-from fedtune.records.bench import read_summary
+from fedtune.records.bench_summary import read_summary
 from fedtune.report.bench_progress import BenchView
 from fedtune.report.bench_table import bench_markdown, print_bench
 

@@ -5,7 +5,8 @@ from importlib.resources import files
 
 import pytest
 
-from fedtune.records.bench import HOLDS, Stat
+from fedtune.records.bench_figures import Stat
+from fedtune.records.bench_summary import HOLDS
 from fedtune.report.pages.gain import STEPS, gain, percent_of, spread, step, with_interval
 
 

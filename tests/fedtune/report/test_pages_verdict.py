@@ -14,7 +14,7 @@ from small_bench import (
     table,
 )
 
-from fedtune.records.bench import read_summary
+from fedtune.records.bench_summary import read_summary
 from fedtune.report.pages.verdict import choose, judge, ranked
 
 

@@ -1,245 +1,38 @@
-"""What a bench writes: a result per cell, and the summary that table and page show."""
+"""The summary of a bench that its table and page show."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     AliasChoices,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     model_validator,
 )
 
 from fedtune.plain import plain
+from fedtune.records.bench_figures import (
+    Curve,
+    Floor,
+    Least,
+    MaybeStat,
+    Peak,
+    Seed,
+    SilencedPair,
+)
+from fedtune.records.bench_result import Count, Part, Status
 from fedtune.records.lines import Number
 
-# done: at least one seed is. diverged: its loss is no finite number, or it broke off when it was
-# worse than untrained; stopped: it broke off; crashed: it is no result, and is run again; refused:
-# the rule refuses these counts; skipped: the attack has no meaning here; missing: not run yet.
-# A cell of several seeds is called by the first of these that one of them is.
-Status = Literal["done", "diverged", "stopped", "crashed", "refused", "skipped", "missing"]
-STATUSES: tuple[Status, ...] = get_args(Status)
 HOLDS = 0.9  # of the gain: a defence that retains this much holds
 FAILS = 0.5  # below it most is lost
 STOPPED = 0.1  # a backdoor that succeeds at most this much more often than before is stopped
 MAX_SIGNS = 1000  # of a stranger's words
-
-Count = Annotated[int, Field(ge=0, strict=True)]
-Seed = int | str  # a number, but for a stranger's summary
 T = TypeVar("T")
-
-
-class Part(BaseModel):
-    """Read without keys that are not known: a later fedtune may write more."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True, populate_by_name=True)
-
-
-class ClientStanding(Part):
-    """How one client fared over the rounds of a run.
-
-    Attributes:
-        attacker: Whether it was a simulated one.
-        asked: Rounds in whose sample it was.
-        dropped: Rounds in which its good reply was dropped; None where the rule gives no weights.
-        refused: Rounds in which it sent no good reply.
-        reason: The last of its refusals.
-        weight: The mean over the rounds that asked it of its share against a fair one; None where
-            the rule gives no weights.
-    """
-
-    attacker: bool = Field(validation_alias=AliasChoices("attacker", "liar"))
-    asked: Count = 0
-    dropped: Count | None = None
-    refused: Count = 0
-    reason: str = ""
-    weight: Number = None
-
-    @property
-    def gives_weights(self) -> bool:
-        """Whether the rule says how much the client counted."""
-        return self.dropped is not None and self.weight is not None
-
-
-class OwnLoss(Part):
-    """An honest client's loss on its own held-out rows; None where it gave none."""
-
-    before: Number = None
-    after: Number = None
-
-
-class ClientLoss(Part):
-    """A client, and its loss on its own held-out rows at the end."""
-
-    client: Count
-    loss: float
-
-
-class Backdoor(Part):
-    """Success before and after; ``curve``: round, success, and the same without the trigger."""
-
-    before: Number = None
-    after: Number = None
-    curve: list[tuple[Count, Number, Number]] = Field(default_factory=list)
-
-
-class Outcome(Part):
-    """What came of a cell's run, as its own result.json has it.
-
-    Attributes:
-        base: Held-out loss before training.
-        loss: The same at the end; None where it is no finite number.
-        curve: Round and held-out loss.
-        own: Each honest client's own losses.
-        worst_client: The honest client with the largest loss on its own rows.
-        code: The hash of the code that ran.
-        file: Of a recording.
-    """
-
-    status: Status = "done"
-    message: str = ""
-    base: Number = None
-    loss: Number = None
-    curve: list[tuple[Count, Number]] = Field(default_factory=list)
-    own: dict[int, OwnLoss] = Field(default_factory=dict)
-    worst_client: ClientLoss | None = None
-    mean_client: Number = None
-    backdoor: Backdoor | None = None
-    clients: dict[int, ClientStanding] = Field(default_factory=dict)
-    client_names: list[str] = Field(default_factory=list)
-    seconds: float = 0.0
-    code: str | None = None
-    machine: str | None = None
-    file: str | None = None
-
-    def name_of(self, client: int) -> str:
-        """What a client is called beside its number; empty if nothing."""
-        return self.client_names[client] if client < len(self.client_names) else ""
-
-
-class Line(Outcome):
-    """A line of results.jsonl: a cell, what came of it, and the command that repeats it."""
-
-    cell: str = ""
-    level: str = "training"
-    attack: str
-    defence: str
-    fraction: float
-    num_attackers: Count = 0
-    num_clients: Count = 0
-    f: Count = 0
-    seed: int
-    goal: str | None = None
-    command: str = ""
-
-
-class Stat(Part):
-    """A mean over seeds, its 95 % interval (None with one seed), and each seed's value."""
-
-    mean: float
-    low: Number = None
-    high: Number = None
-    values: dict[str, Number] = Field(default_factory=dict)
-
-
-def _stat(value: object) -> object:
-    """A number stands for its own statistic, and one without a finite mean is none."""
-    mean = value.get("mean") if isinstance(value, Mapping) else value
-    if isinstance(mean, bool | str) or mean is None:
-        return None
-    if isinstance(mean, int | float) and not math.isfinite(mean):
-        return None
-    return {"mean": value} if isinstance(value, int | float) else value
-
-
-MaybeStat = Annotated[Stat | None, BeforeValidator(_stat)]
-
-
-class Least(Part):
-    """The least share of a gain, and where it was: a cell's has no attack, a round's no client.
-
-    ``kept``: None where the loss was no finite number, which is less than any.
-    """
-
-    kept: Number
-    attack: str = ""
-    round: Count | None = None
-    client: Count | None = None
-    name: str = ""
-    seed: Seed | None = None
-
-    @property
-    def rank(self) -> float:
-        """What it counts as beside others."""
-        return -math.inf if self.kept is None else self.kept
-
-
-class Longest(Part):
-    """The client that lost the largest share of its rounds in one run."""
-
-    client: Count
-    name: str = ""
-    rounds: Count = 0
-    asked: Count = 0
-    attack: str = ""
-    seed: Seed | None = None
-
-
-class Silenced(Part):
-    """Honest clients that had no part: at most ``clients`` of ``of`` in a run.
-
-    ``share``: of all rounds in which honest clients were asked.
-    """
-
-    clients: Count
-    of: Count
-    share: float
-    longest: Longest | None = None
-
-
-class SilencedPair(Part):
-    """The same with no attacker, and under attack; None: not known."""
-
-    free: Silenced | None = None
-    attacked: Silenced | None = None
-
-
-class Peak(Part):
-    """The largest success of a backdoor over all rounds and seeds."""
-
-    success: float
-    round: Count
-    seed: Seed
-
-
-class FloorRate(Part):
-    """The floor at one rate of poisoned rows."""
-
-    rate: float
-    end: MaybeStat = None
-    most: MaybeStat = None
-
-
-class Floor(Part):
-    """What no rule can stop, at the end and at most over the rounds: see `backdoors.floor_of`."""
-
-    end: MaybeStat = None
-    most: MaybeStat = None
-    rates: list[FloorRate] = Field(default_factory=list)
-
-
-class Curve(Part):
-    """Round and a number, by seed; None where it is not finite."""
-
-    seed: Seed
-    points: list[tuple[float, Number]] = Field(default_factory=list)
 
 
 class CellSummary(Part):

@@ -1,0 +1,26 @@
+"""The hash by which a run's folder knows its recipe."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from fedtune.recipe.schema import Recipe
+from fedtune.recipe.source import with_folders
+
+
+def hash_recipe(recipe: Recipe) -> str:
+    """SHA-256 of what a recipe says, wherever the folders lie that it names.
+
+    Of a model's or an adapter's folder the name counts alone: what is in it has hashes of its own.
+    """
+    said = with_folders(recipe, lambda path: Path(path).name)
+    told = said.model_dump_json(
+        exclude={"output_dir": True, "report_to": True, "federation": _unsaid(recipe)}
+    )
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def _unsaid(recipe: Recipe) -> set[str]:
+    """Keys that are younger than some run folders: they count where they are set."""
+    return set() if recipe.federation.keep_replies else {"keep_replies"}
