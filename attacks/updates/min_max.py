@@ -46,7 +46,7 @@ def min_max(
         honest,
         num_attackers=num_attackers,
         direction=direction,
-        measure=Measure(of=Tensor.max, step=_step),
+        measure=Measure(of=lambda squared: squared.max(), step=_step),
         scene=scene,
     )
 

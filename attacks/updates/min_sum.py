@@ -47,7 +47,7 @@ def min_sum(
         honest,
         num_attackers=num_attackers,
         direction=direction,
-        measure=Measure(of=Tensor.sum, step=_step),
+        measure=Measure(of=lambda squared: squared.sum(), step=_step),
         scene=scene,
     )
 

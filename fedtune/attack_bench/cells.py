@@ -18,7 +18,7 @@ from fedtune.recipe.reading import read_mapping
 from fedtune.recipe.source import set_key
 
 Changes = tuple[tuple[str, Any], ...]
-_Lie = tuple[str, Mapping[str, Any] | None]
+_Attack = tuple[str, Mapping[str, Any] | None]
 _Column = tuple[str, Mapping[str, Any]]
 
 # Said whole by a column, never mixed with the base's: a rule's options fit that rule alone.
@@ -38,13 +38,13 @@ MEAN = {"name": "mean", "f": 0}
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One attack on one defence, by one fraction of liars, under one seed.
+    """One attack on one defence, by one fraction of attackers, under one seed.
 
     Attributes:
         attack: Its label; ``none``, ``oracle`` and the floors of a backdoor are the references.
         defence: Its label.
-        fraction: Of the clients, who lie. The references without a liar stand once in each table.
-        num_attackers: The same as a count; 0 without a liar.
+        fraction: Of the clients, that attack. References with no attacker stand once in each table.
+        num_attackers: The same as a count; 0 with no attacker.
         num_clients: n.
         f: What the rule of this cell assumes.
         seed: Of the run.
@@ -144,24 +144,26 @@ class _Plan:
         return (("federation.num_rounds", rounds), ("outer", {"name": "fedavg"}))
 
     def _with_attack(self, attack: Mapping[str, Any], count: int) -> Changes:
-        lie = {**attack, "num_attackers": count}
-        return (*self.shared, ("aggregator", MEAN), ("defence", {}), ("attack", lie))
+        section = {**attack, "num_attackers": count}
+        return (*self.shared, ("aggregator", MEAN), ("defence", {}), ("attack", section))
 
     def table(self, fraction: float) -> Iterator[Cell]:
         """The cells of one table."""
         bench, count = self.bench, self._count(fraction)
         f = count if bench.f is None else bench.f
         mean: _Column = (MEAN_OF_ALL, {"aggregator": dict(MEAN)})
-        nobody: _Lie = (NONE, None)
-        silent: _Lie = (ORACLE, {"name": "silence", "num_attackers": count})
+        nobody: _Attack = (NONE, None)
+        silent: _Attack = (ORACLE, {"name": "silence", "num_attackers": count})
         floors = [(label, {**each, "num_attackers": count}) for label, each in bench.floors.items()]
-        for lie in (silent, nobody, *floors):
-            yield from (self._cell(fraction, seed, lie, mean, 0) for seed in bench.seeds)
-        lies = [(label, {**each, "num_attackers": count}) for label, each in bench.attacks.items()]
-        for lie in (nobody, *lies):
+        for attacking in (silent, nobody, *floors):
+            yield from (self._cell(fraction, seed, attacking, mean, 0) for seed in bench.seeds)
+        attacks = [
+            (label, {**each, "num_attackers": count}) for label, each in bench.attacks.items()
+        ]
+        for attacking in (nobody, *attacks):
             for column in bench.defences.items():
                 seeds = bench.seeds_of(column[0])
-                yield from (self._cell(fraction, seed, lie, column, f) for seed in seeds)
+                yield from (self._cell(fraction, seed, attacking, column, f) for seed in seeds)
 
     def _count(self, fraction: float) -> int:
         exact = fraction * self.num_clients
@@ -175,8 +177,10 @@ class _Plan:
             )
         return count
 
-    def _cell(self, fraction: float, seed: int, lie: _Lie, column: _Column, f: int) -> Cell:
-        (attack, options), (defence, sections) = lie, column
+    def _cell(
+        self, fraction: float, seed: int, attacking: _Attack, column: _Column, f: int
+    ) -> Cell:
+        (attack, options), (defence, sections) = attacking, column
         rule = {"f": f, **(sections.get("aggregator") or self.aggregator)}
         mine = {key: each for key, each in sections.items() if key != "aggregator"}
         if self.defends and "aggregator" in sections:
@@ -235,7 +239,7 @@ def _no_vectors(recipe: Recipe) -> str:
     if recipe.attack and recipe.attack.training_attack:
         return "it misleads training, and the rows are given"
     if recipe.attack and "loss" in ATTACKS[recipe.attack.name].needs:
-        return "it tries its lies on a model, and there is none"
+        return "it tries its updates on a model, and there is none"
     if recipe.attack and recipe.attack.reward_attack:
         return "it poisons rewards, and nobody trains for them"
     if recipe.aggregator.takes_reference or recipe.defence.server_data:

@@ -59,7 +59,7 @@ class Drawn(Section):
 
 
 class Recorded(Section):
-    """Honest updates of the base recipe, run with the mean and without a liar."""
+    """Honest updates of the base recipe, run with the mean and no attacker."""
 
     num_rounds: int = Field(5, ge=1, le=1000)
 
@@ -204,7 +204,9 @@ def _check_attack(label: str, attack: Mapping[str, Any]) -> None:
     if name not in ATTACKS:
         raise ValueError(f"attacks.{label}.name: no attack {name!r}; {nearest(str(name), ATTACKS)}")
     if "num_attackers" in attack:
-        raise ValueError(f"attacks.{label}.num_attackers: fractions say how many lie; leave it out")
+        raise ValueError(
+            f"attacks.{label}.num_attackers: fractions say how many attack; leave it out"
+        )
 
 
 def _check_column(label: str, column: Mapping[str, Any], level: str) -> None:

@@ -40,13 +40,13 @@ def vet(bench: Bench, cells: Sequence[Cell]) -> list[Cell]:
     for defence in bench.defences:
         for cell in _first(cells, NONE, defence):
             _raise(find_problems(_recipe(cell)), f"defences.{defence}")
-    if bench.level == "vectors":  # its rows are no data, and a lie is tried on the rows themselves
+    if bench.level == "vectors":  # its rows are no data, and attacks act on the rows themselves
         return list(cells)
     return _without_senseless(bench, cells)
 
 
 def _without_senseless(bench: Bench, cells: Sequence[Cell]) -> list[Cell]:
-    """The cells, those of an attack that cannot be told on this base skipped."""
+    """The cells; those whose attack does not apply to this base are skipped."""
     from fedtune.runs.checks.preflight import find_problems
 
     why = {

@@ -23,6 +23,7 @@ VOTE, REVEAL_VOTE = "evaluate.vote", "evaluate.reveal"
 KINDS = (QUERY, TRAIN, REVEAL, EVALUATE, VOTE, REVEAL_VOTE)
 CLIENT_RAISED = 2  # code of an error whose text is the client's own, and may say anything
 NPY = "numpy.ndarray"
+ORDER = "order"  # name of the record of words in each order
 
 
 @dataclass(slots=True)

@@ -7,9 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fedtune.durable import put_in_place, write_beside
-from fedtune.messages.message import ConfigRecord, Message, RecordDict
+from fedtune.messages.message import ORDER, ConfigRecord, Message, RecordDict
 from fedtune.messages.node_errors import failure
-from fedtune.messages.wire import ORDER
 
 RECIPE, RECIPE_HASH = "recipe", "recipe_hash"
 NOT_KEPT = "recipe-not-kept"  # of the closed list of a node's errors

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fedtune.adapters.layout import Layout
+from fedtune.messages import message
 from fedtune.messages.message import (
     REVEAL,
     TRAIN,
@@ -24,7 +25,8 @@ from fedtune.messages.message import (
 )
 from fedtune.recipe import Recipe
 
-ANCHOR, ORDER, DELTA, ABOUT, METRICS = "anchor", "order", "delta", "about", "metrics"
+ANCHOR, DELTA, ABOUT, METRICS = "anchor", "delta", "about", "metrics"
+ORDER = message.ORDER
 ACCEPTED, CHANGE = "accepted", "change"
 TRY = "try"
 # More than any node's clock may be off (transport/flower/clock.py): Flower counts a message's time

@@ -107,7 +107,7 @@ def test_check_tells_how_often_a_sample_holds_too_many_liars():
         "attack.num_attackers=3",
     )  # fmt: skip
     assert result.exit_code == 0
-    assert "more than f=1 of them in 50.0% of rounds" in result.output
+    assert "more than f=1 of them in 50.0% of rounds" in " ".join(result.output.split())
 
 
 def test_a_missing_recipe_names_the_nearest():

@@ -51,7 +51,7 @@ def test_a_row_that_does_not_fit_is_an_error_by_name_and_leaves_the_one_before(t
 
 
 def checkpoint(round_):
-    return Checkpoint(round_, ROW * round_, {}, {}, 100 * round_, "layout")
+    return Checkpoint(round_, {"anchor": ROW * round_}, 100 * round_, "layout")
 
 
 def test_a_checkpoint_that_does_not_fit_leaves_those_before(tmp_path):

@@ -78,7 +78,7 @@ def refusal(written, changes, *overrides):
             {"attacks": {"a": {"name": "alie", "zz": 1}}},
             "attacks.a: attack: alie needs options among",
         ),
-        ({"attacks": {"a": {"name": "alie", "num_attackers": 1}}}, "fractions say how many lie"),
+        ({"attacks": {"a": {"name": "alie", "num_attackers": 1}}}, "fractions say how many attack"),
         ({"attacks": {"none": {"name": "alie"}}}, "the name of a reference"),
         ({"defences": {"oracle": {}}}, "the name of a reference"),
         ({"defences": {"k": {"aggregator": {"name": "krun"}}}}, "defences.k: aggregator: no aggr"),

@@ -19,7 +19,7 @@ def test_help_teaches_by_example():
     assert "fedtune deploy init fed --nodes 3" in invoke("--help").output
     shown = invoke("init", "--help").output
     assert "fedtune deploy init fed --nodes 20 --host federation.example.org --port 443" in shown
-    for told in ("A folder to be made", "What the nodes dial", "How many nodes may join"):
+    for told in ("A folder to create", "that the nodes dial", "How many nodes may join"):
         assert told in shown
 
 

@@ -42,7 +42,7 @@ def measure_after(rounds, recipe, measure):
     measured = []
 
     def observe(event):
-        if isinstance(event, RoundFinished) and event.record["round"] in rounds:
+        if isinstance(event, RoundFinished) and event.record.round in rounds:
             measured.append(measure())
 
     Run(recipe, folder, observe).serve(LocalTransport(client.app, recipe.federation.num_clients))

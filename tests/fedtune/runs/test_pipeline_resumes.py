@@ -71,7 +71,7 @@ def test_an_interrupt_in_or_between_stages_changes_no_bit(tiny_stages, at):
     @contextmanager
     def interrupting(stage):
         def watch(event):
-            if isinstance(event, RoundFinished) and (stage.name, event.record["round"]) == at:
+            if isinstance(event, RoundFinished) and (stage.name, event.record.round) == at:
                 raise KeyboardInterrupt
 
         if (stage.name, 0) == at:

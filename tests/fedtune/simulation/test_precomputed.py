@@ -73,7 +73,7 @@ def test_the_mean_steps_as_the_rows_say_and_begins_where_they_did():
 def test_the_oracle_scores_nothing_and_a_ruined_mean_its_due():
     silent = recipe_of(attack={"name": "silence", "num_attackers": 2})
     given = draw_rounds(DRAWN, silent)
-    assert replay_cell(silent, given)["loss"] < 1e-10
+    assert replay_cell(silent, given).loss < 1e-10
     # Mean of 4 honest and 2 at minus their mean: 4/6 - 2/6 = 1/3 of the ideal factors' step.
     ipm = recipe_of(attack={"name": "ipm", "epsilon": 1.0, "num_attackers": 2})
     layout, rounds = given
@@ -86,9 +86,9 @@ def test_the_oracle_scores_nothing_and_a_ruined_mean_its_due():
         )
         errors.append(float((stop - best).square().sum() / (best - start).square().sum()))
     told = replay_cell(ipm, given)
-    assert [error for _, error in told["curve"]] == pytest.approx(errors, rel=1e-4)
-    assert told["loss"] == pytest.approx(sum(errors) / 2, rel=1e-4)
-    assert {int(k) for k, facts in told["clients"].items() if facts["liar"]} == set(range(6)) - {
+    assert [error for _, error in told.curve] == pytest.approx(errors, rel=1e-4)
+    assert told.loss == pytest.approx(sum(errors) / 2, rel=1e-4)
+    assert {int(k) for k, facts in told.clients.items() if facts.attacker} == set(range(6)) - {
         *honest
     }
 
@@ -98,9 +98,9 @@ def test_refused_replies_are_counted_as_such():
         aggregator={"name": "median", "f": 1}, attack={"name": "nan", "num_attackers": 2}
     )
     told = replay_cell(recipe, draw_rounds(DRAWN, recipe))
-    for facts in told["clients"].values():
-        assert facts["refused"] == (2 if facts["liar"] else 0)
-        assert facts["asked"] == 2
+    for facts in told.clients.values():
+        assert facts.refused == (2 if facts.attacker else 0)
+        assert facts.asked == 2
 
 
 def test_the_memory_of_a_rule_goes_on_from_round_to_round():

@@ -64,7 +64,7 @@ class Once:
             self.refused.append((event.round, event.client, event.reason))
         if isinstance(event, Replied):
             self.replied.append((event.round, event.client))
-        number = event.record["round"] if isinstance(event, RoundFinished) else None
+        number = event.record.round if isinstance(event, RoundFinished) else None
         number = event.round if isinstance(event, Replied) else number
         if not self.done and isinstance(event, self.on) and number == self.after:
             self.done = True
@@ -126,7 +126,7 @@ def test_a_node_that_is_killed_around_its_training_is_absent_from_then_on(
     def observe(event):
         if killed:
             return
-        if when == "before" and isinstance(event, RoundFinished) and event.record["round"] == 1:
+        if when == "before" and isinstance(event, RoundFinished) and event.record.round == 1:
             kill()
         if when == "in the middle of" and isinstance(event, RoundStarted) and event.round == 2:
             while not messages(pid):
@@ -188,7 +188,7 @@ def test_a_node_that_hangs_past_the_deadline_is_absent_and_its_late_reply_counts
     class Hang(Once):
         def __call__(self, event):
             super().__call__(event)
-            if isinstance(event, RoundFinished) and event.record["round"] == 2:
+            if isinstance(event, RoundFinished) and event.record.round == 2:
                 os.kill(pid, signal.SIGCONT)
 
     hang = Hang(1, lambda: os.kill(pid, signal.SIGSTOP))

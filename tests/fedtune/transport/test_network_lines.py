@@ -84,10 +84,10 @@ def test_a_line_that_is_cut_for_a_while_costs_its_node_that_while(deployment, tm
     def observe(event):
         if isinstance(event, Refused):
             refused.append((event.round, event.client))
-        if isinstance(event, RoundFinished) and event.record["round"] == 1:
+        if isinstance(event, RoundFinished) and event.record.round == 1:
             cutting.start()
             time.sleep(1)
-        if isinstance(event, RoundFinished) and event.record["round"] == 2:
+        if isinstance(event, RoundFinished) and event.record.round == 2:
             cutting.join()
             online(deployment)
 
