@@ -36,8 +36,9 @@ import torch  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
 torch.set_num_threads(1)
-# A job in the background of a shell ignores Ctrl-C, and so would all that the tests start.
+# A job in the background, or of nohup, ignores these, and so would all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 # The same examples each time, and a slow machine is no fault of theirs.
 settings.register_profile(
     "fedtune",

@@ -247,7 +247,9 @@ def test_odd_line_ends_in_the_data_do_not_end_the_report(tiny, tmp_path):
     assert "adapter" in result.output
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.slow, id="ray")])
 def test_ctrl_c_and_sigterm_lose_nothing(tiny, tmp_path, engine, number):
     folder = tmp_path / "run"

@@ -62,7 +62,9 @@ main()
     [
         ["list"],
         ["check", "quickstart"],
-        ["bench", "bench_smoke", "seeds=[0, 0]"],  # refused, after all that reads it is imported
+        pytest.param(  # refused, after all that reads it is imported
+            ["bench", "bench_smoke", "seeds=[0, 0]"], marks=pytest.mark.slow
+        ),
         ["bench", "bench_smoke", "set.lora.target_modules=[qq_proj]"],  # vetting reads model, data
     ],
 )

@@ -69,6 +69,7 @@ def of_nano(tiny_recipe, aggregator):
     )
 
 
+@pytest.mark.slow
 def test_in_product_geometry_the_loss_is_the_same(tiny_recipe, run):
     recipe = of_nano(tiny_recipe, {"name": "mean", "geometry": "product"})
     base, plain, other, weight = losses(recipe, run)

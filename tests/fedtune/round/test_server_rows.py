@@ -54,7 +54,10 @@ def test_liars_get_no_trust_and_the_loss_falls(tiny_recipe, run, geometry):
             {"federation": {"inner_optimizer": "keep", "clients_per_round": 3}},
             marks=pytest.mark.slow,
         ),
-        {"aggregator": {"name": "mean"}, "defence": {"server_data": {"tolerance": 0.0}}},
+        pytest.param(
+            {"aggregator": {"name": "mean"}, "defence": {"server_data": {"tolerance": 0.0}}},
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["one factor in products", "clients keep their optimizers", "each step is tried"],
 )

@@ -48,6 +48,7 @@ def kill_in(stages, pipeline, forked, *, times, seed):
             assert_same(folder, reference)
 
 
+@pytest.mark.slow
 def test_a_kill_in_the_last_stage_changes_no_bit(tiny_stages, forked):
     pipeline = tiny_stages(SFT, {**REWARD, "start": "merge"}, GRPO, **STATE)
     kill_in(["grpo"], pipeline, forked, times=1, seed=1)
