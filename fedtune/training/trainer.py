@@ -33,7 +33,7 @@ class LocalTrainer:
     """
 
     def __init__(self, loaded: LoadedModel, data: ClientData) -> None:
-        self._loaded, self._data = loaded, data
+        self.loaded, self._data = loaded, data
         self._recipe, self._seed = loaded.recipe, loaded.seed
 
     def train(
@@ -77,7 +77,7 @@ class LocalTrainer:
         poison: Poison | None,
         kept: Path | None,
     ) -> Trained:
-        loaded, plan = self._loaded, self._loaded.plan
+        loaded, plan = self.loaded, self.loaded.plan
         rows = self._data.train_rows(client, poison)
         order = self._data.order_of(client)
         needed = loaded.task.rows_per_round(plan)
@@ -107,13 +107,13 @@ class LocalTrainer:
     def facts(self) -> str:
         """All that decides on a client-round beside anchor, client, round and poison."""
         recipe = self._recipe.model_dump_json(exclude=UNSEEN | {"evaluation", "checkpoint"})
-        where = f"{self._loaded.base.device} {self._loaded.base.dtype}"
-        hashes = (self._loaded.base_hash, self._data.data_hash)
+        where = f"{self.loaded.base.device} {self.loaded.base.dtype}"
+        hashes = (self.loaded.base_hash, self._data.data_hash)
         return "\n".join((recipe, *hashes, where, made_by()))
 
     def _learner(self, poison: Poison | None) -> Learner:
         """The learner; with other rewards, where a poison changes them."""
-        learner = self._loaded.learner
+        learner = self.loaded.learner
         if poison is None or poison.reprice is None:
             return learner
         return replace(learner, rewards=poison.reprice(learner.rewards))

@@ -54,7 +54,7 @@ def asked_of(worker, rounds, *, client=0):
         seen[-1].append((prompt, row))
         return float(len(completion) % 3) / 2
 
-    worker.learner = replace(worker.learner, rewards=[Priced("noted", 1.0, note)])
+    worker.trainer.loaded.learner = replace(worker.learner, rewards=[Priced("noted", 1.0, note)])
     for round_ in rounds:
         seen.append([])
         worker.trainer.train(worker.initial, client=client, round_=round_)
@@ -213,7 +213,7 @@ def test_a_policy_learns_what_is_rewarded(make_worker):
         federation={"num_clients": 1, "num_rounds": 1, "local_steps": 15},
     )
     letters = Priced("letters", 1.0, lambda _, text, row: sum(map(str.isalpha, text)) / 4)
-    worker.learner = replace(worker.learner, rewards=[letters])
+    worker.trainer.loaded.learner = replace(worker.learner, rewards=[letters])
     before = worker.evaluator.measure(worker.initial)
     trained = worker.trainer.train(worker.initial, client=0, round_=1)
     after = worker.evaluator.measure(worker.initial + trained.delta)

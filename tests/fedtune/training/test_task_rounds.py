@@ -128,16 +128,16 @@ def test_a_trainer_that_fails_leaves_nothing_either(make_worker, case):
         raise ArithmeticError("no worth")
 
     if case["task"] == "grpo":
-        worker.learner = replace(learner, rewards=[Priced("fails", 1.0, fail)])
+        worker.trainer.loaded.learner = replace(learner, rewards=[Priced("fails", 1.0, fail)])
         error = ArithmeticError
     else:
         wrong = {"dpo": {"loss_type": "none"}, "reward": {"center_rewards_coefficient": "high"}}
         train = learner.plan.train | wrong[case["task"]]
-        worker.learner = replace(learner, plan=replace(learner.plan, train=train))
+        worker.trainer.loaded.learner = replace(learner, plan=replace(learner.plan, train=train))
         error = (ValueError, TypeError)
     with pytest.raises(error):
         worker.trainer.train(worker.initial, client=0, round_=2)
-    worker.learner = learner
+    worker.trainer.loaded.learner = learner
     assert state_of(worker)[2:] == before[2:]
     delta = worker.trainer.train(worker.initial, client=0, round_=2).delta
     fresh = make_worker(**case, federation={"local_steps": 2})
