@@ -76,7 +76,7 @@ def identify_clients(
 def sample_clients(recipe: Recipe, *, round_: int) -> list[int]:
     """The clients of a round, drawn from all by the seed, in ascending order.
 
-    A retry asks the same ones: were it another draw, liars could stay silent until one suits them.
+    A retry asks the same ones: in another draw attackers could stay silent until one suits them.
     """
     clients, size = recipe.federation.num_clients, recipe.federation.sample_size
     draw = np.random.default_rng(derive(recipe.federation.seed, "sample", round_))

@@ -10,7 +10,7 @@ from fedtune.training.worker import Worker
 
 
 def planted_backdoor(recipe: Recipe) -> attacks.Backdoor | None:
-    """The backdoor that the liars of this run plant, if there are any and they do."""
+    """The backdoor that the simulated attackers of this run plant, if they do."""
     attack = recipe.attack
     if attack is None or attack.num_attackers == 0 or attack.data_attack is None:
         return None

@@ -1,7 +1,7 @@
 """Suspicion carried from round to round: who keeps losing its share is left out for a while.
 
 Everyone is judged by the rule in every round, the suspended too, as though all had been let in:
-only so does an honest client that was suspended wrongly come back, and no liar by waiting.
+only so does an honest client that was suspended wrongly come back, and no attacker by waiting.
 """
 
 from __future__ import annotations
