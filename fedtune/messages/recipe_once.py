@@ -77,12 +77,14 @@ class KeptRecipes:
     def recall(self, hash_: str) -> str | None:
         """The recipe under a hash, if it is there."""
         path = self._path(hash_)
-        return path.read_text(encoding="utf-8") if path is not None and path.is_file() else None
+        if path is None or not path.is_file():
+            return None
+        return path.read_bytes().decode("utf-8", "replace")  # what is damaged has another hash
 
     def keep(self, hash_: str, text: str) -> None:
         """Write a recipe, and remove the oldest beyond `MAX_KEPT`."""
         path = self._path(hash_)
-        if path is None or path.is_file():
+        if path is None or self.recall(hash_) == text:
             return
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         put_in_place(write_beside(path, text, mode=0o600), path)

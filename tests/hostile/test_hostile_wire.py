@@ -28,6 +28,15 @@ def test_honest_nodes_are_heard_one_at_a_time(link):
     assert pulled(link, ids[1:]) == {0: 1.0, 1: 2.0}
 
 
+def test_orders_of_two_exchanges_do_not_lose_each_other(link):
+    """A late node is introduced while a round gathers: each pulls its own orders alone."""
+    ids, orders = ordered(link)
+    for number in (0, 1, 2):
+        answer_honestly(link, orders[number], number)
+    assert pulled(link, ids[:2]) == {0: 0.0, 1: 1.0}
+    assert pulled(link, ids[2:]) == {0: 2.0}
+
+
 def test_each_is_asked_for_once_in_a_sweep_however_many_have_answered(link):
     ids, orders = ordered(link)
     for number in (0, 2):

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
+
+from fedtune.records.lines import Decision
 
 # The whole aggregate, then half of it: at most so many undone tries, then the accepted anchor.
 SCALES = (1.0, 0.5)
 MAX_CHANGE = 1e6  # of a loss, either way; a loss that is not finite counts as so much
-
-Decision = Literal["accepted", "undone", "no decision"]
 
 
 class Verdict(Protocol):

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from fedtune.messages.transport import Transport
 from fedtune.recipe import Recipe
-from fedtune.round.defence.candidate import Decision, decided, loss_rise
+from fedtune.records.lines import Decision
+from fedtune.round.defence.candidate import decided, loss_rise
 from fedtune.training.client_round import Trained
 
 TrainOwn = Callable[[Tensor, int], Trained]

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fedtune.recipe import Recipe
-from fedtune.records.lines import RoundRecord
-from fedtune.round.defence.candidate import Decision, decided
+from fedtune.records.lines import Decision, RoundRecord
+from fedtune.round.defence.candidate import decided
 
 
 def byzantine_voters(recipe: Recipe) -> int:

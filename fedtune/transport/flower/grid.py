@@ -91,12 +91,12 @@ class NetworkTransport:
             time.sleep(max(0.0, self._next_sweep - time.monotonic()))
             self._began = time.monotonic()
         self._puller.forget_all_but(ids)
-        self._bounds = {each: self._bounds[each] for each in ids if each in self._bounds}
-        for message_id in self._bounds:
-            if message_id in self._looked_at:
+        for message_id in ids:
+            if message_id in self._looked_at or message_id not in self._bounds:
                 continue
             self._looked_at.add(message_id)
             if (reply := self._pull(message_id)) is not None:
+                del self._bounds[message_id]
                 return [reply]
         self._looked_at.clear()
         ended = time.monotonic()  # leave the SuperLink half its time

@@ -75,6 +75,12 @@ def test_a_node_keeps_the_newest_recipes_and_believes_no_file(tmp_path):
     newest = order(**{RECIPE_HASH: hash_of(texts[-1])})
     restore(newest, kept.recall, kept.keep)
     assert newest[ORDER] == {RECIPE: texts[-1]}
+    damaged = tmp_path / "recipes" / f"{hash_of(texts[-2])}.json"
+    damaged.write_bytes(b"\xff")
+    with pytest.raises(ValueError, match="does not hold the recipe"):
+        restore(order(**{RECIPE_HASH: hash_of(texts[-2])}), kept.recall, kept.keep)
+    restore(order(**{RECIPE: texts[-2]}), kept.recall, kept.keep)  # as the server sends it again
+    assert damaged.read_text() == texts[-2]
     (tmp_path / "recipes" / f"{hash_of(texts[-1])}.json").write_text("{}")
     for hash_ in (hash_of(texts[-1]), hash_of(texts[0]), "../../secret", "", 3, "A" * 64):
         with pytest.raises(ValueError, match="does not hold the recipe"):
