@@ -19,7 +19,7 @@ from fedtune.runs.engines import execute
 from fedtune.simulation import client
 
 NAMES = [
-    ".lock", "progress.jsonl", "metrics.jsonl", "manifest.json", "tries.json", "clients.json",
+    ".lock", "progress.jsonl", "events.jsonl", "metrics.jsonl", "manifest.json", "tries.json", "clients.json",
     ".recipe.yaml.tmp", "replies", "checkpoints", "kept_replies", "adapter", "clients",
 ]  # fmt: skip
 
@@ -55,7 +55,7 @@ def test_a_link_deep_in_its_folder_is_found_too(begun, tmp_path):
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("name", [".lock", "progress.jsonl", "tries.json"])
+@pytest.mark.parametrize("name", [".lock", "events.jsonl", "tries.json"])
 def test_a_pipe_in_its_folder_holds_no_run_up(begun, name):
     folder, recipe = begun
     os.mkfifo(folder.path / name)
