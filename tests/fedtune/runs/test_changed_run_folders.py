@@ -19,7 +19,8 @@ from fedtune.runs.engines import execute
 from fedtune.simulation import client
 
 NAMES = [
-    ".lock", "progress.jsonl", "events.jsonl", "metrics.jsonl", "manifest.json", "tries.json", "clients.json",
+    ".lock", "progress.jsonl", "events.jsonl", "metrics.jsonl", "manifest.json",
+    "tries.json", "clients.json",
     ".recipe.yaml.tmp", "replies", "checkpoints", "kept_replies", "adapter", "clients",
 ]  # fmt: skip
 
