@@ -7,6 +7,7 @@ as a user would bring them. Each is made once per session: do not write into the
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -53,7 +54,19 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+LOADED = pytest.StashKey()
 SPECIAL_TOKENS = ["<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"]
+
+
+def pytest_collection_finish(session):
+    stack = {"trl", "transformers", "peft", "datasets"}
+    session.config.stash[LOADED] = stack & set(sys.modules)
+
+
+@pytest.fixture
+def loaded_by_collection(request):
+    """Of the libraries that train, those that were loaded when all tests had been collected."""
+    return request.config.stash[LOADED]
 
 
 def pytest_unconfigure():

@@ -117,6 +117,7 @@ def test_quiet_drift_moves_the_default_as_a_mean_would_be_moved(seed):
 
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_a_search_in_the_honest_span_finds_more_than_any_of_these(seed):
     honest = honest_rows(seed, d=300)
 

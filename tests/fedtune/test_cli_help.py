@@ -61,7 +61,7 @@ main()
     "words",
     [
         ["list"],
-        ["check", "quickstart"],
+        pytest.param(["check", "quickstart"], marks=pytest.mark.slow),
         pytest.param(  # refused, after all that reads it is imported
             ["bench", "bench_smoke", "seeds=[0, 0]"], marks=pytest.mark.slow
         ),

@@ -115,6 +115,7 @@ def test_a_stage_that_stops_is_named_with_the_command_to_go_on(recipe, tmp_path)
     assert f"fedtune run --resume {tmp_path / 'run'}" in result.output.replace("\n", "")
 
 
+@pytest.mark.slow
 def test_sigterm_in_a_stage_loses_nothing(recipe, tmp_path):
     folder = tmp_path / "run"
     process = subprocess.Popen(

@@ -76,6 +76,7 @@ def records_of(folder):
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+@pytest.mark.slow
 def test_a_run_is_followed_from_work_to_kill_to_end(tiny, tmp_path):
     folder = tmp_path / "run"
     with command("run", "quickstart", *tiny) as process:

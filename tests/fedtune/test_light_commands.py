@@ -56,6 +56,7 @@ def test_a_quick_check_loads_nothing_to_train_with():
     assert loaded_by("check", "pipeline_nano", "--quick") == []
 
 
+@pytest.mark.slow
 def test_a_check_tries_once_and_remembers(tmp_path):
     env = {**os.environ, "FEDTUNE_CACHE": str(tmp_path)}
     assert "trl" in loaded_by("check", "quickstart", env=env)

@@ -152,6 +152,7 @@ def test_recorded_updates_under_attack(cells, tmp_path):
     assert 0 < replay_cell(both["flip", "krum"], load_rounds(path)).loss < 2
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_rows_are_recorded(tiny_model_folder, small_data, tmp_path, monkeypatch):
     """What the folder shows of an earlier run stays, and the way on is said."""
     bench = tmp_path / "tiny.yaml"
@@ -258,6 +259,7 @@ def test_what_is_no_result_is_called_crashed(cells, tmp_path, capsys):
     assert "Traceback" in capsys.readouterr().err  # in the bench it goes to the log
 
 
+@pytest.mark.slow
 def test_a_bench_with_a_backdoor_measures_its_floor(tiny_model_folder, small_data, tmp_path):
     """Seven cells of one round, through the command line to the table."""
     raw = tiny(tiny_model_folder, small_data, attacks={"door": {"name": "trigger", "token": "xq"}})

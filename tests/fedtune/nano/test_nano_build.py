@@ -69,6 +69,7 @@ def test_the_figures_count_the_corpus(built):
     assert "copied" not in corpus["packages"]
 
 
+@pytest.mark.slow
 def test_one_seed_gives_the_same_bits_and_another_does_not(built, run):
     out, figures, _ = built
     torch.rand(1)  # moves the global generator, on which nothing may depend

@@ -89,6 +89,7 @@ def test_a_reply_that_only_a_higher_rank_could_need_is_not_kept(tiny_recipe, run
     assert "word 'more' needs at most" in refused["0"]  # the screen has looked at it
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bits(tiny_recipe, run, forked):
     recipe = of_ranks(
         tiny_recipe,

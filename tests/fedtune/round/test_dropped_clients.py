@@ -6,6 +6,7 @@ Not proven here: that who is dropped lies. A rule drops honest clients too.
 import json
 from io import StringIO
 
+import pytest
 import torch
 from left_by_a_run import eval_records
 from rich.console import Console
@@ -103,6 +104,7 @@ def test_counts_go_on_from_the_newest_record_that_has_them():
     assert counts_of(typed(records[:1])) == {"asked_rounds": {}, "dropped_rounds": {}}
 
 
+@pytest.mark.slow
 def test_a_killed_run_counts_on(tiny_recipe, run, forked):
     recipe = tiny_recipe(
         aggregator={"name": "multi_krum", "f": 1, "geometry": "product"},

@@ -33,6 +33,7 @@ KILLED = {"bucketing in products", "foolsgold"}  # in the fast tier: a draw, and
         for name, rule in RULES.items()
     ],
 )
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bits(tiny_recipe, run, forked, aggregator):
     recipe = tiny_recipe(aggregator=aggregator, federation=SAMPLED)
     whole = run(recipe)

@@ -53,6 +53,7 @@ def measure_after(rounds, recipe, measure):
     "task",
     ["sft", "grpo", *(pytest.param(each, marks=pytest.mark.slow) for each in ("dpo", "reward"))],
 )
+@pytest.mark.slow
 def test_30_more_rounds_leave_nothing_behind(task, tiny_recipe, small_data):
     import datasets
 

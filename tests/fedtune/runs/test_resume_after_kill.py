@@ -62,6 +62,7 @@ def kill_and_resume(recipe, forked, *, seed, by_touch, by_time):
     return reference, whole
 
 
+@pytest.mark.slow
 def test_two_kills_change_no_bit(stateful, forked):
     kill_and_resume(stateful, forked, seed=1, by_touch=1, by_time=1)
 

@@ -107,6 +107,7 @@ def test_check_says_what_is_to_be_installed(folder, monkeypatch):
     assert any("pip install 'fedtune[bitsandbytes]'" in problem for problem in problems)
 
 
+@pytest.mark.slow
 def test_what_is_imported_on_the_way_says_nothing():
     modules = "fedtune.runs.checks.preflight, fedtune.training.process, trl, peft, bitsandbytes"
     done = subprocess.run(

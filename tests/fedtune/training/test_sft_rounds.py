@@ -129,6 +129,7 @@ def depth_of_forward(worker):
     return depths[0]
 
 
+@pytest.mark.slow
 def test_fifty_trainings_leave_the_model_as_it_was(make_worker):
     """TRL wraps the base's forward in each trainer: 50 of them once nested 50 calls deep."""
     worker = make_worker(

@@ -22,6 +22,7 @@ def on_both_engines(tiny_recipe, forked, **sections):
     return folders
 
 
+@pytest.mark.slow
 def test_ray_gives_the_bits_of_local(tiny_recipe, forked):
     # Two threads a client are one worker on two cores: each further one costs 12 s of imports.
     local, ray = on_both_engines(

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 LOCAL_RUN = """
 import sys
 from fedtune.recipe import load_recipe
@@ -18,6 +20,7 @@ assert "torch" in sys.modules
 """
 
 
+@pytest.mark.slow
 def test_a_local_run_with_attackers_and_votes_imports_no_flower(tiny_recipe, tmp_path):
     recipe = tiny_recipe(
         federation={"num_rounds": 1, "local_steps": 1, "commit_then_reveal": True},
