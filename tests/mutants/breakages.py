@@ -27,6 +27,7 @@ class Breakage:
 _GRAM, _COLUMNS = "aggregators/rules/gram/", "aggregators/rules/columns/"
 _RULES = ("tests/aggregators",)
 _ROUND = ("tests/fedtune/round",)
+_RECORDS = ("tests/fedtune/records",)
 _SCREEN = ("tests/hostile", "tests/fedtune/messages/test_wire_and_screen.py")
 _PRODUCTS = ("tests/aggregators",)
 
@@ -79,7 +80,7 @@ BREAKAGES = (
              "if k[:5] != \"rule/\"},",
              _ROUND),
     Breakage("a damaged checkpoint is believed", "fedtune/records/checkpoint.py",
-             "return loaded if same else None", "return loaded", _ROUND),
+             "return loaded if same else None", "return loaded", _RECORDS),
     Breakage("a checkpoint does not bring the momentum back",
              "fedtune/round/aggregation/outer.py",
              "            self._states.setdefault(part, {})[name] = tensor.clone()",
