@@ -10,7 +10,6 @@ from fedtune.attack_bench.measured import standing
 from fedtune.attack_bench.rounds import Rows
 from fedtune.recipe import Recipe
 from fedtune.records.bench_result import Outcome
-from fedtune.records.lines import RoundRecord
 from fedtune.simulation.adversary import byzantine_clients
 from fedtune.simulation.precomputed import replay, step_error
 
@@ -43,7 +42,7 @@ def replay_cell(recipe: Recipe, given: Rows) -> Outcome:
         ideal = rows.mean(dim=0, dtype=torch.float64).to(torch.float32)
         error = step_error(recipe, layout, replayed, ideal)
         curve.append((round_, error if math.isfinite(error) else None))
-        records.append(RoundRecord.model_validate(replayed.record))
+        records.append(replayed.record)
     errors = [error for _, error in curve if error is not None]
     return Outcome(
         base=1.0,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -138,7 +137,7 @@ class RunFolder:
     def _taken(self) -> str:
         return f"another process is running in {self.path}; wait until it ends, or stop it"
 
-    def append_metrics(self, record: RoundRecord | Mapping[str, Any]) -> RoundRecord:
+    def append_metrics(self, record: RoundRecord) -> RoundRecord:
         """Add one line, on disk before this returns; JSON has null for what is not finite.
 
         ``previous`` in it is the hash of the line before, of the first line that of the manifest:
@@ -148,11 +147,10 @@ class RunFolder:
             The record as `read_records` will give it.
 
         Raises:
-            ValueError: If the record has an unknown key, or a wrong type.
+            ValueError: If something of a wrong type was put into the record.
         """
-        if isinstance(record, RoundRecord):
-            record = record.model_dump(by_alias=True, exclude_unset=True)
-        linked = {**_finite(record), "schema_version": SCHEMA_VERSION, "previous": self.head()}
+        facts = record.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        linked = {**facts, "schema_version": SCHEMA_VERSION, "previous": self.head()}
         line = json.dumps(linked, allow_nan=False) + "\n"
         try:
             read = read_record(line, written=True)
@@ -264,14 +262,6 @@ def _last_line(path: Path, block: int = 2**16) -> bytes:
             stream.seek(start)
             found = stream.read(size) + found
     return found[found.rfind(b"\n", 0, -1) + 1 :]
-
-
-def _finite(value: Any) -> Any:  # noqa: ANN401  as deep as a record goes
-    if isinstance(value, dict):
-        return {key: _finite(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def claim(wanted: Path) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -44,6 +44,15 @@ class Section(BaseModel):
     """Types are strict. An unknown key is ignored where a line is read, refused where written."""
 
     model_config = ConfigDict(strict=True, validate_assignment=True, populate_by_name=True)
+
+    def note(self, **facts: Any) -> None:  # noqa: ANN401  each is checked by its own type
+        """Write facts by name.
+
+        Raises:
+            ValueError: If one has another type, or no place here.
+        """
+        for name, value in facts.items():
+            setattr(self, name, value)
 
 
 class ClientRecord(Section):

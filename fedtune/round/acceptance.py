@@ -12,6 +12,8 @@ from torch import Tensor
 from fedtune.adapters.layout import Layout
 from fedtune.messages.transport import Transport
 from fedtune.recipe import Recipe
+from fedtune.records.lines import Jury as JuryRecord
+from fedtune.records.lines import RoundRecord
 from fedtune.round.defence.candidate import Verdict, line_search
 from fedtune.round.defence.server_data import LossOf, Trial
 from fedtune.round.exchange import Exchange
@@ -36,7 +38,7 @@ class Made:
 class Stepping(Moved, Protocol):
     """A server that steps along what the rule has made of a round."""
 
-    record: dict[str, Any]
+    record: RoundRecord
     made: Made | None
     undone_rounds: int
 
@@ -54,11 +56,11 @@ class Jury(Protocol):
         *,
         scale: float,
         transport: Transport,
-        record: dict[str, Any],
+        record: RoundRecord,
     ) -> Verdict:
         """What it says of a candidate, made of so much of the aggregate."""
 
-    def record_of(self, verdicts: Sequence[Any]) -> dict[str, Any]:
+    def record_of(self, verdicts: Sequence[Any]) -> JuryRecord:
         """What a round's record says of them."""
 
 
@@ -107,7 +109,7 @@ def settle(
         before.put_back(server)
         server.undone_rounds += 1
     said = {name: juries[name].record_of(each) for name, each in heard.items() if each}
-    server.record |= {**said, "undone_rounds": server.undone_rounds, **server.counts}
+    server.record.note(**said, undone_rounds=server.undone_rounds, **server.counts)
 
 
 def _shortening(server: Stepping) -> Callable[[float], bool]:

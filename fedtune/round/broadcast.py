@@ -76,7 +76,7 @@ class Broadcast:
     @property
     def hashes(self) -> dict[str, Any]:
         """What a record says of it: the anchor's hash, and that of each lower rank of a client."""
-        lower = {str(rank): self._of_rank(rank).anchor_hash for rank in self._lower}
+        lower = {rank: self._of_rank(rank).anchor_hash for rank in self._lower}
         return {"anchor": self.whole.anchor_hash, **({"anchors": lower} if lower else {})}
 
     @property

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from fedtune.messages.message import Message, MetricRecord
 from fedtune.records.events import Observer, Refused
+from fedtune.records.lines import RoundRecord
 from fedtune.round.exchange import Exchange
 from fedtune.round.screening.screen import read_evaluations
 
 
 def note_evaluations(
-    replies: Iterable[Message], exchange: Exchange, record: dict[str, Any], observer: Observer
+    replies: Iterable[Message], exchange: Exchange, record: RoundRecord, observer: Observer
 ) -> MetricRecord | None:
     """Write each client's own figures into a round's record, and why others gave none.
 
@@ -28,8 +28,8 @@ def note_evaluations(
     figures, refused = read_evaluations({exchange.gathered.sender(each): each for each in replies})
     refused |= exchange.gathered.refused
     for client, reason in refused.items():
-        observer(Refused(record["round"], client, f"evaluation: {reason}"))
-        record.setdefault("evaluation_refused", {})[str(client)] = reason
-    record["client_eval"] = {str(client): each for client, each in figures.items()}
+        observer(Refused(record.round, client, f"evaluation: {reason}"))
+        record.evaluation_refused = {**record.evaluation_refused, client: reason}
+    record.note(client_eval=figures)
     losses = [figure["loss"] for figure in figures.values()]
     return MetricRecord({"loss": sum(losses) / len(losses)}) if losses else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from fedtune.messages import wire
 from fedtune.messages.message import REVEAL, TRAIN, Message, MetricRecord, RecordDict
@@ -14,6 +13,7 @@ from fedtune.messages.recipe_once import NOT_KEPT, shorten
 from fedtune.messages.transport import Transport
 from fedtune.recipe import Recipe
 from fedtune.records.events import Ignored, Observer, Refused, Replied
+from fedtune.records.lines import RoundRecord
 from fedtune.round.broadcast import Broadcast, Received
 from fedtune.round.gather import Gathered, Limits, stream
 from fedtune.round.hooks import Hooks
@@ -70,7 +70,7 @@ class Exchange:
         ]
 
     def replies(
-        self, transport: Transport, messages: list[Message], sent: Broadcast, record: dict[str, Any]
+        self, transport: Transport, messages: list[Message], sent: Broadcast, record: RoundRecord
     ) -> Iterator[Message]:
         """The replies one at a time, each told to who watches; the bytes sent are recorded.
 
@@ -79,11 +79,11 @@ class Exchange:
         """
         if self._recipe.federation.commit_then_reveal and _ask_for_training(messages):
             for client, reason in self.bind(transport, messages, sent, record).items():
-                record["refused"][str(client)] = reason
-                self._observer(Refused(record["round"], client, reason))
+                record.refused[client] = reason
+                self._observer(Refused(record.round, client, reason))
             enough = self.tries.bind(self.commitments, record)
             self.commitments = dict(self.tries.commitments)
-            messages = self.reveals(record["round"], REVEAL) if enough else []
+            messages = self.reveals(record.round, REVEAL) if enough else []
         yield from self.stream(transport, messages, sent, record)
 
     def bind(
@@ -91,7 +91,7 @@ class Exchange:
         transport: Transport,
         messages: list[Message],
         sent: Broadcast,
-        record: dict[str, Any],
+        record: RoundRecord,
     ) -> dict[int, str]:
         """Take the commitments: the first step, which is over when this returns.
 
@@ -131,13 +131,13 @@ class Exchange:
         transport: Transport,
         messages: list[Message],
         sent: Broadcast,
-        record: dict[str, Any],
+        record: RoundRecord,
         *,
         most: int | None = None,
     ) -> Iterator[Message]:
         """One exchange, whatever it asks for: no reply of more than ``most`` bytes is kept."""
         weight = sum(map(wire.count_bytes, messages))
-        record["download_bytes"] = record.get("download_bytes", 0) + weight
+        record.download_bytes += weight
         client_of = {node_id: client for client, node_id in self.roster.nodes.items()}
         by_client = {client_of[message.node_id]: message for message in messages}
         bounds = {
@@ -146,7 +146,7 @@ class Exchange:
         }
         limits = Limits.of(self._recipe, bounds)
         self.gathered = gathered = Gathered()
-        round_ = record["round"]
+        round_ = record.round
         transport, lost = self._hooks.on_wire(transport, client_of, round_=round_)
         for reply in stream(
             transport, by_client, gathered, limits=limits, stop=self._stop, lost=lost
@@ -155,8 +155,7 @@ class Exchange:
             self._tell(round_, gathered.sender(reply), reply)
             yield reply
         for client, times in sorted(gathered.repeated.items()):
-            repeated = record.setdefault("repeated", {})
-            repeated[str(client)] = repeated.get(str(client), 0) + times
+            record.repeated = {**record.repeated, client: record.repeated.get(client, 0) + times}
             self._observer(Ignored(round_, client, "a second reply was ignored"))
 
     def _message(self, client: int, content: RecordDict, kind: str) -> Message:

@@ -18,6 +18,7 @@ from fedtune.messages.message import EVALUATE, Message
 from fedtune.messages.transport import Transport
 from fedtune.recipe import Recipe
 from fedtune.records.events import Observer, Refused, RoundStarted, RunStoppedError, ignore
+from fedtune.records.lines import Figures, RoundRecord
 from fedtune.round.acceptance import Made, juries_of, settle
 from fedtune.round.aggregation.choice import geometry_of
 from fedtune.round.aggregation.geometry import OuterStep
@@ -35,6 +36,7 @@ from fedtune.round.screening.screen import MAX_REASON, RefusedError
 from fedtune.round.screening.spool import Spool
 from fedtune.round.state import State
 from fedtune.round.tries import Tries
+from fedtune.round.update import Update
 
 
 class RoundServer:
@@ -71,7 +73,7 @@ class RoundServer:
         self.layout = layout
         self.part = Part.of_round(layout, recipe.lora.train, 1)
         self.geometry = geometry_of(recipe, layout, anchor)
-        self.record: dict[str, Any] = {}
+        self.record = RoundRecord(round=0)
         self.counts, self.undone_rounds = counts_of([]), 0
         self.made: Made | None = None
         hashes = (base_hash, tokenizer_hash)
@@ -117,7 +119,7 @@ class RoundServer:
         for attempt in range(self.recipe.federation.max_retries + 1):
             if attempt:
                 self.tries.again(self.record, self.intake.spool, self.objection())
-            self.record |= {"attempt": attempt, "refused": {}}
+            self.record.note(attempt=attempt, refused={})
             orders = self.orders_to_train(round_)
             replies = self.exchange.replies(transport, orders, self._sent, self.record)
             if self.aggregate(round_, replies):
@@ -135,13 +137,13 @@ class RoundServer:
 
     def orders_to_train(self, round_: int) -> list[Message]:
         """One order for each sampled client that is to be asked now."""
-        asked = self.tries.to_ask(self.record["sampled"], self.intake.spool)
-        self._observer(RoundStarted(round_, self.record["attempt"], asked))
+        asked = self.tries.to_ask(self.record.sampled or (), self.intake.spool)
+        self._observer(RoundStarted(round_, self.record.attempt, asked))
         absent = {client: why for client, why in self.roster.absent.items() if client in asked}
         for client, why in sorted({**absent, **self.tries.left_out}.items()):
             self._refuse(round_, client, why)
         self._sent = Broadcast(self.recipe, self.layout, self.outer.anchor, round_=round_)
-        self.record |= self._sent.hashes
+        self.record.note(**self._sent.hashes)
         return self.exchange.orders(asked, self._sent, round_=round_)
 
     def aggregate(self, round_: int, replies: Iterable[Message]) -> bool:
@@ -159,7 +161,8 @@ class RoundServer:
         reference, mine = None, self._train_own
         if enough:
             reference = own_update(self.recipe, mine, self.outer.anchor, self.record)
-        self.record["train_s"] = round(self.record["train_s"] + time.monotonic() - started, 3)
+        spent = time.monotonic() - started
+        self.record.train_s = round((self.record.train_s or 0.0) + spent, 3)
         if not enough:
             return False
         started = time.monotonic()
@@ -170,7 +173,7 @@ class RoundServer:
                 f"round {round_} could not be aggregated: {error}; the anchor stays where "
                 f"it was. Name a rule that withstands such clients"
             ) from error
-        self.record["aggregate_s"] = round(time.monotonic() - started, 3)
+        self.record.aggregate_s = round(time.monotonic() - started, 3)
         self.intake.spool.empty()
         return True
 
@@ -185,20 +188,20 @@ class RoundServer:
         replies = self.exchange.replies(transport, orders, self._sent, self.record)
         note_evaluations(replies, self.exchange, self.record, self._observer)
 
-    def evaluate_start(self, transport: Transport) -> dict[str, dict[str, float]]:
+    def evaluate_start(self, transport: Transport) -> dict[int, Figures]:
         """Each client's own figures of the anchor that round 1 starts from, by client."""
-        self.record = {"round": 1}
+        self.record = RoundRecord(round=1)
         self.evaluate_clients(transport, 1)
-        return dict(self.record["client_eval"])
+        return dict(self.record.client_eval)
 
     def _take(self, round_: int, replies: Iterable[Message]) -> None:
         """Screen and spool the replies; refuse, in the order of clients, who sent no good one."""
         bad: dict[int, str] = {}
-        said: dict[int, dict[str, float]] = {}
-        faulty: set[int] = set(self.record["proven_faulty"])
+        said: dict[int, Update] = {}
+        faulty: set[int] = set(self.record.proven_faulty)
         for reply in replies:
             client = self.exchange.gathered.sender(reply)
-            self.record["upload_bytes"] += wire.count_bytes(reply)
+            self.record.upload_bytes += wire.count_bytes(reply)
             try:
                 said[client] = self.intake.take(
                     client,
@@ -211,18 +214,15 @@ class RoundServer:
             except RefusedError as refusal:
                 bad[client] = str(refusal)
                 faulty |= {client} if refusal.proves_fault else set()
-        self.record["proven_faulty"] = sorted(faulty)  # attackers know, too, who is found out
+        self.record.proven_faulty = sorted(faulty)  # attackers know, too, who is found out
         late, proven = self.intake.settle(sorted(said), self._view(round_))
-        self.record["proven_faulty"] = sorted(faulty | proven)
+        self.record.proven_faulty = sorted(faulty | proven)
         bad |= late | self.exchange.gathered.refused
         for client in sorted(self.exchange.gathered.asked.values()):
             if client in bad or client not in said:
                 self._refuse(round_, client, bad.get(client, "it sent no reply"))
             else:
-                loss = said[client].pop("train_loss", None)
-                told = {"train_loss": loss, "reply": self.intake.hashes[client]}
-                more = {"said": said[client]} if said[client] else {}
-                self.record["clients"][str(client)] = told | more
+                self.record.clients[client] = said[client].as_record()
 
     def objection(self) -> str | None:
         """Why the rule does not run on the good replies so far, if so."""
@@ -231,7 +231,7 @@ class RoundServer:
 
     def _f(self, clients: Collection[int] | None = None) -> int:
         here = self.intake.spool.clients if clients is None else clients
-        return f_of_the_rest(self.recipe.aggregator.f, self.record["proven_faulty"], here)
+        return f_of_the_rest(self.recipe.aggregator.f, self.record.proven_faulty, here)
 
     def _view(self, round_: int) -> RoundView:
         given = (self._sent, self.part, self.intake.spool, round_, self._f())
@@ -240,14 +240,14 @@ class RoundServer:
     def _aggregate(self, round_: int, reference: Tensor | None) -> None:
         before = self.geometry.rule.state_dict()
         section, clients, f = self.recipe.aggregator, self.intake.spool.clients, self._f()
-        self.record["f"] = f
+        self.record.f = f
         unfit = [section.mixing_names[k] for k in section.plan().unfit(len(clients), f)]
         terms = Terms.of(section, self.part, clients, f, round_, reference)
         combined = self.geometry.combine(self.intake.spool, self._sent, terms)
         if skipped := [*unfit, *combined.skipped]:
-            self.record["skipped_mixings"] = skipped
+            self.record.skipped_mixings = skipped
         for i, client in enumerate(clients):
-            self.record["clients"][str(client)] |= combined.facts_of(i)
+            self.record.clients[client].note(**combined.facts_of(i))
         counts = count_on(self.record, self.counts)
         if self.juries:
             self.made = Made(combined.change, replace(State.of(self), counts=counts))
@@ -257,7 +257,7 @@ class RoundServer:
             self.geometry.rule.load_state_dict(before)
             raise
         self.counts = counts
-        self.record |= {"aggregate_norm": combined.norm, **self.counts}
+        self.record.note(aggregate_norm=combined.norm, **self.counts)
 
     def step(self, change: Any) -> None:  # noqa: ANN401  as the geometry makes them
         """Move the anchor, and tell whoever remembers rows.
@@ -269,8 +269,8 @@ class RoundServer:
         facts = self.geometry.step(change, self.part)
         renewed = self.geometry.renew(self._sent)
         self.hooks.after_step(self.outer.anchor - anchor, renewed)
-        self.record |= facts
+        self.record.note(**facts)
 
     def _refuse(self, round_: int, client: int, reason: str) -> None:
-        self.record["refused"][str(client)] = reason[:MAX_REASON]
+        self.record.refused[client] = reason[:MAX_REASON]
         self._observer(Refused(round_, client, reason))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
 from fedtune.durable import write_whole
 from fedtune.recipe import Recipe
 from fedtune.records.events import RunStoppedError
+from fedtune.records.lines import ClientRecord, RoundRecord, VoidTry, read_record
 from fedtune.round.aggregation.terms import f_of_the_rest
 from fedtune.round.screening.spool import Spool
 
@@ -48,7 +47,7 @@ class Tries:
         self.left_out: dict[int, str] = {}
         self.waits = self._shown = False
 
-    def begin(self, record: dict[str, Any]) -> None:
+    def begin(self, record: RoundRecord) -> None:
         """Open a round: at its first try, or at the one after that which a stopped run showed.
 
         Raises:
@@ -57,17 +56,17 @@ class Tries:
         self._reset(0)
         if not self._recipe.federation.commit_then_reveal:
             return
-        if void := self._void_before(record["round"]):
-            record["void"] = void
+        if void := self._void_before(record.round):
+            record.void = void
             self.number = len(void)
-        record["try"] = self.number
+        record.try_number = self.number
 
     def to_ask(self, sampled: Collection[int], spool: Spool) -> list[int]:
         """Who of the round's clients gets an order to train now."""
         passed_over = {*spool.clients, *self.commitments, *self.left_out}
         return [client for client in sampled if client not in passed_over]
 
-    def bind(self, commitments: Mapping[int, str], record: dict[str, Any]) -> bool:
+    def bind(self, commitments: Mapping[int, str], record: RoundRecord) -> bool:
         """Add what clients have committed to; whether the rule could run on so many replies.
 
         If so, it is on disk before this returns that they are shown.
@@ -75,7 +74,7 @@ class Tries:
         self.commitments |= commitments
         bound = sorted(self.commitments)
         section = self._recipe.aggregator
-        f = f_of_the_rest(section.f, record["proven_faulty"], bound)
+        f = f_of_the_rest(section.f, record.proven_faulty, bound)
         self.waits = not section.is_defined(bound, f)
         if not self.waits:
             self._shown = True
@@ -86,7 +85,7 @@ class Tries:
         """Whose replies there are, or are promised where none was to be shown yet."""
         return sorted(self.commitments) if self.waits else spool.clients
 
-    def again(self, record: dict[str, Any], spool: Spool, reason: str | None) -> None:
+    def again(self, record: RoundRecord, spool: Spool, reason: str | None) -> None:
         """Get ready to ask again; a try that was shown is void, and its replies are dropped.
 
         Args:
@@ -94,11 +93,11 @@ class Tries:
             spool: The round's good replies.
             reason: Why the try was not enough.
         """
-        record.setdefault("refused_before", []).append(record["refused"])
+        record.refused_before = [*record.refused_before, record.refused]
         if not self._shown:
             return
-        void = {"try": self.number, "reason": reason, "clients": record["clients"]}
-        record["void"] = [*record.get("void", []), void]
+        void = VoidTry(number=self.number, reason=reason, clients=record.clients)
+        record.void = [*record.void, void]
         left_out = {
             client: NOT_SHOWN.format(self.number)
             for client in self.commitments
@@ -107,7 +106,7 @@ class Tries:
         earlier = self.left_out
         self._reset(self.number + 1)
         self.left_out = {**earlier, **left_out}
-        record |= {"try": self.number, "clients": {}}
+        record.note(try_number=self.number, clients={})
         spool.empty()
 
     def close(self) -> None:
@@ -115,24 +114,27 @@ class Tries:
         if self._path is not None:
             self._path.unlink(missing_ok=True)
 
-    def _note(self, record: Mapping[str, Any]) -> None:
+    def _note(self, record: RoundRecord) -> None:
         if self._path is None:
             return
-        clients = {str(client): {"reply": None} for client in sorted(self.commitments)}
-        shown = {"try": self.number, "reason": STOPPED, "clients": clients}
-        told = {"round": record["round"], "void": [*record.get("void", []), shown]}
-        write_whole(self._path, json.dumps(told) + "\n")
+        clients = {client: ClientRecord(reply=None) for client in sorted(self.commitments)}
+        shown = VoidTry(number=self.number, reason=STOPPED, clients=clients)
+        note = RoundRecord(round=record.round, void=[*record.void, shown])
+        told = note.model_dump_json(by_alias=True, exclude_unset=True)
+        write_whole(self._path, told + "\n")
 
-    def _void_before(self, round_: int) -> list[dict[str, Any]]:
+    def _void_before(self, round_: int) -> list[VoidTry]:
         """The tries of a round that a run showed before it stopped."""
         if self._path is None or not self._path.is_file():
             return []
         try:
-            told = json.loads(self._path.read_text(encoding="utf-8"))
-            void: list[dict[str, Any]] = told["void"] if told["round"] == round_ else []
-            if [each["try"] for each in void] != list(range(len(void))):
+            told = read_record(self._path.read_text(encoding="utf-8"))
+            void = told.void if told.round == round_ else []
+            if "void" not in told.model_fields_set:
+                raise ValueError("it names no try")
+            if [each.number for each in void] != list(range(len(void))):
                 raise ValueError("its tries are not numbered")
-        except (ValueError, LookupError, TypeError) as error:
+        except ValueError as error:
             raise RunStoppedError(
                 f"{self._path} is damaged ({error}): it says which tries of a round were shown "
                 f"before the run stopped; bring it back, or start a new run",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor
 
@@ -12,6 +11,7 @@ from fedtune.messages import wire
 from fedtune.messages.message import REVEAL_VOTE, VOTE, Message, RecordDict
 from fedtune.messages.transport import Transport
 from fedtune.recipe import Recipe
+from fedtune.records.lines import Jury, RoundRecord
 from fedtune.round.broadcast import Broadcast
 from fedtune.round.defence.vote import Tally, Votes, byzantine_voters, count, record_of
 from fedtune.round.exchange import Exchange
@@ -48,7 +48,7 @@ class Voting:
         *,
         scale: float,
         transport: Transport,
-        record: dict[str, Any],
+        record: RoundRecord,
     ) -> Tally:
         """Ask for votes on a candidate, made of so much of the aggregate, and count them."""
         assert self._recipe.defence.vote is not None
@@ -59,12 +59,12 @@ class Voting:
             tolerance=self._recipe.defence.vote.tolerance,
         )
 
-    def record_of(self, verdicts: Sequence[Tally]) -> dict[str, Any]:
+    def record_of(self, verdicts: Sequence[Tally]) -> Jury:
         """What a round's record says of its vote."""
         return record_of(verdicts, self._recipe)
 
     def ask(
-        self, transport: Transport, candidate: Tensor, accepted: Tensor, record: dict[str, Any]
+        self, transport: Transport, candidate: Tensor, accepted: Tensor, record: RoundRecord
     ) -> Votes:
         """Votes on a candidate, and why a client's is not counted.
 
@@ -74,7 +74,7 @@ class Voting:
             accepted: The last accepted one.
             record: The round's; bytes are added to it.
         """
-        round_, recipe = record["round"], self._recipe
+        round_, recipe = record.round, self._recipe
         sent = Broadcast(recipe, self._layout, candidate, round_=round_)
         before = Broadcast(recipe, self._layout, accepted, round_=round_)
         roster = self._exchange.roster
@@ -87,7 +87,7 @@ class Voting:
         most = wire.MAX_WORDS_BYTES
         for reply in self._exchange.stream(transport, reveals, sent, record, most=most):
             client = self._exchange.gathered.sender(reply)
-            record["upload_bytes"] = record.get("upload_bytes", 0) + wire.count_bytes(reply)
+            record.upload_bytes += wire.count_bytes(reply)
             try:
                 changes[client] = _open(client, reply, commitments, sent, before, round_)
             except RefusedError as refusal:

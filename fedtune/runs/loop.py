@@ -165,8 +165,9 @@ class Run:
 
     def _measure_again(self, worker: Worker, anchor: torch.Tensor, round_: int) -> None:
         measured = judge(self.recipe, worker, anchor)
-        line = {"round": round_, "eval": measured, "measured_again": True}
-        self.folder.append_metrics({**line, "next_anchor": hash_row(anchor, worker.layout)})
+        line = RoundRecord(round=round_, measured_again=True)
+        line.note(eval=measured, next_anchor=hash_row(anchor, worker.layout))
+        self.folder.append_metrics(line)
 
     def _inputs(self, worker: Worker) -> dict[str, str]:
         """Hashes of everything that a resumed run must find as it was."""
@@ -195,7 +196,8 @@ class Run:
     def _begin(self, worker: Worker, server: RoundServer) -> None:
         """Measure the base, and save everything with which round 1 begins."""
         self.folder.write_manifest(manifest_of(self.recipe, worker, self._inputs(worker)))
-        server.record = {"round": 0, "eval": judge(self.recipe, worker, server.outer.anchor)}
+        server.record = RoundRecord(round=0)
+        server.record.note(eval=judge(self.recipe, worker, server.outer.anchor))
         self._save(server, 0)
 
     def _round(
@@ -209,13 +211,13 @@ class Run:
         if not server.run_round(transport, round_):
             raise RunStoppedError(self._too_few(server, round_))
         if before is not None:
-            server.record["client_eval_before"] = before
+            server.record.client_eval_before = before
         last = round_ == self.recipe.federation.num_rounds
         if last or round_ % self.recipe.evaluation.every == 0:
-            server.record["eval"] = judge(self.recipe, worker, server.outer.anchor)
+            server.record.note(eval=judge(self.recipe, worker, server.outer.anchor))
         if last and per_client:
             server.evaluate_clients(transport, round_)
-        server.record["round_s"] = round(time.monotonic() - started, 3)
+        server.record.round_s = round(time.monotonic() - started, 3)
         return self._save(server, round_)
 
     def _save(self, server: RoundServer, round_: int) -> RoundRecord:
@@ -229,8 +231,8 @@ class Run:
             "state": state.tensors,
             "layout_hash": server.layout.hash,
         }
-        server.record["revision"] = Checkpoint(**parts, metrics_bytes=0).revision
-        server.record["next_anchor"] = hash_row(state.anchor, server.layout)
+        server.record.revision = Checkpoint(**parts, metrics_bytes=0).revision
+        server.record.next_anchor = hash_row(state.anchor, server.layout)
         if server.intake.kept is not None:
             server.intake.kept.put_anchor(round_, state.anchor, server.layout)
         record = self.folder.append_metrics(server.record)
@@ -256,8 +258,8 @@ class Run:
 
     def _too_few(self, server: RoundServer, round_: int) -> str:
         tries = self.recipe.federation.max_retries + 1
-        refused: dict[str, Any] = server.record["refused"]
-        reasons = "; ".join(f"client {client}: {reason}" for client, reason in refused.items())
+        refused = server.record.refused.items()
+        reasons = "; ".join(f"client {client}: {reason}" for client, reason in refused)
         return (
             f"round {round_} got too few good replies in {tries} tries: "
             f"{server.objection()}. "

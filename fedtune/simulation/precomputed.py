@@ -26,6 +26,7 @@ from fedtune.messages.message import (
 )
 from fedtune.recipe import Recipe
 from fedtune.records.events import RunStoppedError
+from fedtune.records.lines import RoundRecord
 from fedtune.round.aggregation.factors import describe
 from fedtune.round.roster import identify_clients
 from fedtune.round.server import RoundServer
@@ -61,7 +62,7 @@ class Replayed:
 
     before: Tensor
     after: Tensor
-    record: dict[str, Any]
+    record: RoundRecord
 
 
 def replay(recipe: Recipe, layout: Layout, rounds: Sequence[RoundUpdates]) -> Iterator[Replayed]:

@@ -15,7 +15,6 @@ from fedtune.recipe import Recipe
 from fedtune.records.environment import environment
 from fedtune.records.events import RunStoppedError
 from fedtune.records.folder import RunFolder
-from fedtune.records.lines import Jury
 from fedtune.records.signed_chain import Line, read_lines
 from fedtune.round.roster import Roster
 from fedtune.round.screening.kept_replies import KeptReplies
@@ -110,7 +109,7 @@ class _Again:
         server.faulty = line.proven_faulty
         server.juries = retold(self._own, line)
         if not server.run_round(self._transport, line.round):
-            why = "; ".join(server.record["refused"].values()) or str(server.objection())
+            why = "; ".join(server.record.refused.values()) or str(server.objection())
             raise ValueError(f"{told} cannot be run on its replies: {why}")
         found = list(self._differences(line, exact=exact))
         yield from (Finding(f"{told}: {why}") for why in found)
@@ -133,25 +132,24 @@ class _Again:
         """What of a round's record is not what came of the replies."""
         server = self._server
         for client, facts in line.clients.items():
-            if reason := server.record["refused"].get(str(client)):
+            if reason := server.record.refused.get(client):
                 yield f"client {client} is counted, and its reply is refused: {reason}"
                 continue
-            if server.intake.hashes[client] != facts.reply:
+            made = server.record.clients[client]
+            if made.reply != facts.reply:
                 yield f"the kept reply of client {client} is not the one that was counted"
-            weight = server.record["clients"][str(client)]["weight"]
-            near = WEIGHT_TOLERANCE if not exact else 1e-12
-            if None in (weight, facts.weight):
+            weight, near = made.weight, WEIGHT_TOLERANCE if not exact else 1e-12
+            if weight is None or facts.weight is None:
                 same = weight == facts.weight
             else:
-                same = math.isclose(weight, facts.weight or 0.0, rel_tol=0, abs_tol=near)
+                same = math.isclose(weight, facts.weight, rel_tol=0, abs_tol=near)
             if not same:
                 yield f"client {client} has a weight of {facts.weight}: by the replies {weight}"
-        if server.record["anchor"] != line.anchor:
+        if server.record.anchor != line.anchor:
             yield "it began from another anchor than the round before led to"
-        for name, said in (("trial", line.trial), ("vote", line.vote)):
-            if (told := server.record.get(name)) is None:
-                continue
-            if said is None or Jury.model_validate(told).tries != said.tries:
+        for name in ("trial", "vote"):
+            told, said = getattr(server.record, name), getattr(line, name)
+            if told is not None and (said is None or told.tries != said.tries):
                 yield f"the {name} on its step was decided otherwise than its numbers say"
 
     def _anchor(self, line: Line) -> tuple[Tensor, Layout]:
@@ -181,7 +179,7 @@ class _Server(RoundServer):
 
     def begin_round(self, round_: int) -> None:
         super().begin_round(round_)
-        self.record["proven_faulty"] = list(self.faulty)
+        self.record.proven_faulty = list(self.faulty)
 
 
 def _alone(recipe: Recipe) -> Recipe:

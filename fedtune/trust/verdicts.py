@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from torch import Tensor
 
@@ -35,7 +34,7 @@ class Retold:
         *,
         scale: float,
         transport: Transport,
-        record: dict[str, Any],
+        record: RoundRecord,
     ) -> Verdict:
         """The next verdict.
 
@@ -47,9 +46,9 @@ class Retold:
         except StopIteration as error:
             raise ValueError(f"{self._name}: the record has no verdict on a candidate") from error
 
-    def record_of(self, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    def record_of(self, verdicts: Sequence[Verdict]) -> Said:
         """Every try, to be held against what the record says."""
-        return {"tries": [verdict.as_record() for verdict in verdicts]}
+        return Said(tries=[verdict.as_record() for verdict in verdicts])
 
 
 def retold(recipe: Recipe, line: RoundRecord) -> dict[str, Jury]:

@@ -120,7 +120,7 @@ class Table:
         )  # fmt: skip
         server.roster = Roster({k: k + 2 for k in range(self.n)}, {})
         server.begin_round(1)
-        server.record |= {"attempt": 0}
+        server.record.attempt = 0
         orders = server.orders_to_train(1)
         ids = [self.transport.push(order, most=10**6) for order in orders]
         server.exchange.gathered = Gathered(asked=dict(zip(ids, range(self.n), strict=True)))

@@ -90,7 +90,7 @@ def vote_rounds(recipe, app=None, *, rounds=1, transport=None, loss_of=None):
     server = toy_server(recipe, transport, loss_of=loss_of)
     records = []
     for round_ in range(1, rounds + 1):
-        assert server.run_round(transport, round_), server.record["refused"]
+        assert server.run_round(transport, round_), server.record.refused
         records.append(server.record)
     return server, records
 

@@ -78,12 +78,12 @@ def test_neither_a_kept_anchor_nor_a_clients_state_is_half_there(tmp_path):
 
 def test_a_line_of_the_record_that_does_not_fit_is_no_line(tmp_path):
     folder = RunFolder(tmp_path)
-    folder.append_metrics({"round": 0})
+    folder.append_metrics(RoundRecord.model_validate({"round": 0}))
     size = folder.metrics_bytes()
     with no_room(size + 10), pytest.raises(OSError, match="File too large"):
-        folder.append_metrics({"round": 1})
+        folder.append_metrics(RoundRecord.model_validate({"round": 1}))
     folder.truncate_metrics(size)
-    folder.append_metrics({"round": 1})
+    folder.append_metrics(RoundRecord.model_validate({"round": 1}))
     assert [json.loads(line)["round"] for line in folder.written_lines()] == [0, 1]
 
 

@@ -117,9 +117,9 @@ def rounds_by_default(examples):
         # In what the model feels, no step is longer than one and a half median ones. The anchor's
         # factors, of size one, are of unequal directions: what they move by is some times that of
         # the five honest rows of 0.01 N(0, 1), whose coordinates are within 0.05; 0.30 was seen.
-        norms = sorted(facts["norm"] for facts in server.record["clients"].values())
+        norms = sorted(facts.norm for facts in server.record.clients.values())
         median = (norms[(len(norms) - 1) // 2] + norms[len(norms) // 2]) / 2
-        assert server.record["aggregate_norm"] <= 1.5 * median * (1 + 1e-6)
+        assert server.record.aggregate_norm <= 1.5 * median * (1 + 1e-6)
         assert (server.outer.anchor - ANCHOR).abs().max() < 0.5
 
     fuzz(check, examples, 2)

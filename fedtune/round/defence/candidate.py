@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
-from fedtune.records.lines import Decision
+from fedtune.records.lines import Decision, JuryTry
 
 # The whole aggregate, then half of it: at most so many undone tries, then the accepted anchor.
 SCALES = (1.0, 0.5)
@@ -25,7 +25,7 @@ class Verdict(Protocol):
     def decision(self) -> Decision:
         """``undone``: the step may not stand. Any other word lets it."""
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> JuryTry:
         """As it stands in metrics.jsonl."""
 
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from fedtune.messages.transport import Transport
 from fedtune.recipe import Recipe
-from fedtune.records.lines import Decision
+from fedtune.records.lines import Decision, Jury, JuryTry, RoundRecord
 from fedtune.round.defence.candidate import decided, loss_rise
 from fedtune.training.client_round import Trained
 
@@ -25,7 +24,7 @@ LossOf = Callable[[Tensor], float]
 
 
 def own_update(
-    recipe: Recipe, train: TrainOwn | None, anchor: Tensor, record: dict[str, Any]
+    recipe: Recipe, train: TrainOwn | None, anchor: Tensor, record: RoundRecord
 ) -> Tensor | None:
     """The server's own update, for a rule that compares with it; None for all others.
 
@@ -37,8 +36,8 @@ def own_update(
     """
     if not recipe.aggregator.takes_reference or train is None:
         return None
-    trained = train(anchor, record["round"])
-    record["server_train_loss"] = trained.train_loss
+    trained = train(anchor, record.round)
+    record.server_train_loss = trained.train_loss
     return trained.delta
 
 
@@ -56,13 +55,9 @@ class Tried:
     change: float
     decision: Decision
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> JuryTry:
         """As it stands in metrics.jsonl."""
-        return {
-            "scale": self.scale,
-            "change": self.change,
-            "undone": self.decision == "undone",
-        }
+        return JuryTry(scale=self.scale, change=self.change, undone=self.decision == "undone")
 
 
 @dataclass(eq=False)
@@ -85,7 +80,7 @@ class Trial:
         *,
         scale: float,
         transport: Transport,
-        record: dict[str, Any],
+        record: RoundRecord,
     ) -> Tried:
         """Try a candidate. An accepted one is what the next is compared with: one pass a round.
 
@@ -101,17 +96,17 @@ class Trial:
         after = self._loss(candidate)
         self._known = [(accepted, before), (candidate, after)]
         took = time.monotonic() - started
-        record["trial_s"] = round(record.get("trial_s", 0.0) + took, 3)
+        record.trial_s = round((record.trial_s or 0.0) + took, 3)
         change = loss_rise(after, before)
         return Tried(scale, change, "undone" if change > self.tolerance else "accepted")
 
-    def record_of(self, verdicts: Sequence[Tried]) -> dict[str, Any]:
+    def record_of(self, verdicts: Sequence[Tried]) -> Jury:
         """What a round's record says: every try, and what was decided of the last."""
-        return {
-            "tries": [tried.as_record() for tried in verdicts],
-            "decided": decided(verdicts),
-            "tolerance": self.tolerance,
-        }
+        return Jury(
+            tries=[tried.as_record() for tried in verdicts],
+            decided=decided(verdicts),
+            tolerance=self.tolerance,
+        )
 
     def _loss(self, row: Tensor) -> float:
         for known, loss in self._known:

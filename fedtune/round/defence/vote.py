@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from fedtune.recipe import Recipe
-from fedtune.records.lines import Decision, RoundRecord
+from fedtune.records.lines import Decision, Jury, JuryTry, RoundRecord
 from fedtune.round.defence.candidate import decided
 
 
@@ -59,18 +58,16 @@ class Tally:
     median: float | None
     decision: Decision
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> JuryTry:
         """As it stands in metrics.jsonl."""
-        return {
-            "scale": self.scale,
-            "median": self.median,
-            "counted": len(self.votes.changes),
-            "changes": {str(client): each for client, each in sorted(self.votes.changes.items())},
-            "not_counted": {
-                str(client): why for client, why in sorted(self.votes.not_counted.items())
-            },
-            "undone": self.decision == "undone",
-        }
+        return JuryTry(
+            scale=self.scale,
+            median=self.median,
+            counted=len(self.votes.changes),
+            changes=dict(sorted(self.votes.changes.items())),
+            not_counted=dict(sorted(self.votes.not_counted.items())),
+            undone=self.decision == "undone",
+        )
 
 
 def count(votes: Votes, *, scale: float, f: int, tolerance: float) -> Tally:
@@ -95,17 +92,17 @@ def median(values: Sequence[float]) -> float:
     return low if low == high else low / 2 + high / 2
 
 
-def record_of(tallies: Sequence[Tally], recipe: Recipe) -> dict[str, Any]:
+def record_of(tallies: Sequence[Tally], recipe: Recipe) -> Jury:
     """What a round's record says of its vote: every try, and what was decided of the last."""
     assert recipe.defence.vote is not None
     f = byzantine_voters(recipe)
-    return {
-        "tries": [tally.as_record() for tally in tallies],
-        "decided": decided(tallies),
-        "f": f,
-        "needed": 2 * f + 1,
-        "tolerance": recipe.defence.vote.tolerance,
-    }
+    return Jury(
+        tries=[tally.as_record() for tally in tallies],
+        decided=decided(tallies),
+        f=f,
+        needed=2 * f + 1,
+        tolerance=recipe.defence.vote.tolerance,
+    )
 
 
 def undone_rounds(records: Sequence[RoundRecord]) -> int:

@@ -17,6 +17,7 @@ from fedtune.round.screening.commitments import Occasion, open_reply
 from fedtune.round.screening.kept_replies import KeptReplies
 from fedtune.round.screening.screen import RefusedError, content_of, screen_content
 from fedtune.round.screening.spool import Spool
+from fedtune.round.update import Update
 
 Align = Callable[[Tensor, Received], Tensor | str]
 """A client's row as the rule takes it, or why it cannot be brought there."""
@@ -33,7 +34,6 @@ class Intake:
         align: The geometry's.
 
     Attributes:
-        hashes: Of the last good reply of each client, as it was sent.
         kept: Where good replies stay, if they do.
     """
 
@@ -46,7 +46,6 @@ class Intake:
         align: Align,
     ) -> None:
         self.spool = spool
-        self.hashes: dict[int, str] = {}
         self._recipe = recipe
         self._hashes, self._hooks, self._align = hashes, hooks, align
         self.kept: KeptReplies | None = None
@@ -64,8 +63,8 @@ class Intake:
         round_: int,
         commitment: str | None = None,
         try_: int = 0,
-    ) -> dict[str, float]:
-        """Screen a reply and write its row.
+    ) -> Update:
+        """Screen a reply, hash it and write its row, in one pass.
 
         Args:
             client: Whose it is.
@@ -74,9 +73,6 @@ class Intake:
             round_: Counted from 1.
             commitment: What the client is bound to, where the recipe asks for it.
             try_: Of the round, from 0.
-
-        Returns:
-            The client's own metrics, for display.
 
         Raises:
             RefusedError: With the first thing that is wrong.
@@ -88,11 +84,10 @@ class Intake:
         row, metrics = screen_content(
             content, received.part.layout, round_=round_, agreement=self.agreement(received)
         )
-        self.hashes[client] = hash_reply(content)
         if self.kept is not None:
             self.kept.put(round_, client, content)
         self.spool.put(client, row)
-        return metrics
+        return Update(client, self.spool.row(client), metrics, hash_reply(content))
 
     def settle(self, fresh: Sequence[int], view: RoundView) -> tuple[dict[int, str], set[int]]:
         """Exchange what a simulation exchanges, then turn all rows into the anchor's gauge.

@@ -181,9 +181,9 @@ def test_a_folder_opens_with_the_recipe_it_was_made_with_wherever_it_lies(tmp_pa
 def test_a_line_that_a_kill_cut_off_is_no_record(tmp_path):
     folder = RunFolder(tmp_path)
     assert folder.read_metrics() == []
-    folder.append_metrics({"round": 0})
+    folder.append_metrics(RoundRecord.model_validate({"round": 0}))
     size = folder.metrics_bytes()
-    folder.append_metrics({"round": 1})
+    folder.append_metrics(RoundRecord.model_validate({"round": 1}))
     with folder.metrics.open("a") as stream:
         stream.write('{"round": 2, "ev')
     assert [line["round"] for line in folder.read_metrics()] == [0, 1]

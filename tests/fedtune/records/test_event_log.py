@@ -24,7 +24,7 @@ def whole(path):
 
 def test_every_event_comes_once_and_in_order(tmp_path):
     folder = RunFolder(tmp_path)
-    base = folder.append_metrics({"round": 0, "eval": {"loss": 5.0}})
+    base = folder.append_metrics(RoundRecord.model_validate({"round": 0, "eval": {"loss": 5.0}}))
     follower, seen, told = Follower(tmp_path), [], []
     assert list(follower.fresh()) == []
     with whole(tmp_path) as note:
@@ -40,7 +40,7 @@ def test_every_event_comes_once_and_in_order(tmp_path):
             for event in started + events:
                 note(event)
                 seen += follower.fresh() if round_ == 1 else []
-            finished = RoundFinished(folder.append_metrics({"round": round_, "round_s": 1.0}))
+            finished = RoundFinished(folder.append_metrics(RoundRecord.model_validate({"round": round_, "round_s": 1.0})))
             note(finished)
             told += [*started, *events, finished]
     seen += follower.fresh()
@@ -51,10 +51,10 @@ def test_every_event_comes_once_and_in_order(tmp_path):
 
 def test_who_follows_late_is_told_the_history_as_it_was(tmp_path):
     folder = RunFolder(tmp_path)
-    base = folder.append_metrics({"round": 0})
+    base = folder.append_metrics(RoundRecord.model_validate({"round": 0}))
     with whole(tmp_path) as note:
         note(RunStarted([base]))
-        note(RoundFinished(first := folder.append_metrics({"round": 1})))
+        note(RoundFinished(first := folder.append_metrics(RoundRecord.model_validate({"round": 1}))))
     assert list(Follower(tmp_path).fresh()) == [RunStarted([base]), RoundFinished(first)]
 
 

@@ -80,5 +80,5 @@ def test_a_new_folder_is_on_disk_in_each_of_those_above(tmp_path, synced):
 
 def test_the_first_record_is_found_in_its_folder(tmp_path, synced):
     folder = RunFolder(tmp_path)
-    folder.append_metrics({"round": 0})
+    folder.append_metrics(RoundRecord.model_validate({"round": 0}))
     assert synced == [("sync", path.stat().st_ino) for path in (folder.metrics, tmp_path)]

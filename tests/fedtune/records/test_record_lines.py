@@ -53,7 +53,7 @@ def test_what_no_record_has_is_not_written(tmp_path, record, words):
 def test_what_is_written_is_what_is_read(tmp_path):
     folder = RunFolder(tmp_path)
     client = {"train_loss": 4.0, "weight": math.nan, "dropped": None, "said": {"x": 1.0}}
-    written = folder.append_metrics({"round": 3, "try": 1, "clients": {"7": client}})
+    written = folder.append_metrics(RoundRecord.model_validate({"round": 3, "try": 1, "clients": {"7": client}}))
     (read,) = folder.read_records()
     assert read == written
     assert (read.schema_version, read.try_number, read.clients[7].weight) == (2, 1, None)

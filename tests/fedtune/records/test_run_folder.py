@@ -44,8 +44,8 @@ def test_records_are_json_that_any_reader_takes(tmp_path, tiny_recipe):
     folder = RunFolder(tmp_path)
     figures = {"loss": math.inf, "perplexity": math.inf, "token_accuracy": 0.0, "num_tokens": 5}
     clients = {0: {"weight": math.nan, "train_loss": -math.inf}}
-    folder.append_metrics({"round": 0, "eval": {**figures, "loss": 5.0, "perplexity": 148.4}})
-    folder.append_metrics({"round": 1, "eval": figures, "clients": clients, "train_s": math.nan})
+    folder.append_metrics(RoundRecord.model_validate({"round": 0, "eval": {**figures, "loss": 5.0, "perplexity": 148.4}}))
+    folder.append_metrics(RoundRecord.model_validate({"round": 1, "eval": figures, "clients": clients, "train_s": math.nan}))
 
     def refuse(word):
         raise AssertionError(word)

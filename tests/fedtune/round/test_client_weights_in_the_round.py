@@ -44,14 +44,14 @@ def test_a_round_whose_weights_do_not_fit_is_tried_again():
     recipe = toy_recipe(5, aggregator=SECTION)
     server, stepped = toy_rounds(recipe, failing({3, 4}, 1))
     assert stepped == [True]
-    assert server.record["attempt"] == 1
-    assert len(server.record["clients"]) == 5
+    assert server.record.attempt == 1
+    assert len(server.record.clients) == 5
 
 
 def test_one_absent_is_no_reason_to_try_again():
     server, stepped = toy_rounds(toy_recipe(5, aggregator=SECTION), failing({4}, 1))
     assert stepped == [True]
-    assert server.record["attempt"] == 0
+    assert server.record.attempt == 0
 
 
 def test_a_run_whose_weights_never_fit_says_so(tiny_recipe, run, lying):

@@ -46,11 +46,11 @@ def test_no_split_of_the_attackers_stops_a_round_or_silences_more_than_f(n, f, e
         for client, reason in record["refused"].items():
             assert WORDS[kinds[int(client)]] in reason
         assert "skipped_mixings" not in record
-        weights = {int(k): facts["weight"] for k, facts in record["clients"].items()}
+        weights = {int(k): facts.weight for k, facts in record["clients"].items()}
         assert len(weights) == left == n - f + accepted, split
         assert max(weights.values()) <= 1 / (left - record["f"]) + 1e-12, split
         assert sum(weight == 0 for weight in weights.values()) <= record["f"], split
-        assert sum(facts["dropped"] for facts in record["clients"].values()) <= record["f"], split
+        assert sum(facts.dropped for facts in record["clients"].values()) <= record["f"], split
         assert server.outer.anchor.isfinite().all()
         assert not torch.equal(server.outer.anchor, ANCHOR)
         seen |= set(kinds.values())
@@ -76,8 +76,8 @@ def test_one_of_f_stays_however_many_are_proven_faulty():
     table = Table(10)
     server, stepped = table.round(dict.fromkeys([1, 4, 7, 8, 9], "not finite"))
     assert stepped
-    assert server.record["f"] == 1
-    weights = [facts["weight"] for facts in server.record["clients"].values()]
+    assert server.record.f == 1
+    weights = [facts.weight for facts in server.record.clients.values()]
     assert len(weights) == 5
     assert 0 < min(weights) <= max(weights) <= 1 / 4 + 1e-12
 
@@ -89,8 +89,8 @@ def test_silence_by_the_clock_takes_nothing_off_f():
     transport = SilentTransport(toy_app(), 10, silent=[0, 4, 9])
     server, stepped = toy_rounds(recipe, toy_app(), transport=transport)
     assert stepped == [True]
-    assert (server.record["f"], len(server.record["clients"])) == (3, 7)
-    assert server.record["proven_faulty"] == []
+    assert (server.record.f, len(server.record.clients)) == (3, 7)
+    assert server.record.proven_faulty == []
 
 
 class SendsNoNumber(NoHooks):
@@ -136,8 +136,8 @@ def retried(second):
     recipe = toy_recipe(7, aggregator={"name": "capped_spectral", "f": 2}, max_retries=1)
     server, stepped = toy_rounds(recipe, toy_app(content_of))
     assert stepped == [True]
-    assert server.record["attempt"] == 1
-    assert server.record["proven_faulty"] == [0]
+    assert server.record.attempt == 1
+    assert server.record.proven_faulty == [0]
     return server.record
 
 

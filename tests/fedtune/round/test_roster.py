@@ -73,7 +73,7 @@ def test_who_does_not_agree_is_left_out_by_name_and_reason_and_never_asked(intro
     assert server.roster.nodes == {0: 2, 2: 4}
     assert set(server.roster.absent) == {1}
     assert server.roster.absent[1].startswith(reason)
-    assert server.record["refused"] == {"1": server.roster.absent[1]}
+    assert server.record.refused == {1: server.roster.absent[1]}
     asked = Counter(transport.asked)
     assert asked == {("query", 0): 1, ("query", 1): 1, ("query", 2): 1} | {
         ("train", 0): 2,
@@ -106,7 +106,7 @@ def test_who_does_not_introduce_itself_is_left_out():
     transport = SilentTransport(toy_app(), 3, silent=[1], to="query")
     server, stepped = toy_rounds(recipe, toy_app(), transport=transport)
     assert stepped == [True]
-    assert server.record["refused"] == {"1": "it did not introduce itself"}
+    assert server.record.refused == {1: "it did not introduce itself"}
 
 
 def test_a_run_with_no_fit_client_stops_with_the_reason():

@@ -51,7 +51,7 @@ def alternating(rounds, *, num_clients=3, content_of=honest, **sections):
     server = toy_server(recipe, transport, layout=LAYOUT, anchor=ANCHOR)
     anchors = [LAYOUT.unflatten(ANCHOR)]
     for round_ in range(1, rounds + 1):
-        assert server.run_round(transport, round_), server.record["refused"]
+        assert server.run_round(transport, round_), server.record.refused
         anchors.append(LAYOUT.unflatten(server.outer.anchor))
     return server, anchors
 
@@ -65,7 +65,7 @@ def test_what_a_round_does_not_train_does_not_move(outer):
         for before, after in pairwise(anchors)
     ]
     assert moved == [{B, HEAD}, {A, HEAD}] * 3
-    assert server.record["trained"] == "a"
+    assert server.record.trained == "a"
 
 
 def test_a_retried_round_trains_the_same_part():
@@ -109,10 +109,10 @@ def test_who_sends_the_fixed_factor_is_refused_by_its_name(lie, reasons):
 
     for rounds, reason in enumerate(reasons, start=1):
         server, _ = alternating(rounds, content_of=one_lies)
-        assert set(server.record["refused"]) == {"1"}
-        assert server.record["refused"]["1"].startswith("needs exactly the 2 tensors asked for")
-        assert reason in server.record["refused"]["1"]
-        assert set(server.record["clients"]) == {"0", "2"}
+        assert set(server.record.refused) == {1}
+        assert server.record.refused[1].startswith("needs exactly the 2 tensors asked for")
+        assert reason in server.record.refused[1]
+        assert set(server.record.clients) == {0, 2}
 
 
 def test_a_reply_is_bounded_by_what_the_round_sends():
@@ -127,7 +127,7 @@ def test_a_reply_is_bounded_by_what_the_round_sends():
     transport = LocalTransport(toy_app(one_brings_a), 2)
     server = toy_server(recipe, transport, layout=layout, anchor=torch.zeros(100_010))
     assert server.run_round(transport, 1)
-    assert server.record["refused"]["0"].endswith("bytes is more than any good one")
+    assert server.record.refused[0].endswith("bytes is more than any good one")
 
 
 def test_a_rule_remembers_each_part_apart():
@@ -161,7 +161,7 @@ def test_the_simulated_liars_lie_about_the_part():
         sent = [delta_of(k, round_) * (-4 if k == liar else 1) for k in range(3)]
         anchor = part.put(part.take(anchor) + torch.stack(sent).mean(0), anchor)
     torch.testing.assert_close(server.outer.anchor, anchor)
-    assert server.record["refused"] == {}
+    assert server.record.refused == {}
 
 
 def saved(folder):

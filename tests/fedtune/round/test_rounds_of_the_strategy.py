@@ -77,7 +77,7 @@ def test_each_bad_reply_is_refused_by_name_and_reason_and_the_round_goes_on():
     transport = LocalTransport(toy_app(faulty), 8)
     server = toy_server(toy_recipe(8), transport, events.append)
     assert server.run_round(transport, 1)
-    refused = server.record["refused"]
+    refused = server.record.refused
     assert set(refused) == {str(client) for client in FAULTS}
     for client, (_, reason) in FAULTS.items():
         assert reason in refused[str(client)]
@@ -85,7 +85,7 @@ def test_each_bad_reply_is_refused_by_name_and_reason_and_the_round_goes_on():
     told = {event.client: event.reason for event in events if isinstance(event, Refused)}
     assert {str(client): reason for client, reason in told.items()} == refused
     assert RoundStarted(1, 0, list(range(8))) in events
-    assert set(server.record["clients"]) == {"0", "1"}
+    assert set(server.record.clients) == {0, 1}
 
 
 def test_what_an_onlooker_is_told_of_a_reply_is_a_number_or_nothing():
@@ -103,7 +103,7 @@ def test_what_an_onlooker_is_told_of_a_reply_is_a_number_or_nothing():
     assert told[3] == 0.5
     assert told[1] is None
     # metrics.jsonl is JSON, which knows no nan: what is no finite number is nothing.
-    kept = {client: facts["train_loss"] for client, facts in server.record["clients"].items()}
+    kept = {client: facts.train_loss for client, facts in server.record.clients.items()}
     assert kept == {"0": None, "1": None, "2": 1.0, "3": 0.5}
 
 
@@ -141,9 +141,9 @@ def test_too_few_good_replies_move_nothing_and_the_next_try_goes_on_as_if_nothin
     assert everything(server) == before
     # One try asks all four, two retries ask those who failed.
     assert transport.asked == [("train", client) for client in (0, 1, 2, 3, 0, 1, 0, 1)]
-    assert server.record["attempt"] == 2
-    assert set(server.record["clients"]) == {"2", "3"}
-    assert set(server.record["refused"]) == {"0", "1"}
+    assert server.record.attempt == 2
+    assert set(server.record.clients) == {2, 3}
+    assert set(server.record.refused) == {0, 1}
 
     faulted.clear()
     assert server.run_round(transport, 2)
@@ -174,7 +174,7 @@ def test_exactly_as_many_as_the_rule_needs_are_enough():
 
     server, stepped = toy_rounds(toy_recipe(4, **WITH_STATE), toy_app(one_fails))
     assert stepped == [True]
-    assert set(server.record["refused"]) == {"3"}
+    assert set(server.record.refused) == {3}
 
 
 def test_a_mixing_that_is_not_defined_on_so_few_is_skipped_and_recorded():
@@ -191,10 +191,10 @@ def test_a_mixing_that_is_not_defined_on_so_few_is_skipped_and_recorded():
 
     server, stepped = rounds_of(["bucketing", "nnm"])
     assert stepped == [True]
-    assert server.record["skipped_mixings"] == ["bucketing"]
-    assert server.record["f"] == 1
+    assert server.record.skipped_mixings == ["bucketing"]
+    assert server.record.f == 1
     mixed, _ = rounds_of(["nnm"])
-    assert "skipped_mixings" not in mixed.record
+    assert not mixed.record.skipped_mixings
     assert torch.equal(server.outer.anchor, mixed.outer.anchor)
 
 
@@ -209,7 +209,7 @@ def test_the_rules_own_condition_counts_in_what_a_round_needs():
     recipe = toy_recipe(7, aggregator=rule, max_retries=0)
     server, stepped = toy_rounds(recipe, toy_app(three_fail))
     assert stepped == [False]
-    assert len(server.record["clients"]) == 4
+    assert len(server.record.clients) == 4
 
 
 def test_a_retry_asks_the_same_clients_for_what_is_missing():
@@ -230,9 +230,9 @@ def test_a_retry_asks_the_same_clients_for_what_is_missing():
     assert stepped == [True]
     asked = [client for kind, client in transport.asked if kind == "train"]
     assert asked == [*sampled, sampled[1]]
-    assert server.record["refused"] == {}
+    assert server.record.refused == {}
     failed = {str(sampled[1]): "the client failed: ConnectionError: gone"}
-    assert server.record["refused_before"] == [failed]
+    assert server.record.refused_before == [failed]
     undisturbed, _ = toy_rounds(recipe, toy_app())
     assert torch.equal(server.outer.anchor, undisturbed.outer.anchor)
 
@@ -284,8 +284,8 @@ def test_every_reply_must_carry_the_hash_of_this_rounds_anchor():
         return content
 
     server, _ = toy_rounds(toy_recipe(3), toy_app(replaying), rounds=2)
-    assert set(server.record["refused"]) == {"0"}
-    assert server.record["refused"]["0"].startswith("anchor_hash differs")
+    assert set(server.record.refused) == {0}
+    assert server.record.refused[0].startswith("anchor_hash differs")
 
 
 def hostile_figures(message, client):
@@ -311,7 +311,7 @@ def test_bad_figures_of_a_client_are_left_out_and_move_nothing():
     assert server.run_round(transport, 1)
     anchor = server.outer.anchor
     server.evaluate_clients(transport, 1)
-    assert server.record["client_eval"] == {
+    assert server.record.client_eval == {
         "0": {"loss": 1.0, "num_tokens": 5.0},
         "6": {"loss": 7.0, "num_tokens": 5.0},
     }

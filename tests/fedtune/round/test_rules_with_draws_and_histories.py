@@ -55,7 +55,7 @@ def test_each_round_has_buckets_of_its_own():
     pairs = set()
     for rounds in range(1, 7):
         server, _ = toy_rounds(recipe, toy_app(), rounds=rounds)
-        facts = server.record["clients"]
+        facts = server.record.clients
         pair = tuple(client for client, each in facts.items() if each["weight"])
         assert [facts[client]["weight"] for client in pair] == [0.5, 0.5]
         pairs.add(pair)

@@ -98,8 +98,8 @@ def test_f_who_never_show_neither_void_a_round_nor_stop_a_run(step):
     server, stepped, asked = played(app, rounds=3)
     assert stepped == [True] * 3
     assert asked_for("train", asked) == [*range(CLIENTS)] * 3  # once a round: nothing was void
-    assert "void" not in server.record
-    assert (server.record["try"], server.record["attempt"]) == (0, 0)
+    assert not server.record.void
+    assert (server.record.try_number, server.record.attempt) == (0, 0)
 
 
 def missing_at_first(step, client, order):
@@ -158,8 +158,8 @@ def test_too_few_commitments_are_kept_and_none_is_shown_before_there_are_enough(
     assert asked_for("train", asked) == [*range(CLIENTS), *range(3, 8)]
     assert asked_for("train.reveal", asked) == [*range(CLIENTS)]
     assert asked.index(("train.reveal", 0)) > asked.index(("train", 7))
-    assert server.record["try"] == 0
-    assert "void" not in server.record
+    assert server.record.try_number == 0
+    assert not server.record.void
 
 
 def test_a_run_that_never_gets_enough_commitments_stops_and_has_shown_nothing():
@@ -191,16 +191,16 @@ def test_a_run_that_goes_on_after_a_stop_does_not_ask_again_for_what_was_shown(t
     app = committing_app(silent=missing_at_first)
     first, stepped, _ = played(app, folder=tmp_path, max_retries=0)
     assert stepped == [False]
-    assert "void" not in first.record
+    assert not first.record.void
     # Another process, the same folder: the file that the first one left says that try 0 was shown.
     app = committing_app(silent=lambda *_: False)
     server, stepped, asked = played(app, folder=tmp_path, max_retries=0)
     assert stepped == [True]
     assert asked_for("train", asked) == [*range(CLIENTS)]
-    (void,) = server.record["void"]
+    (void,) = server.record.void
     assert (void["try"], set(void["clients"])) == (0, set(map(str, range(9))))
     assert void["reason"] == "the run stopped after replies were shown"
-    assert server.record["try"] == 1
+    assert server.record.try_number == 1
     told = json.loads((tmp_path / "tries.json").read_text())
     assert [each["try"] for each in told["void"]] == [0, 1]
     server.tries.close()
@@ -220,7 +220,7 @@ def test_a_note_of_another_round_says_nothing_of_this_one(tmp_path):
     (tmp_path / "tries.json").write_text('{"round": 4, "void": [{"try": 0}]}')
     server, stepped, _ = played(committing_app(), folder=tmp_path)
     assert stepped == [True]
-    assert server.record["try"] == 0
+    assert server.record.try_number == 0
 
 
 def test_without_commitments_good_replies_stay_and_no_try_is_void():

@@ -137,7 +137,7 @@ def test_all_goes_back_together_and_the_run_goes_on_as_if_nothing_had_been():
     assert decided(server.record) == "undone"
     assert revision(server) == before
     assert server.counts == counts
-    assert server.record["asked_rounds"] == counts["asked_rounds"] == dict.fromkeys(
+    assert server.record.asked_rounds == counts["asked_rounds"] == dict.fromkeys(
         map(str, range(10)), 2)  # fmt: skip
     # Without harm the same round is run again to the bits of a run in which it was not undone.
     harm[0] = False

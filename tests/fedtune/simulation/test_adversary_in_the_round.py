@@ -41,7 +41,7 @@ def corrupted(attack, *, num_clients=5, content_of=plain, seed=0):
     server = toy_server(recipe, transport)
     sent = Broadcast(recipe, LAYOUT, ANCHOR, round_=1)
     server.begin_round(1)
-    server.record |= {"attempt": 0}
+    server.record.attempt = 0
     messages = server.orders_to_train(1)
     rows, fresh = {}, []
     ids = [transport.push(order, most=10**6) for order in messages]
@@ -163,7 +163,7 @@ def test_silence_is_a_reply_that_never_came():
     server, stepped = toy_rounds(recipe, toy_app(plain))
     liars = sorted(byzantine_clients(recipe))
     assert stepped == [True]
-    assert server.record["refused"] == {str(liar): "it sent no reply" for liar in liars}
+    assert server.record.refused == {liar: "it sent no reply" for liar in liars}
     others = [row_of(client) for client in range(5) if client not in liars]
     assert torch.allclose(server.outer.anchor, ANCHOR + torch.stack(others).mean(0))
 

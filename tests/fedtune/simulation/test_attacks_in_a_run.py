@@ -59,7 +59,7 @@ def rounds(recipe, count, *, start=1, checkpoint=None):
 def go_on(server, count, *, start):
     transport = LocalTransport(toy_app(learnt), 10)
     for round_ in range(start, start + count):
-        assert server.run_round(transport, round_), server.record["refused"]
+        assert server.run_round(transport, round_), server.record.refused
     return server
 
 
@@ -83,7 +83,7 @@ def test_a_resumed_attack_goes_on_where_it_was(name, geometry, tmp_path):
     go_on(whole, 2, start=3)
     resumed = rounds(recipe, 2, start=3, checkpoint=checkpoint)
     assert torch.equal(resumed.outer.anchor, whole.outer.anchor)
-    assert resumed.record["clients"] == whole.record["clients"]
+    assert resumed.record.clients == whole.record.clients
     assert torch.isfinite(whole.outer.anchor).all()
 
 

@@ -43,7 +43,7 @@ def forged_rows(recipe, transport, round_):
     """What each liar sends in a round, as it leaves the lying transport."""
     server = toy_server(recipe, transport)
     server.begin_round(round_)
-    server.record |= {"attempt": 0}
+    server.record.attempt = 0
     messages = server.orders_to_train(round_)
     client_of = {node: client for client, node in server.roster.nodes.items()}
     by_client = {client_of[message.node_id]: message for message in messages}

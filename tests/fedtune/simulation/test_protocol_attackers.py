@@ -82,15 +82,15 @@ def test_a_refused_lie_leaves_the_bits_that_silence_leaves(name, options, reason
     f = 1 if name in PROVEN else 2  # both attackers are found out, or neither; one of f stays
     silent, _ = toy_rounds(lying_recipe("silence", rule={**rule, "f": f}), toy_app(), rounds=3)
     assert stepped == [True] * 3
-    assert server.record["f"] == silent.record["f"] == f
+    assert server.record.f == silent.record.f == f
     proven = sorted(byzantine_clients(recipe)) if name in PROVEN else []
-    assert server.record["proven_faulty"] == proven
-    assert set(server.record["refused"]) == {str(liar) for liar in byzantine_clients(recipe)}
-    for said in server.record["refused"].values():
+    assert server.record.proven_faulty == proven
+    assert set(server.record.refused) == {liar for liar in byzantine_clients(recipe)}
+    for said in server.record.refused.values():
         assert re.search(reason, said), said
     assert torch.equal(server.outer.anchor, silent.outer.anchor)
-    assert server.record["clients"] == silent.record["clients"]
-    assert server.record["dropped_rounds"] == silent.record["dropped_rounds"]
+    assert server.record.clients == silent.record.clients
+    assert server.record.dropped_rounds == silent.record.dropped_rounds
 
 
 def test_real_runs_refuse_by_reason_and_end_in_the_bits_of_silence(tiny_recipe, run):
@@ -133,10 +133,10 @@ def test_of_two_replies_the_first_one_counts_and_the_second_is_told(rule):
     assert server.run_round(transport, 1)
     liars = sorted(byzantine_clients(recipe))
     assert torch.equal(server.outer.anchor, expected.outer.anchor)
-    assert server.record["refused"] == {}
-    assert server.record["repeated"] == {str(liar): 1 for liar in liars}
-    assert "repeated" not in expected.record
-    assert server.record["upload_bytes"] == expected.record["upload_bytes"]
+    assert server.record.refused == {}
+    assert server.record.repeated == {liar: 1 for liar in liars}
+    assert not expected.record.repeated
+    assert server.record.upload_bytes == expected.record.upload_bytes
     told = [event for event in events if isinstance(event, Refused | Ignored)]
     assert told == [Ignored(1, liar, "a second reply was ignored") for liar in liars]
 
@@ -157,9 +157,9 @@ def test_second_replies_are_counted_over_retries():
 
     server, stepped = toy_rounds(recipe, toy_app(at_last))
     assert stepped == [True]
-    assert server.record["attempt"] == 1
-    assert server.record["refused"] == {}
-    assert server.record["repeated"] == {str(liar): 2}
+    assert server.record.attempt == 1
+    assert server.record.refused == {}
+    assert server.record.repeated == {liar: 2}
 
 
 def test_swapped_names_pass_the_screen_and_are_the_rules_business():
@@ -170,7 +170,7 @@ def test_swapped_names_pass_the_screen_and_are_the_rules_business():
     for liar in byzantine_clients(recipe):
         row = rows[liar]
         rows[liar] = torch.cat([row[6:12], row[:6], row[12:]])
-    assert server.record["refused"] == {}
+    assert server.record.refused == {}
     moved = torch.stack([*rows.values()]).double().mean(0).float()
     assert torch.allclose(server.outer.anchor, ANCHOR + moved, atol=1e-6)
 
@@ -184,7 +184,7 @@ def test_a_robust_rule_withstands_huge_numbers_that_the_screen_lets_pass(rule, w
     )
     server, stepped = toy_rounds(recipe, toy_app())
     assert stepped == [True]
-    assert server.record["refused"] == {}
+    assert server.record.refused == {}
     furthest = max(toy_delta(client, 1).abs().max() for client in range(7))
     assert (server.outer.anchor - ANCHOR).abs().max() <= furthest * 1.001
 
@@ -229,7 +229,7 @@ def test_no_one_waits_for_a_liar_that_keeps_silent(engine):
     )
     assert time.monotonic() - started < 10
     assert stepped == [True] * 3
-    assert set(server.record["refused"].values()) == {"it sent no reply"}
+    assert set(server.record.refused.values()) == {"it sent no reply"}
 
 
 def test_an_honest_client_that_is_not_heard_is_waited_for_all_the_same():
@@ -240,7 +240,7 @@ def test_an_honest_client_that_is_not_heard_is_waited_for_all_the_same():
         recipe, toy_app(), transport=SilentTransport(toy_app(), 7, silent=[mute])
     )
     assert 0.4 <= time.monotonic() - started < 5
-    assert set(server.record["refused"]) == set(map(str, {mute, *byzantine_clients(recipe)}))
+    assert set(server.record.refused) == set(map(str, {mute, *byzantine_clients(recipe)}))
 
 
 def test_liars_lie_anew_in_a_retry_and_are_asked_alone():
@@ -254,7 +254,7 @@ def test_liars_lie_anew_in_a_retry_and_are_asked_alone():
     assert not server.run_round(transport, 1)
     liars = sorted(byzantine_clients(recipe))
     assert torch.equal(server.outer.anchor, ANCHOR)
-    assert server.record["refused_before"] == [server.record["refused"]] * 2
+    assert server.record.refused_before == [server.record.refused] * 2
     assert [event.clients for event in events if hasattr(event, "attempt")][1:] == [liars] * 2
 
 
@@ -269,7 +269,7 @@ def test_a_liar_whose_client_fails_has_not_lied():
 
     server, stepped = toy_rounds(recipe, toy_app(one_fails))
     assert stepped == [True]
-    assert server.record["refused"][str(broken)] == "the client failed: MemoryError: no room"
+    assert server.record.refused[str(broken)] == "the client failed: MemoryError: no room"
 
 
 @pytest.mark.parametrize("name", ["nan", "silence", "reply_twice"])
@@ -280,10 +280,10 @@ def test_liars_introduce_themselves_and_evaluate_honestly(name):
     assert sorted(server.roster.nodes) == list(range(7))
     server.begin_round(1)
     server.evaluate_clients(transport, 1)
-    assert [server.record["client_eval"][str(k)]["loss"] for k in range(7)] == [
+    assert [server.record.client_eval[str(k)]["loss"] for k in range(7)] == [
         1.0 + k for k in range(7)
     ]
-    assert "repeated" not in server.record
+    assert not server.record.repeated
 
 
 @pytest.mark.slow

@@ -55,7 +55,7 @@ def rounds(recipe, coefficients, *, count=3, monkeypatch):
     server = toy_server(recipe, transport, layout=LAYOUT, anchor=ANCHOR)
     for round_ in range(1, count + 1):
         before = server.outer.anchor
-        assert server.run_round(transport, round_), server.record["refused"]
+        assert server.run_round(transport, round_), server.record.refused
         told["step"] = server.outer.anchor - before
     return server, told
 
@@ -63,7 +63,7 @@ def rounds(recipe, coefficients, *, count=3, monkeypatch):
 def weights_of(server):
     """Honest weights in the order of clients, and the attackers' together."""
     liars = byzantine_clients(server.recipe)
-    weights = {int(k): facts["weight"] for k, facts in server.record["clients"].items()}
+    weights = {int(k): facts.weight for k, facts in server.record.clients.items()}
     honest = [weights[k] for k in sorted(weights) if k not in liars]
     return torch.tensor(honest), torch.tensor([weights[k] for k in sorted(liars)])
 
@@ -124,7 +124,7 @@ def test_what_the_server_remembers_is_heeded(geometry, defence, monkeypatch):
     remembered = {name: tensor.clone() for name, tensor in server.geometry.rule.state.items()}
     span = told["span"]
     honest, lying = weights_of(server)
-    clients = sorted(map(int, server.record["clients"]))
+    clients = sorted(map(int, server.record.clients))
     liars = byzantine_clients(recipe)
     by_client = torch.zeros(10, dtype=torch.float64)
     by_client[[c for c in clients if c not in liars]] = honest.double()

@@ -67,7 +67,7 @@ def test_between_its_rounds_a_client_may_send_its_own():
     server = toy_server(silent, transport, layout=LAYOUT, anchor=ANCHOR)
     assert server.run_round(transport, 2)
     _, lying = sent_rows(recipe, 2)
-    own = [facts["norm"] for k, facts in server.record["clients"].items() if int(k) in liars]
+    own = [facts.norm for k, facts in server.record.clients.items() if int(k) in liars]
     assert torch.allclose(lying.norm(dim=1), torch.tensor(own), rtol=1e-5)
 
 

@@ -51,7 +51,7 @@ def test_replies_in_any_order_give_the_same_bits(aggregator):
         server, stepped = toy_rounds(recipe, toy_app(), transport=transport, rounds=3)
         assert stepped == [True] * 3
         assert torch.equal(server.outer.anchor, expected.outer.anchor)
-        assert server.record["clients"] == expected.record["clients"]
+        assert server.record.clients == expected.record.clients
         orders.add(tuple(transport.order))
     assert len(orders) == 5
 
@@ -74,8 +74,8 @@ def test_a_second_reply_to_a_message_is_ignored():
     expected, _ = toy_rounds(recipe, toy_app(), rounds=2)
     server, _ = toy_rounds(recipe, toy_app(), transport=EchoTransport(toy_app(), 3), rounds=2)
     assert torch.equal(server.outer.anchor, expected.outer.anchor)
-    assert server.record["refused"] == {}
-    assert server.record["repeated"] == {"0": 1, "1": 1, "2": 1}
+    assert server.record.refused == {}
+    assert server.record.repeated == {0: 1, 1: 1, 2: 1}
 
 
 class StrangerTransport(LocalTransport):
@@ -94,7 +94,7 @@ def test_a_reply_to_no_message_of_ours_is_ignored():
     expected, _ = toy_rounds(recipe, toy_app())
     server, _ = toy_rounds(recipe, toy_app(), transport=StrangerTransport(toy_app(), 3))
     assert torch.equal(server.outer.anchor, expected.outer.anchor)
-    assert "repeated" not in server.record
+    assert not server.record.repeated
 
 
 class MaskedTransport(LocalTransport):
@@ -111,7 +111,7 @@ def test_the_sender_is_who_was_asked_and_not_who_a_reply_says_it_is():
     recipe = toy_recipe(3)
     expected, _ = toy_rounds(recipe, toy_app())
     server, _ = toy_rounds(recipe, toy_app(), transport=MaskedTransport(toy_app(), 3))
-    assert server.record["clients"] == expected.record["clients"]
+    assert server.record.clients == expected.record.clients
 
 
 def test_the_silent_are_refused_after_the_timeout_and_the_round_goes_on():
@@ -122,7 +122,7 @@ def test_the_silent_are_refused_after_the_timeout_and_the_round_goes_on():
     server, stepped = toy_rounds(recipe, app, transport=SilentTransport(app, 4, silent=[1]))
     assert 0.4 <= time.monotonic() - started < 5
     assert stepped == [True]
-    assert server.record["refused"] == {"1": "it sent no reply"}
+    assert server.record.refused == {1: "it sent no reply"}
     assert torch.allclose(server.outer.anchor, ANCHOR + 8 / 3)
 
 
@@ -132,8 +132,8 @@ def test_a_round_in_which_no_one_answers_moves_nothing_and_ends():
         recipe, toy_app(), transport=SilentTransport(toy_app(), 3, silent=[0, 1, 2])
     )
     assert stepped == [False]
-    assert server.record["attempt"] == 1
-    assert server.record["refused"] == dict.fromkeys("012", "it sent no reply")
+    assert server.record.attempt == 1
+    assert server.record.refused == dict.fromkeys("012", "it sent no reply")
     assert torch.equal(server.outer.anchor, ANCHOR)
 
 
@@ -145,7 +145,7 @@ def test_a_late_reply_does_not_count_for_the_next_round():
         return content
 
     server, _ = toy_rounds(toy_recipe(3), toy_app(late))
-    assert server.record["refused"] == {"2": "it answers round 0; need round 1"}
+    assert server.record.refused == {2: "it answers round 0; need round 1"}
 
 
 def test_a_set_stop_leaves_the_gather():
@@ -180,8 +180,8 @@ def test_a_reply_that_is_too_large_is_dropped_as_it_comes():
 
     server, stepped = toy_rounds(toy_recipe(3), toy_app(large))
     assert stepped == [True]
-    assert "is more than any good one" in server.record["refused"]["1"]
-    assert set(server.record["clients"]) == {"0", "2"}
+    assert "is more than any good one" in server.record.refused[1]
+    assert set(server.record.clients) == {0, 2}
 
 
 def test_an_error_of_a_clients_own_making_does_not_stop_the_run():
@@ -195,7 +195,7 @@ def test_an_error_of_a_clients_own_making_does_not_stop_the_run():
 
     server, stepped = toy_rounds(toy_recipe(3), toy_app(), transport=Crying(toy_app(), 3))
     assert stepped == [True]
-    assert server.record["refused"] == {"1": "the client failed: ActorDiedError"}
+    assert server.record.refused == {1: "the client failed: ActorDiedError"}
 
 
 def test_a_client_that_cries_dead_worker_is_refused_like_any_other():
@@ -206,4 +206,4 @@ def test_a_client_that_cries_dead_worker_is_refused_like_any_other():
 
     server, stepped = toy_rounds(toy_recipe(3), toy_app(cry))
     assert stepped == [True]
-    assert "ActorDiedError" in server.record["refused"]["1"]
+    assert "ActorDiedError" in server.record.refused[1]
