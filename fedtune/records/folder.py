@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from shutil import rmtree
 from typing import IO, Any
@@ -149,7 +150,9 @@ class RunFolder:
         Raises:
             ValueError: If something of a wrong type was put into the record.
         """
-        facts = record.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        as_json = partial(record.model_dump, mode="json", by_alias=True, warnings=False)
+        facts = as_json(exclude_defaults=True)  # a dict that was filled in place counts as unset
+        facts |= as_json(exclude_unset=True)
         linked = {**facts, "schema_version": SCHEMA_VERSION, "previous": self.head()}
         line = json.dumps(linked, allow_nan=False) + "\n"
         try:

@@ -6,6 +6,7 @@ the real client's way: measured, committed to, kept back, revealed.
 
 import torch
 from toy_federation import ANCHOR, LAYOUT, toy_app, toy_content, toy_server
+from written import as_written
 
 from fedtune.messages import wire
 from fedtune.node import ballot
@@ -91,7 +92,7 @@ def vote_rounds(recipe, app=None, *, rounds=1, transport=None, loss_of=None):
     records = []
     for round_ in range(1, rounds + 1):
         assert server.run_round(transport, round_), server.record.refused
-        records.append(server.record)
+        records.append(as_written(server.record))
     return server, records
 
 

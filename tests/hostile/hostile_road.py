@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import torch
 from good_replies import BASE, LAYOUT, TOKENIZER, as_message, good_reply
+from written import as_written
 
 from fedtune.messages.message import Client
 from fedtune.recipe import parse_recipe
@@ -91,7 +92,7 @@ class Road:
         """One round in which client k answers ``answers[k](order)``; its record."""
         self.events.clear()
         assert not self.server.run_round(HandingTransport([*answers, failing]), ROUND)
-        return self.server.record
+        return as_written(self.server.record)
 
     def row(self, client):
         return self.server.intake.spool.row(client)

@@ -15,6 +15,7 @@ from fedtune.adapters.layout import Layout
 from fedtune.node.sent_log import SENT, SentLog, read_sent
 from fedtune.records.checkpoint import Checkpoint, load_latest
 from fedtune.records.folder import RunFolder
+from fedtune.records.lines import RoundRecord
 from fedtune.round.screening.kept_replies import KeptReplies
 from fedtune.round.screening.spool import Spool
 from fedtune.training import inner_state

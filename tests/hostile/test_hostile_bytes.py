@@ -159,7 +159,7 @@ class WireCampaign:
         server = self.road.server
         assert not server.run_round(transport, ROUND)
         for client in range(len(chosen)):
-            self.judge(client, *sent[client], server.record.refused.get(str(client)))
+            self.judge(client, *sent[client], server.record.refused.get(client))
 
     def judge(self, client, pieces, metadata, reason):
         message = self.read(*pieces, metadata)

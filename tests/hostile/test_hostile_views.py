@@ -121,7 +121,7 @@ def strings(value):
 def test_metrics_are_json_that_any_reader_takes(played, tmp_path):
     folder = RunFolder(tmp_path)
     for record in played[0]:
-        folder.append_metrics(record)
+        folder.append_metrics(RoundRecord.model_validate(record))
     raw = folder.metrics.read_bytes()
     raw.decode("ascii")
     lines = raw.split(b"\n")
@@ -148,7 +148,7 @@ def test_a_round_grows_the_metrics_by_a_bounded_number_of_bytes(tmp_path):
         return [order.failed("\U0001f600" * 4000)]
 
     folder = RunFolder(tmp_path)
-    folder.append_metrics(road.play([most, worst_reason]))
+    folder.append_metrics(RoundRecord.model_validate(road.play([most, worst_reason])))
     assert road.accepted == {0}
     grown = folder.metrics.stat().st_size
     print(f"{grown} bytes by the two worst replies")
@@ -210,7 +210,7 @@ def test_the_summary_and_the_page_hold_words_and_no_elements_of_theirs(played, t
         folder = RunFolder(tmp_path / name)
         folder.path.mkdir()
         for record in records:
-            folder.append_metrics(record)
+            folder.append_metrics(RoundRecord.model_validate(record))
         out = io.StringIO()
         print_run(Console(file=out, width=100), hostile_recipe(), folder)
         printed.append(out.getvalue())

@@ -11,6 +11,7 @@ import torch
 from fedtune.recipe import parse_recipe
 from fedtune.records.checkpoint import Checkpoint, load_latest
 from fedtune.records.folder import RunFolder
+from fedtune.records.lines import RoundRecord
 
 
 def checkpoint(round_, *, size=50):

@@ -16,6 +16,7 @@ from fedtune.records.events import (
     ignore,
 )
 from fedtune.records.folder import RunFolder
+from fedtune.records.lines import RoundRecord
 
 
 def whole(path):
@@ -40,7 +41,9 @@ def test_every_event_comes_once_and_in_order(tmp_path):
             for event in started + events:
                 note(event)
                 seen += follower.fresh() if round_ == 1 else []
-            finished = RoundFinished(folder.append_metrics(RoundRecord.model_validate({"round": round_, "round_s": 1.0})))
+            finished = RoundFinished(
+                folder.append_metrics(RoundRecord.model_validate({"round": round_, "round_s": 1.0}))
+            )
             note(finished)
             told += [*started, *events, finished]
     seen += follower.fresh()
@@ -54,7 +57,9 @@ def test_who_follows_late_is_told_the_history_as_it_was(tmp_path):
     base = folder.append_metrics(RoundRecord.model_validate({"round": 0}))
     with whole(tmp_path) as note:
         note(RunStarted([base]))
-        note(RoundFinished(first := folder.append_metrics(RoundRecord.model_validate({"round": 1}))))
+        note(
+            RoundFinished(first := folder.append_metrics(RoundRecord.model_validate({"round": 1})))
+        )
     assert list(Follower(tmp_path).fresh()) == [RunStarted([base]), RoundFinished(first)]
 
 

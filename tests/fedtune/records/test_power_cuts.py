@@ -11,6 +11,7 @@ import torch
 from fedtune.durable import make_folder, write_whole
 from fedtune.records.checkpoint import Checkpoint
 from fedtune.records.folder import RunFolder
+from fedtune.records.lines import RoundRecord
 from fedtune.training import inner_state
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows syncs no folder")

@@ -16,6 +16,7 @@ from fedtune.recipe.source import with_absolute_paths
 from fedtune.records.event_log import EventLog
 from fedtune.records.events import RoundFinished, RunStarted
 from fedtune.records.folder import RunFolder
+from fedtune.records.lines import RoundRecord
 from fedtune.report.finished import print_run
 from fedtune.report.live import LiveView
 from fedtune.training.base import find_folder
@@ -44,8 +45,16 @@ def test_records_are_json_that_any_reader_takes(tmp_path, tiny_recipe):
     folder = RunFolder(tmp_path)
     figures = {"loss": math.inf, "perplexity": math.inf, "token_accuracy": 0.0, "num_tokens": 5}
     clients = {0: {"weight": math.nan, "train_loss": -math.inf}}
-    folder.append_metrics(RoundRecord.model_validate({"round": 0, "eval": {**figures, "loss": 5.0, "perplexity": 148.4}}))
-    folder.append_metrics(RoundRecord.model_validate({"round": 1, "eval": figures, "clients": clients, "train_s": math.nan}))
+    folder.append_metrics(
+        RoundRecord.model_validate(
+            {"round": 0, "eval": {**figures, "loss": 5.0, "perplexity": 148.4}}
+        )
+    )
+    folder.append_metrics(
+        RoundRecord.model_validate(
+            {"round": 1, "eval": figures, "clients": clients, "train_s": math.nan}
+        )
+    )
 
     def refuse(word):
         raise AssertionError(word)

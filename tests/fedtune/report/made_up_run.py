@@ -11,6 +11,7 @@ import yaml
 
 from fedtune.recipe import parse_recipe
 from fedtune.records.folder import RunFolder
+from fedtune.records.lines import RoundRecord
 
 RECORDS = [
     {"round": 0, "eval": {"loss": 6.0, "perplexity": 403.4, "token_accuracy": 0.05}},
@@ -89,7 +90,7 @@ def make_run(path, records=RECORDS, **sections):
 def append(folder, *records):
     """Add records as a run does."""
     for record in records:
-        folder.append_metrics(record)
+        folder.append_metrics(RoundRecord.model_validate(record))
 
 
 def make_stages(path, done):

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from fedtune.cli import app
 from fedtune.recipe import parse_recipe, to_yaml
 from fedtune.records.folder import RunFolder
+from fedtune.records.lines import RoundRecord
 from fedtune.records.manifest import Manifest
 from fedtune.report.pages.chart import loss_chart
 from fedtune.report.pages.run import run_page
@@ -129,7 +130,7 @@ def leave_a_run(path, records):
     folder = RunFolder(path)
     folder.recipe.write_text(to_yaml(parse_recipe(RECIPE)))
     for record in records:
-        folder.append_metrics(record)
+        folder.append_metrics(RoundRecord.model_validate(record))
     (path / "samples.jsonl").write_text(json.dumps(SAMPLE) + "\n")
     return folder
 

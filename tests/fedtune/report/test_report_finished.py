@@ -7,13 +7,14 @@ from rich.console import Console
 
 from fedtune.recipe import parse_recipe
 from fedtune.records.folder import RunFolder
+from fedtune.records.lines import RoundRecord
 from fedtune.report.finished import print_run
 
 
 def test_a_folder_becomes_a_picture_and_a_summary(records, tmp_path):
     folder = RunFolder(tmp_path)
     for record in records:
-        folder.append_metrics(record)
+        folder.append_metrics(RoundRecord.model_validate(record))
     sample = {"prompt": "def f():", "truth": "Do it.", "before": "the", "after": "Do."}
     (tmp_path / "samples.jsonl").write_text(json.dumps(sample) + "\n")
     folder.manifest.write_text('{"simulated_attackers": [3]}')

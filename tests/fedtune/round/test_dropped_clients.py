@@ -12,6 +12,7 @@ from left_by_a_run import eval_records
 from rich.console import Console
 from toy_federation import honest, toy_app, toy_content, toy_recipe, toy_server
 from typed_records import typed
+from written import as_written
 
 from fedtune.records.folder import RunFolder
 from fedtune.records.lines import is_dropped
@@ -29,7 +30,7 @@ def records_of(recipe, content_of=honest, *, rounds=2):
     records = []
     for round_ in range(1, rounds + 1):
         server.run_round(transport, round_)
-        records.append(server.record)
+        records.append(as_written(server.record))
     return records
 
 
@@ -100,7 +101,7 @@ def test_a_geometric_median_drops_who_is_at_the_end_of_float32():
 def test_counts_go_on_from_the_newest_record_that_has_them():
     counted = {"round": 1, "asked_rounds": {"0": 1}, "dropped_rounds": {}}
     records = [{"round": 0}, counted, {"round": 2, "measured_again": True}]
-    assert counts_of(typed(records)) == {"asked_rounds": {"0": 1}, "dropped_rounds": {}}
+    assert counts_of(typed(records)) == {"asked_rounds": {0: 1}, "dropped_rounds": {}}
     assert counts_of(typed(records[:1])) == {"asked_rounds": {}, "dropped_rounds": {}}
 
 

@@ -20,6 +20,7 @@ from toy_federation import (
     toy_rounds,
     toy_server,
 )
+from written import as_written
 
 from fedtune.records.events import RunStoppedError
 from fedtune.round.hooks import NoHooks
@@ -37,7 +38,7 @@ def test_no_split_of_the_attackers_stops_a_round_or_silences_more_than_f(n, f, e
         silent, proven, refused, accepted = split
         kinds = table.kinds(split)
         server, stepped = table.round(kinds)
-        record = server.record
+        record = as_written(server.record)
         assert stepped, split
         left = n - silent - proven - refused
         assert record["f"] == max(f - proven, 1), split
@@ -46,11 +47,11 @@ def test_no_split_of_the_attackers_stops_a_round_or_silences_more_than_f(n, f, e
         for client, reason in record["refused"].items():
             assert WORDS[kinds[int(client)]] in reason
         assert "skipped_mixings" not in record
-        weights = {int(k): facts.weight for k, facts in record["clients"].items()}
+        weights = {int(k): facts["weight"] for k, facts in record["clients"].items()}
         assert len(weights) == left == n - f + accepted, split
         assert max(weights.values()) <= 1 / (left - record["f"]) + 1e-12, split
         assert sum(weight == 0 for weight in weights.values()) <= record["f"], split
-        assert sum(facts.dropped for facts in record["clients"].values()) <= record["f"], split
+        assert sum(facts["dropped"] for facts in record["clients"].values()) <= record["f"], split
         assert server.outer.anchor.isfinite().all()
         assert not torch.equal(server.outer.anchor, ANCHOR)
         seen |= set(kinds.values())
@@ -112,7 +113,7 @@ def test_a_simulated_attacker_that_is_refused_counts_as_a_real_one_does(simulate
     hooks = SendsNoNumber() if simulated else None
     server = toy_server(recipe, transport, hooks=hooks)
     assert server.run_round(transport, 1)
-    record = server.record
+    record = as_written(server.record)
     assert (record["f"], record["proven_faulty"], len(record["clients"])) == (1, [0], 6)
     assert "not finite" in record["refused"]["0"]
 
@@ -138,7 +139,7 @@ def retried(second):
     assert stepped == [True]
     assert server.record.attempt == 1
     assert server.record.proven_faulty == [0]
-    return server.record
+    return as_written(server.record)
 
 
 def test_a_client_once_proven_faulty_that_replies_well_is_one_of_the_f():

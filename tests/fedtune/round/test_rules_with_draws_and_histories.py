@@ -56,8 +56,8 @@ def test_each_round_has_buckets_of_its_own():
     for rounds in range(1, 7):
         server, _ = toy_rounds(recipe, toy_app(), rounds=rounds)
         facts = server.record.clients
-        pair = tuple(client for client, each in facts.items() if each["weight"])
-        assert [facts[client]["weight"] for client in pair] == [0.5, 0.5]
+        pair = tuple(client for client, each in facts.items() if each.weight)
+        assert [facts[client].weight for client in pair] == [0.5, 0.5]
         pairs.add(pair)
     assert any(one != other and set(one) & set(other) for one in pairs for other in pairs)
 

@@ -38,7 +38,7 @@ def test_liars_get_no_trust_and_the_loss_falls(tiny_recipe, run, geometry):
     folder = run(recipe)
     records, liars = folder.read_metrics(), byzantine_clients(recipe)
     for record in records[1:]:
-        weights = {int(client): facts.weight for client, facts in record["clients"].items()}
+        weights = {int(client): facts["weight"] for client, facts in record["clients"].items()}
         assert all(weights[client] == 0 for client in liars)
         assert all(weights[client] > 0 for client in weights.keys() - liars)
         assert record["server_train_loss"] > 0
@@ -150,7 +150,7 @@ def test_the_server_trains_once_a_round_when_all_is_in():
     assert server.record.attempt == 1
     assert server.record.server_train_loss == 1.5
     # Client 0 sends the server's own update: its cosine is 1, and its trust the largest.
-    weights = [server.record.clients[str(client)]["weight"] for client in (0, 1)]
+    weights = [server.record.clients[client].weight for client in (0, 1)]
     assert weights[0] > weights[1] >= 0
 
 

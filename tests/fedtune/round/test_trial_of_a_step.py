@@ -9,6 +9,7 @@ import torch
 from toy_federation import ANCHOR
 from toy_voters import mean_loss, target_of, vote_rounds, voting_app, voting_recipe
 
+from fedtune.records.lines import JuryTry, RoundRecord
 from fedtune.round.acceptance import juries_of
 from fedtune.round.defence.candidate import MAX_CHANGE, line_search, loss_rise
 from fedtune.round.defence.server_data import Trial
@@ -50,14 +51,14 @@ def test_the_tolerance_by_hand_and_one_pass_a_round():
         rows = (torch.full((2,), float(k)) for k in (candidate, accepted))
         return trial.judge(*rows, scale=1.0, transport=None, record=record)
 
-    trial, record = Trial(0.25, loss_of), {}
-    assert judge(1, 0).as_record() == {"scale": 1.0, "change": 0.25, "undone": False}  # just so
+    trial, record = Trial(0.25, loss_of), RoundRecord(round=1)
+    assert judge(1, 0).as_record() == JuryTry(scale=1.0, change=0.25, undone=False)  # just so
     assert judge(2, 1).decision == "accepted"
     assert judge(2, 0).change == 0.5
     assert judge(1, 0).decision == "accepted"
     # 0 is forgotten in the second call: what is known are the last two.
     assert asked == [0, 1, 2, 0, 1]
-    assert record["trial_s"] >= 0
+    assert record.trial_s >= 0
 
 
 def test_every_jury_is_asked_in_order_and_none_after_a_refusal():

@@ -9,6 +9,7 @@ import torch
 from product_server import LAYOUT, Round, b_only, close, drawn, moved, recipe_of
 from toy_federation import ANCHOR
 from toy_voters import loss_at, mean_loss, target_of, vote_rounds, voting_app, voting_recipe
+from written import as_written
 
 from fedtune.adapters.part import Part
 from fedtune.records.checkpoint import Checkpoint
@@ -134,11 +135,11 @@ def test_all_goes_back_together_and_the_run_goes_on_as_if_nothing_had_been():
     before, counts = revision(server), server.counts
     harm[0], settled[0] = True, server.outer.anchor
     assert server.run_round(transport, 3)
-    assert decided(server.record) == "undone"
+    assert decided(as_written(server.record)) == "undone"
     assert revision(server) == before
     assert server.counts == counts
     assert server.record.asked_rounds == counts["asked_rounds"] == dict.fromkeys(
-        map(str, range(10)), 2)  # fmt: skip
+        range(10), 2)  # fmt: skip
     # Without harm the same round is run again to the bits of a run in which it was not undone.
     harm[0] = False
     assert server.run_round(transport, 3)
