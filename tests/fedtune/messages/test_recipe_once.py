@@ -59,7 +59,7 @@ def test_a_node_that_has_lost_it_fails_one_try_and_gets_it_in_the_next():
     ]
     assert torch.equal(server.outer.anchor, expected.outer.anchor)
     (before,) = server.record.refused_before
-    assert "does not hold the recipe" in before["0"]
+    assert "does not hold the recipe" in before[0]
 
 
 def order(**words):

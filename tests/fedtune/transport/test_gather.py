@@ -133,7 +133,7 @@ def test_a_round_in_which_no_one_answers_moves_nothing_and_ends():
     )
     assert stepped == [False]
     assert server.record.attempt == 1
-    assert server.record.refused == dict.fromkeys("012", "it sent no reply")
+    assert server.record.refused == dict.fromkeys(range(3), "it sent no reply")
     assert torch.equal(server.outer.anchor, ANCHOR)
 
 
