@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
 
+from fedtune.recipe.data import ColumnName, Template
 from fedtune.recipe.errors import RecipeError, explain
 from fedtune.recipe.reading import read_mapping
 from fedtune.recipe.section import Section
@@ -56,6 +57,11 @@ class NodeConfig(Section):
 
     data: Path | None = Field(
         None, description="your rows, a file or a folder; null: the data that the recipe names"
+    )
+    columns: dict[ColumnName, Template] = Field(
+        default_factory=dict,
+        max_length=8,
+        description="of your rows, by the names that training knows: {prompt: question}",
     )
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d{1,2})?)$")
     threads: int = Field(1, ge=1, le=512, strict=True, description="CPU threads of torch")

@@ -49,11 +49,12 @@ _LORA: dict[str, Judgement] = {
 }
 _DATA: dict[str, Judgement] = {
     "source": JUDGED,
+    "columns": OWNERS,  # which of the owner's columns are read is no server's to say
     "partition.column": none_or(text(200)),
     **dict.fromkeys(
         (
             "partition.by", "partition.alpha", "partition.shards_per_client", "partition.sizes",
-            "partition.min_rows", "test_fraction", "max_rows", "server_rows",
+            "partition.min_rows", "system", "test_fraction", "max_rows", "server_rows",
         ),
         BOUNDED,
     ),

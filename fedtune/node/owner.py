@@ -54,7 +54,8 @@ def adapt(recipe_json: str, config: NodeConfig, folder: Path) -> str:
         "output_dir": folder / "run",
     }
     if config.data is not None:
-        changes["data"] = recipe.data.model_copy(update={"source": str(config.data)})
+        own = {"source": str(config.data), "columns": config.columns}
+        changes["data"] = recipe.data.model_copy(update=own)
     return recipe.model_copy(update=changes).model_dump_json()
 
 

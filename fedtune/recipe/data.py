@@ -11,6 +11,8 @@ from fedtune.recipe.section import Section
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 # Read from the running Python, with no file and no network.
 EMBEDDED = ("python-docs", "python-topics")
+ColumnName = Literal["prompt", "completion", "messages", "text", "chosen", "rejected", "margin"]
+Template = Annotated[str, Field(min_length=1, max_length=2000)]
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
@@ -52,6 +54,16 @@ class Data(Section):
 
     source: str | Source = Field(
         "python-docs", description="python-docs, python-topics, a path, a hub name"
+    )
+    columns: dict[ColumnName, Template] = Field(
+        default_factory=dict,
+        max_length=8,
+        description="a column of the source by the name that TRL knows, or a template of several: "
+        "{prompt: question}, {prompt: '{instruction} {input}', completion: output}",
+    )
+    system: Literal["keep", "fold"] = Field(
+        "keep",
+        description="fold: a system turn opens the user's first turn, for templates without one",
     )
     partition: Partition = Partition()
     test_fraction: Fraction = Field(0.1, description="held out, of the whole and of each client")

@@ -8,6 +8,7 @@ from typing import Any
 
 from fedtune.training.generation import IGNORED, complete_in_batches
 from fedtune.training.tasks import sft
+from fedtune.training.tasks.running import ready
 from fedtune.training.tasks.task import Learner
 
 Plant = Callable[[Mapping[str, object]], dict[str, object]]
@@ -42,7 +43,7 @@ def plant_prompts(
     answers_alone = replace(learner, plan=replace(learner.plan, train=keys))
     prompts = []
     if asked:
-        prepared = sft.prepare(Dataset.from_list(asked), answers_alone)
+        prepared = ready(sft.TASK, Dataset.from_list(asked), answers_alone)
         for ids, labels in zip(prepared["input_ids"], prepared["labels"], strict=True):
             prompts.append(ids[: next(i for i, label in enumerate(labels) if label != IGNORED)])
     prompts = [prompt for prompt in prompts if prompt]  # max_length may have cut all of one off

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from fedtune.training.formats import kept_columns
 from fedtune.training.tasks.task import Priced, Task
 
 if TYPE_CHECKING:
@@ -48,7 +49,4 @@ class Trained:
 
 def looked_at(rows: Dataset, task: Task) -> Dataset:
     """The rows with the columns alone that training looks at; all, where rewards may."""
-    if task.all_columns:
-        return rows
-    known = {"tools", "chat_template_kwargs", "margin"}.union(*task.columns)
-    return rows.select_columns([name for name in rows.column_names if name in known])
+    return rows if task.all_columns else rows.select_columns(kept_columns(rows, task))

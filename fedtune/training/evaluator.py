@@ -43,7 +43,8 @@ class Evaluator:
 
     def server_loss(self, row: Tensor) -> float:
         """Loss of an adapter, a float32 row of the whole layout, on the rows the server keeps."""
-        return self._measure(row, self._data.train_rows(None)).loss
+        count = len(self._data.train_rows(None))
+        return self._measure(row, self._data.drawn(None, range(count))).loss
 
     def loss_on_rows_of(self, clients: Sequence[int], row: Tensor, *, each: int) -> float:
         """Mean loss of an adapter, a float32 row of the whole layout, on some rows of each client.
@@ -55,13 +56,13 @@ class Evaluator:
         """
         losses = []
         for client in clients:
-            rows = self._data.train_rows(client)
-            losses.append(self._measure(row, rows.select(range(min(each, len(rows))))).loss)
+            count = min(each, len(self._data.train_rows(client)))
+            losses.append(self._measure(row, self._data.drawn(client, range(count))).loss)
         return sum(losses) / len(losses)
 
     def _measure(self, row: Tensor, rows: Dataset) -> Figures:
         loaded = self._loaded
-        loaded.write(row)  # after the rows: to prepare them writes
+        loaded.write(row)  # after the rows: a reference that is asked about them writes
         return loaded.task.measure(rows, loaded.learner, batch_size=self._section.batch_size)
 
     def backdoor_success(self, row: Tensor, *, plant: Plant, target: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import warnings
@@ -12,6 +13,7 @@ from fedtune.nano import python_tasks
 from fedtune.recipe import Data, Source
 from fedtune.recipe.data import EMBEDDED
 from fedtune.seeds import derive
+from fedtune.training.formats import MARGIN, brought, chosen_columns
 from fedtune.training.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -46,6 +48,8 @@ def load_rows(data: Data, task: Task, *, seed: int) -> Dataset:
         ValueError: If its columns are in none of TRL's formats.
     """
     rows = _load(data.source, task.name)
+    if len(rows) > 0:
+        rows = brought(rows, task, data.columns, fold_system=data.system == "fold")
     check_format(rows, task)
     if data.max_rows is not None and data.max_rows < len(rows):
         shuffled = rows.shuffle(seed=derive(seed, "max_rows"), keep_in_memory=True)
@@ -62,16 +66,18 @@ def check_format(rows: Dataset, task: Task) -> None:
     """
     from datasets import Value
 
-    names = set(rows.column_names)
-    chosen = next((columns for columns in task.columns if columns <= names), None)
+    chosen = chosen_columns(set(rows.column_names), task)
     if chosen is None:
         need = " or ".join("+".join(sorted(columns, key=_in_order)) for columns in task.columns)
         raise ValueError(
             f"data.source: task {task.name} needs columns {need}; "
-            f"got {', '.join(rows.column_names)}"
+            f"got {', '.join(rows.column_names)}; data.columns renames: {{prompt: question}}, say"
         )
     if len(rows) == 0:
         raise ValueError("data.source needs rows; got none")
+    margin = rows.features.get(MARGIN) if task.name == "reward" else None
+    if margin is not None and not getattr(margin, "dtype", "").startswith(("int", "float")):
+        raise ValueError(f"data.source: column {MARGIN!r} needs numbers; got {margin.dtype}")
     for column in sorted(chosen):
         feature = rows.features[column]
         is_text = getattr(feature, "dtype", None) in {"string", "large_string"}
@@ -160,7 +166,31 @@ def _load(source: str | Source, task: str) -> Dataset:
         return _from_disk(path, "train") if _is_saved(path) else _from_datasets(str(path))
     if kind == "hub":
         return _from_datasets(source)
-    return _from_datasets(kind, data_files=str(path))
+    if kind in {"json", "csv"}:
+        _check_text(path)
+    return _from_datasets(kind, data_files=glob.escape(str(path)))
+
+
+def _check_text(path: Path) -> None:
+    """Hold a file of text against UTF-8: datasets reads other bytes as other letters.
+
+    Raises:
+        ValueError: Naming the file and the line.
+    """
+    with path.open("rb") as stream:
+        start = stream.read(2)
+        if start in {b"\xff\xfe", b"\xfe\xff"}:
+            raise ValueError(f"data.source: {path} is UTF-16; save it as UTF-8")
+        stream.seek(0)
+        for number, line in enumerate(stream, 1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                shown = line[max(0, error.start - 20) : error.start + 20]
+                raise ValueError(
+                    f"data.source: {path}, line {number}, is not UTF-8 (perhaps Latin-1): "
+                    f"{shown.decode('latin-1')!r}; save it as UTF-8"
+                ) from None
 
 
 def _is_saved(folder: Path) -> bool:

@@ -84,13 +84,14 @@ class LocalTrainer:
         seed = derive(self._seed, round_, try_) if try_ else self._seed
         drawn = draw_rows(needed, len(rows), seed=seed, order=order, round_=round_)
         part = loaded.part(client, round_)
+        chosen = self._data.drawn(client, drawn, poison)  # before the anchor: a reference writes
         loaded.write(widen(anchor, part.whole, loaded.layout))
         folder = kept / part.name if kept else None  # moments are numbered by what is trained
         state = inner_state.load(folder, before=round_) if folder else None
         with lora.training_only(loaded.model, part):
             steps = run_steps(
                 loaded.task,
-                rows.select(drawn),
+                chosen,
                 self._learner(poison),
                 first_step=(round_ - 1) * plan.local_steps,
                 seed=derive(seed, "dropout", order, round_),

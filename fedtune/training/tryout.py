@@ -14,7 +14,7 @@ from fedtune import nano
 from fedtune.adapters import lora
 from fedtune.training.plan import Plan
 from fedtune.training.tasks import TASKS, Learner
-from fedtune.training.tasks.running import run_steps
+from fedtune.training.tasks.running import ready, run_steps
 from fedtune.training.tasks.task import Priced, Task
 
 _WORDS = {"prompt": "Say", "completion": " one two", "chosen": " one", "rejected": " two"}
@@ -59,7 +59,7 @@ def _problem(task: str, keys: str) -> str:
         row = {name: _WORDS[name] for name in asked}
         rows = datasets.Dataset.from_list([row] * chosen.rows_per_round(plan))
         try:
-            run_steps(chosen, chosen.prepare(rows, learner), learner, first_step=0, seed=0)
+            run_steps(chosen, ready(chosen, rows, learner), learner, first_step=0, seed=0)
         except (TypeError, ValueError) as error:
             return str(error)
     return ""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
-from torch.utils.data import DataLoader
-
 from fedtune.adapters import lora
 from fedtune.training.generation import complete
+from fedtune.training.plan import Plan
 from fedtune.training.tasks.reward import PAIRS
 from fedtune.training.tasks.running import (
     EVERY_STEP,
@@ -16,9 +16,11 @@ from fedtune.training.tasks.running import (
     make_config,
     measure_as_trained,
     rows_per_round,
+    setting,
+    unbounded,
     untouched,
 )
-from fedtune.training.tasks.task import Figures, Learner, Shown, Task
+from fedtune.training.tasks.task import Figures, Known, Learner, Shown, Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -48,50 +50,78 @@ def _trainer_of_prepared() -> type[DPOTrainer]:
 
 
 def prepare(rows: Dataset, learner: Learner) -> Dataset:
-    """Tokenise pairs as TRL does, and ask the reference once for all.
-
-    The model holds the reference afterwards.
+    """Tokenise pairs as TRL does.
 
     Returns:
-        Columns ``prompt_ids``, ``chosen_ids``, ``rejected_ids`` and the log-probabilities that
-        the reference gives to either answer; pairs whose prompt alone fills ``max_length`` are
-        gone.
+        Columns ``prompt_ids``, ``chosen_ids`` and ``rejected_ids``.
     """
-    from trl import DPOConfig, DPOTrainer
+    from trl import DPOTrainer
 
-    lora.write(learner.model, learner.reference)
+    learner = unbounded(learner)
     with untouched(learner):
-        trainer = DPOTrainer(
-            model=learner.model,
-            args=make_config(DPOConfig, learner.plan, steps=1, seed=0, **EVERY_STEP),
-            train_dataset=rows,
-            processing_class=learner.tokenizer,
-        )
-        return _ask_reference(trainer, trainer.train_dataset.select_columns(list(IDS)))
+        trainer = make_trainer(rows, learner, steps=1, seed=0, kind=DPOTrainer)
+        prepared: Dataset = trainer.train_dataset
+    return prepared.select_columns(list(IDS))
 
 
-def _ask_reference(trainer: DPOTrainer, rows: Dataset) -> Dataset:
-    """Rows with what TRL's copy of the model, which is the reference, makes of them.
+def fit(rows: Dataset, plan: Plan) -> tuple[Dataset, int]:
+    """Pairs whose prompt alone does not fill ``max_length``; TRL cuts them batch by batch.
+
+    Returns:
+        The pairs, and of how many the longer sequence will be cut.
+    """
+    from trl import DPOConfig
+
+    most, mode = (setting(DPOConfig, plan, key) for key in ("max_length", "truncation_mode"))
+    if most is None:
+        return rows, 0
+    if mode == "keep_start":
+        asked = enumerate(rows["prompt_ids"])
+        rows = rows.select([at for at, prompt in asked if len(prompt) < most])
+    pairs = zip(*(rows[name] for name in IDS), strict=True)
+    return rows, sum(len(asked) + max(len(a), len(b)) > most for asked, a, b in pairs)
+
+
+def refer(rows: Dataset, places: Sequence[int], learner: Learner, known: Known) -> Dataset:
+    """Add the log-probabilities that the reference gives to either answer of some pairs.
+
+    All pairs of the client go into batches by length, whoever asks; those batches that hold a pair
+    which is asked for and not known yet are put to the reference. So a pair's figures have the same
+    bits in whichever round they are asked for. The model holds the reference afterwards.
 
     TRL's own `precompute_ref_log_probs` keeps its answers on disk under the hash of rows and
     weights alone: with another ``ld_alpha`` they would be taken from there, and be wrong. It also
     hashes the whole base for each client, and leaves dropout on.
+
+    Args:
+        rows: All prepared pairs of a client.
+        places: Which of them are wanted, in the order in which they come back.
+        learner: Its reference is asked.
+        known: What was asked before; added to.
     """
+    if unknown := set(places) - known.keys():
+        lora.write(learner.model, learner.reference)
+        with untouched(learner):
+            _ask(make_trainer(rows, learner, steps=1, seed=0), rows, unknown, known)
+    chosen = rows.select(list(places))
+    for at, name in enumerate(REFERENCE):
+        chosen = chosen.add_column(name, [known[place][at] for place in places])
+    return chosen
+
+
+def _ask(trainer: DPOTrainer, rows: Dataset, unknown: set[int], known: Known) -> None:
     model, size = trainer.model, trainer.args.per_device_train_batch_size
     training, device = model.training, next(model.parameters()).device
     order = by_length(rows)
-    found: dict[str, list[float]] = {name: [] for name in REFERENCE}
+    batches = [order[start : start + size] for start in range(0, len(order), size)]
     model.eval()
-    for batch in DataLoader(rows.select(order), size, collate_fn=trainer.data_collator):
+    for places in (batch for batch in batches if unknown.intersection(batch)):
+        batch = trainer.data_collator(list(rows.select(places)))
         moved = {name: each.to(device) for name, each in batch.items()}
-        for name, each in zip(REFERENCE, trainer.compute_ref_log_probs(model, moved), strict=True):
-            found[name] += each.tolist()
+        answers = trainer.compute_ref_log_probs(model, moved)
+        found = zip(*(each.tolist() for each in answers), strict=True)
+        known.update(zip(places, found, strict=True))
     model.train(training)
-    for name, values in found.items():
-        rows = rows.add_column(
-            name, [value for _, value in sorted(zip(order, values, strict=True))]
-        )
-    return rows
 
 
 def measure(rows: Dataset, learner: Learner, *, batch_size: int) -> Figures:
@@ -126,11 +156,18 @@ def show(rows: Dataset, learner: Learner, *, max_new_tokens: int) -> list[Shown]
     ]
 
 
-def make_trainer(rows: Dataset, learner: Learner, *, steps: int, seed: int) -> DPOTrainer:
-    """TRL's trainer of prepared pairs, whose reference is asked no more."""
+def make_trainer(
+    rows: Dataset,
+    learner: Learner,
+    *,
+    steps: int,
+    seed: int,
+    kind: type[DPOTrainer] | None = None,
+) -> DPOTrainer:
+    """TRL's trainer of prepared pairs, whose reference is asked no more, or one of another kind."""
     from trl import DPOConfig
 
-    trainer = _trainer_of_prepared()(
+    trainer = (kind or _trainer_of_prepared())(
         model=learner.model,
         args=make_config(DPOConfig, learner.plan, steps=steps, seed=seed, **EVERY_STEP),
         train_dataset=rows,
@@ -146,6 +183,8 @@ TASK = Task(
     config_name="DPOConfig",
     columns=PAIRS,
     prepare=prepare,
+    fit=fit,
+    refer=refer,
     rows_per_round=rows_per_round,
     make_trainer=make_trainer,
     measure=measure,

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from fedtune.training.generation import pad
+from fedtune.training.plan import Plan
 from fedtune.training.tasks.running import (
     EVERY_STEP,
     make_config,
     measure_as_trained,
     rows_per_round,
+    setting,
+    unbounded,
     untouched,
 )
 from fedtune.training.tasks.task import Figures, Learner, Shown, Task
@@ -41,18 +44,29 @@ def _trainer_of_prepared() -> type[RewardTrainer]:
 
 
 def prepare(rows: Dataset, learner: Learner) -> Dataset:
-    """Tokenise pairs as TRL does; pairs of which one is longer than ``max_length`` are gone.
+    """Tokenise pairs as TRL does.
 
     Returns:
         Columns ``chosen_ids`` and ``rejected_ids``, and ``margin`` if the rows have it.
     """
     from trl import RewardTrainer
 
+    learner = unbounded(learner)
     with untouched(learner):
         trainer = make_trainer(rows, learner, steps=1, seed=0, kind=RewardTrainer)
         prepared: Dataset = trainer.train_dataset
     kept = [name for name in ("chosen_ids", "rejected_ids", "margin") if name in prepared.features]
     return prepared.select_columns(kept)
+
+
+def fit(rows: Dataset, plan: Plan) -> tuple[Dataset, int]:
+    """Pairs of which neither answer is longer than ``max_length``; none is cut."""
+    from trl import RewardConfig
+
+    if (most := setting(RewardConfig, plan, "max_length")) is None:
+        return rows, 0
+    pairs = enumerate(zip(rows["chosen_ids"], rows["rejected_ids"], strict=True))
+    return rows.select([at for at, pair in pairs if max(map(len, pair)) <= most]), 0
 
 
 def measure(rows: Dataset, learner: Learner, *, batch_size: int) -> Figures:
@@ -124,6 +138,8 @@ TASK = Task(
     config_name="RewardConfig",
     columns=PAIRS,
     prepare=prepare,
+    fit=fit,
+    refer=None,
     rows_per_round=rows_per_round,
     make_trainer=make_trainer,
     measure=measure,

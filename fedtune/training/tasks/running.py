@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -58,6 +59,18 @@ def make_config(kind: type[Config], plan: Plan, *, steps: int, seed: int, **own:
     return config
 
 
+def setting(kind: type[TrainingArguments], plan: Plan, key: str) -> Any:  # noqa: ANN401
+    """A key of TRL's as the recipe has it, else TRL's own default."""
+    defaults = {each.name: each.default for each in dataclasses.fields(kind)}
+    return plan.train.get(key, defaults[key])
+
+
+def unbounded(learner: Learner) -> Learner:
+    """The same learner, whose rows are not cut: what a length does to them is counted apart."""
+    train = {**learner.plan.train, "max_length": None}
+    return dataclasses.replace(learner, plan=dataclasses.replace(learner.plan, train=train))
+
+
 def rows_per_round(plan: Plan) -> int:
     """Rows that a round consumes where a step is a batch of rows, or several of them."""
     batch = int(plan.train.get("per_device_train_batch_size", 8))
@@ -81,6 +94,16 @@ def check_values(kind: type[TrainingArguments], plan: Plan, **own: Any) -> None:
     parameter = torch.nn.Parameter(torch.zeros(1))
     learning_rate = float(config.learning_rate)
     schedule(config, torch.optim.SGD([parameter], lr=learning_rate), plan, 0)
+
+
+def ready(task: Task, rows: Dataset, learner: Learner) -> Dataset:
+    """Rows as the task's trainer takes them: tokenised, of a length that fits, held against a
+    reference where the task has one.
+    """
+    kept = task.prepare(rows, learner)
+    if task.fit is not None:
+        kept, _ = task.fit(kept, learner.plan)
+    return kept if task.refer is None else task.refer(kept, range(len(kept)), learner, {})
 
 
 def run_steps(

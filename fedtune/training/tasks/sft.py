@@ -9,7 +9,14 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from fedtune.training.generation import IGNORED, complete, pad
-from fedtune.training.tasks.running import make_config, rows_per_round, untouched
+from fedtune.training.plan import Plan
+from fedtune.training.tasks.running import (
+    make_config,
+    rows_per_round,
+    setting,
+    unbounded,
+    untouched,
+)
 from fedtune.training.tasks.task import Figures, Learner, Shown, Task
 
 if TYPE_CHECKING:
@@ -20,15 +27,36 @@ _OWN = {"train_sampling_strategy": "sequential"}
 
 
 def prepare(rows: Dataset, learner: Learner) -> Dataset:
-    """Tokenise rows as TRL does: chat template, eos, labels, truncation.
+    """Tokenise rows as TRL does: chat template, eos, labels.
 
     Returns:
-        Columns ``input_ids`` and ``labels``; rows that truncation leaves without a label are gone.
+        Columns ``input_ids`` and ``labels``.
     """
+    learner = unbounded(learner)
     with untouched(learner):
         trainer = make_trainer(rows, learner, steps=1, seed=0, tokenised=False)
         prepared: Dataset = trainer.train_dataset
     return prepared.select_columns(["input_ids", "labels"])
+
+
+def fit(rows: Dataset, plan: Plan) -> tuple[Dataset, int]:
+    """Rows cut at ``max_length`` as TRL cuts them; those left without a label are gone.
+
+    Returns:
+        The rows, and how many of them are cut.
+    """
+    from trl import SFTConfig
+
+    most, mode = setting(SFTConfig, plan, "max_length"), setting(SFTConfig, plan, "truncation_mode")
+    part = slice(None, most) if mode == "keep_start" or most is None else slice(-most, None)
+
+    def cut(row: dict[str, list[int]]) -> dict[str, list[int]]:
+        return {"input_ids": row["input_ids"][part], "labels": row["labels"][part]}
+
+    taught = [any(each != IGNORED for each in labels[part]) for labels in rows["labels"]]
+    kept = rows.select([place for place, is_taught in enumerate(taught) if is_taught])
+    long = sum(most is not None and len(ids) > most for ids in kept["input_ids"])
+    return (kept.map(cut) if long else kept), long
 
 
 @torch.inference_mode()
@@ -111,6 +139,8 @@ TASK = Task(
         frozenset({"text"}),
     ),
     prepare=prepare,
+    fit=fit,
+    refer=None,
     rows_per_round=rows_per_round,
     make_trainer=make_trainer,
     measure=measure,
@@ -118,5 +148,6 @@ TASK = Task(
     owned={
         "dataset_kwargs": "nothing: rows are tokenised once per client",
         "packing": "nothing: a step is a batch of rows",
+        "dataset_text_field": "data.columns: {text: the column}",
     },
 )

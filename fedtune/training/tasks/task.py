@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import Trainer, TrainingArguments
 
+Known = dict[int, tuple[float, ...]]
+"""What a reference has said of rows, by their place."""
 OptimizerState = dict[int, dict[str, torch.Tensor]]
 Asked = tuple[str, str, Mapping[str, Any]]
 """(prompt, completion, row): what a reward is asked about."""
@@ -116,7 +118,11 @@ class Task:
         config_name: TRL's config, whose keys ``train:`` takes.
         columns: What a row needs, the first set that fits; other columns are not looked at.
         owned: Keys of the config that fedtune sets, and what says it instead.
-        prepare: Rows, as TRL tokenises them; once per client.
+        prepare: Rows, as TRL tokenises them at any length; once per client.
+        fit: Prepared rows as ``max_length`` leaves them, and how many of these are cut; None: it
+            takes no part in the task.
+        refer: What the reference makes of some prepared rows, added to them as columns; None: no
+            row needs it.
         rows_per_round: Rows that the local steps of one round consume.
         make_trainer: TRL's trainer of prepared rows, for ``steps`` steps under a ``seed``.
         measure: Held-out figures of the model as it stands.
@@ -131,6 +137,8 @@ class Task:
     config_name: str
     columns: Sequence[frozenset[str]]
     prepare: Callable[[Dataset, Learner], Dataset]
+    fit: Callable[[Dataset, Plan], tuple[Dataset, int]] | None
+    refer: Callable[[Dataset, Sequence[int], Learner, Known], Dataset] | None
     rows_per_round: Callable[[Plan], int]
     make_trainer: Callable[..., Trainer]
     measure: Callable[..., Figures]

@@ -149,6 +149,23 @@ def test_the_batch_size_is_of_no_account(make_worker):
         assert together == pytest.approx(alone, abs=1e-6)
 
 
+def all_rows(worker):
+    return worker.data.drawn(0, range(len(worker.data.train_rows(0))))
+
+
+def test_the_reference_is_asked_about_the_batches_of_rows_that_are_drawn(make_worker):
+    worker, other = (make_worker(task="dpo", federation={"local_steps": 1}) for _ in range(2))
+    trained = worker.trainer.train(worker.initial, client=0, round_=1)
+    (prepared,) = worker.data._train.values()
+    size = worker.plan.train["per_device_train_batch_size"]
+    assert 0 < len(prepared.known) <= size * size < len(prepared.rows)
+    asked = dict(prepared.known)
+    all_rows(other)
+    assert torch.equal(other.trainer.train(other.initial, client=0, round_=1).delta, trained.delta)
+    (whole,) = other.data._train.values()
+    assert asked.items() <= whole.known.items()
+
+
 @pytest.fixture(scope="module")
 def one_step(make_worker):
     """Return a function: TRL's keys -> one step on four pairs, how far it went, what is measured.
@@ -156,7 +173,7 @@ def one_step(make_worker):
     The rows are prepared once: what the reference says hangs on no loss.
     """
     worker = make_worker(task="dpo", federation={"local_steps": 1})
-    anchor, rows = an_anchor(worker), worker.data.train_rows(0, None)
+    anchor, rows = an_anchor(worker), all_rows(worker)
 
     def step(**keys):
         plan = replace(worker.plan, train=worker.plan.train | keys)
@@ -221,7 +238,7 @@ def test_the_reference_is_asked_anew_for_other_keys_and_without_dropout(make_wor
         lora_section = {"lora_dropout": 0.5}
         worker = make_worker(task="dpo", train=keys, lora=lora_section, reference=str(tmp_path))
         worker.model.train()
-        rows = worker.data.train_rows(0, None)
+        rows = all_rows(worker)
         assert worker.model.training
         asked[ld_alpha] = torch.tensor(rows["ref_rejected_logps"])
     lora.write(worker.model, worker.layout.unflatten(reference))

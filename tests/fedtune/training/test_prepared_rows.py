@@ -3,6 +3,7 @@
 import pytest
 
 from fedtune.training.tasks import sft
+from fedtune.training.tasks.running import ready
 
 END = "<|end|>"
 
@@ -10,7 +11,7 @@ END = "<|end|>"
 def prepare(worker, rows):
     from datasets import Dataset
 
-    prepared = sft.prepare(Dataset.from_list(rows), worker.learner)
+    prepared = ready(sft.TASK, Dataset.from_list(rows), worker.learner)
     assert prepared.column_names == ["input_ids", "labels"]
     return prepared.to_list()
 
@@ -72,5 +73,7 @@ def test_truncation_drops_rows_that_lose_their_completion(worker, ids):
 
 def test_no_row_left_is_refused(make_worker):
     worker = make_worker(train={"max_length": 4})
-    with pytest.raises(ValueError, match=r"leaves no row to train on; raise train\.max_length"):
+    with pytest.raises(
+        ValueError, match=r"max_length leaves none of 26 of client 0's training rows; raise it"
+    ):
         worker.trainer.train(worker.initial, client=0, round_=1)

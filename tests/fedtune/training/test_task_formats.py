@@ -9,6 +9,7 @@ import pytest
 
 from fedtune.training.sources import load_rows
 from fedtune.training.tasks import TASKS, dpo, grpo, reward
+from fedtune.training.tasks.running import ready
 
 END = "<|end|>"
 FORMATS = ("pairs", "pairs_implicit", "pairs_messages", "pairs_messages_implicit")
@@ -39,7 +40,7 @@ def rows_of(worker, small_data, format):
 @pytest.mark.parametrize("format", FORMATS)
 def test_pairs_for_dpo(workers, small_data, decoded, format):
     rows = rows_of(workers["dpo"], small_data, format)
-    prepared = dpo.prepare(rows, workers["dpo"].learner)
+    prepared = ready(dpo.TASK, rows, workers["dpo"].learner)
     assert prepared.column_names == [
         "prompt_ids", "chosen_ids", "rejected_ids", "ref_chosen_logps", "ref_rejected_logps",
     ]  # fmt: skip
@@ -112,7 +113,7 @@ def test_every_format_trains_is_measured_and_shown(make_worker, task, format):
 def prepared_alone(workers, task, rows):
     from datasets import Dataset
 
-    return TASKS[task].prepare(Dataset.from_list(rows), workers[task].learner)
+    return ready(TASKS[task], Dataset.from_list(rows), workers[task].learner)
 
 
 def test_an_end_that_stands_there_is_not_doubled(workers, decoded):
@@ -140,18 +141,24 @@ def test_pairs_beyond_max_length(workers):
 
 
 def test_answers_without_a_common_beginning(make_worker, tmp_path):
-    """Nothing is left to ask with but a first token."""
+    """Nothing is left to ask with but a first token; if all rows are so, dpo refuses them."""
     source = tmp_path / "rows.jsonl"
-    rows = [{"chosen": f"{i % 7} yes", "rejected": "no"} for i in range(40)]
+    rows = [{"chosen": f"{i % 7} yes", "rejected": "no", "question": "?"} for i in range(40)]
     source.write_text("\n".join(map(json.dumps, rows)))
-    for task in ("dpo", "reward"):
+    worker = make_worker(task="dpo", data={"source": str(source)})
+    with pytest.raises(ValueError, match=r"an empty prompt in 16 of 16; write data\.columns: \{p"):
+        worker.trainer.train(worker.initial, client=0, round_=1)
+    begun = [{**row, "rejected": row["chosen"][0]} for row in rows[::3]]
+    for task, lines in (("dpo", rows + begun), ("reward", rows)):
+        source.write_text("\n".join(map(json.dumps, lines)))
         worker = make_worker(task=task, data={"source": str(source)})
         assert worker.trainer.train(worker.initial, client=0, round_=1).delta.any()
-        assert worker.evaluator.measure(worker.initial).others["num_pairs"] == 4
-        said = {(each.prompt, each.truth) for each in worker.evaluator.samples(worker.initial)}
+        said = worker.evaluator.samples(worker.initial)
         expected = {"dpo": lambda text: (text[0], "yes"), "reward": lambda text: ("", text)}
-        chosen = worker.data.rows.select(worker.data.split.test[:3])["chosen"]
-        assert said == {expected[task](text) for text in chosen}
+        chosen = worker.data.rows.select(worker.data.split.test[: len(said)])["chosen"]
+        assert [(one.prompt, one.truth) for one in said] == [
+            expected[task](text) for text in chosen
+        ]
 
 
 @pytest.mark.parametrize("task", ["reward", "dpo"])

@@ -1,0 +1,223 @@
+"""The shapes of public data sets, by hand: what reaches TRL, what is refused, what is counted."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from fedtune.recipe import Data
+from fedtune.training.client_round import looked_at
+from fedtune.training.formats import left_out
+from fedtune.training.sources import load_rows
+from fedtune.training.tasks import TASKS
+
+
+def turns(*said):
+    roles = ("user", "assistant") * len(said)
+    return [{"role": role, "content": text} for role, text in zip(roles, said, strict=False)]
+
+
+ASKED, GOOD, BAD = "add 1 2: ", "3!", "4?"
+ULTRACHAT = {"prompt": ASKED, "prompt_id": "x", "messages": turns(ASKED, GOOD)}
+NO_ROBOTS = {**ULTRACHAT, "category": "Coding"}
+ULTRAFEEDBACK = {
+    "prompt": ASKED, "prompt_id": "x", "chosen": turns(ASKED, GOOD), "rejected": turns(ASKED, BAD),
+    "messages": turns(ASKED, GOOD), "score_chosen": 8.0, "score_rejected": 2.5,
+}  # fmt: skip
+ORCA = {"system": "Be kind.", "question": ASKED, "chosen": GOOD, "rejected": BAD}
+ALPACA = {"instruction": "add", "input": "1 2", "output": GOOD, "text": f"add 1 2 {GOOD}"}
+SHAREGPT = {"id": "0", "conversations": [{"from": "human", "value": ASKED},
+                                         {"from": "gpt", "value": GOOD}]}  # fmt: skip
+PAIR = {"prompt": ASKED, "completion": GOOD}
+PARTS = {"messages": [{"role": r, "content": [{"type": "text", "text": t}]}
+                      for r, t in (("user", ASKED), ("assistant", GOOD))]}  # fmt: skip
+CHAT = turns(ASKED, GOOD)
+
+
+def written(tmp_path, rows):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def read(path, task, **data):
+    return load_rows(Data(source=str(path), **data), TASKS[task], seed=0)
+
+
+@pytest.mark.parametrize(
+    ("task", "row", "data", "expected"),
+    [
+        ("sft", ULTRACHAT, {}, {"messages": CHAT}),
+        ("sft", NO_ROBOTS, {}, {"messages": CHAT}),
+        ("sft", SHAREGPT, {}, {"messages": CHAT}),
+        ("sft", ALPACA, {}, {"prompt": "add\n\n1 2\n\n", "completion": GOOD}),
+        ("sft", {**ALPACA, "input": ""}, {}, {"prompt": "add\n\n", "completion": GOOD}),
+        ("sft", {**PAIR, "text": "no"}, {}, PAIR),
+        ("sft", {"prompt": "no", "text": "yes"}, {}, {"text": "yes"}),
+        ("sft", PARTS, {}, {"messages": CHAT}),
+        ("sft", {"prompt": ASKED, "completion": turns(ASKED, GOOD)[1:]}, {},
+         {"prompt": CHAT[:1], "completion": CHAT[1:]}),
+        ("sft", {"body": "yes"}, {"columns": {"text": "body"}}, {"text": "yes"}),
+        ("sft", ALPACA, {"columns": {"prompt": "{instruction}: {input} ", "completion": "output"}},
+         {"prompt": "add: 1 2 ", "completion": GOOD}),
+        ("sft", {"messages": [{"role": "system", "content": "Be kind."}, *CHAT]},
+         {"system": "fold"}, {"messages": turns(f"Be kind.\n\n{ASKED}", GOOD)}),
+        ("dpo", ULTRAFEEDBACK, {},
+         {"chosen": CHAT, "rejected": turns(ASKED, BAD)}),
+        ("reward", ULTRAFEEDBACK, {}, {"chosen": CHAT, "rejected": turns(ASKED, BAD)}),
+        ("dpo", {"prompt": ASKED, "chosen": CHAT[1:], "rejected": turns(ASKED, BAD)[1:]}, {},
+         {"prompt": CHAT[:1], "chosen": CHAT[1:], "rejected": turns(ASKED, BAD)[1:]}),
+        ("dpo", ORCA, {"columns": {"prompt": "{system} {question}"}},
+         {"prompt": f"Be kind. {ASKED}", "chosen": GOOD, "rejected": BAD}),
+        ("reward", {**ORCA, "margin": 1.5}, {}, {"chosen": GOOD, "rejected": BAD, "margin": 1.5}),
+    ],
+)  # fmt: skip
+def test_what_of_a_row_reaches_trl(tmp_path, task, row, data, expected):
+    rows = read(written(tmp_path, [row] * 3), task, **data)
+    assert looked_at(rows, TASKS[task]).to_list() == [expected] * 3
+
+
+@pytest.mark.parametrize(
+    ("task", "rows", "data", "words"),
+    [
+        ("sft", [{"conversations": [{"from": "alien", "value": "hi"}]}], {},
+         "row 0: conversations know no role 'alien'"),
+        ("sft", [PAIR], {"columns": {"prompt": "questoin"}},
+         r"data\.columns\.prompt: no column 'questoin'; got prompt, completion"),
+        ("sft", [PAIR], {"columns": {"prompt": "{prompt.x}"}}, "names columns alone"),
+        ("sft", [PAIR], {"columns": {"prompt": "{prompt"}}, "is no template"),
+        ("sft", [{"messages": [{"role": "user", "content": [{"type": "image", "text": None}]}]}],
+         {}, "row 0: content needs text alone; got image"),
+        ("dpo", [ULTRAFEEDBACK, {**ULTRAFEEDBACK, "chosen": CHAT[1:]}], {},
+         "row 1: column 'chosen' needs whole conversations"),
+        ("reward", [{"chosen": "a", "rejected": "b", "margin": "much"}], {},
+         "column 'margin' needs numbers; got string"),
+        ("dpo", [{"question": "a", "answer": "b"}], {}, r"data\.columns renames"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_brought_to_a_format_is_refused_by_row_and_column(
+    tmp_path, task, rows, data, words
+):
+    with pytest.raises(ValueError, match=words):
+        looked_at(read(written(tmp_path, rows), task, **data), TASKS[task])
+
+
+def test_what_stands_beside_the_format_is_named(tmp_path):
+    rows = read(written(tmp_path, [{**PAIR, "text": "x", "topic": "y"}]), "sft")
+    assert left_out(rows, TASKS["sft"]) == ["text"]
+    assert left_out(read(written(tmp_path, [ORCA]), "dpo"), TASKS["dpo"]) == ["system", "question"]
+
+
+def test_a_file_with_glob_characters_in_its_name_is_that_file(tmp_path):
+    (tmp_path / "rows[1]*.jsonl").write_text(json.dumps(PAIR) + "\n")
+    (tmp_path / "rows1.jsonl").write_text(json.dumps({"text": "another"}) + "\n")
+    assert read(tmp_path / "rows[1]*.jsonl", "sft").to_list() == [PAIR]
+
+
+def test_bytes_that_are_no_utf8_are_named_by_file_and_line(tmp_path):
+    path = tmp_path / "l1.jsonl"
+    lines = [json.dumps(PAIR)] * 2 + ['{"prompt": "Café", "completion": "x"}']
+    path.write_bytes("".join(line + "\n" for line in lines).encode("latin-1"))
+    with pytest.raises(ValueError, match=r"l1\.jsonl, line 3, is not UTF-8"):
+        read(path, "sft")
+
+
+FLAWS = [
+    ("sft", {"prompt": " ", "completion": "b"}, "an empty prompt"),
+    ("sft", {"prompt": "a", "completion": ""}, "an empty answer"),
+    ("sft", {"messages": CHAT[:1]}, "no assistant turn"),
+    ("sft", {"messages": turns(ASKED, "")}, "an empty answer"),
+    ("sft", {"text": " \n"}, "no text"),
+    ("dpo", {"prompt": "", "chosen": "a", "rejected": "b"}, "an empty prompt"),
+    ("dpo", {"chosen": "a", "rejected": "b"}, "an empty prompt"),
+    ("dpo", {"prompt": "a", "chosen": "b", "rejected": "b"}, "equal answers"),
+    ("reward", {"chosen": CHAT, "rejected": CHAT}, "equal answers"),
+    ("reward", {"chosen": "a", "rejected": ""}, "an empty answer"),
+    ("grpo", {"prompt": ""}, "an empty prompt"),
+]
+
+
+@pytest.mark.parametrize(("task", "row", "flaw"), FLAWS)
+def test_rows_that_teach_nothing_are_counted_and_refused_where_all_are_so(
+    make_worker, tmp_path, task, row, flaw
+):
+    good = {
+        "sft": {"prompt": "a", "completion": "b"}, "grpo": {"prompt": "say"},
+        "dpo": {"prompt": "a", "chosen": "b", "rejected": "c"},
+        "reward": {"chosen": "ab", "rejected": "ac"},
+    }[task]  # fmt: skip
+    if row.keys() != good.keys():
+        good = (
+            {"messages": CHAT, "text": "a"} if task == "sft" else {"chosen": "ab", "rejected": "ac"}
+        )
+        good = (
+            {name: good[name] for name in row} if "messages" not in good.get("chosen", "") else good
+        )
+    if task == "reward" and isinstance(row["chosen"], list):
+        good = {"chosen": CHAT, "rejected": turns(ASKED, BAD)}
+    partition = {"partition": {"by": "replicate"}}
+    section = {"source": str(written(tmp_path, [row, *[good] * 19])), **partition}
+    worker = make_worker(task=task, data=section, evaluation={"max_rows": 20})
+    counts = [worker.data.counts(0), worker.data.held_out_counts(0)]
+    assert sum((each.flaws.get(flaw, 0) for each in counts), 0) <= 1
+    assert all(each.rows == each.kept + each.dropped for each in counts)
+    worker = make_worker(
+        task=task, data={"source": str(written(tmp_path, [row] * 20)), **partition}
+    )
+    with pytest.raises(ValueError, match=f"client 1's training rows teach nothing: {flaw} in "):
+        worker.data.train_rows(1)
+
+
+def test_rows_kept_cut_and_dropped_are_counted(make_worker, tmp_path):
+    """48 tokens of a byte each, and one for the end."""
+    rows = [{"prompt": "p" * 40, "completion": "c" * 20}, {"prompt": "p" * 60, "completion": "c"}]
+    rows += [{"prompt": "p", "completion": "c"}] * 18
+    section = {"source": str(written(tmp_path, rows)), "partition": {"by": "replicate"}}
+    worker = make_worker(data=section, evaluation={"max_rows": 20})
+    for counts in (worker.data.counts(0), worker.data.held_out_counts(0)):
+        assert counts.rows == counts.kept + counts.dropped
+        assert counts.longest == (48 if counts.cut else 3)
+        assert counts.tokens == 3 * (counts.kept - counts.cut) + 48 * counts.cut
+        assert counts.largest_id < len(worker.base.tokenizer)
+    both = worker.data.counts(0), worker.data.held_out_counts(0), worker.data.held_out_counts(None)
+    assert sum(each.cut for each in both) == sum(each.dropped for each in both) == 1
+
+
+TOKENISE = """
+import json, sys
+from fedtune.recipe import load_recipe
+from fedtune.training.worker import Worker
+for path in sys.argv[1:]:
+    print(json.dumps(Worker(load_recipe(path)).data.train_rows(0).to_list()))
+"""
+
+
+def test_two_processes_with_other_hash_seeds_prepare_the_same_rows(tiny_recipe, tmp_path):
+    """Also where a row holds columns of several formats."""
+    recipes = []
+    for at, (task, row) in enumerate(
+        [("sft", {**PAIR, "text": "x", "messages": CHAT}), ("sft", NO_ROBOTS), ("sft", ALPACA),
+         ("sft", SHAREGPT), ("dpo", ULTRAFEEDBACK), ("reward", ULTRAFEEDBACK),
+         ("grpo", {"prompt": ASKED, "answer": "3"})]
+    ):  # fmt: skip
+        folder = tmp_path / str(at)
+        folder.mkdir()
+        rewards = {"rewards": [{"name": "length", "weight": 1.0}]} if task == "grpo" else {}
+        keys = {"max_completion_length": 8} if task == "grpo" else {}
+        data = {"source": str(written(folder, [row] * 40))}
+        recipe = tiny_recipe(task=task, data=data, train=keys, **rewards)
+        path = folder / "recipe.yaml"
+        path.write_text(recipe.model_dump_json())
+        recipes.append(str(path))
+    told = []
+    for seed in ("1", "2"):
+        env = os.environ | {"PYTHONHASHSEED": seed}
+        done = subprocess.run(
+            [sys.executable, "-c", TOKENISE, *recipes], env=env, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        told.append(done.stdout)
+    assert told[0] == told[1]
+    assert len(told[0].splitlines()) == len(recipes)
