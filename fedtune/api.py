@@ -65,12 +65,13 @@ def check(recipe: Loaded, *, quick: bool = False) -> list[str]:
     """
     from fedtune.runs.checks.of_stages import find_stage_problems, find_stage_risks
     from fedtune.runs.checks.preflight import find_problems
-    from fedtune.runs.checks.risks import find_risks
+    from fedtune.runs.checks.risks import find_risks, notes_on_rows
 
     if isinstance(recipe, Recipe):
         if problems := find_problems(recipe, quick=quick):
             raise RecipeError(problems)
-        return list(find_risks(recipe))
+        risks = list(find_risks(recipe))
+        return risks if quick else [*risks, *notes_on_rows(recipe)]
     if problems := find_stage_problems(recipe, quick=quick):
         raise RecipeError(problems)
     return find_stage_risks(recipe)

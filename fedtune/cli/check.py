@@ -101,10 +101,20 @@ def _tried(loaded: Loaded) -> list[str]:
         from fedtune import api
 
         api.check(loaded)
-        lines = _reckon(loaded) if isinstance(loaded, Recipe) else []
+        lines = [*_rows(loaded), *_reckon(loaded)] if isinstance(loaded, Recipe) else []
     if name is not None:
         keep(name, lines)
     return lines
+
+
+def _rows(recipe: Recipe) -> list[str]:
+    """What of the rows is worth knowing, then how many each client has; on a network, nothing."""
+    if recipe.federation.deployment is not None:
+        return []
+    from fedtune.runs.checks.rows import lines_of, look_at_rows
+
+    found = look_at_rows(recipe)
+    return [*(f"note: {each}" for each in found.notes), *lines_of(found)]
 
 
 def _reckon(recipe: Recipe) -> list[str]:

@@ -21,6 +21,7 @@ WEIGHTS = ("*.safetensors", "pytorch_model*.bin")  # the first kind that is ther
 TOKENIZERS = ("tokenizer*", "vocab*", "*.model", "*.tiktoken", "tekken.json")
 PARTS = ("*.json", "*.jinja", "*.txt", *TOKENIZERS)  # what is read of a model beside its weights
 
+ADAPTER = "adapter_config.json"
 NO_CODE = {"trust_remote_code": False}  # unsaid, transformers would ask on the terminal
 
 
@@ -48,24 +49,41 @@ def load_base(section: Model, *, peft_type: str = "CAUSAL_LM", seed: int = 0) ->
         FileNotFoundError: If a named folder, or a hub model in the cache, is not there.
         ValueError: If the folder holds an adapter's configuration.
     """
-    from transformers import AutoTokenizer
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     folder = find_folder(section)
-    if (folder / "adapter_config.json").is_file():  # transformers would fetch another base for it
+    if (folder / ADAPTER).is_file():  # transformers would fetch another base for it
         raise ValueError(
             f"model.name_or_path: {folder} is an adapter; name its base, merged or bare"
         )
     device = choose_device(section.device)
     dtype = choose_dtype(section.dtype, device)
-    tokenizer = AutoTokenizer.from_pretrained(folder, **NO_CODE)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer = _tokenizer_in(folder)
     model = _load_model(folder, section, peft_type, dtype=dtype, device=device, seed=seed)
     model.config.use_cache = False
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     return Base(model, tokenizer, device, dtype, hash_weights(folder), hash_tokenizer(tokenizer))
+
+
+def load_tokenizer(section: Model) -> Any:  # noqa: ANN401
+    """A model's tokenizer alone; of the hub's, only its small files are asked.
+
+    Raises:
+        OSError: If there is none.
+        ValueError: If transformers cannot read it.
+    """
+    folder = _local_folder(section)
+    return _tokenizer_in(section.name_or_path if folder is None else folder, section.revision)
+
+
+def _tokenizer_in(folder: Path | str, revision: str | None = None) -> Any:  # noqa: ANN401
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, revision=revision, **NO_CODE)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
 
 
 def _load_model(
@@ -153,6 +171,8 @@ def check_model(section: Model) -> None:
     folder = _local_folder(section)
     if folder is not None:
         find_weights(folder)
+        if (folder / ADAPTER).is_file():
+            raise FileNotFoundError(f"{folder} is an adapter; name its base, merged or bare")
         if not any(file for pattern in TOKENIZERS for file in folder.glob(pattern)):
             raise FileNotFoundError(f"{folder} needs a tokenizer ({', '.join(TOKENIZERS)})")
         return

@@ -6,23 +6,27 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
+
+from jinja2 import TemplateError
 
 from fedtune.recipe import Recipe
 from fedtune.seeds import derive
 from fedtune.training.client_round import Poison, looked_at
-from fedtune.training.formats import LIKELY_PROMPTS, flaw_of, kept_columns
+from fedtune.training.formats import flaw_of, hint_of_prompt
 from fedtune.training.partitions import Split, deal, hold_out, set_aside
+from fedtune.training.prepared import Key, Prepared, Store, store_of
 from fedtune.training.row_counts import RowCounts
 from fedtune.training.sources import hash_rows, load_rows
 from fedtune.training.tasks import TASKS, Learner
-from fedtune.training.tasks.task import Known, Task
+from fedtune.training.tasks.task import Known
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+# What tokenizers, templates and TRL raise where a row is not as they need it.
+TOKENISING = (KeyError, AttributeError, TypeError, RuntimeError, ValueError, TemplateError)
 Spoil = Callable[[list[dict[str, object]]], list[dict[str, object]]]
 
 
@@ -33,6 +37,9 @@ class ClientData:
         recipe: Sections data, federation and evaluation.
         learner: Whose tokenizer prepares rows.
         own: The one client whose rows all those of the source are; None: they are dealt to all.
+
+    Attributes:
+        learner: As it was given.
     """
 
     def __init__(self, recipe: Recipe, learner: Learner, *, own: int | None = None) -> None:
@@ -40,9 +47,8 @@ class ClientData:
 
         datasets.disable_progress_bars()
         self.recipe, self.own, self.seed = recipe, own, recipe.federation.seed
-        self._task, self._learner = TASKS[recipe.task], learner
-        self._train: dict[tuple[int | None, str], Prepared] = {}
-        self._test: dict[int | None, Prepared] = {}
+        self._task, self.learner = TASKS[recipe.task], learner
+        self._known: dict[Key, Known] = {}  # what the reference has said, by place
 
     @cached_property
     def rows(self) -> Dataset:
@@ -113,14 +119,9 @@ class ClientData:
             poison: What a simulated attacker does to them.
 
         Raises:
-            ValueError: If ``train.max_length`` leaves none, or none teaches anything useful.
+            ValueError: If one cannot be tokenised, or ``train.max_length`` leaves none.
         """
-        key = _key(client, poison)
-        if key not in self._train:
-            chosen = self.server_rows if client is None else self.parts[client].train
-            whose = f"{_named(client)} training rows"
-            self._train[key] = self._prepared(chosen, whose, poison.spoil if poison else None)
-        return self._train[key].rows
+        return self._trained(client, poison).rows
 
     def drawn(
         self, client: int | None, places: Sequence[int], poison: Poison | None = None
@@ -132,8 +133,8 @@ class ClientData:
         Raises:
             ValueError: As `train_rows` does.
         """
-        self.train_rows(client, poison)
-        return self._train[_key(client, poison)].drawn(places, self._task, self._learner)
+        key = _key("train", client, poison)
+        return self._referred(key, self._trained(client, poison).rows, places)
 
     def held_out(self, client: int | None) -> Dataset:
         """A client's held-out rows as they are measured; None: those of the global split.
@@ -141,8 +142,8 @@ class ClientData:
         Raises:
             ValueError: As `train_rows` does.
         """
-        prepared = self._held_out(client)
-        return prepared.drawn(range(len(prepared.rows)), self._task, self._learner)
+        rows = self._held_out(client).rows
+        return self._referred(_key("test", client, None), rows, range(len(rows)))
 
     def counts(self, client: int | None) -> RowCounts:
         """What preparing made of a client's training rows; None: of the server's own.
@@ -150,20 +151,53 @@ class ClientData:
         Raises:
             ValueError: As `train_rows` does.
         """
-        self.train_rows(client)
-        return self._train[_key(client, None)].counts
+        return self._trained(client, None).counts
+
+    def check_use(self, client: int | None) -> None:
+        """Refuse training rows none of which teaches anything useful; None: the server's own.
+
+        Raises:
+            ValueError: Saying what is wrong with them, and perhaps what to write.
+        """
+        counts = self.counts(client)
+        if sum(counts.flaws.values()) < counts.rows:
+            return
+        told = ", ".join(f"{flaw} in {count}" for flaw, count in counts.flaws.items())
+        raise ValueError(
+            f"data.source: {_named(client)} training rows teach nothing: {told} of {counts.rows}"
+            f"{hint_of_prompt(self.rows, self._task)}"
+        )
 
     def held_out_counts(self, client: int | None) -> RowCounts:
         """The same of the held-out rows that are measured; None: of the global split."""
         return self._held_out(client).counts
 
+    @cached_property
+    def _store(self) -> Store:
+        """Prepared rows, shared by all in this process that would prepare them alike."""
+        return store_of(self.recipe, self.data_hash, self.learner.tokenizer, self.own)
+
+    def _referred(self, key: Key, rows: Dataset, places: Sequence[int]) -> Dataset:
+        if self._task.refer is None:
+            return rows.select(places)
+        return self._task.refer(rows, places, self.learner, self._known.setdefault(key, {}))
+
+    def _trained(self, client: int | None, poison: Poison | None) -> Prepared:
+        key = _key("train", client, poison)
+        if key not in self._store:
+            chosen = self.server_rows if client is None else self.parts[client].train
+            whose = f"{_named(client)} training rows"
+            self._store[key] = self._prepared(chosen, whose, poison.spoil if poison else None)
+        return self._store[key]
+
     def _held_out(self, client: int | None) -> Prepared:
-        if client not in self._test:
+        key = _key("test", client, None)
+        if key not in self._store:
             split = self.split if client is None else self.parts[client]
             chosen = split.test[: self.recipe.evaluation.max_rows]
             whose = "the held-out rows" if client is None else f"{_named(client)} held-out rows"
-            self._test[client] = self._prepared(chosen, whose, None)
-        return self._test[client]
+            self._store[key] = self._prepared(chosen, whose, None)
+        return self._store[key]
 
     def _prepared(self, chosen: Sequence[int], whose: str, spoil: Spoil | None) -> Prepared:
         from datasets import Dataset
@@ -172,53 +206,37 @@ class ClientData:
         if spoil is not None:
             rows = Dataset.from_list(spoil(rows.to_list()))
         flaws = Counter(filter(None, (flaw_of(row, self._task) for row in rows)))
-        if spoil is None and flaws.total() == len(rows) > 0:
-            told = ", ".join(f"{flaw} in {count}" for flaw, count in flaws.most_common())
-            raise ValueError(
-                f"data.source: {whose} teach nothing: {told} of {len(rows)}{self._hint()}"
-            )
         try:
-            whole = self._task.prepare(rows, self._learner)
-        except (KeyError, AttributeError, TypeError, RuntimeError) as error:
-            raise ValueError(f"data.source: {whose} cannot be tokenised: {error}") from error
-        kept, cut = self._task.fit(whole, self._learner.plan) if self._task.fit else (whole, 0)
+            whole = self._task.prepare(rows, self.learner)
+        except TOKENISING as error:
+            if str(error).startswith(("data.", "train.")):  # of all rows, and in our words
+                raise
+            place, why = self._first_bad(rows, error)
+            where = f"row {chosen[place]}, of {whose}" if spoil is None else whose
+            hint = "; write data.system: fold" if "system" in str(why).lower() else ""
+            raise ValueError(f"data.source: {where}, cannot be tokenised: {why}{hint}") from why
+        kept, cut = self._task.fit(whole, self.learner.plan) if self._task.fit else (whole, 0)
         if len(kept) == 0:
             raise ValueError(
                 f"data.source: train.max_length leaves none of {len(rows)} of {whose}; raise it"
             )
         return Prepared(kept, RowCounts.of(len(rows), kept, cut=cut, flaws=flaws))
 
-    def _hint(self) -> str:
-        """What to write where a column that is not read looks like the prompt."""
-        beside = [name for name in LIKELY_PROMPTS if name in self.rows.column_names]
-        if not beside or "prompt" in kept_columns(self.rows, self._task):
-            return ""
-        return f"; write data.columns: {{prompt: {beside[0]}}}"
+    def _first_bad(self, rows: Dataset, error: Exception) -> tuple[int, Exception]:
+        """The place of the first row that cannot be tokenised alone, and why not."""
+        low, high = 0, len(rows)  # all before `low` can be
+        while high - low > 1:
+            middle = (low + high) // 2
+            try:
+                self._task.prepare(rows.select(range(low, middle)), self.learner)
+                low = middle
+            except TOKENISING as found:
+                high, error = middle, found
+        return low, error
 
 
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """Rows that are tokenised.
-
-    Attributes:
-        rows: As long as they may be.
-        counts: What became of the others.
-        known: What the reference has said of them, by place.
-    """
-
-    rows: Dataset
-    counts: RowCounts
-    known: Known = field(default_factory=dict)
-
-    def drawn(self, places: Sequence[int], task: Task, learner: Learner) -> Dataset:
-        """Some of them, with what the reference makes of them where the task has one."""
-        if task.refer is None:
-            return self.rows.select(places)
-        return task.refer(self.rows, places, learner, self.known)
-
-
-def _key(client: int | None, poison: Poison | None) -> tuple[int | None, str]:
-    return client, poison.key if poison and poison.spoil else ""
+def _key(part: str, client: int | None, poison: Poison | None) -> Key:
+    return part, client, poison.key if poison and poison.spoil else ""
 
 
 def _named(client: int | None) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from fedtune.training.tasks.task import Task
@@ -87,6 +88,13 @@ def left_out(rows: Dataset, task: Task) -> list[str]:
     return [name for name in rows.column_names if name in known - set(kept)]
 
 
+def hint_of_prompt(rows: Dataset, task: Task) -> str:
+    """What to write where a column that is not read looks like the prompt, which is not there."""
+    beside = [name for name in LIKELY_PROMPTS if name in rows.column_names]
+    missing = task.pairs and "prompt" not in rows.column_names
+    return f"; write data.columns: {{prompt: {beside[0]}}}" if beside and missing else ""
+
+
 def flaw_of(row: Row, task: Task) -> str | None:
     """Why a row of one of the task's formats teaches nothing useful, in two words; else None."""
     if task.pairs:
@@ -108,9 +116,9 @@ def _flaw_of_pair(row: Row, task: Task) -> str | None:
         return "an empty answer"
     if "prompt" in row:
         return "an empty prompt" if _is_empty(row["prompt"]) else None
-    if task.name == "dpo" and chosen[:1] != rejected[:1]:
-        return "an empty prompt"  # TRL takes for it what both begin with
-    return None
+    alike = takewhile(lambda pair: pair[0] == pair[1], zip(chosen, rejected, strict=False))
+    begun = chosen[: sum(1 for _ in alike)]  # TRL takes it for the prompt
+    return "an empty prompt" if task.name == "dpo" and _is_empty(begun) else None
 
 
 def _flaw_of_chat(messages: Sequence[Row]) -> str | None:

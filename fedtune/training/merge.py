@@ -20,23 +20,34 @@ def merge_adapter(adapter: Path, base: Model, out: Path) -> None:
     float32, whatever the recipe computes in: most of a small adapter would be rounded away where
     it is added to a weight in bfloat16.
 
+    What was written is loaded once more: its logits are those of base and adapter, or the folder is
+    not left.
+
     Raises:
         FileExistsError: If ``out`` already holds something.
         FileNotFoundError: If the base is not there.
+        ValueError: If the merged model is another one than base and adapter.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} is not empty; name another folder")
-    config = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
-    loaded = load_base(
-        base.model_copy(update={"dtype": "float32", "load_in_4bit": False}),
-        peft_type=config.get("task_type") or "CAUSAL_LM",
-    )
+    kind = json.loads((adapter / CONFIG).read_text(encoding="utf-8")).get("task_type")
+    section = base.model_copy(update={"dtype": "float32", "load_in_4bit": False})
+    loaded = load_base(section, peft_type=kind or "CAUSAL_LM")
     merged = lora.merge(loaded.model, adapter)
     unfinished = out.with_name(f".{out.name}.tmp")
     rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     merged.save_pretrained(unfinished)
     loaded.tokenizer.save_pretrained(unfinished)
+    expected = lora.some_logits(merged)
+    del merged, loaded
+    written = section.model_copy(update={"name_or_path": str(unfinished), "revision": None})
+    try:
+        again = load_base(written, peft_type=kind or "CAUSAL_LM")
+        lora.check_logits(again.model, expected)
+    except ValueError:
+        rmtree(unfinished)
+        raise
     if out.exists():
         out.rmdir()
     put_in_place(unfinished, out)

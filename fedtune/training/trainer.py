@@ -79,6 +79,8 @@ class LocalTrainer:
     ) -> Trained:
         loaded, plan = self.loaded, self.loaded.plan
         rows = self._data.train_rows(client, poison)
+        if poison is None:
+            self._data.check_use(client)
         order = self._data.order_of(client)
         needed = loaded.task.rows_per_round(plan)
         seed = derive(self._seed, round_, try_) if try_ else self._seed

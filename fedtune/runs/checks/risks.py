@@ -15,6 +15,15 @@ def find_risks(recipe: Recipe) -> list[str]:
     return [risk for look in looks for risk in look(recipe)]
 
 
+def notes_on_rows(recipe: Recipe) -> list[str]:
+    """What was seen in rows that can be trained on, a line each; none of a network's nodes."""
+    if recipe.federation.deployment is not None:
+        return []
+    from fedtune.runs.checks.rows import look_at_rows
+
+    return list(look_at_rows(recipe).notes)
+
+
 def _assumed_attackers(recipe: Recipe) -> list[str]:
     """Where f is less than the number of attackers, or 0."""
     attackers = recipe.attack.num_attackers if recipe.attack else 0

@@ -9,12 +9,11 @@ import torch
 import attacks
 from fedtune.recipe import Attack, Recipe
 from fedtune.recipe.errors import nearest
-from fedtune.seeds import derive
+from fedtune.runs.checks.rows import look_at_rows
 from fedtune.simulation.attack_check import rehearse
-from fedtune.training.adapted import adapted_modules
+from fedtune.training.adapted import adapted_modules, fused_experts
 from fedtune.training.base import module_names
 from fedtune.training.client_round import looked_at
-from fedtune.training.partitions import deal, hold_out, set_aside
 from fedtune.training.plan import Plan, check_train_keys
 from fedtune.training.rewards import check_rewards
 from fedtune.training.sources import find_source, load_rows
@@ -25,8 +24,10 @@ from fedtune.training.tryout import check_step
 
 def problems_when_tried(recipe: Recipe) -> list[str]:
     """What the libraries that train find wrong with a recipe; no weights are loaded."""
-    checks = (_train, _lora, _ranks, _data, _attack)
-    return [each for check in checks for each in check(recipe)]
+    problems = [each for check in (_train, _lora, _ranks) for each in check(recipe)]
+    # rows are prepared by the trainer's keys, so that only good ones can tell of rows
+    tried = (_attack,) if any(each.startswith("train") for each in problems) else (_data, _attack)
+    return problems + [each for check in tried for each in check(recipe)]
 
 
 def _train(recipe: Recipe) -> list[str]:
@@ -59,7 +60,18 @@ def _lora(recipe: Recipe) -> list[str]:
                 problems.append(f"lora.{key}: no module {name!r}; {nearest(name, known)}")
     if isinstance(lora.target_modules, str) and lora.target_modules != "all-linear":
         problems += _pattern(lora.target_modules, modules)
-    return problems
+    return problems or _unadapted(recipe)
+
+
+def _unadapted(recipe: Recipe) -> list[str]:
+    """Why PEFT adapts none of it, such as Mamba's projections that its kernels read past it."""
+    try:
+        adapted_modules(recipe)
+    except ValueError as error:
+        return [f"lora.target_modules: {error}"]
+    except (OSError, re.error):
+        pass
+    return []
 
 
 def _pattern(pattern: str, modules: list[str]) -> list[str]:
@@ -79,12 +91,14 @@ def _ranks(recipe: Recipe) -> list[str]:
 
     Fewer outputs than r are no obstacle: only A decides on the gauge.
     """
-    if recipe.aggregator.geometry == "factors" or recipe.lora.train != "both":
-        return []
     try:
         modules = adapted_modules(recipe)
     except (OSError, ValueError, re.error):
         return []  # `_model` or `_lora` has said what is wrong, or only loading can tell
+    if (fused := fused_experts(recipe, modules)) is not None:
+        return [fused]
+    if recipe.aggregator.geometry == "factors" or recipe.lora.train != "both":
+        return []
     r, problems = recipe.lora.r, []
     narrow = {name: module.d_in for name, module in modules.items() if module.d_in < r}
     if narrow:
@@ -105,20 +119,23 @@ def _ranks(recipe: Recipe) -> list[str]:
 
 
 def _data(recipe: Recipe) -> list[str]:
-    data, seed = recipe.data, recipe.federation.seed
+    """The rows, and a step on them; on a network those are the nodes' own."""
+    task = TASKS[recipe.task]
     try:
-        find_source(data.source)
-        rows = load_rows(data, TASKS[recipe.task], seed=seed)
-        check_rewards(recipe.rewards, rows.column_names)
-        split = hold_out(list(range(len(rows))), data.test_fraction, seed=derive(seed, "held-out"))
-        _, left = set_aside(split.train, data.server_rows, seed=derive(seed, "server-rows"))
-        deal(rows.select(left), data.partition, recipe.federation.num_clients, seed=seed)
-        if recipe.attack is not None:
-            some = rows.select(range(min(8, len(rows))))
-            _try_poison(recipe.attack, looked_at(some, TASKS[recipe.task]).to_list())
+        find_source(recipe.data.source)
+        if recipe.attack is not None or _rows_are_elsewhere(recipe):
+            rows = load_rows(recipe.data, task, seed=recipe.federation.seed)
+            check_rewards(recipe.rewards, rows.column_names)
+            some = looked_at(rows.select(range(min(8, len(rows)))), task).to_list()
+            if recipe.attack is not None:
+                _try_poison(recipe.attack, some)
     except (FileNotFoundError, ValueError) as error:
         return [str(error)]
-    return []
+    return [] if _rows_are_elsewhere(recipe) else list(look_at_rows(recipe).problems)
+
+
+def _rows_are_elsewhere(recipe: Recipe) -> bool:
+    return recipe.federation.deployment is not None
 
 
 def _attack(recipe: Recipe) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -120,10 +120,10 @@ def make_trainer(
     """TRL's trainer of rows, which it tokenises unless they are."""
     from trl import SFTConfig, SFTTrainer
 
-    kwargs = {"skip_prepare_dataset": tokenised}
-    config = make_config(
-        SFTConfig, learner.plan, steps=steps, seed=seed, dataset_kwargs=kwargs, **_OWN
-    )
+    own: dict[str, Any] = {"dataset_kwargs": {"skip_prepare_dataset": tokenised}, **_OWN}
+    if tokenised:  # the labels are made: TRL would ask for conversations once more
+        own["assistant_only_loss"] = False
+    config = make_config(SFTConfig, learner.plan, steps=steps, seed=seed, **own)
     return SFTTrainer(
         model=learner.model, args=config, train_dataset=rows, processing_class=learner.tokenizer
     )

@@ -122,6 +122,7 @@ def test_more_than_the_machine_has_is_known(override, told):
 
 
 PRODUCT = "aggregator={name: krum, f: 2, geometry: product}"
+SHORT = "train.max_length=64"
 FACTORS = "aggregator={name: krum, f: 2}"
 
 
@@ -146,11 +147,11 @@ def test_an_embedding_has_no_gauge_in_products(tiny_model_folder, architecture, 
     model = f"model.name_or_path={tiny_model_folder(architecture)}"
     inner = "c_attn" if architecture == "gpt2" else "q_proj"
     targets = f"lora.target_modules=[{inner}, {name}]"
-    (problem,) = checked(model, PRODUCT, targets)
+    (problem,) = checked(model, PRODUCT, targets, SHORT)
     assert problem.startswith("lora.target_modules: geometry: product needs an A of full rank: got")
     assert f"{name}, an embedding, on which PEFT starts A at zero; leave it out" in problem
-    assert checked(model, PRODUCT, targets, "lora.train=alternate") == []
-    assert checked(model, FACTORS, targets) == []
+    assert checked(model, PRODUCT, targets, SHORT, "lora.train=alternate") == []
+    assert checked(model, FACTORS, targets, SHORT) == []
 
 
 def test_a_rank_is_no_problem_of_a_module_that_is_not_there():

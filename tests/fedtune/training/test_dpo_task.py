@@ -156,14 +156,13 @@ def all_rows(worker):
 def test_the_reference_is_asked_about_the_batches_of_rows_that_are_drawn(make_worker):
     worker, other = (make_worker(task="dpo", federation={"local_steps": 1}) for _ in range(2))
     trained = worker.trainer.train(worker.initial, client=0, round_=1)
-    (prepared,) = worker.data._train.values()
+    (asked,) = worker.data._known.values()
     size = worker.plan.train["per_device_train_batch_size"]
-    assert 0 < len(prepared.known) <= size * size < len(prepared.rows)
-    asked = dict(prepared.known)
+    assert 0 < len(asked) <= size * size < len(worker.data.train_rows(0))
     all_rows(other)
     assert torch.equal(other.trainer.train(other.initial, client=0, round_=1).delta, trained.delta)
-    (whole,) = other.data._train.values()
-    assert asked.items() <= whole.known.items()
+    (whole,) = other.data._known.values()
+    assert asked.items() <= whole.items()
 
 
 @pytest.fixture(scope="module")

@@ -167,7 +167,7 @@ def test_rows_that_teach_nothing_are_counted_and_refused_where_all_are_so(
         task=task, data={"source": str(written(tmp_path, [row] * 20)), **partition}
     )
     with pytest.raises(ValueError, match=f"client 1's training rows teach nothing: {flaw} in "):
-        worker.data.train_rows(1)
+        worker.data.check_use(1)
 
 
 def test_rows_kept_cut_and_dropped_are_counted(make_worker, tmp_path):

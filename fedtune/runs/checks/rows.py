@@ -1,0 +1,173 @@
+"""Every client's rows, tokenised by the code of the run with the run's own tokenizer.
+
+No weight is loaded: the model in the trainer is a toy with the recipe's vocabulary and length. What
+was prepared here is what a run in this process takes up.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from fedtune.recipe import Recipe
+from fedtune.training.base import build_skeleton, load_tokenizer
+from fedtune.training.client_data import ClientData
+from fedtune.training.formats import hint_of_prompt, kept_columns, left_out
+from fedtune.training.plan import Plan
+from fedtune.training.rewards import check_rewards
+from fedtune.training.row_counts import RowCounts
+from fedtune.training.tasks import TASKS
+from fedtune.training.toy import toy_learner
+from fedtune.training.tryout import try_step
+
+MOST_LISTED = 12  # clients that have a line of their own
+_PLACES = ("wpe", "embed_positions", "position_embeddings")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the rows of a recipe are, and what is wrong with them.
+
+    Attributes:
+        problems: What would stop the run, a line each.
+        notes: What is worth knowing, a line each.
+        counts: Of each client's training rows.
+    """
+
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    counts: tuple[RowCounts, ...] = ()
+
+
+def look_at_rows(recipe: Recipe) -> Found:
+    """Prepare every client's rows, and let TRL's trainer take a step on some; once per recipe."""
+    return _look(recipe.model_dump_json())
+
+
+@lru_cache(maxsize=8)
+def _look(recipe_json: str) -> Found:
+    recipe = Recipe.model_validate(json.loads(recipe_json))
+    try:
+        skeleton = build_skeleton(recipe.model)
+        tokenizer = load_tokenizer(recipe.model)
+    except (OSError, ValueError) as error:
+        return Found((f"model.name_or_path: {error}",))
+    plan = Plan.of(recipe, torch.device("cpu"), torch.float32)
+    data = ClientData(recipe, toy_learner(recipe.task, plan, tokenizer, like=skeleton.config))
+    counts: list[RowCounts] = []
+    held_out: list[str] = []
+    try:
+        check_rewards(recipe.rewards, data.rows.column_names)
+        counts.extend(map(data.counts, data.parts))
+        for client in [*data.parts, *([None] if data.server_rows else [])]:
+            data.check_use(client)
+        data.held_out_counts(None)
+        if recipe.evaluation.per_client:
+            held_out = list(_unmeasured(data))
+        _step(data, recipe)
+    except (OSError, ValueError, TypeError) as error:
+        return Found((str(error),), counts=tuple(counts))
+    problems = list(_beyond(counts, skeleton))
+    notes = [*_beside(data, recipe), *_told(counts), *held_out]
+    return Found(tuple(problems), tuple(notes), tuple(counts))
+
+
+def lines_of(found: Found) -> Iterator[str]:
+    """What each client trains on, or of many all together, a line each."""
+    if len(found.counts) > MOST_LISTED:
+        rows = [each.kept for each in found.counts]
+        yield (
+            f"rows: {len(rows)} clients train on {sum(rows):,} rows, {min(rows):,} to "
+            f"{max(rows):,} each; {sum(each.cut for each in found.counts):,} cut, "
+            f"{sum(each.dropped for each in found.counts):,} dropped by max_length; "
+            f"{sum(each.tokens for each in found.counts):,} tokens"
+        )
+        return
+    for client, each in enumerate(found.counts):
+        lost = [f"{getattr(each, word):,} {word}" for word in ("cut", "dropped")]
+        by_length = f" ({', '.join(lost)} by max_length)" if each.cut or each.dropped else ""
+        yield (
+            f"client {client}: {each.kept:,} rows{by_length}, {each.tokens:,} tokens, "
+            f"the longest row {each.longest:,}"
+        )
+
+
+def _step(data: ClientData, recipe: Recipe) -> None:
+    """Let the trainer take a step on the shortest rows of the first client."""
+    rows = data.train_rows(next(iter(data.parts)))
+    names = [name for name in rows.column_names if name.endswith("_ids")]
+    lengths = [sum(map(len, row.values())) for row in rows.select_columns(names)]
+    order = sorted(range(len(rows)), key=lengths.__getitem__)
+    try:
+        try_step(data.learner, recipe.task, rows, order)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"train: {error}") from error
+
+
+def _unmeasured(data: ClientData) -> Iterator[str]:
+    """Clients without a held-out row that could be measured: the run goes on without them."""
+    for client in data.parts:
+        try:
+            data.held_out_counts(client)
+        except ValueError as error:
+            yield f"{error}; this client will not be measured on rows of its own"
+
+
+def _beyond(counts: list[RowCounts], skeleton: Any) -> Iterator[str]:  # noqa: ANN401
+    """Tokens that the embedding has not, and rows longer than a table of positions."""
+    vocabulary = skeleton.get_input_embeddings().num_embeddings
+    for client, each in enumerate(counts):
+        if each.largest_id >= vocabulary:
+            yield (
+                f"model.name_or_path: client {client}'s rows hold token {each.largest_id}, and the "
+                f"model's embedding has {vocabulary}: the tokenizer has tokens that the model was "
+                f"not resized for; save a model that was, or take the tokens out"
+            )
+            return
+    tables = [
+        module.num_embeddings
+        for name, module in skeleton.named_modules()
+        if name.rpartition(".")[2] in _PLACES and hasattr(module, "num_embeddings")
+    ]
+    for client, each in enumerate(counts):
+        if tables and each.longest > min(tables):
+            yield (
+                f"train.max_length: the model has {min(tables)} positions, and client {client}'s "
+                f"longest row has {each.longest} tokens; write {min(tables)}"
+            )
+            return
+
+
+def _beside(data: ClientData, recipe: Recipe) -> Iterator[str]:
+    task = TASKS[recipe.task]
+    if beside := left_out(data.rows, task):
+        read = ", ".join(kept_columns(data.rows, task))
+        hint = hint_of_prompt(data.rows, task)
+        yield f"data.source: {read} are read; {', '.join(beside)} beside them are not{hint}"
+
+
+def _told(counts: list[RowCounts]) -> Iterator[str]:
+    """What became of rows over all clients, and who has most of it."""
+    flaws: Counter[str] = Counter()
+    for each in counts:
+        flaws.update(each.flaws)
+    rows = sum(each.rows for each in counts)
+    for flaw, count in flaws.most_common():
+        worst = max(range(len(counts)), key=lambda k: counts[k].flaws.get(flaw, 0))
+        yield (
+            f"data.source: {flaw} in {count} of {rows} training rows, which teach nothing; most "
+            f"of them, {counts[worst].flaws[flaw]}, with client {worst}"
+        )
+    for word in ("cut", "dropped"):
+        if count := sum(getattr(each, word) for each in counts):
+            worst = max(range(len(counts)), key=lambda k: getattr(counts[k], word))
+            yield (
+                f"train.max_length: {count} of {rows} training rows are {word}; most of them, "
+                f"{getattr(counts[worst], word)}, with client {worst}"
+            )
