@@ -9,13 +9,18 @@ from pydantic import BaseModel
 
 Combination = Literal["factors", "exact", "dense"]
 
-RULE: dict[str, Any] = {"name": "capped_spectral", "geometry": "product"}
+RULE = "capped_spectral"
 SHARE = 0.3  # of a round's clients that may be Byzantine: f is rounded down
 OUTER: dict[str, dict[str, Any]] = {
     "fedavg": {"lr": 1.0},
     "nesterov": {"lr": 0.7, "momentum": 0.5},
     "adam": {"lr": 1e-3, "betas": (0.9, 0.99), "eps": 1e-8},
 }
+# Keys of an aggregator section that are no option of a rule.
+_SECTION = {
+    "name", "f", "mixing", "geometry", "combination", "residual", "max_condition", "max_stretch",
+    "client_weights",
+}  # fmt: skip
 _CLIENTS = 10  # of a recipe that does not say
 
 
@@ -47,28 +52,57 @@ def stretch_of(combination: Combination) -> float:
 
 
 def with_default_defence(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Add the default rule to an aggregator section that names none; keys that are given stay.
+    """Fill what an aggregator section does not say: rule, f and geometry; what it says stays.
 
-    It works on products, but for `outer: adam`, which steps coordinates: there on factors.
+    f is `SHARE` of a round's clients, or as many as the named rule withstands among so few.
+    Products where the rule is defined on them, but for `outer: adam`, which steps coordinates, and
+    beside the clients' momentum, which averages rows. The
+    mean is FedAvg, the baseline: it withstands no one, and works on factors.
 
     Args:
         raw: A recipe as YAML or JSON has it, not validated yet.
     """
     given = raw.get("aggregator", {})
-    if not isinstance(given, Mapping) or "name" in given:
+    if not isinstance(given, Mapping) or given.get("name") == "mean":
         return dict(raw)
     outer = raw.get("outer")
     steps_coordinates = isinstance(outer, Mapping) and outer.get("name") == "adam"
-    geometry = {"geometry": "factors"} if steps_coordinates else {}
-    f = _default_f(raw.get("federation"))
-    return {**raw, "aggregator": {**RULE, **geometry, "f": f, **given}}
+    asked = {"name": RULE, **given}
+    defence = raw.get("defence")
+    averages_rows = "name" in given and isinstance(defence, Mapping) and defence.get("momentum")
+    on_factors = steps_coordinates or averages_rows or not _takes_products(asked)
+    geometry = "factors" if on_factors else "product"
+    f = _default_f(asked, raw.get("federation"))
+    return {**raw, "aggregator": {"name": RULE, "geometry": geometry, "f": f, **given}}
 
 
-def _default_f(federation: object) -> int:
-    """Three tenths of a round's clients; what is no count is left for validation to name."""
+def _takes_products(section: Mapping[str, Any]) -> bool:
+    """Whether the rule is defined on products without a further key; of an unknown one, no."""
+    from aggregators import AGGREGATORS
+
+    rule = AGGREGATORS.get(section["name"]) if isinstance(section["name"], str) else None
+    if rule is None or rule.memory == "history":
+        return False
+    if rule.kind == "gram":
+        return not section.get("noise")
+    return bool(section.get("mixing")) or section.get("combination") == "dense"
+
+
+def _default_f(asked: Mapping[str, Any], federation: object) -> int:
+    """As many of a round's clients; what is no count is left for validation to name."""
+    from aggregators import plan
+
     section = federation if isinstance(federation, Mapping) else {}
-    asked = section.get("clients_per_round") or section.get("num_clients", _CLIENTS)
-    return int(SHARE * _count(asked) + 1e-9)
+    count = _count(section.get("clients_per_round") or section.get("num_clients", _CLIENTS))
+    most = int(SHARE * count + 1e-9)
+    if asked["name"] == RULE or "f" in asked:
+        return most
+    options = {key: value for key, value in asked.items() if key not in _SECTION}
+    try:
+        made = plan(asked["name"], mixing=asked.get("mixing") or [], **options)
+        return max((f for f in range(most + 1) if made.is_defined(count, f)), default=0)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return most  # validation names what is wrong
 
 
 def _count(value: object) -> int:

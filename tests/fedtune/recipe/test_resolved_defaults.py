@@ -30,7 +30,8 @@ def test_adam_has_the_numbers_of_its_name():
 @pytest.mark.parametrize(
     ("aggregator", "combination", "max_stretch"),
     [
-        ({"name": "krum"}, "factors", 3.0),
+        ({"name": "krum"}, "exact", 100.0),
+        ({"name": "krum", "geometry": "factors"}, "factors", 3.0),
         ({"name": "krum", "geometry": "product"}, "exact", 100.0),
         ({"name": "krum", "geometry": "product", "max_stretch": 7}, "exact", 7.0),
         ({"name": "median", "geometry": "product", "mixing": ["nnm"]}, "factors", 3.0),
@@ -71,3 +72,29 @@ def test_a_shipped_recipe_reads_back_to_itself(name):
         assert parse_recipe(loaded.model_dump_json()).model_dump_json() == loaded.model_dump_json()
     else:
         assert lay_out(as_mapping(loaded)) == loaded
+
+
+@pytest.mark.parametrize(
+    ("aggregator", "clients", "f", "geometry"),
+    [
+        ({"name": "krum"}, 10, 3, "product"),
+        ({"name": "krum"}, 8, 2, "product"),
+        ({"name": "bulyan"}, 10, 1, "factors"),  # it needs 4f + 3
+        ({"name": "trimmed_mean"}, 10, 3, "factors"),
+        ({"name": "trimmed_mean", "mixing": ["nnm"]}, 10, 3, "product"),
+        ({"name": "foolsgold"}, 10, 3, "factors"),
+        ({"name": "mean"}, 10, 0, "factors"),
+        ({"name": "krum", "f": 1, "geometry": "factors"}, 10, 1, "factors"),
+        ({"geometry": "factors"}, 10, 3, "factors"),
+    ],
+)
+def test_a_named_rule_keeps_the_default_f_and_geometry(aggregator, clients, f, geometry):
+    recipe = {"aggregator": aggregator, "federation": {"num_clients": clients}}
+    section = parse_recipe(recipe).aggregator
+    assert (section.f, section.geometry) == (f, geometry)
+
+
+def test_what_averages_or_steps_rows_keeps_a_named_rule_on_factors():
+    for beside in ({"outer": {"name": "adam"}}, {"defence": {"momentum": 0.5}}):
+        recipe = parse_recipe({"aggregator": {"name": "krum"}, **beside})
+        assert (recipe.aggregator.f, recipe.aggregator.geometry) == (3, "factors")

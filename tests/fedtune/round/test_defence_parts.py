@@ -141,7 +141,7 @@ def test_who_is_suspect_weighs_nothing(name, geometry):
     [
         ({"defence": {"server_data": True}, "aggregator": {"name": "mean", "f": 1}},
          "defence.server_data: needs data.server_rows: got 0"),
-        ({"defence": {"suspicion": 0.5}, "aggregator": {"name": "caf"}},
+        ({"defence": {"suspicion": 0.5}, "aggregator": {"name": "caf", "f": 0}},
          "defence.suspicion: leaves out up to f clients: got f=0"),
         ({"defence": {"suspicion": 0.5}, "aggregator": {"name": "trimmed_mean", "f": 1}},
          "defence.suspicion: needs a rule that weighs clients: got trimmed_mean"),

@@ -132,7 +132,7 @@ def test_a_reply_is_bounded_by_what_the_round_sends():
 
 def test_a_rule_remembers_each_part_apart():
     # Centered clipping with a short radius stays near its centre, the part's last aggregate.
-    rule = {"name": "centered_clipping", "f": 1, "radius": 0.1}
+    rule = {"name": "centered_clipping", "f": 1, "radius": 0.1, "geometry": "factors"}
     server, _ = alternating(5, aggregator=rule)
     states, anchor = {"a": {}, "b": {}}, ANCHOR
     for round_ in range(1, 6):
@@ -202,7 +202,7 @@ def test_an_alternating_run_that_is_resumed_at_any_round_ends_in_the_same_bits(t
     recipe = tiny_recipe(
         lora={"train": "alternate", "lora_dropout": 0.1},
         federation={"num_clients": 3, "num_rounds": 5, "inner_optimizer": "keep"},
-        aggregator={"name": "centered_clipping"},
+        aggregator={"name": "centered_clipping", "geometry": "factors"},
         outer=MOMENTUM,
         attack={"name": "gaussian", "num_attackers": 1, "std": 0.5},
         checkpoint={"keep": 5},

@@ -108,7 +108,7 @@ def test_what_an_onlooker_is_told_of_a_reply_is_a_number_or_nothing():
 
 
 WITH_STATE = {
-    "aggregator": {"name": "centered_clipping", "f": 1},
+    "aggregator": {"name": "centered_clipping", "f": 1, "geometry": "factors"},
     "outer": {"name": "nesterov"},
 }
 
@@ -153,7 +153,9 @@ def test_too_few_good_replies_move_nothing_and_the_next_try_goes_on_as_if_nothin
 
 def test_the_rules_state_is_carried_from_round_to_round():
     # Centered clipping with a short radius stays near its centre, which is the last aggregate.
-    recipe = toy_recipe(3, aggregator={"name": "centered_clipping", "f": 1, "radius": 0.1})
+    recipe = toy_recipe(
+        3, aggregator={"name": "centered_clipping", "f": 1, "radius": 0.1, "geometry": "factors"}
+    )
     server, _ = toy_rounds(recipe, toy_app(), rounds=2)
     state, anchor = {}, ANCHOR
     for round_ in (1, 2):

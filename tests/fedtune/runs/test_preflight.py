@@ -123,7 +123,7 @@ def test_more_than_the_machine_has_is_known(override, told):
 
 PRODUCT = "aggregator={name: krum, f: 2, geometry: product}"
 SHORT = "train.max_length=64"
-FACTORS = "aggregator={name: krum, f: 2}"
+FACTORS = "aggregator={name: krum, f: 2, geometry: factors}"
 
 
 def test_a_rank_beyond_a_modules_inputs_is_known_in_products(tiny_model_folder):
