@@ -23,7 +23,9 @@ class Manifest(BaseModel):
         node_keys: The fingerprint of each client's key, in the order of clients, on a network.
         threads: Of torch.
         layout_hash: Of names and shapes of the adapter.
-        client_rows: Training rows of each client.
+        client_rows: That each client trains on; none on a network, where rows are the nodes' own.
+        client_rows_cut: Of these, that lost tokens to ``max_length``; not there where none did.
+        client_rows_dropped: Training rows of each client that were too long to be trained on.
         server_rows: Rows that the server holds.
         simulated_attackers: Clients that attack in a simulation; the rule is not told.
         client_names: What clients are called, where their data has names.
@@ -48,6 +50,8 @@ class Manifest(BaseModel):
     layout_hash: str | None = None
     adapter_parameters: Count | None = None
     client_rows: list[Count] = Field(default_factory=list)
+    client_rows_cut: list[Count] = Field(default_factory=list)
+    client_rows_dropped: list[Count] = Field(default_factory=list)
     server_rows: Count | None = None
     simulated_attackers: list[Count] = Field(default_factory=list)
     client_names: list[str] = Field(default_factory=list)

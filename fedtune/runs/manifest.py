@@ -33,8 +33,23 @@ def manifest_of(recipe: Recipe, worker: Worker, inputs: Mapping[str, str]) -> di
         "threads": torch.get_num_threads(),
         "layout_hash": worker.layout.hash,
         "adapter_parameters": worker.layout.size,
-        "client_rows": [len(part.train) for part in worker.data.parts.values()],
+        **_rows(recipe, worker),
         "server_rows": len(worker.data.server_rows),
         "simulated_attackers": sorted(byzantine_clients(recipe)),
         "client_names": name_clients(recipe, worker),
     }
+
+
+def _rows(recipe: Recipe, worker: Worker) -> dict[str, list[int]]:
+    """How many rows each client trains on, and what ``max_length`` did to the others.
+
+    Nothing on a network, where the nodes' rows are their own.
+    """
+    if recipe.federation.deployment is not None:
+        return {}
+    counts = [worker.data.counts(client) for client in worker.data.parts]
+    rows = {"client_rows": [each.kept for each in counts]}
+    for word in ("cut", "dropped"):
+        if any(lost := [getattr(each, word) for each in counts]):
+            rows[f"client_rows_{word}"] = lost
+    return rows

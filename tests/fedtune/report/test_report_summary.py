@@ -113,7 +113,9 @@ def test_describe_names_rule_outer_and_attackers():
             "attack": {"name": "sign_flip", "scale": 10, "num_attackers": 2},
         }
     )
-    expected = "nnm + trimmed_mean, f=2 | nesterov | 2 of 10 attack: sign_flip (scale 10)"
+    expected = (
+        "nnm + trimmed_mean, f=2, on products | nesterov | 2 of 10 attack: sign_flip (scale 10)"
+    )
     assert describe(recipe) == expected
     product = {"aggregator": {"name": "krum", "f": 1, "geometry": "product"}}
     assert describe(parse_recipe(product)) == "krum, f=1, on products | fedavg"

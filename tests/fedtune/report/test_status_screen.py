@@ -33,7 +33,7 @@ def test_a_pipe_gets_every_number_and_no_control_code(folder):
     assert "\x1b" not in text
     lines = text.splitlines()
     assert lines[0] == "run  stopped"
-    assert lines[1] == "sft of nano | nnm + trimmed_mean, f=1 | fedavg"
+    assert lines[1] == "sft of nano | nnm + trimmed_mean, f=1, on products | fedavg"
     assert lines[2] == "2 of 3 rounds are done."
     assert lines[3].startswith("The last process left no word")
     silenced = "client 3: weight 0 in 1 and refused in 1 of 2 rounds."

@@ -135,7 +135,6 @@ FLAWS = [
     ("dpo", {"prompt": "a", "chosen": "b", "rejected": "b"}, "equal answers"),
     ("reward", {"chosen": CHAT, "rejected": CHAT}, "equal answers"),
     ("reward", {"chosen": "a", "rejected": ""}, "an empty answer"),
-    ("grpo", {"prompt": ""}, "an empty prompt"),
 ]
 
 
