@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -11,7 +12,9 @@ from fedtune.adapters.ranks import widen
 from fedtune.training.backdoor import Plant, backdoor_success, plant_prompts
 from fedtune.training.client_data import ClientData
 from fedtune.training.client_round import looked_at
+from fedtune.training.generation import complete
 from fedtune.training.loaded import LoadedModel
+from fedtune.training.questions import Question, questions
 from fedtune.training.tasks import Figures, Shown
 
 if TYPE_CHECKING:
@@ -89,7 +92,26 @@ class Evaluator:
     def samples(self, row: Tensor) -> list[Shown]:
         """The first held-out rows, and what the model makes of them under an adapter."""
         loaded, section = self._loaded, self._section
+        if loaded.task.asks and (asked := self._questions(None, section.samples)):
+            loaded.write(row)
+            texts = complete(
+                [each.ids for each in asked],
+                loaded.model,
+                loaded.base.tokenizer,
+                max_new_tokens=section.max_new_tokens,
+            )
+            pairs = zip(asked, texts, strict=True)
+            return [Shown(each.prompt, each.truth, text) for each, text in pairs]
         rows = self._data.held_out(None)
         rows = rows.select(range(min(section.samples, len(rows))))
         loaded.write(row)
         return loaded.task.show(rows, loaded.learner, max_new_tokens=section.max_new_tokens)
+
+    def _questions(self, client: int | None, most: int) -> list[Question]:
+        """The first held-out rows of which something may be asked, as questions."""
+        data, loaded, section = self._data, self._loaded, self._section
+        data.held_out(client)  # to prepare rows may give the tokenizer its template
+        split = data.split if client is None else data.parts[client]
+        rows = looked_at(data.rows.select(split.test[: section.max_rows]), loaded.task)
+        room = section.max_new_tokens
+        return list(islice(questions(rows, loaded.learner, max_new_tokens=room), most))
