@@ -40,6 +40,7 @@ from fedtune.training.worker import Worker
 # Of the node config: all rows of the source are this client's; on a node also its
 # owner's limit, and the server's name of the run.
 OWN_ROWS, MOST_TRAINED, RUN = "own-rows", "max-trained-parameters", "run"
+TELLS_ROWS = "tells-rows"  # whether the owner lets the number of rows be told
 
 
 class Conduct(Protocol):
@@ -93,16 +94,20 @@ def make_client(conduct_of: ConductOf) -> Client:
 
 
 def introduce(message: Message, context: Context) -> Message:
-    """Say who this is, which base and tokenizer it holds, and how many rows of which columns."""
+    """Say who this is, which base and tokenizer it holds, and which columns its rows have.
+
+    How many rows there are is said too, unless the node's owner has not allowed that.
+    """
     worker, client = _open(message, context)
     words: dict[str, Any] = {
         "client": client,
         "base_hash": worker.base_hash,
         "tokenizer_hash": worker.base.tokenizer_hash,
         "anchor_hash": "",
-        "rows": len(worker.data.parts[client].train),
         "schema_hash": worker.data.schema_hash,
     }
+    if context.node_config.get(TELLS_ROWS, True):
+        words["rows"] = len(worker.data.parts[client].train)
     return message.reply(RecordDict({wire.ABOUT: ConfigRecord(words)}))
 
 

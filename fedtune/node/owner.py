@@ -16,7 +16,7 @@ from fedtune.messages.node_errors import NotAllowedError, failure
 from fedtune.messages.recipe_once import MAX_RECIPE_BYTES
 from fedtune.node.allowed_keys import PLAIN, key_refusals
 from fedtune.node.allowed_models import allowed_model
-from fedtune.node.client import MOST_TRAINED, OWN_ROWS
+from fedtune.node.client import MOST_TRAINED, OWN_ROWS, TELLS_ROWS
 from fedtune.node.limits import exceeded
 from fedtune.recipe import Recipe, RecipeError, parse_recipe
 from fedtune.recipe.data import EMBEDDED
@@ -108,6 +108,7 @@ def adapter_of(folder: Path) -> Callable[[str], tuple[str, NodeWords]]:
         told: NodeWords = {
             OWN_ROWS: config.data is not None,
             MOST_TRAINED: config.max_trained_parameters,
+            TELLS_ROWS: config.tell_row_counts,
         }
         if config.privacy is not None:
             told |= config.privacy.model_dump()

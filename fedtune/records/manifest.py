@@ -23,7 +23,7 @@ class Manifest(BaseModel):
         node_keys: The fingerprint of each client's key, in the order of clients, on a network.
         threads: Of torch.
         layout_hash: Of names and shapes of the adapter.
-        client_rows: Training rows of each client.
+        client_rows: Training rows of each client; on a network nothing is dealt, and it is empty.
         server_rows: Rows that the server holds.
         simulated_attackers: Clients that attack in a simulation; the rule is not told.
         client_names: What clients are called, where their data has names.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from fedtune.records.lines import Figures
+from fedtune.records.manifest import Manifest
+from fedtune.report.names import MAX_NAME
 from fedtune.report.outline import Outline
 from fedtune.report.status import RunStatus
 from fedtune.report.status_clients import Standing, by_mark, standings
@@ -73,7 +75,7 @@ def _of_run(status: RunStatus) -> dict[str, Any]:
         "retried_rounds": recorded.retried_rounds,
         "second_replies": recorded.second_replies,
         "undone_rounds": undone_so_far(recorded.records),
-        "clients": [_client(one) for one in clients],
+        "clients": [_client(one, status.manifest) for one in clients],
         "refusals": [
             {
                 "client": each.client,
@@ -97,9 +99,10 @@ def _recipe(recipe: Outline) -> dict[str, Any]:
     }
 
 
-def _client(one: Standing) -> dict[str, Any]:
+def _client(one: Standing, manifest: Manifest) -> dict[str, Any]:
     return {
         "client": one.client,
+        "name": clean(manifest.name_of(one.client), limit=MAX_NAME) or None,
         "rows": one.rows,
         "asked_rounds": one.asked,
         "dropped_rounds": one.dropped,

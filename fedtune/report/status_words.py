@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fedtune.report.figures import STANDING, loss_title, shown
+from fedtune.report.names import name_of
 from fedtune.report.silenced import headlines
 from fedtune.report.status import RunStatus
 from fedtune.report.status_clients import ClientRow, client_rows
@@ -239,7 +240,7 @@ def _refusals(status: RunStatus) -> list[tuple[str, str, str]]:
     for each in status.refusals[:MAX_REFUSALS]:
         times = "" if each.times == 1 else f"{each.times} times, last in "
         when = f"{times}round {each.last_round}"
-        lines.append((f"client {each.client}", when, clean(each.reason, limit=400)))
+        lines.append((name_of(each.client, status.manifest), when, clean(each.reason, limit=400)))
     if (left := len(status.refusals) - MAX_REFUSALS) > 0:
         lines.append(("", "", f"{left} more are in metrics.jsonl"))
     return lines

@@ -13,7 +13,9 @@ from rich.text import Text
 
 from fedtune.records.lines import RoundRecord
 from fedtune.records.manifest import Manifest
+from fedtune.records.told_rows import rows_by_client
 from fedtune.report.figures import shown
+from fedtune.report.names import label_of, name_of
 from fedtune.report.silenced import headlines, silences
 from fedtune.report.summary import (
     PAGE,
@@ -75,9 +77,10 @@ def print_summary(
         console.print("Nothing was measured yet.")
     console.print(Text(_totals(facts, recipe)))
     if facts.clients:
-        console.print(_clients(facts, manifest))
+        rows = rows_by_client(folder.path, manifest)
+        console.print(_clients(facts, manifest, rows))
         console.print(Text(_legend(facts), style="dim"))
-        if refusals := _refusals(facts, console):
+        if refusals := _refusals(facts, manifest, console):
             console.print(refusals)
     for sample in samples[:MAX_SAMPLES]:
         console.print()
@@ -130,8 +133,8 @@ def _totals(facts: RunFacts, recipe: Recipe) -> str:
     )
 
 
-def _clients(facts: RunFacts, manifest: Manifest) -> Table:
-    attackers, rows = manifest.simulated_attackers, manifest.client_rows
+def _clients(facts: RunFacts, manifest: Manifest, rows: Mapping[int, int]) -> Table:
+    attackers = manifest.simulated_attackers
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in ("client", "rows", "weight", "of\nfair", "low", "dropped", "far", "own\nloss"):
         table.add_column(heading, justify="right", overflow="fold")
@@ -140,8 +143,8 @@ def _clients(facts: RunFacts, manifest: Manifest) -> Table:
     for facts_ in notable(facts.clients):
         client = facts_.client
         cells = [
-            Text(str(client)),
-            Text(str(rows[client]) if client < len(rows) else "-"),
+            Text(label_of(client, manifest)),
+            Text(str(rows.get(client, "-"))),
             Text(percent(facts_.mean_weight)),
             _of_fair(facts_),
             Text(str(facts_.times_low or "-")),
@@ -176,13 +179,14 @@ def _dropped(client: ClientFacts) -> Text:
     return Text(words, "red" if client.times_dropped else "")
 
 
-def _refusals(facts: RunFacts, console: Console) -> Text:
+def _refusals(facts: RunFacts, manifest: Manifest, console: Console) -> Text:
     """A line for each refused client, with the commonest of its reasons."""
     lines = []
     for client in notable(facts.clients):
         if client.reason is not None:
             reason = clean(client.reason, limit=2 * console.width, encoding=console.encoding)
-            lines.append(f" client {client.client} refused, {client.times_refused} x: {reason}")
+            who = name_of(client.client, manifest)
+            lines.append(f" {who} refused, {client.times_refused} x: {reason}")
     return Text("".join(f"\n{line}" for line in lines), "red")
 
 

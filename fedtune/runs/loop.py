@@ -33,6 +33,7 @@ from fedtune.records.events import (
 from fedtune.records.folder import RunFolder
 from fedtune.records.lines import RoundRecord
 from fedtune.records.signed_chain import sign
+from fedtune.records.told_rows import write_told
 from fedtune.round.attendance import Attendance
 from fedtune.round.defence.standing import counts_of
 from fedtune.round.defence.vote import undone_rounds
@@ -245,10 +246,7 @@ class Run:
         """Note what each node says of its rows, where those are its own; it moves nothing."""
         if self.recipe.federation.deployment is None:
             return
-        text = json.dumps({client: roster.said[client] for client in sorted(roster.said)}, indent=2)
-        path = self.folder.path / "clients.json"
-        if not path.is_file() or path.read_text(encoding="utf-8") != text + "\n":
-            write_whole(path, text + "\n")
+        write_told(self.folder.path, roster.said)
 
     def _sign(self) -> None:
         """Sign the record so far, where the server has a key that the nodes know."""

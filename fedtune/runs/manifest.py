@@ -23,6 +23,7 @@ def manifest_of(recipe: Recipe, worker: Worker, inputs: Mapping[str, str]) -> di
         worker: Holds the model and the rows.
         inputs: Hashes of all that a resumed run must find as it was.
     """
+    far = recipe.federation.deployment is not None  # each node has its owner's rows
     return {
         "run": token_hex(16),  # two runs of one recipe have two manifests
         **inputs,
@@ -33,7 +34,7 @@ def manifest_of(recipe: Recipe, worker: Worker, inputs: Mapping[str, str]) -> di
         "threads": torch.get_num_threads(),
         "layout_hash": worker.layout.hash,
         "adapter_parameters": worker.layout.size,
-        "client_rows": [len(part.train) for part in worker.data.parts.values()],
+        "client_rows": [] if far else [len(part.train) for part in worker.data.parts.values()],
         "server_rows": len(worker.data.server_rows),
         "simulated_attackers": sorted(byzantine_clients(recipe)),
         "client_names": name_clients(recipe, worker),

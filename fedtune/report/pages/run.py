@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fedtune.records.lines import RoundRecord
 from fedtune.records.manifest import Manifest
 from fedtune.report.figures import loss_title, shown
+from fedtune.report.names import label_of, name_of
 from fedtune.report.pages.chart import loss_chart
 from fedtune.report.pages.gain import percent_of
 from fedtune.report.pages.render import line, page
@@ -38,6 +39,7 @@ def run_page(
     manifest: Manifest,
     samples: Sequence[Mapping[str, Any]],
     *,
+    rows: Mapping[int, int] | None = None,
     recipe_text: str,
     command: str,
 ) -> str:
@@ -48,6 +50,7 @@ def run_page(
         records: The lines of metrics.jsonl.
         manifest: Of the run.
         samples: The lines of samples.jsonl; the first few are shown.
+        rows: Training rows of the clients of whom they are known; None: as the manifest has them.
         recipe_text: The recipe as YAML.
         command: What repeats the run.
 
@@ -55,6 +58,7 @@ def run_page(
         The HTML document. It needs no network, and no script to be read.
     """
     facts, attackers = summarise(records), manifest.simulated_attackers
+    rows = dict(enumerate(manifest.client_rows)) if rows is None else rows
     name, clients = line(recipe.output_dir.name or "run"), notable(facts.clients)
     return page(
         "run.html.jinja",
@@ -77,11 +81,11 @@ def run_page(
         heads=HEADS,
         key=KEY,
         clients=[
-            (one.client, one.client in attackers, _cells(one, manifest.client_rows))
+            (label_of(one.client, manifest), one.client in attackers, _cells(one, rows))
             for one in clients
         ],
         hidden=len(facts.clients) - len(clients),
-        refusals=_refusals(records),
+        refusals=_refusals(records, manifest),
         samples=[_sample(sample) for sample in samples[:MAX_SAMPLES]],
         manifest=_made_by(manifest),
         recipe_text=recipe_text,
@@ -142,14 +146,14 @@ def _totals(facts: RunFacts) -> list[tuple[str, str]]:
     return [*figures, ("Time", f"{duration(facts.round_s)}; {took}"), ("Traffic", traffic)]
 
 
-def _cells(one: ClientFacts, rows: Sequence[int]) -> list[str]:
+def _cells(one: ClientFacts, rows: Mapping[int, int]) -> list[str]:
     """A client's row under `HEADS`, without its number."""
     ratio = None
     if one.mean_weight is not None and one.fair_share:
         ratio = one.mean_weight / one.fair_share
     dropped = one.times_dropped
     return [
-        str(rows[one.client]) if one.client < len(rows) else "–",
+        str(rows.get(one.client, "–")),
         percent(one.mean_weight, none="–"),
         "–" if ratio is None else f"{ratio:.2f}×",
         str(one.times_low or "–"),
@@ -160,14 +164,14 @@ def _cells(one: ClientFacts, rows: Sequence[int]) -> list[str]:
     ]
 
 
-def _refusals(records: Sequence[RoundRecord]) -> list[tuple[str, str]]:
+def _refusals(records: Sequence[RoundRecord], manifest: Manifest) -> list[tuple[str, str]]:
     """Each refused client's reasons once, with the rounds."""
     found: dict[tuple[int, str], list[int]] = {}
     for record in records:
         for client, reason in sorted(record.refused.items()):
             found.setdefault((client, line(reason, 400)), []).append(record.round)
     told = [
-        (f"client {client}, {_rounds(rounds)}: ", reason)
+        (f"{name_of(client, manifest)}, {_rounds(rounds)}: ", reason)
         for (client, reason), rounds in list(found.items())[:MAX_REASONS]
     ]
     left = len(found) - MAX_REASONS
@@ -187,7 +191,7 @@ def _sample(sample: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _made_by(manifest: Manifest) -> list[tuple[str, str]]:
-    shown_elsewhere = {"client_rows", "simulated_attackers", "recipe", "node_keys"}
+    shown_elsewhere = {"client_rows", "client_names", "simulated_attackers", "recipe", "node_keys"}
     facts = manifest.facts.items()
     return [(line(key, 80), _flat(value)) for key, value in facts if key not in shown_elsewhere]
 
