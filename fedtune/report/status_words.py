@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from fedtune.report.figures import STANDING, loss_title, shown
+from fedtune.report.figures import STANDING, curve_title, shown
 from fedtune.report.names import name_of
 from fedtune.report.silenced import headlines
 from fedtune.report.status import RunStatus
@@ -40,9 +40,10 @@ class View:
         share: Of the rounds that is done, in [0, 1]; the replies of this round count their part.
         commands: What to type next.
         facts: Labels and what belongs to each.
+        leads: Which figure the curve is of, loss or reward.
         curve_title: Of the curve.
-        curve: Round and held-out loss; None where it was not finite.
-        base: The loss before training.
+        curve: Round and held-out figure; None where it was not finite.
+        base: The figure before training.
         stages: Name, task, state, rounds and figures of each, if there are several.
         clients: A row for each that is shown.
         left_out: How many clients have no row.
@@ -58,6 +59,7 @@ class View:
     share: float = 0.0
     commands: Sequence[str] = ()
     facts: Sequence[tuple[str, str]] = ()
+    leads: str = "loss"
     curve_title: str = ""
     curve: Sequence[tuple[int, float | None]] = ()
     base: float | None = None
@@ -92,9 +94,10 @@ def _of_run(status: RunStatus) -> View:
         share=_share(status),
         commands=_commands(status),
         facts=[*_figures(status), *_facts(status)],
-        curve_title=loss_title(facts.base),
+        leads=facts.leads,
+        curve_title=curve_title(facts.leads),
         curve=thin(facts.curve, MAX_POINTS),
-        base=facts.base.get("loss"),
+        base=facts.base.get(facts.leads),
         clients=rows if progress.begun or facts.rounds else [],
         left_out=left_out if progress.begun or facts.rounds else 0,
         refusals=_refusals(status),

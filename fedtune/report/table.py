@@ -112,7 +112,7 @@ def _curve(facts: RunFacts, console: Console) -> Table:
     for _ in points:
         grid.add_column(justify="right", no_wrap=True)
     grid.add_row(" round", *(str(round_) for round_, _ in points))
-    grid.add_row(" loss", *(figure(loss) for _, loss in points))
+    grid.add_row(f" {facts.leads}", *(figure(loss) for _, loss in points))
     outer = Table.grid()
     outer.add_row(Text(f" {line}", style="cyan"))
     outer.add_row(grid)
@@ -136,7 +136,16 @@ def _totals(facts: RunFacts, recipe: Recipe) -> str:
 def _clients(facts: RunFacts, manifest: Manifest, rows: Mapping[int, int]) -> Table:
     attackers = manifest.simulated_attackers
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for heading in ("client", "rows", "weight", "of\nfair", "low", "dropped", "far", "own\nloss"):
+    for heading in (
+        "client",
+        "rows",
+        "weight",
+        "of\nfair",
+        "low",
+        "dropped",
+        "far",
+        f"own\n{facts.leads}",
+    ):
         table.add_column(heading, justify="right", overflow="fold")
     if attackers:
         table.add_column("attacker (rule\nnever told)", overflow="fold")
@@ -150,7 +159,7 @@ def _clients(facts: RunFacts, manifest: Manifest, rows: Mapping[int, int]) -> Ta
             Text(str(facts_.times_low or "-")),
             _dropped(facts_),
             Text(_times(facts_.far)),
-            Text(figure(facts_.own_loss)),
+            Text(figure(facts_.own_figure)),
         ]
         if attackers:
             cells.append(Text("attacker" if client in attackers else "", "bold red"))
@@ -201,7 +210,7 @@ def _legend(facts: RunFacts) -> str:
         " weight: mean share over the rounds it was asked in; fair: 1 / clients asked;",
         " low: rounds below half of that; dropped: rounds at weight 0, refused or silent;",
         " far: its distance to the aggregate over the median client's, 1 is typical;",
-        " own loss: held out, the client's own word",
+        f" own {facts.leads}: held out, the client's own word",
     ]
     if (left_out := len(facts.clients) - MAX_CLIENTS) > 0:
         lines.append(f" {left_out} clients with fewer refusals are in metrics.jsonl")
@@ -214,6 +223,8 @@ def _sample(sample: Mapping[str, Any], console: Console) -> Table:
     grid.add_column(overflow="fold")
     cells = SAMPLE_LINES * max(20, console.width - 12)
     for key, style in (("prompt", "bold"), ("truth", ""), ("before", "yellow"), ("after", "green")):
+        if key == "truth" and not sample.get(key):  # a prompt that has no right answer
+            continue
         words = clean(sample.get(key, ""), limit=4 * cells, encoding=console.encoding)
         line = Text(words, style)
         line.truncate(cells, overflow="ellipsis" if console.encoding.startswith("utf") else "crop")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedtune.records.lines import RoundRecord
 from fedtune.records.manifest import Manifest
-from fedtune.report.figures import loss_title, shown
+from fedtune.report.figures import curve_title, shown
 from fedtune.report.names import label_of, name_of
 from fedtune.report.pages.chart import loss_chart
 from fedtune.report.pages.gain import percent_of
@@ -22,14 +22,14 @@ if TYPE_CHECKING:  # it brings torch
     from fedtune.recipe import Recipe
 
 MAX_SAMPLES, MAX_REASONS, MAX_LOST = 8, 40, 12
-SAID = {"loss", "backdoor_success", "backdoor_untriggered"}  # in sentences
+SAID = {"loss", "reward", "backdoor_success", "backdoor_untriggered"}  # in sentences
 STYLES = ("page.css", "chart.css", "run.css")
-HEADS = ("client", "rows", "weight", "of fair", "low", "dropped", "far", "refused", "own loss")
+HEADS = ("client", "rows", "weight", "of fair", "low", "dropped", "far", "refused")
 KEY = (
     "weight: mean share over the rounds it was asked in; of fair: the same over 1 / clients asked; "
     "low: rounds below half of that; dropped: rounds at next to no weight, refused or silent; far: "
-    "distance of its update to the aggregate over the median client's; own loss: held out, as the "
-    "client reports it."
+    "distance of its update to the aggregate over the median client's; own {leads}: held out, as "
+    "the client reports it."
 )
 
 
@@ -68,18 +68,19 @@ def run_page(
         name=name,
         described=line(describe(recipe)),
         rounds=f"{facts.rounds} of {recipe.federation.num_rounds} rounds",
-        first=facts.base.get("loss"),
-        last=facts.final.get("loss"),
+        leads=facts.leads,
+        first=facts.base.get(facts.leads),
+        last=facts.final.get(facts.leads),
         silenced=headlines(silences(records), manifest),
         notes=_notes(recipe, facts, attackers),
         totals=_totals(facts),
-        loss_title=loss_title(facts.base),
-        chart=loss_chart(facts.curve, facts.base.get("loss")),
+        loss_title=curve_title(facts.leads),
+        chart=loss_chart(facts.curve, facts.base.get(facts.leads), of=facts.leads),
         lost=", ".join([str(at) for at, loss in facts.curve if loss is None][:MAX_LOST]),
         strip=weight_strip(records, [one.client for one in clients], attackers),
         legend=LEGEND,
-        heads=HEADS,
-        key=KEY,
+        heads=(*HEADS, f"own {facts.leads}"),
+        key=KEY.format(leads=facts.leads),
         clients=[
             (label_of(one.client, manifest), one.client in attackers, _cells(one, rows))
             for one in clients
@@ -147,7 +148,7 @@ def _totals(facts: RunFacts) -> list[tuple[str, str]]:
 
 
 def _cells(one: ClientFacts, rows: Mapping[int, int]) -> list[str]:
-    """A client's row under `HEADS`, without its number."""
+    """A client's row under `HEADS` and its own figure, without its number."""
     ratio = None
     if one.mean_weight is not None and one.fair_share:
         ratio = one.mean_weight / one.fair_share
@@ -160,7 +161,7 @@ def _cells(one: ClientFacts, rows: Mapping[int, int]) -> list[str]:
         "–" if dropped is None else f"{dropped} of {one.rounds_asked}",
         "–" if one.far is None else f"{one.far:.3g}",
         str(one.times_refused or "–"),
-        figure(one.own_loss, none="–"),
+        figure(one.own_figure, none="–"),
     ]
 
 
@@ -187,7 +188,8 @@ def _rounds(rounds: Sequence[int]) -> str:
 
 def _sample(sample: Mapping[str, Any]) -> list[tuple[str, str]]:
     keys = ("prompt", "truth", "before", "after")
-    return [(key.capitalize(), line(sample.get(key, ""), 2000)) for key in keys]
+    told = [(key.capitalize(), line(sample.get(key, ""), 2000)) for key in keys]
+    return [(label, text) for label, text in told if text or label != "Truth"]
 
 
 def _made_by(manifest: Manifest) -> list[tuple[str, str]]:
