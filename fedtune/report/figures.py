@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from fedtune.report.text import clean, figure, percent
 
 TERM = "rewards/"  # of a reward by its name
+SCORE = "scores/"  # of answers to held-out prompts
 MAX_TERMS = 32
 Write = Callable[[object], str]
 
@@ -41,7 +42,9 @@ def shown(figures: Mapping[str, object]) -> list[tuple[str, str, Write]]:
     A loss that is minus a reward is not shown beside it; the terms of the reward are, by name.
     """
     rewarded = leading(figures) == "reward"
-    known = [
+    scored = [key for key in figures if key.startswith(SCORE)][:MAX_TERMS]
+    scores = [(clean(key.removeprefix(SCORE), limit=40), key, figure) for key in scored]
+    known = scores + [
         (label, key, write)
         for key, (label, write) in FIGURES.items()
         if key in figures and not (rewarded and key == "loss")
@@ -50,7 +53,8 @@ def shown(figures: Mapping[str, object]) -> list[tuple[str, str, Write]]:
         return known
     named = [key for key in figures if key.startswith(TERM) and key not in FIGURES][:MAX_TERMS]
     terms = [(f"reward {clean(key.removeprefix(TERM), limit=40)}", key, figure) for key in named]
-    return [*known[:1], *terms, *known[1:]]
+    first = len(scores) + 1
+    return [*known[:first], *terms, *known[first:]]
 
 
 def leading(figures: Mapping[str, object]) -> str:

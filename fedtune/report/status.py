@@ -121,12 +121,14 @@ class Watch:
         told = read_event_log(self.path)
         recorded = self._add_up()
         rounds = recipe.num_rounds
-        whole = recorded.facts.rounds >= rounds and self._folder.adapter.is_dir()
+        ended = recorded.facts.stopped_early or recorded.facts.rounds >= rounds
+        whole = ended and self._folder.adapter.is_dir()
         state = _state(at_work, whole=whole)
         running = state in {"running", "unknown"}
         progress = replay(recorded.records, told, rounds, now=now if running else None)
         usual = recorded.round_s
-        later = None if usual is None else usual * max(0, rounds - recorded.facts.rounds)
+        left = 0 if ended else rounds - recorded.facts.rounds
+        later = None if usual is None else usual * left
         began = told.began_at if state == "running" else None
         manifest = self._folder.read_manifest()
         return RunStatus(

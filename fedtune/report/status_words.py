@@ -14,6 +14,7 @@ from fedtune.report.silenced import headlines
 from fedtune.report.status import RunStatus
 from fedtune.report.status_clients import ClientRow, client_rows
 from fedtune.report.status_stages import StagesStatus, StageStatus
+from fedtune.report.summary import best_in_words
 from fedtune.report.text import as_typed, clean, duration, figure, size, thin
 
 MAX_POINTS = 400  # of the curve
@@ -177,6 +178,8 @@ def _why(status: RunStatus) -> str | None:
 
 def _share(status: RunStatus) -> float:
     progress, of = status.progress, status.recipe.num_rounds
+    if status.state == "finished":
+        return 1.0
     asked = len(progress.clients)
     part = (asked - progress.count("waiting")) / asked if asked and progress.done < of else 0.0
     return min(1.0, (progress.done + part) / of)
@@ -221,6 +224,8 @@ def _facts(status: RunStatus) -> list[tuple[str, str]]:
         facts.append(("Training loss, this round", text))
     if recorded.facts.undone:
         facts.append(("Steps", recorded.facts.undone))
+    if best := best_in_words(recorded.facts):
+        facts.append(("Rounds", best))
     if recorded.retried_rounds:
         facts.append(("Asked again", f"in {recorded.retried_rounds} of {progress.done} rounds"))
     if recorded.second_replies:

@@ -57,7 +57,9 @@ class RunFacts:
     ``leads`` names the figure that ``curve`` is of: reward where there is one, else loss.
     ``discarded`` is the mean share of the products' energy, in a round, that the adapter's rank
     could not hold, and ``discarded_of_change`` of the round's own change; None on factors.
-    ``undone`` says what was undone by whom; None where nobody judged a step.
+    ``undone`` says what was undone by whom; None where nobody judged a step. ``best_round`` is the
+    best by the figure that the recipe watches; ``stopped_early`` says that the run ended for want
+    of a better one.
     """
 
     rounds: int
@@ -74,6 +76,8 @@ class RunFacts:
     discarded_of_change: float | None
     clients: list[ClientFacts]
     undone: str | None = None
+    best_round: int | None = None
+    stopped_early: bool = False
 
 
 def summarise(records: Sequence[RoundRecord]) -> RunFacts:
@@ -96,7 +100,18 @@ def summarise(records: Sequence[RoundRecord]) -> RunFacts:
         discarded_of_change=_mean([each.discarded_of_change for each in records]),
         clients=_client_facts(records, leads),
         undone=undone_in_words(records, rounds),
+        best_round=next((one.best_round for one in reversed(records) if one.eval), None),
+        stopped_early=bool(records) and records[-1].stopped_early,
     )
+
+
+def best_in_words(facts: RunFacts) -> str | None:
+    """Which round was best, and whether the run ended for want of a better one."""
+    if facts.best_round is None:
+        return None
+    best = f"round {facts.best_round}" if facts.best_round else "the start"
+    ended = "; the run ended early, for want of a better one" if facts.stopped_early else ""
+    return f"Best: {best}, kept in adapter_best{ended}"
 
 
 def describe(recipe: Recipe) -> str:

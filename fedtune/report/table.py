@@ -22,6 +22,7 @@ from fedtune.report.summary import (
     PICTURE,
     ClientFacts,
     RunFacts,
+    best_in_words,
     describe,
     summarise,
 )
@@ -123,7 +124,8 @@ def _totals(facts: RunFacts, recipe: Recipe) -> str:
     rounds = f"{facts.rounds} of {recipe.federation.num_rounds} rounds"
     traffic = f"{size(facts.upload_bytes)} up, {size(facts.download_bytes)} down"
     work = f"training {facts.train_s:.1f} s, aggregating {facts.aggregate_s:.1f} s"
-    undone = f"\n {facts.undone}" if facts.undone else ""
+    told = [line for line in (facts.undone, best_in_words(facts)) if line]
+    undone = "".join(f"\n {line}" for line in told)
     text = f"\n {rounds} in {duration(facts.round_s)}: {work}{undone}\n {traffic}"
     if facts.discarded is None:
         return text
@@ -235,7 +237,8 @@ def _sample(sample: Mapping[str, Any], console: Console) -> Table:
 def _next_steps(facts: RunFacts, recipe: Recipe, folder: RunFolder) -> list[Text]:
     where = shlex.quote(as_typed(folder.path))
     lines = []
-    if facts.rounds < recipe.federation.num_rounds or not folder.adapter.is_dir():
+    whole = facts.rounds >= recipe.federation.num_rounds or facts.stopped_early
+    if not whole or not folder.adapter.is_dir():
         lines.append(Text(" adapter   none yet: the run stopped early; its checkpoint is kept"))
         steps = [f"fedtune run --resume {where}"]
     else:

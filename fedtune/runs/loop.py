@@ -21,6 +21,7 @@ from fedtune.node.sent_log import binding_words
 from fedtune.recipe import Recipe
 from fedtune.recipe.hashing import hash_recipe
 from fedtune.recipe.leaving import leaving
+from fedtune.records.best import is_exhausted
 from fedtune.records.checkpoint import Checkpoint, load_latest
 from fedtune.records.event_log import EventLog
 from fedtune.records.events import (
@@ -45,10 +46,10 @@ from fedtune.runs.evaluation import judge
 from fedtune.runs.manifest import manifest_of
 from fedtune.runs.resuming import refuse_another_place, refuse_another_state
 from fedtune.runs.trackers import Trackers
+from fedtune.runs.watched import measure_round
 from fedtune.simulation.hooks import SimulatedAttack
 from fedtune.simulation.poisoning import poison_of
 from fedtune.simulation.training_ahead import Tools
-from fedtune.training.client_round import Trained
 from fedtune.training.process import get_worker
 from fedtune.training.worker import Worker
 
@@ -96,6 +97,8 @@ class Run:
             if done == 0:
                 trackers.log(history[0])
             for round_ in range(done + 1, self.recipe.federation.num_rounds + 1):
+                if is_exhausted(history, self.recipe.evaluation):
+                    break
                 if self.stop.is_set():
                     raise RunStoppedError("interrupted")
                 server.roster = attendance.look()
@@ -103,6 +106,7 @@ class Run:
                 record = self._round(transport, worker, server, round_)
                 trackers.log(record)
                 self.observer(RoundFinished(record))
+                history.append(record)
         server.tries.close()
         anchor = server.outer.anchor
         self.folder.replace_adapter(lambda path: worker.save_adapter(anchor, path))
@@ -198,8 +202,13 @@ class Run:
         """Measure the base, and save everything with which round 1 begins."""
         self.folder.write_manifest(manifest_of(self.recipe, worker, self._inputs(worker)))
         server.record = RoundRecord(round=0)
-        server.record.note(eval=judge(self.recipe, worker, server.outer.anchor))
+        self._measure(worker, server)
         self._save(server, 0)
+
+    def _measure(self, worker: Worker, server: RoundServer) -> bool:
+        """Measure the round; whether the run ends with it."""
+        anchor = server.outer.anchor
+        return measure_round(self.recipe, self.folder, worker, anchor, server.record)
 
     def _round(
         self, transport: Transport, worker: Worker, server: RoundServer, round_: int
@@ -215,7 +224,7 @@ class Run:
             server.record.client_eval_before = before
         last = round_ == self.recipe.federation.num_rounds
         if last or round_ % self.recipe.evaluation.every == 0:
-            server.record.note(eval=judge(self.recipe, worker, server.outer.anchor))
+            last = self._measure(worker, server) or last
         if last and per_client:
             server.evaluate_clients(transport, round_)
         server.record.round_s = round(time.monotonic() - started, 3)
@@ -285,8 +294,3 @@ def _tools(recipe: Recipe, worker: Worker) -> Tools:
         return worker.trainer.train(anchor, client=client, round_=round_, poison=poison).delta
 
     return Tools(train, partial(worker.evaluator.loss_on_rows_of, each=ROWS_OF_A_TRIAL))
-
-
-def _train_own(worker: Worker, anchor: torch.Tensor, round_: int) -> Trained:
-    """The server's own local steps, on the rows that it keeps."""
-    return worker.trainer.train(anchor, client=None, round_=round_)

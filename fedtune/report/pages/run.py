@@ -14,7 +14,7 @@ from fedtune.report.pages.gain import percent_of
 from fedtune.report.pages.render import line, page
 from fedtune.report.pages.strip import LEGEND, weight_strip
 from fedtune.report.silenced import headlines, silences
-from fedtune.report.summary import ClientFacts, RunFacts, describe, summarise
+from fedtune.report.summary import ClientFacts, RunFacts, best_in_words, describe, summarise
 from fedtune.report.table import notable
 from fedtune.report.text import duration, figure, percent, size
 
@@ -96,7 +96,11 @@ def run_page(
 
 def _notes(recipe: Recipe, facts: RunFacts, attackers: Collection[int]) -> list[str]:
     undone = f"{facts.undone}." if facts.undone else None
-    notes = [_attack(recipe, facts, attackers), undone, _refused(facts), _backdoor(facts)]
+    best = best_in_words(facts)
+    notes = [
+        _attack(recipe, facts, attackers), undone, best and f"{best}.", _refused(facts),
+        _backdoor(facts),
+    ]  # fmt: skip
     return [note for note in notes if note]
 
 

@@ -92,6 +92,10 @@ def test_limits_are_kept_to_the_last_step():
         ),
         ({"task": "dpo", "reference": "/home/me/adapter"}, "reference: base alone"),
         (
+            {"evaluation": {"scores": [{"name": "entry_point", "entry": "mine"}]}},
+            "evaluation.scores: entry_point",
+        ),
+        (
             {"task": "grpo", "rewards": [{"name": "entry_point", "entry": "mine"}]},
             "rewards: entry_point",
         ),
