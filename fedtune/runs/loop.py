@@ -93,7 +93,7 @@ class Run:
         attendance = Attendance(transport, self.recipe, recipe_json, agreement, server.roster)
         history = self.folder.read_records()
         self.observer(RunStarted(history))
-        with Trackers(self.recipe) as trackers:
+        with Trackers(self.recipe, self.folder.read_manifest().client_names) as trackers:
             if done == 0:
                 trackers.log(history[0])
             for round_ in range(done + 1, self.recipe.federation.num_rounds + 1):
