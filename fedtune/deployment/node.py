@@ -84,6 +84,9 @@ class NodeConfig(Section):
         max_length=1000,
         description="by name, fetched if it is not here; or by sha256: of all files of one that is",
     )
+    tell_row_counts: bool = Field(
+        False, strict=True, description="tell the server how many rows this node trains on"
+    )
     privacy: Privacy | None = Field(
         None, description="clip what this node sends and add noise; null: neither"
     )

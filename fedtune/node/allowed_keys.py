@@ -81,8 +81,20 @@ _FEDERATION: dict[str, Judgement] = {
     ),
 }
 _EVALUATION: dict[str, Judgement] = {
-    **dict.fromkeys(("max_rows", "batch_size"), BOUNDED),
-    **dict.fromkeys(("every", "per_client", "samples", "max_new_tokens", "backdoor_rows"), UNREAD),
+    **dict.fromkeys(("max_rows", "batch_size", "max_new_tokens", "score_rows"), BOUNDED),
+    **dict.fromkeys(
+        ("every", "per_client", "samples", "backdoor_rows", "watch", "stop_after"), UNREAD
+    ),
+    **dict.fromkeys(
+        (
+            "scores.exact_match.name",
+            "scores.rouge.name",
+            "scores.rouge.kind",
+            "scores.entry_point.name",
+        ),
+        BOUNDED,
+    ),
+    "scores.entry_point.entry": JUDGED,
 }
 _REWARDS: dict[str, Judgement] = {
     **dict.fromkeys(

@@ -40,6 +40,8 @@ from fedtune.training.worker import Worker
 # Of the node config: all rows of the source are this client's; on a node also its
 # owner's limit, and the server's name of the run.
 OWN_ROWS, MOST_TRAINED, RUN = "own-rows", "max-trained-parameters", "run"
+COUNTS = {"num_tokens", "num_pairs", "num_prompts"}  # of held-out rows, among the figures
+TELLS_ROWS = "tells-rows"  # whether the owner lets the number of rows be told
 
 
 class Conduct(Protocol):
@@ -93,16 +95,20 @@ def make_client(conduct_of: ConductOf) -> Client:
 
 
 def introduce(message: Message, context: Context) -> Message:
-    """Say who this is, which base and tokenizer it holds, and how many rows of which columns."""
+    """Say who this is, which base and tokenizer it holds, and which columns its rows have.
+
+    How many rows there are is said too, unless the node's owner has not allowed that.
+    """
     worker, client = _open(message, context)
     words: dict[str, Any] = {
         "client": client,
         "base_hash": worker.base_hash,
         "tokenizer_hash": worker.base.tokenizer_hash,
         "anchor_hash": "",
-        "rows": len(worker.data.parts[client].train),
         "schema_hash": worker.data.schema_hash,
     }
+    if context.node_config.get(TELLS_ROWS, True):
+        words["rows"] = len(worker.data.parts[client].train)
     return message.reply(RecordDict({wire.ABOUT: ConfigRecord(words)}))
 
 
@@ -152,8 +158,14 @@ def evaluate(message: Message, context: Context) -> Message:
     refuse_figures(context)
     worker, client = _open(message, context)
     anchor, _ = _anchor(message, worker, client)
-    figures = worker.evaluator.measure(anchor, client=client).as_dict()
+    figures = told_of(worker.evaluator.measure(anchor, client=client).as_dict(), context)
     return message.reply(RecordDict({wire.METRICS: MetricRecord({**figures})}))
+
+
+def told_of(figures: Mapping[str, float], context: Context) -> dict[str, float]:
+    """Figures of held-out rows; without their number, unless the owner lets that be told."""
+    tells = context.node_config.get(TELLS_ROWS, True)
+    return {name: each for name, each in figures.items() if tells or name not in COUNTS}
 
 
 def vote(conduct_of: ConductOf, message: Message, context: Context) -> Message:
@@ -171,7 +183,7 @@ def vote(conduct_of: ConductOf, message: Message, context: Context) -> Message:
         client,
         candidate=(candidate, agreement.anchor_hash),
         layout=worker.layout_of(client),
-        loss_of=lambda row: worker.evaluator.measure(row, client=client).loss,
+        loss_of=partial(worker.evaluator.loss, client=client),
         says=conduct.vote,
     )
     return message.reply(said)

@@ -26,6 +26,7 @@ from fedtune.training.base import (
 from fedtune.training.estimate import Estimate, estimate, matmul_speed
 from fedtune.training.model_hash import hash_model
 from fedtune.training.rewards import check_rewards
+from fedtune.training.scores import check_scores
 from fedtune.training.sources import load_rows
 from fedtune.training.tasks import TASKS
 
@@ -165,6 +166,7 @@ def _rows(recipe: Recipe, config: NodeConfig, problems: list[str]) -> int | None
     try:
         rows = load_rows(recipe.data, TASKS[recipe.task], seed=recipe.federation.seed)
         check_rewards(recipe.rewards, rows.column_names)
+        check_scores(recipe.evaluation.scores, rows)
     except (OSError, ValueError) as error:
         problems.append(f"data: {error}")
         return None

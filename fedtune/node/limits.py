@@ -108,8 +108,10 @@ def tokens_of(kind: str, recipe: Recipe) -> int:
         return _trained(recipe)
     if kind not in {EVALUATE, VOTE}:
         return 0
-    rows = recipe.evaluation.max_rows * (2 if kind == VOTE else 1)  # and the accepted anchor
-    return rows * _row_tokens(recipe)
+    section = recipe.evaluation
+    rows = section.max_rows * (2 if kind == VOTE else 1)  # and the accepted anchor
+    scored = section.score_rows if section.scores and kind == EVALUATE else 0
+    return rows * _row_tokens(recipe) + scored * (_PROMPT + section.max_new_tokens)
 
 
 def rows_at_once(recipe: Recipe) -> int:

@@ -16,10 +16,11 @@ from fedtune.messages.node_errors import NotAllowedError, failure
 from fedtune.messages.recipe_once import MAX_RECIPE_BYTES
 from fedtune.node.allowed_keys import PLAIN, key_refusals
 from fedtune.node.allowed_models import allowed_model
-from fedtune.node.client import MOST_TRAINED, OWN_ROWS
+from fedtune.node.client import MOST_TRAINED, OWN_ROWS, TELLS_ROWS
 from fedtune.node.limits import exceeded
 from fedtune.recipe import Recipe, RecipeError, parse_recipe
 from fedtune.recipe.data import EMBEDDED
+from fedtune.recipe.evaluation import EntryPointScore
 from fedtune.recipe.reward import EntryPointReward, ModelReward
 
 NodeWords = dict[str, bool | int | float | str]
@@ -95,6 +96,8 @@ def _files(recipe: Recipe) -> Iterator[str]:
     for reward in recipe.rewards:
         if isinstance(reward, ModelReward | EntryPointReward):
             yield f"rewards: {reward.name} is not taken from a recipe"
+    if any(isinstance(score, EntryPointScore) for score in recipe.evaluation.scores):
+        yield "evaluation.scores: entry_point is not taken from a recipe"
 
 
 def adapter_of(folder: Path) -> Callable[[str], tuple[str, NodeWords]]:
@@ -108,6 +111,7 @@ def adapter_of(folder: Path) -> Callable[[str], tuple[str, NodeWords]]:
         told: NodeWords = {
             OWN_ROWS: config.data is not None,
             MOST_TRAINED: config.max_trained_parameters,
+            TELLS_ROWS: config.tell_row_counts,
         }
         if config.privacy is not None:
             told |= config.privacy.model_dump()

@@ -4,9 +4,9 @@ from fedtune.recipe.aggregator import Aggregator
 from fedtune.recipe.attack import Attack
 from fedtune.recipe.data import Data, Partition, Source
 from fedtune.recipe.errors import RecipeError
+from fedtune.recipe.evaluation import Evaluation
 from fedtune.recipe.schema import (
     Checkpoint,
-    Evaluation,
     Federation,
     Lora,
     Model,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -74,3 +76,14 @@ AnyReward = Annotated[
     | EntryPointReward,
     Field(discriminator="name"),
 ]
+
+
+def names_of(rewards: Iterable[AnyReward]) -> list[str]:
+    """What rewards are called in figures: by name, numbered from the second of one name on."""
+    seen: Counter[str] = Counter()
+    names = []
+    for section in rewards:
+        seen[section.name] += 1
+        again = seen[section.name]
+        names.append(section.name if again == 1 else f"{section.name}_{again}")
+    return names

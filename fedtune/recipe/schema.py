@@ -10,10 +10,11 @@ from pydantic import Field, field_validator, model_validator
 
 from fedtune.recipe.aggregator import Aggregator
 from fedtune.recipe.attack import Attack
-from fedtune.recipe.data import Count, Data
+from fedtune.recipe.data import Data
 from fedtune.recipe.defaults import OUTER, resolve, with_default_defence
 from fedtune.recipe.defence import Defence
-from fedtune.recipe.reward import AnyReward
+from fedtune.recipe.evaluation import Evaluation
+from fedtune.recipe.reward import AnyReward, names_of
 from fedtune.recipe.section import Section
 
 
@@ -155,18 +156,6 @@ class Outer(Section):
         return self.lr, self.momentum or 0.0
 
 
-class Evaluation(Section):
-    """What is measured on held-out rows."""
-
-    every: int = Field(1, ge=1, description="rounds between evaluations; the last is always done")
-    max_rows: Count = Field(512, description="held-out rows used, the first of a seeded order")
-    per_client: bool = Field(True, description="also each client's own held-out rows, at the end")
-    batch_size: int = Field(32, ge=1, le=4096)
-    samples: int = Field(3, ge=0, le=32, description="completions shown before and after")
-    max_new_tokens: int = Field(48, ge=1, le=4096)
-    backdoor_rows: Count = Field(64, description="held-out prompts on which a trigger is tried")
-
-
 class Checkpoint(Section):
     """What is kept to resume from."""
 
@@ -222,6 +211,7 @@ class Recipe(Section):
             raise ValueError(f"reference: {self.task} has none; leave it out")
         if self.reference == "initial_adapter" and self.initial_adapter is None:
             raise ValueError("reference: initial_adapter needs the key initial_adapter; name one")
+        self.evaluation.check(self.task, names_of(self.rewards))
         return self
 
     @model_validator(mode="after")

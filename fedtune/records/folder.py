@@ -46,6 +46,7 @@ class RunFolder:
         self.manifest = path / "manifest.json"
         self.metrics = path / "metrics.jsonl"
         self.adapter = path / "adapter"
+        self.best_adapter = path / "adapter_best"
         self.checkpoints = path / "checkpoints"
 
     @classmethod
@@ -233,13 +234,13 @@ class RunFolder:
         """
         return read_manifest(self.manifest)
 
-    def replace_adapter(self, write: Callable[[Path], None]) -> None:
-        """Have ``adapter/`` written beside its place, then put there in one step."""
-        unfinished = self.path / ".adapter.tmp"
+    def replace_adapter(self, write: Callable[[Path], None], place: Path | None = None) -> None:
+        """Have ``adapter/``, or ``place``, written beside its place, then put there in one step."""
+        unfinished, place = self.path / ".adapter.tmp", place or self.adapter
         rmtree(unfinished, ignore_errors=True)
         write(unfinished)
-        rmtree(self.adapter, ignore_errors=True)
-        put_in_place(unfinished, self.adapter)
+        rmtree(place, ignore_errors=True)
+        put_in_place(unfinished, place)
 
 
 def _try_lock(stream: IO[Any], kind: int) -> bool | None:

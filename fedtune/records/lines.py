@@ -142,6 +142,8 @@ class RoundRecord(Section):
         eval: Held-out figures.
         client_eval: Those that clients report, on their own data; ``client_eval_before`` the same
             before round 1.
+        best_round: Up to here, by the figure that the recipe watches; None where it watches none.
+        stopped_early: Whether the run ends with this round, for want of a better one.
         measured_again: Of a line that was lost: it holds what could be measured again, no more.
     """
 
@@ -183,6 +185,8 @@ class RoundRecord(Section):
     client_eval: dict[ByClient, Figures] = Field(default_factory=dict)
     client_eval_before: dict[ByClient, Figures] = Field(default_factory=dict)
     evaluation_refused: dict[ByClient, str] = Field(default_factory=dict)
+    best_round: Count | None = None
+    stopped_early: bool = False
     measured_again: bool = False
 
     @property

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from fedtune.report.text import figure, percent
+from fedtune.report.text import clean, figure, percent
 
+TERM = "rewards/"  # of a reward by its name
+SCORE = "scores/"  # of answers to held-out prompts
+MAX_TERMS = 32
 Write = Callable[[object], str]
 
 
@@ -36,14 +39,27 @@ COUNTS: Mapping[str, str] = {"num_tokens": "tokens", "num_pairs": "pairs", "num_
 def shown(figures: Mapping[str, object]) -> list[tuple[str, str, Write]]:
     """The figures that are there, as (label, key, how to write it).
 
-    A loss that is minus a reward is not shown beside it.
+    A loss that is minus a reward is not shown beside it; the terms of the reward are, by name.
     """
-    hidden = {"loss"} if "reward" in figures else set()
-    return [
+    rewarded = leading(figures) == "reward"
+    scored = [key for key in figures if key.startswith(SCORE)][:MAX_TERMS]
+    scores = [(clean(key.removeprefix(SCORE), limit=40), key, figure) for key in scored]
+    known = scores + [
         (label, key, write)
         for key, (label, write) in FIGURES.items()
-        if key in figures and key not in hidden
+        if key in figures and not (rewarded and key == "loss")
     ]
+    if not rewarded:
+        return known
+    named = [key for key in figures if key.startswith(TERM) and key not in FIGURES][:MAX_TERMS]
+    terms = [(f"reward {clean(key.removeprefix(TERM), limit=40)}", key, figure) for key in named]
+    first = len(scores) + 1
+    return [*known[:first], *terms, *known[first:]]
+
+
+def leading(figures: Mapping[str, object]) -> str:
+    """The figure by which a run's story is told: ``reward`` of a policy that has one, else loss."""
+    return "reward" if "reward" in figures else "loss"
 
 
 def counted(figures: Mapping[str, object]) -> tuple[str, str]:
@@ -54,6 +70,6 @@ def counted(figures: Mapping[str, object]) -> tuple[str, str]:
     return "rows", "-"
 
 
-def loss_title(figures: Mapping[str, object]) -> str:
-    """What the curve of the held-out loss is of."""
-    return "Held-out loss: minus the reward" if "reward" in figures else "Held-out loss"
+def curve_title(leads: str) -> str:
+    """What the curve of the leading figure is of."""
+    return "Held-out reward, higher is better" if leads == "reward" else "Held-out loss"

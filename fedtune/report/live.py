@@ -133,7 +133,9 @@ class LiveView:
     def _held_out(self) -> Text:
         losses = self._progress.evals
         line = Text(sparkline(losses, marks=self._marks), style="cyan")
-        return line.append(f"  loss {figure(losses[-1])}, base {figure(losses[0])}", "default")
+        return line.append(
+            f"  {self._progress.leads} {figure(losses[-1])}, base {figure(losses[0])}", "default"
+        )
 
     def _traffic(self) -> str:
         progress = self._progress
@@ -162,16 +164,18 @@ class LiveView:
     def _started(self) -> str:
         progress = self._progress
         losses = progress.evals
-        base = f"base loss {figure(losses[0] if losses else None)}"
+        base = f"base {progress.leads} {figure(losses[0] if losses else None)}"
         if progress.done:
-            now = f"loss {figure(losses[-1] if losses else None)}"
+            now = f"{progress.leads} {figure(losses[-1] if losses else None)}"
             return f"goes on after round {progress.done}/{progress.num_rounds}: {now}, {base}"
         return f"{base}; {progress.num_rounds} rounds to go"
 
     def _finished(self, event: RoundFinished) -> str:
         progress, losses = self._progress, self._progress.evals
         measured = event.record.eval is not None
-        loss = f"loss {figure(losses[-1])} (base {figure(losses[0])})" if measured else "no loss"
+        loss = f"no {progress.leads}"
+        if measured:
+            loss = f"{progress.leads} {figure(losses[-1])} (base {figure(losses[0])})"
         return (
             f"round {progress.round}/{progress.num_rounds}: {loss}, "
             f"{progress.count('replied')} of {len(progress.clients)} replies accepted, "

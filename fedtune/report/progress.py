@@ -18,6 +18,7 @@ from fedtune.records.events import (
     RunStarted,
 )
 from fedtune.records.lines import RoundRecord
+from fedtune.report.figures import leading
 
 KEPT_REFUSALS = 5
 
@@ -75,9 +76,15 @@ class Progress:
         return max((record.round for record in self.records), default=0)
 
     @property
+    def leads(self) -> str:
+        """The figure that is shown of each evaluation, loss or reward."""
+        return next((leading(each.eval) for each in self.records if each.eval), "loss")
+
+    @property
     def evals(self) -> list[float | None]:
-        """The held-out losses measured so far, the base's first."""
-        return [each.eval.get("loss") for each in self.records if each.eval is not None]
+        """The held-out losses, or rewards, measured so far, the base's first."""
+        leads = self.leads
+        return [each.eval.get(leads) for each in self.records if each.eval is not None]
 
     @property
     def phase(self) -> str:

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 
 from fedtune.records.lines import RoundRecord
 from fedtune.records.manifest import Manifest
-from fedtune.report.text import clean
+from fedtune.report.names import name_of
 
 NAMED = 4  # in a headline; the rest is counted
-MAX_NAME = 80
 
 
 @dataclass(frozen=True)
@@ -68,12 +67,6 @@ def headlines(found: Sequence[Silence], manifest: Manifest) -> list[str]:
     if attacking := [one for one in found if one.client in attackers]:
         lines.append(f"Attackers that had no part: {_listed(attacking, manifest)}.")
     return lines
-
-
-def name_of(client: int, manifest: Manifest) -> str:
-    """A client's number, with its name where it has one."""
-    told = clean(manifest.name_of(client), limit=MAX_NAME)
-    return f"client {client} ({told})" if told else f"client {client}"
 
 
 def _listed(found: Sequence[Silence], manifest: Manifest) -> str:

@@ -15,6 +15,7 @@ from fedtune.records.folder import STAGES, RunFolder
 from fedtune.records.growing import Records, Remembered, read_object
 from fedtune.records.lines import RoundRecord
 from fedtune.records.manifest import Manifest
+from fedtune.records.told_rows import rows_by_client
 from fedtune.report.outline import Outline, read_outline
 from fedtune.report.progress import Progress
 from fedtune.report.silenced import Silence, silences
@@ -65,6 +66,7 @@ class RunStatus:
         progress: The same and the round in progress, up to the last event.
         told: What the event log says beside events.
         manifest: As the run wrote it; empty if it never came so far.
+        rows: Training rows of the clients of whom they are known.
         left_s: Seconds left, once it goes on; None if no round was timed yet.
         elapsed_s: Seconds since this process began; None if none is known to be at work.
         quiet_s: Seconds since the run last wrote anything.
@@ -79,6 +81,7 @@ class RunStatus:
     progress: Progress
     told: LogState
     manifest: Manifest
+    rows: Mapping[int, int]
     left_s: float | None
     elapsed_s: float | None
     quiet_s: float
@@ -118,13 +121,16 @@ class Watch:
         told = read_event_log(self.path)
         recorded = self._add_up()
         rounds = recipe.num_rounds
-        whole = recorded.facts.rounds >= rounds and self._folder.adapter.is_dir()
+        ended = recorded.facts.stopped_early or recorded.facts.rounds >= rounds
+        whole = ended and self._folder.adapter.is_dir()
         state = _state(at_work, whole=whole)
         running = state in {"running", "unknown"}
         progress = replay(recorded.records, told, rounds, now=now if running else None)
         usual = recorded.round_s
-        later = None if usual is None else usual * max(0, rounds - recorded.facts.rounds)
+        left = 0 if ended else rounds - recorded.facts.rounds
+        later = None if usual is None else usual * left
         began = told.began_at if state == "running" else None
+        manifest = self._folder.read_manifest()
         return RunStatus(
             path=self.path,
             resume=resumed_as(self.path),
@@ -133,7 +139,8 @@ class Watch:
             recorded=recorded,
             progress=progress,
             told=told,
-            manifest=self._folder.read_manifest(),
+            manifest=manifest,
+            rows=rows_by_client(self.path, manifest),
             left_s=progress.left_s() if running else later,
             elapsed_s=None if began is None else max(0.0, now - began),
             quiet_s=max(0.0, now - last_written(self.path)),

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fedtune.report.names import label_of
 from fedtune.report.status import RunStatus
 from fedtune.report.table import MAX_CLIENTS
 from fedtune.report.text import figure, percent
@@ -25,6 +26,7 @@ class Standing:
 
     Attributes:
         client: Its number.
+        label: The number with what it is called.
         rows: It trains on.
         asked: Rounds in whose sample it was.
         dropped: Rounds in which it had no part.
@@ -35,6 +37,7 @@ class Standing:
     """
 
     client: int
+    label: str
     rows: int | None
     asked: int | None
     dropped: int | None
@@ -58,7 +61,7 @@ def standings(status: RunStatus) -> list[Standing]:
     refused: Counter[int] = Counter()
     for each in status.refusals:
         refused[each.client] += each.times
-    recorded, progress, rows = status.recorded, status.progress, status.manifest.client_rows
+    recorded, progress, rows = status.recorded, status.progress, status.rows
     num_clients = status.recipe.num_clients
     known = {client for client in {*facts, *progress.clients} if client < num_clients}
     found = []
@@ -68,7 +71,8 @@ def standings(status: RunStatus) -> list[Standing]:
         found.append(
             Standing(
                 client=client,
-                rows=rows[client] if client < len(rows) else None,
+                label=label_of(client, status.manifest),
+                rows=rows.get(client),
                 asked=asked,
                 dropped=None if asked is None else recorded.dropped_rounds.get(client, 0),
                 refused=refused[client],
@@ -107,4 +111,4 @@ def _cells(one: Standing, waiting: str) -> tuple[str, ...]:
     written = ("-" if count is None else str(count) for count in counts)
     rows = "-" if one.rows is None else str(one.rows)
     loss, weight = figure(one.train_loss), percent(one.weight)
-    return (str(one.client), mark, loss, *written, weight, rows)
+    return (one.label, mark, loss, *written, weight, rows)

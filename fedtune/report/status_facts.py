@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from fedtune.records.lines import Figures
+from fedtune.records.lines import Figures, RoundRecord
+from fedtune.records.manifest import Manifest
+from fedtune.report.names import MAX_NAME
 from fedtune.report.outline import Outline
 from fedtune.report.status import RunStatus
 from fedtune.report.status_clients import Standing, by_mark, standings
@@ -50,7 +53,7 @@ def _head(status: RunStatus | StagesStatus, view: View) -> dict[str, Any]:
 def _of_run(status: RunStatus) -> dict[str, Any]:
     recorded, progress = status.recorded, status.progress
     clients = standings(status)
-    told = status.told.stopped
+    told, rewarded = status.told.stopped, recorded.facts.leads == "reward"
     return {
         "stopped_by": None if told is None else clean(told, limit=MAX_WHY),
         "resumable": status.told.resumable,
@@ -63,7 +66,8 @@ def _of_run(status: RunStatus) -> dict[str, Any]:
             **{mark: by_mark(clients, mark) for mark in ("waiting", "replied", "refused")},
         },
         "eval": {"base": _named(recorded.facts.base), "now": _named(recorded.facts.final)},
-        "losses": [[at, loss] for at, loss in recorded.facts.curve],
+        "losses": _curve(recorded.records, "loss"),
+        **({"rewards": _curve(recorded.records, "reward")} if rewarded else {}),
         "round_s": recorded.round_s,
         "left_s": status.left_s,
         "elapsed_s": status.elapsed_s,
@@ -73,7 +77,7 @@ def _of_run(status: RunStatus) -> dict[str, Any]:
         "retried_rounds": recorded.retried_rounds,
         "second_replies": recorded.second_replies,
         "undone_rounds": undone_so_far(recorded.records),
-        "clients": [_client(one) for one in clients],
+        "clients": [_client(one, status.manifest) for one in clients],
         "refusals": [
             {
                 "client": each.client,
@@ -97,9 +101,10 @@ def _recipe(recipe: Outline) -> dict[str, Any]:
     }
 
 
-def _client(one: Standing) -> dict[str, Any]:
+def _client(one: Standing, manifest: Manifest) -> dict[str, Any]:
     return {
         "client": one.client,
+        "name": clean(manifest.name_of(one.client), limit=MAX_NAME) or None,
         "rows": one.rows,
         "asked_rounds": one.asked,
         "dropped_rounds": one.dropped,
@@ -108,6 +113,11 @@ def _client(one: Standing) -> dict[str, Any]:
         "train_loss": one.train_loss,
         "mark": one.mark or None,
     }
+
+
+def _curve(records: Sequence[RoundRecord], key: str) -> list[list[float | None]]:
+    """Rounds that were measured, and a figure of each."""
+    return [[one.round, one.eval.get(key)] for one in records if one.eval is not None]
 
 
 def _named(figures: Figures) -> Figures:

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from fedtune.report.figures import STANDING, loss_title, shown
+from fedtune.report.figures import STANDING, curve_title, shown
+from fedtune.report.names import name_of
 from fedtune.report.silenced import headlines
 from fedtune.report.status import RunStatus
 from fedtune.report.status_clients import ClientRow, client_rows
 from fedtune.report.status_stages import StagesStatus, StageStatus
+from fedtune.report.summary import best_in_words
 from fedtune.report.text import as_typed, clean, duration, figure, size, thin
 
 MAX_POINTS = 400  # of the curve
@@ -39,9 +41,10 @@ class View:
         share: Of the rounds that is done, in [0, 1]; the replies of this round count their part.
         commands: What to type next.
         facts: Labels and what belongs to each.
+        leads: Which figure the curve is of, loss or reward.
         curve_title: Of the curve.
-        curve: Round and held-out loss; None where it was not finite.
-        base: The loss before training.
+        curve: Round and held-out figure; None where it was not finite.
+        base: The figure before training.
         stages: Name, task, state, rounds and figures of each, if there are several.
         clients: A row for each that is shown.
         left_out: How many clients have no row.
@@ -57,6 +60,7 @@ class View:
     share: float = 0.0
     commands: Sequence[str] = ()
     facts: Sequence[tuple[str, str]] = ()
+    leads: str = "loss"
     curve_title: str = ""
     curve: Sequence[tuple[int, float | None]] = ()
     base: float | None = None
@@ -91,9 +95,10 @@ def _of_run(status: RunStatus) -> View:
         share=_share(status),
         commands=_commands(status),
         facts=[*_figures(status), *_facts(status)],
-        curve_title=loss_title(facts.base),
+        leads=facts.leads,
+        curve_title=curve_title(facts.leads),
         curve=thin(facts.curve, MAX_POINTS),
-        base=facts.base.get("loss"),
+        base=facts.base.get(facts.leads),
         clients=rows if progress.begun or facts.rounds else [],
         left_out=left_out if progress.begun or facts.rounds else 0,
         refusals=_refusals(status),
@@ -173,6 +178,8 @@ def _why(status: RunStatus) -> str | None:
 
 def _share(status: RunStatus) -> float:
     progress, of = status.progress, status.recipe.num_rounds
+    if status.state == "finished":
+        return 1.0
     asked = len(progress.clients)
     part = (asked - progress.count("waiting")) / asked if asked and progress.done < of else 0.0
     return min(1.0, (progress.done + part) / of)
@@ -217,6 +224,8 @@ def _facts(status: RunStatus) -> list[tuple[str, str]]:
         facts.append(("Training loss, this round", text))
     if recorded.facts.undone:
         facts.append(("Steps", recorded.facts.undone))
+    if best := best_in_words(recorded.facts):
+        facts.append(("Rounds", best))
     if recorded.retried_rounds:
         facts.append(("Asked again", f"in {recorded.retried_rounds} of {progress.done} rounds"))
     if recorded.second_replies:
@@ -239,7 +248,7 @@ def _refusals(status: RunStatus) -> list[tuple[str, str, str]]:
     for each in status.refusals[:MAX_REFUSALS]:
         times = "" if each.times == 1 else f"{each.times} times, last in "
         when = f"{times}round {each.last_round}"
-        lines.append((f"client {each.client}", when, clean(each.reason, limit=400)))
+        lines.append((name_of(each.client, status.manifest), when, clean(each.reason, limit=400)))
     if (left := len(status.refusals) - MAX_REFUSALS) > 0:
         lines.append(("", "", f"{left} more are in metrics.jsonl"))
     return lines

@@ -9,6 +9,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from fedtune.records.lines import Figures, RoundRecord
+from fedtune.report.figures import leading
 from fedtune.report.text import number
 from fedtune.report.undone import undone_in_words
 
@@ -34,7 +35,7 @@ class ClientFacts:
         far: Mean of its distance to the aggregate over the median client's in the same round.
         times_refused: Replies that were refused.
         reason: The commonest reason of these; a stranger's words.
-        own_loss: Its own held-out loss at the end, as it reports it.
+        own_figure: Its own held-out loss or reward at the end, as it reports it.
     """
 
     client: int
@@ -46,21 +47,25 @@ class ClientFacts:
     far: float | None
     times_refused: int
     reason: str | None
-    own_loss: float | None
+    own_figure: float | None
 
 
 @dataclass(frozen=True)
 class RunFacts:
     """A run as far as its records go.
 
+    ``leads`` names the figure that ``curve`` is of: reward where there is one, else loss.
     ``discarded`` is the mean share of the products' energy, in a round, that the adapter's rank
     could not hold, and ``discarded_of_change`` of the round's own change; None on factors.
-    ``undone`` says what was undone by whom; None where nobody judged a step.
+    ``undone`` says what was undone by whom; None where nobody judged a step. ``best_round`` is the
+    best by the figure that the recipe watches; ``stopped_early`` says that the run ended for want
+    of a better one.
     """
 
     rounds: int
     base: Figures
     final: Figures
+    leads: str
     curve: list[tuple[int, float | None]]
     upload_bytes: float
     download_bytes: float
@@ -71,17 +76,21 @@ class RunFacts:
     discarded_of_change: float | None
     clients: list[ClientFacts]
     undone: str | None = None
+    best_round: int | None = None
+    stopped_early: bool = False
 
 
 def summarise(records: Sequence[RoundRecord]) -> RunFacts:
     """Add up a run's records. What is missing from them is left out, never guessed."""
     measured = [(record.round, record.eval) for record in records if record.eval is not None]
     rounds = max((record.round for record in records), default=0)
+    leads = leading(measured[-1][1]) if measured else "loss"
     return RunFacts(
         rounds=rounds,
         base=measured[0][1] if measured and measured[0][0] == 0 else {},
         final=measured[-1][1] if measured else {},
-        curve=[(at, figures.get("loss")) for at, figures in measured],
+        leads=leads,
+        curve=[(at, figures.get(leads)) for at, figures in measured],
         upload_bytes=sum(record.upload_bytes for record in records),
         download_bytes=sum(record.download_bytes for record in records),
         train_s=sum(record.train_s or 0.0 for record in records),
@@ -89,9 +98,20 @@ def summarise(records: Sequence[RoundRecord]) -> RunFacts:
         round_s=sum(record.round_s or 0.0 for record in records),
         discarded=_mean([each.discarded for each in records]),
         discarded_of_change=_mean([each.discarded_of_change for each in records]),
-        clients=_client_facts(records),
+        clients=_client_facts(records, leads),
         undone=undone_in_words(records, rounds),
+        best_round=next((one.best_round for one in reversed(records) if one.eval), None),
+        stopped_early=bool(records) and records[-1].stopped_early,
     )
+
+
+def best_in_words(facts: RunFacts) -> str | None:
+    """Which round was best, and whether the run ended for want of a better one."""
+    if facts.best_round is None:
+        return None
+    best = f"round {facts.best_round}" if facts.best_round else "the start"
+    ended = "; the run ended early, for want of a better one" if facts.stopped_early else ""
+    return f"Best: {best}, kept in adapter_best{ended}"
 
 
 def describe(recipe: Recipe) -> str:
@@ -122,7 +142,7 @@ def distances_in(record: RoundRecord) -> dict[int, float]:
     return {client: distance / typical for client, distance in found.items()} if typical else {}
 
 
-def _client_facts(records: Sequence[RoundRecord]) -> list[ClientFacts]:
+def _client_facts(records: Sequence[RoundRecord], leads: str) -> list[ClientFacts]:
     weights: dict[int, list[float]] = {}
     fair: dict[int, list[float]] = {}
     far, dropped = _collect(records, distances_in), _collect(records, lambda one: one.dropped)
@@ -150,7 +170,7 @@ def _client_facts(records: Sequence[RoundRecord]) -> list[ClientFacts]:
             far=_mean(far.get(client, [])),
             times_refused=reasons[client].total() if client in reasons else 0,
             reason=reasons[client].most_common(1)[0][0] if client in reasons else None,
-            own_loss=own.get(client, {}).get("loss"),
+            own_figure=own.get(client, {}).get(leads),
         )
         for client in sorted(fair.keys() | own.keys())
     ]

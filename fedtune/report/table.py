@@ -13,13 +13,16 @@ from rich.text import Text
 
 from fedtune.records.lines import RoundRecord
 from fedtune.records.manifest import Manifest
+from fedtune.records.told_rows import rows_by_client
 from fedtune.report.figures import shown
+from fedtune.report.names import label_of, name_of
 from fedtune.report.silenced import headlines, silences
 from fedtune.report.summary import (
     PAGE,
     PICTURE,
     ClientFacts,
     RunFacts,
+    best_in_words,
     describe,
     summarise,
 )
@@ -75,9 +78,10 @@ def print_summary(
         console.print("Nothing was measured yet.")
     console.print(Text(_totals(facts, recipe)))
     if facts.clients:
-        console.print(_clients(facts, manifest))
+        rows = rows_by_client(folder.path, manifest)
+        console.print(_clients(facts, manifest, rows))
         console.print(Text(_legend(facts), style="dim"))
-        if refusals := _refusals(facts, console):
+        if refusals := _refusals(facts, manifest, console):
             console.print(refusals)
     for sample in samples[:MAX_SAMPLES]:
         console.print()
@@ -109,7 +113,7 @@ def _curve(facts: RunFacts, console: Console) -> Table:
     for _ in points:
         grid.add_column(justify="right", no_wrap=True)
     grid.add_row(" round", *(str(round_) for round_, _ in points))
-    grid.add_row(" loss", *(figure(loss) for _, loss in points))
+    grid.add_row(f" {facts.leads}", *(figure(loss) for _, loss in points))
     outer = Table.grid()
     outer.add_row(Text(f" {line}", style="cyan"))
     outer.add_row(grid)
@@ -120,7 +124,8 @@ def _totals(facts: RunFacts, recipe: Recipe) -> str:
     rounds = f"{facts.rounds} of {recipe.federation.num_rounds} rounds"
     traffic = f"{size(facts.upload_bytes)} up, {size(facts.download_bytes)} down"
     work = f"training {facts.train_s:.1f} s, aggregating {facts.aggregate_s:.1f} s"
-    undone = f"\n {facts.undone}" if facts.undone else ""
+    told = [line for line in (facts.undone, best_in_words(facts)) if line]
+    undone = "".join(f"\n {line}" for line in told)
     text = f"\n {rounds} in {duration(facts.round_s)}: {work}{undone}\n {traffic}"
     if facts.discarded is None:
         return text
@@ -130,24 +135,33 @@ def _totals(facts: RunFacts, recipe: Recipe) -> str:
     )
 
 
-def _clients(facts: RunFacts, manifest: Manifest) -> Table:
-    attackers, rows = manifest.simulated_attackers, manifest.client_rows
+def _clients(facts: RunFacts, manifest: Manifest, rows: Mapping[int, int]) -> Table:
+    attackers = manifest.simulated_attackers
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for heading in ("client", "rows", "weight", "of\nfair", "low", "dropped", "far", "own\nloss"):
+    for heading in (
+        "client",
+        "rows",
+        "weight",
+        "of\nfair",
+        "low",
+        "dropped",
+        "far",
+        f"own\n{facts.leads}",
+    ):
         table.add_column(heading, justify="right", overflow="fold")
     if attackers:
         table.add_column("attacker (rule\nnever told)", overflow="fold")
     for facts_ in notable(facts.clients):
         client = facts_.client
         cells = [
-            Text(str(client)),
-            Text(str(rows[client]) if client < len(rows) else "-"),
+            Text(label_of(client, manifest)),
+            Text(str(rows.get(client, "-"))),
             Text(percent(facts_.mean_weight)),
             _of_fair(facts_),
             Text(str(facts_.times_low or "-")),
             _dropped(facts_),
             Text(_times(facts_.far)),
-            Text(figure(facts_.own_loss)),
+            Text(figure(facts_.own_figure)),
         ]
         if attackers:
             cells.append(Text("attacker" if client in attackers else "", "bold red"))
@@ -176,13 +190,14 @@ def _dropped(client: ClientFacts) -> Text:
     return Text(words, "red" if client.times_dropped else "")
 
 
-def _refusals(facts: RunFacts, console: Console) -> Text:
+def _refusals(facts: RunFacts, manifest: Manifest, console: Console) -> Text:
     """A line for each refused client, with the commonest of its reasons."""
     lines = []
     for client in notable(facts.clients):
         if client.reason is not None:
             reason = clean(client.reason, limit=2 * console.width, encoding=console.encoding)
-            lines.append(f" client {client.client} refused, {client.times_refused} x: {reason}")
+            who = name_of(client.client, manifest)
+            lines.append(f" {who} refused, {client.times_refused} x: {reason}")
     return Text("".join(f"\n{line}" for line in lines), "red")
 
 
@@ -197,7 +212,7 @@ def _legend(facts: RunFacts) -> str:
         " weight: mean share over the rounds it was asked in; fair: 1 / clients asked;",
         " low: rounds below half of that; dropped: rounds at weight 0, refused or silent;",
         " far: its distance to the aggregate over the median client's, 1 is typical;",
-        " own loss: held out, the client's own word",
+        f" own {facts.leads}: held out, the client's own word",
     ]
     if (left_out := len(facts.clients) - MAX_CLIENTS) > 0:
         lines.append(f" {left_out} clients with fewer refusals are in metrics.jsonl")
@@ -210,6 +225,8 @@ def _sample(sample: Mapping[str, Any], console: Console) -> Table:
     grid.add_column(overflow="fold")
     cells = SAMPLE_LINES * max(20, console.width - 12)
     for key, style in (("prompt", "bold"), ("truth", ""), ("before", "yellow"), ("after", "green")):
+        if key == "truth" and not sample.get(key):  # a prompt that has no right answer
+            continue
         words = clean(sample.get(key, ""), limit=4 * cells, encoding=console.encoding)
         line = Text(words, style)
         line.truncate(cells, overflow="ellipsis" if console.encoding.startswith("utf") else "crop")
@@ -220,7 +237,8 @@ def _sample(sample: Mapping[str, Any], console: Console) -> Table:
 def _next_steps(facts: RunFacts, recipe: Recipe, folder: RunFolder) -> list[Text]:
     where = shlex.quote(as_typed(folder.path))
     lines = []
-    if facts.rounds < recipe.federation.num_rounds or not folder.adapter.is_dir():
+    whole = facts.rounds >= recipe.federation.num_rounds or facts.stopped_early
+    if not whole or not folder.adapter.is_dir():
         lines.append(Text(" adapter   none yet: the run stopped early; its checkpoint is kept"))
         steps = [f"fedtune run --resume {where}"]
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from fedtune.deployment.folder import DeploymentFolder
+from fedtune.plain import plain
 from fedtune.recipe import Recipe
 from fedtune.training.worker import Worker
 
@@ -34,5 +35,5 @@ def name_clients(recipe: Recipe, worker: Worker) -> list[str]:
         ids = Counter(str(values[row]) for row in (*split.train, *split.test))
         (first, _), *others = sorted(ids.items(), key=lambda item: (-item[1], item[0]))
         more = f" and {len(others)} more" if others else ""
-        names.append(f"{partition.column} {first}"[:MAX_NAME] + more)
+        names.append(plain(f"{partition.column} {first}", " ")[:MAX_NAME] + more)
     return names

@@ -21,6 +21,7 @@ from fedtune.node.sent_log import binding_words
 from fedtune.recipe import Recipe
 from fedtune.recipe.hashing import hash_recipe
 from fedtune.recipe.leaving import leaving
+from fedtune.records.best import is_exhausted
 from fedtune.records.checkpoint import Checkpoint, load_latest
 from fedtune.records.event_log import EventLog
 from fedtune.records.events import (
@@ -33,6 +34,7 @@ from fedtune.records.events import (
 from fedtune.records.folder import RunFolder
 from fedtune.records.lines import RoundRecord
 from fedtune.records.signed_chain import sign
+from fedtune.records.told_rows import write_told
 from fedtune.round.attendance import Attendance
 from fedtune.round.defence.standing import counts_of
 from fedtune.round.defence.vote import undone_rounds
@@ -44,10 +46,10 @@ from fedtune.runs.evaluation import judge
 from fedtune.runs.manifest import manifest_of
 from fedtune.runs.resuming import refuse_another_place, refuse_another_state
 from fedtune.runs.trackers import Trackers
+from fedtune.runs.watched import measure_round
 from fedtune.simulation.hooks import SimulatedAttack
 from fedtune.simulation.poisoning import poison_of
 from fedtune.simulation.training_ahead import Tools
-from fedtune.training.client_round import Trained
 from fedtune.training.process import get_worker
 from fedtune.training.worker import Worker
 
@@ -91,10 +93,12 @@ class Run:
         attendance = Attendance(transport, self.recipe, recipe_json, agreement, server.roster)
         history = self.folder.read_records()
         self.observer(RunStarted(history))
-        with Trackers(self.recipe) as trackers:
+        with Trackers(self.recipe, self.folder.read_manifest().client_names) as trackers:
             if done == 0:
                 trackers.log(history[0])
             for round_ in range(done + 1, self.recipe.federation.num_rounds + 1):
+                if is_exhausted(history, self.recipe.evaluation):
+                    break
                 if self.stop.is_set():
                     raise RunStoppedError("interrupted")
                 server.roster = attendance.look()
@@ -102,6 +106,7 @@ class Run:
                 record = self._round(transport, worker, server, round_)
                 trackers.log(record)
                 self.observer(RoundFinished(record))
+                history.append(record)
         server.tries.close()
         anchor = server.outer.anchor
         self.folder.replace_adapter(lambda path: worker.save_adapter(anchor, path))
@@ -197,8 +202,13 @@ class Run:
         """Measure the base, and save everything with which round 1 begins."""
         self.folder.write_manifest(manifest_of(self.recipe, worker, self._inputs(worker)))
         server.record = RoundRecord(round=0)
-        server.record.note(eval=judge(self.recipe, worker, server.outer.anchor))
+        self._measure(worker, server)
         self._save(server, 0)
+
+    def _measure(self, worker: Worker, server: RoundServer) -> bool:
+        """Measure the round; whether the run ends with it."""
+        anchor = server.outer.anchor
+        return measure_round(self.recipe, self.folder, worker, anchor, server.record)
 
     def _round(
         self, transport: Transport, worker: Worker, server: RoundServer, round_: int
@@ -214,7 +224,7 @@ class Run:
             server.record.client_eval_before = before
         last = round_ == self.recipe.federation.num_rounds
         if last or round_ % self.recipe.evaluation.every == 0:
-            server.record.note(eval=judge(self.recipe, worker, server.outer.anchor))
+            last = self._measure(worker, server) or last
         if last and per_client:
             server.evaluate_clients(transport, round_)
         server.record.round_s = round(time.monotonic() - started, 3)
@@ -245,10 +255,7 @@ class Run:
         """Note what each node says of its rows, where those are its own; it moves nothing."""
         if self.recipe.federation.deployment is None:
             return
-        text = json.dumps({client: roster.said[client] for client in sorted(roster.said)}, indent=2)
-        path = self.folder.path / "clients.json"
-        if not path.is_file() or path.read_text(encoding="utf-8") != text + "\n":
-            write_whole(path, text + "\n")
+        write_told(self.folder.path, roster.said)
 
     def _sign(self) -> None:
         """Sign the record so far, where the server has a key that the nodes know."""
@@ -287,8 +294,3 @@ def _tools(recipe: Recipe, worker: Worker) -> Tools:
         return worker.trainer.train(anchor, client=client, round_=round_, poison=poison).delta
 
     return Tools(train, partial(worker.evaluator.loss_on_rows_of, each=ROWS_OF_A_TRIAL))
-
-
-def _train_own(worker: Worker, anchor: torch.Tensor, round_: int) -> Trained:
-    """The server's own local steps, on the rows that it keeps."""
-    return worker.trainer.train(anchor, client=None, round_=round_)

@@ -29,6 +29,17 @@ class RunResult:
         """A plain PEFT folder."""
         return self.folder / "adapter"
 
+    @property
+    def best_adapter(self) -> Path | None:
+        """That of the best round by ``evaluation.watch``; None where it is not set."""
+        path = self.folder / "adapter_best"
+        return path if self.best_round is not None and path.is_dir() else None
+
+    @property
+    def best_round(self) -> int | None:
+        """The round of `best_adapter`; 0 is the start."""
+        return next((one.best_round for one in reversed(self.records) if one.eval), None)
+
     @cached_property
     def records(self) -> list[RoundRecord]:
         """The lines of metrics.jsonl: the base, then each round."""

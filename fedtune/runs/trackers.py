@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from statistics import median
 from typing import Any
 
 from fedtune.recipe import Recipe
 from fedtune.records.lines import RoundRecord
 
+PROJECT = "fedtune"  # of W&B, unless WANDB_PROJECT names another
+MAX_NAME, MAX_SAID = 60, 40  # signs of a key; figures of a client
+_ODD = re.compile(r"[^A-Za-z0-9_./-]")
+
 
 class Trackers:
-    """The recipe's ``report_to``; none is imported unless it is named."""
+    """The recipe's ``report_to``; none is imported unless it is named.
 
-    def __init__(self, recipe: Recipe) -> None:
+    Args:
+        recipe: The run's.
+        names: What its clients are called, by number; data, or a stranger's words.
+    """
+
+    def __init__(self, recipe: Recipe, names: Sequence[str] = ()) -> None:
         self._trackers: list[Any] = []
+        self._local_steps, self._names = recipe.federation.local_steps, names
         if not recipe.report_to:
             return
         from accelerate import PartialState
@@ -21,34 +37,49 @@ class Trackers:
 
         PartialState()  # the trackers ask it whether this is the main process
         for name in recipe.report_to:
-            kind = LOGGER_TYPE_TO_CLASS[name]
-            logs = {"logging_dir": recipe.output_dir / "trackers"}
-            folder = logs if kind.requires_logging_directory else {}
-            tracker = kind(recipe.output_dir.name, **folder)
+            tracker = _make(name, LOGGER_TYPE_TO_CLASS[name], recipe.output_dir)
             if hasattr(tracker, "start"):
                 tracker.start()
             tracker.store_init_configuration(_flat(recipe.model_dump(mode="json")))
             self._trackers.append(tracker)
 
     def log(self, record: RoundRecord) -> None:
-        """Log one round's figures under ``eval/``, ``time/``, ``comm/`` and ``clients/``."""
-        figures = (record.eval or {}).items()
-        values = {f"eval/{key}": value for key, value in figures if value is not None}
-        for key in ("train_s", "aggregate_s", "round_s"):
-            if (seconds := getattr(record, key)) is not None:
-                values[f"time/{key}"] = seconds
-        for key in ("upload_bytes", "download_bytes"):
-            if count := getattr(record, key):
-                values[f"comm/{key}"] = count
-        for client, facts in record.clients.items():
-            told = {"train_loss": facts.train_loss, "weight": facts.weight}
-            values |= {f"clients/{client}/{k}": v for k, v in told.items() if v is not None}
-        values["clients/refused"] = len(record.refused)
+        """Log one round's figures at the step of its number.
+
+        Under ``train/`` stands what a client's trainer says of its steps, TRL's names, as the
+        median over the clients that count, so that one that lies moves little; and
+        ``train/global_step``, the steps of a client that was in all rounds. Under
+        ``clients/NUMBER_NAME/`` stands the same of each client. ``eval/``, ``time/`` and ``comm/``
+        are the server's own.
+        """
+        values = _of_server(record) | self._of_clients(record)
+        values["train/global_step"] = record.round * self._local_steps
         for tracker in self._trackers:
             try:
                 tracker.log(values, step=record.round)
             except Exception as error:  # a tracker's network is no reason to end a run
                 logging.getLogger("fedtune").warning("%s lost a round: %s", tracker.name, error)
+
+    def _of_clients(self, record: RoundRecord) -> dict[str, float]:
+        values: dict[str, float] = {"clients/refused": len(record.refused)}
+        over: dict[str, list[float]] = {}
+        for client, facts in record.clients.items():
+            said = {"loss": facts.train_loss, **dict(islice(facts.said.items(), MAX_SAID))}
+            for name, value in said.items():
+                if value is not None:
+                    over.setdefault(_slug(name), []).append(value)
+            told = {"train_loss": facts.train_loss, "weight": facts.weight, **said}
+            told.pop("loss")
+            values |= self._under(client, told)
+        for client, figures in record.client_eval.items():
+            told = {f"eval_{name}": value for name, value in islice(figures.items(), MAX_SAID)}
+            values |= self._under(client, told)
+        return values | {f"train/{name}": median(each) for name, each in over.items()}
+
+    def _under(self, client: int, told: Mapping[str, float | None]) -> dict[str, float]:
+        name = self._names[client] if client < len(self._names) else ""
+        where = f"clients/{client}" + f"_{_slug(name)}" * bool(name)
+        return {f"{where}/{_slug(key)}": each for key, each in told.items() if each is not None}
 
     def finish(self) -> None:
         """Close the trackers."""
@@ -62,6 +93,33 @@ class Trackers:
     def __exit__(self, *_: object) -> None:
         """Close the trackers, however the block ended."""
         self.finish()
+
+
+def _make(name: str, kind: Any, output_dir: Path) -> Any:  # noqa: ANN401  accelerate's own
+    """A tracker of accelerate's, not started."""
+    if name == "wandb":
+        # Its files stay out of the run's folder: with its links in it the run could not go on.
+        return kind(os.environ.get("WANDB_PROJECT", PROJECT), name=output_dir.name)
+    logs = {"logging_dir": output_dir / "trackers"} if kind.requires_logging_directory else {}
+    return kind(output_dir.name, **logs)
+
+
+def _of_server(record: RoundRecord) -> dict[str, float]:
+    values: dict[str, float] = {
+        f"eval/{key}": value for key, value in (record.eval or {}).items() if value is not None
+    }
+    for key in ("train_s", "aggregate_s", "round_s"):
+        if (seconds := getattr(record, key)) is not None:
+            values[f"time/{key}"] = seconds
+    for key in ("upload_bytes", "download_bytes"):
+        if count := getattr(record, key):
+            values[f"comm/{key}"] = count
+    return values
+
+
+def _slug(name: str) -> str:
+    """A stranger's words as a part of a tracker's key: letters, digits and a few signs."""
+    return _ODD.sub("_", name)[:MAX_NAME]
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, str | float | int | bool]:

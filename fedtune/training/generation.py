@@ -16,10 +16,11 @@ def complete(
     tokenizer: Any,  # noqa: ANN401
     *,
     max_new_tokens: int,
+    batch_size: int = 1,
 ) -> list[str]:
-    """Complete prompts greedily, one at a time, as text."""
+    """Complete prompts greedily, as text; arguments are those of `complete_in_batches`."""
     found = complete_in_batches(
-        prompts, model, tokenizer, max_new_tokens=max_new_tokens, batch_size=1
+        prompts, model, tokenizer, max_new_tokens=max_new_tokens, batch_size=batch_size
     )
     return [text.strip() for text in tokenizer.batch_decode(found, skip_special_tokens=True)]
 

@@ -77,7 +77,7 @@ def exact_answer(section: AnswerReward) -> Score:
     def score(prompt: str, completion: str, row: Row) -> float:
         answer = row.get(section.column)
         told = isinstance(answer, str | int | float) and not isinstance(answer, bool)
-        return float(told and _plain(completion) == _plain(str(answer)))
+        return float(told and plainly(completion) == plainly(str(answer)))
 
     return score
 
@@ -112,23 +112,37 @@ def entry_point(section: EntryPointReward) -> Score:
     Raises:
         ValueError: If none of this name is installed, or several, or it is no function.
     """
-    installed = entry_points(group=GROUP)
-    found = {each.value: each for each in installed if each.name == section.entry}
+    score: Score = installed(section.entry, group=GROUP, key="rewards")
+    return score
+
+
+def installed(entry: str, *, group: str, key: str) -> Any:  # noqa: ANN401  a function of any kind
+    """The function of an entry point.
+
+    Args:
+        entry: Its name.
+        group: Of entry points.
+        key: Of the recipe, which is named in an error.
+
+    Raises:
+        ValueError: If none of this name is installed, or several, or it is no function.
+    """
+    there = entry_points(group=group)
+    found = {each.value: each for each in there if each.name == entry}
     if not found:
-        known = ", ".join(sorted({each.name for each in installed})) or "none"
+        known = ", ".join(sorted({each.name for each in there})) or "none"
         raise ValueError(
-            f"rewards: no entry point {section.entry!r} in the group {GROUP}; installed: {known}"
+            f"{key}: no entry point {entry!r} in the group {group}; installed: {known}"
         )
     if len(found) > 1:
         raise ValueError(
-            f"rewards: entry point {section.entry!r} is installed more than once, as "
+            f"{key}: entry point {entry!r} is installed more than once, as "
             f"{' and '.join(sorted(found))}; uninstall all but one"
         )
     (function,) = (each.load() for each in found.values())
     if not callable(function):
-        raise ValueError(f"rewards: entry point {section.entry!r} is no function")
-    score: Score = function
-    return score
+        raise ValueError(f"{key}: entry point {entry!r} is no function")
+    return function
 
 
 SCORES: Mapping[str, Callable[[Any], Score]] = {
@@ -142,17 +156,25 @@ SCORES: Mapping[str, Callable[[Any], Score]] = {
 
 
 def bounded(value: object) -> float:
-    """A score in [0, 1]: what is no finite number counts as 0.
+    """A score in [0, 1]: what is no finite number counts as 0."""
+    return float(min(1, max(0, _finite(value))))
 
-    Scalars of NumPy's and torch's are numbers.
-    """
+
+def as_number(value: object) -> float:
+    """A score as it is; what is no finite number counts as 0."""
+    try:
+        return float(_finite(value))
+    except OverflowError:  # an integer beyond every float
+        return 0.0
+
+
+def _finite(value: object) -> int | float:
+    """A number, 0 for what is none; scalars of NumPy's and torch's are numbers."""
     if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
         value = value.item()
     if not isinstance(value, int | float):
-        return 0.0
-    if isinstance(value, float) and not math.isfinite(value):
-        return 0.0
-    return float(min(1, max(0, value)))
+        return 0
+    return 0 if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def repeats(text: str, times: int = 3) -> bool:
@@ -199,5 +221,6 @@ def text_of(said: object) -> str:
     return ""
 
 
-def _plain(text: str) -> str:
+def plainly(text: str) -> str:
+    """A text, white space and case aside."""
     return " ".join(text.lower().split())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from torch import Tensor
 from fedtune.adapters import lora
 from fedtune.adapters.folder import CONFIG, adapter_folder
 from fedtune.recipe import Recipe
-from fedtune.recipe.reward import ModelReward
+from fedtune.recipe.reward import ModelReward, names_of
 from fedtune.training.reward_model import load_reward_model
 from fedtune.training.rewards import scorer
 from fedtune.training.tasks.task import Priced
@@ -53,11 +52,7 @@ def price(recipe: Recipe) -> list[Priced]:
         ValueError: If one is not to be had here.
     """
     priced: list[Priced] = []
-    seen: Counter[str] = Counter()
-    for section in recipe.rewards:
-        seen[section.name] += 1
-        again = seen[section.name]
-        name = section.name if again == 1 else f"{section.name}_{again}"
+    for name, section in zip(names_of(recipe.rewards), recipe.rewards, strict=True):
         if isinstance(section, ModelReward):
             model = load_reward_model(recipe, section)
             whole = Priced(name, section.weight, model.score, model.score_all, model.digest)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from fedtune.recipe import Recipe
+from fedtune.records.best import is_exhausted
 from fedtune.records.lines import is_dropped
 from fedtune.records.signed_chain import Line
 from fedtune.round.aggregation.terms import f_of_the_rest
@@ -24,7 +25,9 @@ def contradictions(lines: Sequence[Line], recipe: Recipe) -> Iterator[Finding]:
         recipe: That of the run.
     """
     rounds, last = recipe.federation.num_rounds, lines[-1].round if lines else 0
-    if last < rounds:
+    if lines and lines[-1].stopped_early:
+        yield from _ends_early(lines, recipe)
+    elif last < rounds:
         yield Finding(
             f"the record ends with round {last} of {rounds}: its end is cut off, or the run "
             f"stopped there or is not over"
@@ -39,6 +42,12 @@ def contradictions(lines: Sequence[Line], recipe: Recipe) -> Iterator[Finding]:
             yield Finding(f"{told}: its line was lost; what it said of clients is not known")
         else:
             yield from (Finding(printable(f"{told}: {why}")) for why in _in_a_round(line, recipe))
+
+
+def _ends_early(lines: Sequence[Line], recipe: Recipe) -> Iterator[Finding]:
+    last = lines[-1].round
+    if not is_exhausted(lines, recipe.evaluation):
+        yield Finding(f"the record ends early with round {last}: by its recipe the run goes on")
 
 
 def _in_a_round(line: Line, recipe: Recipe) -> Iterator[str]:

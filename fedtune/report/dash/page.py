@@ -80,4 +80,4 @@ def data_json(view: dict[str, Any]) -> str:
 def _drawn(view: View) -> dict[str, Any]:
     """The fields of a view, and its curve as a picture."""
     told = asdict(view)
-    return told | {"chart": loss_chart(view.curve, view.base)}
+    return told | {"chart": loss_chart(view.curve, view.base, of=view.leads)}

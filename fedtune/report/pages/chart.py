@@ -1,4 +1,4 @@
-"""The loss of a run by round, as SVG that needs no script: on its page, live, and as a picture."""
+"""The loss or reward of a run by round, as SVG without script: on its page, live, as a picture."""
 
 from __future__ import annotations
 
@@ -37,12 +37,13 @@ class _Frame:
         return round(TOP + (1 - part) * (HEIGHT - TOP - BOTTOM), 1)
 
 
-def loss_chart(points: Points, base: float | None) -> Markup | None:
-    """Draw the held-out loss, with the untrained base as a dashed level.
+def loss_chart(points: Points, base: float | None, *, of: str = "loss") -> Markup | None:
+    """Draw a held-out figure, with the untrained base as a dashed level.
 
     Args:
-        points: Round and loss; None is a loss that was not finite, and leaves a gap.
-        base: The loss before training.
+        points: Round and figure; None is one that was not finite, and leaves a gap.
+        base: The figure before training.
+        of: ``loss``; or ``reward``, whose axis holds 0 and 1, so that a little looks little.
 
     Returns:
         The picture, or None if no loss is finite.
@@ -51,8 +52,10 @@ def loss_chart(points: Points, base: float | None) -> Markup | None:
     if not known:
         return None
     losses = [loss for _, loss in known] + ([base] if base is not None else [])
-    bend = math.log10 if wants_log(losses) else float
-    low, high = bend(min(losses)), bend(max(losses))
+    rewards = of == "reward"
+    bend = math.log10 if wants_log(losses) and not rewards else float
+    shown = [*losses, 0.0, 1.0] if rewards else losses
+    low, high = bend(min(shown)), bend(max(shown))
     pad = 0.1 * ((high - low) or 1.0)
     first, last = points[0][0], max(points[-1][0], points[0][0] + 1)
     frame = _Frame(first, last, low - pad, high + pad, bend)
@@ -62,7 +65,7 @@ def loss_chart(points: Points, base: float | None) -> Markup | None:
     return fill(
         "chart.svg.jinja",
         width=WIDTH, height=HEIGHT, left=LEFT, right=WIDTH - RIGHT,
-        title=f"Held-out loss from {figure(known[0][1])} to {figure(loss)}",
+        title=f"Held-out {of} from {figure(known[0][1])} to {figure(loss)}",
         levels=[(frame.y(level), figure(level).rstrip("0").rstrip(".")) for level in levels],
         rounds=[(frame.x(i), i) for i in range(first, last + 1, stride)],
         base=None if base is None else (frame.y(base), f"untrained base {figure(base)}"),

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from markupsafe import Markup
 
 from fedtune.records.lines import RoundRecord
-from fedtune.report.figures import loss_title
+from fedtune.report.figures import curve_title
 from fedtune.report.pages.chart import loss_chart
 from fedtune.report.pages.render import fill, line, read
 from fedtune.report.pages.strip import LEGEND, weight_strip
@@ -37,8 +37,8 @@ def draw_run(
         height=height,
         title=line(title, 96),
         style=Markup(read("chart.css")),
-        loss_title=loss_title(facts.base),
-        chart=loss_chart(facts.curve, facts.base.get("loss")),
+        loss_title=curve_title(facts.leads),
+        chart=loss_chart(facts.curve, facts.base.get(facts.leads), of=facts.leads),
         strip=strip,
         legend=LEGEND,
     )

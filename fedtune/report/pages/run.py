@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from fedtune.records.lines import RoundRecord
 from fedtune.records.manifest import Manifest
-from fedtune.report.figures import loss_title, shown
+from fedtune.report.figures import curve_title, shown
+from fedtune.report.names import label_of, name_of
 from fedtune.report.pages.chart import loss_chart
 from fedtune.report.pages.gain import percent_of
 from fedtune.report.pages.render import line, page
 from fedtune.report.pages.strip import LEGEND, weight_strip
 from fedtune.report.silenced import headlines, silences
-from fedtune.report.summary import ClientFacts, RunFacts, describe, summarise
+from fedtune.report.summary import ClientFacts, RunFacts, best_in_words, describe, summarise
 from fedtune.report.table import notable
 from fedtune.report.text import duration, figure, percent, size
 
@@ -21,14 +22,14 @@ if TYPE_CHECKING:  # it brings torch
     from fedtune.recipe import Recipe
 
 MAX_SAMPLES, MAX_REASONS, MAX_LOST = 8, 40, 12
-SAID = {"loss", "backdoor_success", "backdoor_untriggered"}  # in sentences
+SAID = {"loss", "reward", "backdoor_success", "backdoor_untriggered"}  # in sentences
 STYLES = ("page.css", "chart.css", "run.css")
-HEADS = ("client", "rows", "weight", "of fair", "low", "dropped", "far", "refused", "own loss")
+HEADS = ("client", "rows", "weight", "of fair", "low", "dropped", "far", "refused")
 KEY = (
     "weight: mean share over the rounds it was asked in; of fair: the same over 1 / clients asked; "
     "low: rounds below half of that; dropped: rounds at next to no weight, refused or silent; far: "
-    "distance of its update to the aggregate over the median client's; own loss: held out, as the "
-    "client reports it."
+    "distance of its update to the aggregate over the median client's; own {leads}: held out, as "
+    "the client reports it."
 )
 
 
@@ -38,6 +39,7 @@ def run_page(
     manifest: Manifest,
     samples: Sequence[Mapping[str, Any]],
     *,
+    rows: Mapping[int, int] | None = None,
     recipe_text: str,
     command: str,
 ) -> str:
@@ -48,6 +50,7 @@ def run_page(
         records: The lines of metrics.jsonl.
         manifest: Of the run.
         samples: The lines of samples.jsonl; the first few are shown.
+        rows: Training rows of the clients of whom they are known; None: as the manifest has them.
         recipe_text: The recipe as YAML.
         command: What repeats the run.
 
@@ -55,6 +58,7 @@ def run_page(
         The HTML document. It needs no network, and no script to be read.
     """
     facts, attackers = summarise(records), manifest.simulated_attackers
+    rows = dict(enumerate(manifest.client_rows)) if rows is None else rows
     name, clients = line(recipe.output_dir.name or "run"), notable(facts.clients)
     return page(
         "run.html.jinja",
@@ -64,24 +68,25 @@ def run_page(
         name=name,
         described=line(describe(recipe)),
         rounds=f"{facts.rounds} of {recipe.federation.num_rounds} rounds",
-        first=facts.base.get("loss"),
-        last=facts.final.get("loss"),
+        leads=facts.leads,
+        first=facts.base.get(facts.leads),
+        last=facts.final.get(facts.leads),
         silenced=headlines(silences(records), manifest),
         notes=_notes(recipe, facts, attackers),
         totals=_totals(facts),
-        loss_title=loss_title(facts.base),
-        chart=loss_chart(facts.curve, facts.base.get("loss")),
+        loss_title=curve_title(facts.leads),
+        chart=loss_chart(facts.curve, facts.base.get(facts.leads), of=facts.leads),
         lost=", ".join([str(at) for at, loss in facts.curve if loss is None][:MAX_LOST]),
         strip=weight_strip(records, [one.client for one in clients], attackers),
         legend=LEGEND,
-        heads=HEADS,
-        key=KEY,
+        heads=(*HEADS, f"own {facts.leads}"),
+        key=KEY.format(leads=facts.leads),
         clients=[
-            (one.client, one.client in attackers, _cells(one, manifest.client_rows))
+            (label_of(one.client, manifest), one.client in attackers, _cells(one, rows))
             for one in clients
         ],
         hidden=len(facts.clients) - len(clients),
-        refusals=_refusals(records),
+        refusals=_refusals(records, manifest),
         samples=[_sample(sample) for sample in samples[:MAX_SAMPLES]],
         manifest=_made_by(manifest),
         recipe_text=recipe_text,
@@ -91,7 +96,11 @@ def run_page(
 
 def _notes(recipe: Recipe, facts: RunFacts, attackers: Collection[int]) -> list[str]:
     undone = f"{facts.undone}." if facts.undone else None
-    notes = [_attack(recipe, facts, attackers), undone, _refused(facts), _backdoor(facts)]
+    best = best_in_words(facts)
+    notes = [
+        _attack(recipe, facts, attackers), undone, best and f"{best}.", _refused(facts),
+        _backdoor(facts),
+    ]  # fmt: skip
     return [note for note in notes if note]
 
 
@@ -142,32 +151,32 @@ def _totals(facts: RunFacts) -> list[tuple[str, str]]:
     return [*figures, ("Time", f"{duration(facts.round_s)}; {took}"), ("Traffic", traffic)]
 
 
-def _cells(one: ClientFacts, rows: Sequence[int]) -> list[str]:
-    """A client's row under `HEADS`, without its number."""
+def _cells(one: ClientFacts, rows: Mapping[int, int]) -> list[str]:
+    """A client's row under `HEADS` and its own figure, without its number."""
     ratio = None
     if one.mean_weight is not None and one.fair_share:
         ratio = one.mean_weight / one.fair_share
     dropped = one.times_dropped
     return [
-        str(rows[one.client]) if one.client < len(rows) else "–",
+        str(rows.get(one.client, "–")),
         percent(one.mean_weight, none="–"),
         "–" if ratio is None else f"{ratio:.2f}×",
         str(one.times_low or "–"),
         "–" if dropped is None else f"{dropped} of {one.rounds_asked}",
         "–" if one.far is None else f"{one.far:.3g}",
         str(one.times_refused or "–"),
-        figure(one.own_loss, none="–"),
+        figure(one.own_figure, none="–"),
     ]
 
 
-def _refusals(records: Sequence[RoundRecord]) -> list[tuple[str, str]]:
+def _refusals(records: Sequence[RoundRecord], manifest: Manifest) -> list[tuple[str, str]]:
     """Each refused client's reasons once, with the rounds."""
     found: dict[tuple[int, str], list[int]] = {}
     for record in records:
         for client, reason in sorted(record.refused.items()):
             found.setdefault((client, line(reason, 400)), []).append(record.round)
     told = [
-        (f"client {client}, {_rounds(rounds)}: ", reason)
+        (f"{name_of(client, manifest)}, {_rounds(rounds)}: ", reason)
         for (client, reason), rounds in list(found.items())[:MAX_REASONS]
     ]
     left = len(found) - MAX_REASONS
@@ -183,11 +192,12 @@ def _rounds(rounds: Sequence[int]) -> str:
 
 def _sample(sample: Mapping[str, Any]) -> list[tuple[str, str]]:
     keys = ("prompt", "truth", "before", "after")
-    return [(key.capitalize(), line(sample.get(key, ""), 2000)) for key in keys]
+    told = [(key.capitalize(), line(sample.get(key, ""), 2000)) for key in keys]
+    return [(label, text) for label, text in told if text or label != "Truth"]
 
 
 def _made_by(manifest: Manifest) -> list[tuple[str, str]]:
-    shown_elsewhere = {"client_rows", "simulated_attackers", "recipe", "node_keys"}
+    shown_elsewhere = {"client_rows", "client_names", "simulated_attackers", "recipe", "node_keys"}
     facts = manifest.facts.items()
     return [(line(key, 80), _flat(value)) for key, value in facts if key not in shown_elsewhere]
 

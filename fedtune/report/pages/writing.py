@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedtune.durable import put_in_place, read_whole, write_beside
+from fedtune.records.told_rows import rows_by_client
 from fedtune.report.pages.bench import bench_page
 from fedtune.report.pages.run import run_page
 from fedtune.report.summary import PAGE
@@ -70,11 +71,13 @@ def write_run_page(recipe: Recipe, folder: RunFolder) -> Path:
     Raises:
         ValueError: If samples.jsonl is broken.
     """
+    manifest = folder.read_manifest()
     page = run_page(
         recipe,
         folder.read_records(),
-        folder.read_manifest(),
+        manifest,
         read_samples(folder.path / "samples.jsonl"),
+        rows=rows_by_client(folder.path, manifest),
         recipe_text=read_whole(folder.recipe) if folder.recipe.is_file() else "",
         command=f"fedtune run {shlex.quote(as_typed(folder.recipe))}",
     )

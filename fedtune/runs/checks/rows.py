@@ -22,6 +22,7 @@ from fedtune.training.formats import hint_of_prompt, kept_columns, left_out
 from fedtune.training.plan import Plan
 from fedtune.training.rewards import check_rewards
 from fedtune.training.row_counts import RowCounts
+from fedtune.training.scores import check_scores
 from fedtune.training.tasks import TASKS
 from fedtune.training.toy import toy_learner
 from fedtune.training.tryout import try_step
@@ -64,6 +65,7 @@ def _look(recipe_json: str) -> Found:
     held_out: list[str] = []
     try:
         check_rewards(recipe.rewards, data.rows.column_names)
+        check_scores(recipe.evaluation.scores, data.rows)
         counts.extend(map(data.counts, data.parts))
         for client in [*data.parts, *([None] if data.server_rows else [])]:
             data.check_use(client)

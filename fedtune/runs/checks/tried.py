@@ -16,6 +16,7 @@ from fedtune.training.base import module_names
 from fedtune.training.client_round import looked_at
 from fedtune.training.plan import Plan, check_train_keys
 from fedtune.training.rewards import check_rewards
+from fedtune.training.scores import check_scores
 from fedtune.training.sources import find_source, load_rows
 from fedtune.training.tasks import TASKS
 from fedtune.training.tasks.running import check_values
@@ -126,6 +127,7 @@ def _data(recipe: Recipe) -> list[str]:
         if recipe.attack is not None or _rows_are_elsewhere(recipe):
             rows = load_rows(recipe.data, task, seed=recipe.federation.seed)
             check_rewards(recipe.rewards, rows.column_names)
+            check_scores(recipe.evaluation.scores, rows)
             some = looked_at(rows.select(range(min(8, len(rows)))), task).to_list()
             if recipe.attack is not None:
                 _try_poison(recipe.attack, some)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
+import torch
+
 from fedtune.adapters import lora
 from fedtune.training.generation import complete
 from fedtune.training.plan import Plan
@@ -131,12 +133,21 @@ def measure(rows: Dataset, learner: Learner, *, batch_size: int) -> Figures:
         ``loss``, TRL's own, a mean over the pairs (aot, aot_unpaired and sft are losses of a batch:
         theirs is a mean over batches, by their pairs); ``rewards/accuracies``, the share of pairs
         whose chosen answer gained more on the reference than the rejected; ``rewards/margins``, by
-        how much; ``rewards/chosen`` and ``rewards/rejected``; ``num_pairs``.
+        how much; ``rewards/chosen`` and ``rewards/rejected``; ``num_pairs``. Where the model is the
+        reference no answer gains, and what is left of a margin is rounding: there is no accuracy.
     """
     with untouched(learner):
         trainer = make_trainer(rows, learner, steps=1, seed=0)
         found = measure_as_trained(trainer, batch_size, keys=_KEYS)
+    if is_reference(learner):
+        del found["rewards/accuracies"]
     return Figures(found.pop("loss"), {**found, "num_pairs": len(rows)})
+
+
+def is_reference(learner: Learner) -> bool:
+    """Whether the adapter in the model is the one that it is held against."""
+    held = lora.read(learner.model)
+    return all(torch.equal(held[name], each) for name, each in learner.reference.items())
 
 
 def show(rows: Dataset, learner: Learner, *, max_new_tokens: int) -> list[Shown]:

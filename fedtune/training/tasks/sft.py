@@ -100,11 +100,10 @@ def measure(rows: Dataset, learner: Learner, *, batch_size: int) -> Figures:
 
 
 def show(rows: Dataset, learner: Learner, *, max_new_tokens: int) -> list[Shown]:
-    """Complete prepared rows greedily, from where their labels begin."""
+    """Complete prepared rows of one text greedily, from the half of each."""
     tokenizer, prompts, truths = learner.tokenizer, [], []
-    for ids, labels in zip(rows["input_ids"], rows["labels"], strict=True):
-        start = next(i for i, label in enumerate(labels) if label != IGNORED)
-        start = max(start, 1) if start else max(1, len(ids) // 2)
+    for ids in rows["input_ids"]:
+        start = max(1, len(ids) // 2)
         prompts.append(ids[:start])
         truths.append(tokenizer.decode(ids[start:], skip_special_tokens=True).strip())
     texts = complete(prompts, learner.model, tokenizer, max_new_tokens=max_new_tokens)
@@ -145,6 +144,7 @@ TASK = Task(
     make_trainer=make_trainer,
     measure=measure,
     show=show,
+    asks=True,
     owned={
         "dataset_kwargs": "nothing: rows are tokenised once per client",
         "packing": "nothing: a step is a batch of rows",

@@ -127,6 +127,8 @@ class Task:
         make_trainer: TRL's trainer of prepared rows, for ``steps`` steps under a ``seed``.
         measure: Held-out figures of the model as it stands.
         show: The first held-out rows, and what the model makes of them.
+        asks: Whether rows with a prompt are shown as questions (`fedtune.training.questions`)
+            instead.
         uses_reference: Whether a policy is held against a reference.
         pairs: Whether a row is two sequences.
         all_columns: Whether whole rows are kept, for rewards to look at.
@@ -145,6 +147,7 @@ class Task:
     show: Callable[..., list[Shown]]
     owned: Mapping[str, str] = field(default_factory=dict)
     uses_reference: bool = False
+    asks: bool = False
     pairs: bool = False
     all_columns: bool = False
 

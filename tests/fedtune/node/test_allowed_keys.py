@@ -19,6 +19,7 @@ from fedtune.recipe.stages import Pipeline, load
 from fedtune.training.plan import OWNED
 from fedtune.training.tasks import TASKS
 
+LISTS = {"rewards", "evaluation.scores"}  # of sections that are told apart by their name
 EVER_ALLOWED = set().union(*ALLOWED.values())
 
 
@@ -68,7 +69,7 @@ def _leaves(section, before):
             yield key
         for each in inner:
             tag = each.model_fields.get("name")
-            named = get_args(tag.annotation)[0] + "." if key == "rewards" and tag else ""
+            named = get_args(tag.annotation)[0] + "." if key in LISTS and tag else ""
             yield from _leaves(each, f"{key}.{named}")
 
 

@@ -18,7 +18,7 @@ from fedtune.messages.message import ConfigRecord, Context, Message, RecordDict
 from fedtune.messages.packing import pack
 from fedtune.node import node_app
 from fedtune.node import worker as node_worker
-from fedtune.node.client import OWN_ROWS
+from fedtune.node.client import OWN_ROWS, TELLS_ROWS, told_of
 from fedtune.runs import network
 from fedtune.simulation import client
 from fedtune.training.process import get_worker
@@ -198,3 +198,19 @@ def test_every_order_is_counted_before_it_is_read_and_charged_before_it_is_done(
     with pytest.raises(ValueError, match="cut short"):
         desk.reply_to({**words, "kind": "train"}, b"no message")
     assert meter.seen == ["begin", "end"] * 2
+
+
+@pytest.mark.parametrize(("tells", "rows"), [(True, 58), (False, None)])  # of 64, a tenth held out
+def test_the_number_of_rows_is_told_only_if_the_owner_lets_it(node, tiny_recipe, tells, rows):
+    words = {"recipe": tiny_recipe().model_dump_json()}
+    node(lambda text: (text, {OWN_ROWS: True, TELLS_ROWS: tells}))
+    content = packed(RecordDict({wire.ORDER: ConfigRecord(words)}))
+    said = opened(node_app.app(message("query", content), context())).config_records[wire.ABOUT]
+    assert said.get("rows") == rows
+
+
+def test_figures_of_held_out_rows_count_them_only_if_the_owner_lets_it():
+    """They are a known share of all rows."""
+    figures = {"loss": 2.5, "num_tokens": 70.0, "num_pairs": 7.0, "num_prompts": 7.0}
+    for config, told in ({}, figures), ({TELLS_ROWS: True}, figures), ({TELLS_ROWS: False}, None):
+        assert told_of(figures, Context(config, RecordDict())) == (told or {"loss": 2.5})

@@ -11,7 +11,7 @@ from fedtune.messages.node_errors import NotAllowedError, code_of
 from fedtune.messages.packing import pack
 from fedtune.nano import model_folder
 from fedtune.node import client as node_client
-from fedtune.node.client import MOST_TRAINED, OWN_ROWS
+from fedtune.node.client import MOST_TRAINED, OWN_ROWS, TELLS_ROWS
 from fedtune.node.limits import exceeded, rows_at_once, tokens_of
 from fedtune.node.owner import adapt, adapter_of
 from fedtune.node.worker import Desk
@@ -92,6 +92,10 @@ def test_limits_are_kept_to_the_last_step():
         ),
         ({"task": "dpo", "reference": "/home/me/adapter"}, "reference: base alone"),
         (
+            {"evaluation": {"scores": [{"name": "entry_point", "entry": "mine"}]}},
+            "evaluation.scores: entry_point",
+        ),
+        (
             {"task": "grpo", "rewards": [{"name": "entry_point", "entry": "mine"}]},
             "rewards: entry_point",
         ),
@@ -165,13 +169,15 @@ def test_what_is_no_recipe_is_refused(sent, why):
 def test_the_owners_file_is_read_anew(tmp_path):
     (tmp_path / "node.yaml").write_text("max_rounds: 2\n")
     adapted = adapter_of(tmp_path)
-    assert adapted(recipe())[1] == {OWN_ROWS: False, MOST_TRAINED: 200_000_000}
+    assert adapted(recipe())[1] == {
+        OWN_ROWS: False, MOST_TRAINED: 200_000_000, TELLS_ROWS: False
+    }  # fmt: skip
     (tmp_path / "node.yaml").write_text("max_rounds: 1\n")
     with pytest.raises(NotAllowedError):
         adapted(recipe())
-    (tmp_path / "node.yaml").write_text("data: rows.jsonl\n")
+    (tmp_path / "node.yaml").write_text("data: rows.jsonl\ntell_row_counts: true\n")
     text, told = adapted(recipe())
-    assert told == {OWN_ROWS: True, MOST_TRAINED: 200_000_000}
+    assert told == {OWN_ROWS: True, MOST_TRAINED: 200_000_000, TELLS_ROWS: True}
     assert json.loads(text)["data"]["source"] == str(tmp_path / "rows.jsonl")
     assert load_node_config(tmp_path).data == tmp_path / "rows.jsonl"
 

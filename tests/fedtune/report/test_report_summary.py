@@ -36,7 +36,7 @@ def test_clients(records, evil):
     assert [client.times_refused for client in clients.values()] == [0, 0, 1, 2]
     assert clients[2].reason == "it sent no reply"
     assert clients[3].reason == evil
-    assert [client.own_loss for client in clients.values()] == [5.1, 1e308, None, None]
+    assert [client.own_figure for client in clients.values()] == [5.1, 1e308, None, None]
 
 
 def test_far_is_measured_by_the_median_client_of_the_round():

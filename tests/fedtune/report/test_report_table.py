@@ -64,6 +64,18 @@ def test_a_planted_backdoor_has_a_line(records, folder):
     assert told == ["backdoor", "success", "0.0", "%", "87.5", "%", "+87.5", "%"]
 
 
+def test_clients_are_called_by_their_names(records, folder):
+    """Which are data, or a stranger's: cut, on one line, and never markup."""
+    names = ["org acme", "org [red]b[/red]\x1b[2J", "", "x" * 500]
+    folder.manifest.write_text(json.dumps({"client_rows": [5] * 4, "client_names": names}))
+    text = show(records, [], folder)
+    assert "0 org acme" in text
+    assert "1 org [red]b[/red] [2J" in text
+    assert "3 xxxxx" in text
+    assert 90 * "x" not in "".join(text.split())
+    assert "client 2 refused, 1 x" in text
+
+
 def test_each_client_has_a_row(records, folder):
     text = show(records, [], folder)
     # weights as in test_report_summary: 0.4, 0.7 / 3 and 0, of a fair 0.25

@@ -91,6 +91,9 @@ def test_the_page_says_it_above_everything_else(records, tmp_path):
     notices = [each.text for each in story.all("p", **{"class": "notice"})]
     assert notices == headlines(silences(typed(records)), manifest)
     assert "<b>json" not in page
+    heads = [each.text for each in outline(page).all("th", scope="row")]
+    assert heads == ["0 module os", "1 module re", "2", "3 module <b>json</b> attacker"]
+    assert "client 3 (module <b>json</b>), round" in outline(page).text
 
 
 def test_the_status_says_it_while_the_run_goes_on(tmp_path):
@@ -106,5 +109,8 @@ def test_the_status_says_it_while_the_run_goes_on(tmp_path):
     console = Console(file=io.StringIO(), width=200)
     print_status(console, view_of(status))
     assert said in console.file.getvalue()
+    assert [row.cells[0] for row in view_of(status).clients] == ["0 a", "1 b", "2 c", "3 node-d"]
+    assert [one["name"] for one in facts_of(status)["clients"]] == ["a", "b", "c", "node-d"]
+    assert "client 3 (node-d)" in {who for who, _, _ in view_of(status).refusals}
     append(folder, LAST)  # refused once more
     assert "refused in 2 of 3 rounds" in view_of(watch.look()).silenced[0]

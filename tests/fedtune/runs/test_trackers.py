@@ -1,11 +1,14 @@
-"""`report_to` reaches TensorBoard and trackio with each round's figures.
+"""`report_to` reaches TensorBoard, trackio and W&B with each round's figures, by TRL's names.
 
-Not proven here: Weights & Biases, which is not installed with the tests.
+Not proven here: that W&B keeps what it is given. It is not installed with the tests, so that a
+module of its names stands for it.
 """
 
 import json
 import os
 import sqlite3
+import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -19,22 +22,36 @@ RECORD = {
     "eval": {"loss": 3.25},
     "train_s": 1.5,
     "upload_bytes": 640,
-    "clients": {"0": {"train_loss": 3.5, "weight": 0.25}, "1": {"train_loss": None}},
+    "clients": {
+        "0": {"train_loss": 3.5, "weight": 0.25, "said": {"rewards/format/mean": 0.5}},
+        "1": {"train_loss": None},
+        "3": {"train_loss": 2.5, "said": {"rewards/format/mean": 0.25, "\x1b[2J": 1.0}},
+    },
+    "client_eval": {"1": {"loss": 3.0}},
     "refused": {"2": "it sent no reply"},
 }
 EXPECTED = {
     "eval/loss": 3.25,
     "time/train_s": 1.5,
     "comm/upload_bytes": 640,
-    "clients/0/train_loss": 3.5,
-    "clients/0/weight": 0.25,
+    "train/global_step": 30,  # 3 rounds of 10 steps
+    "train/loss": 3.0,  # the median of 3.5 and 2.5
+    "train/rewards/format/mean": 0.375,
+    "train/__2J": 1.0,
+    "clients/0_org_acme/train_loss": 3.5,
+    "clients/0_org_acme/weight": 0.25,
+    "clients/0_org_acme/rewards/format/mean": 0.5,
+    "clients/1_org__red_b/eval_loss": 3.0,
+    "clients/3/train_loss": 2.5,
+    "clients/3/rewards/format/mean": 0.25,
+    "clients/3/__2J": 1.0,
     "clients/refused": 1,
 }
 
 
 def track(name, folder):
     recipe = load_recipe("quickstart", [f"report_to={name}", f"output_dir={folder / 'run'}"])
-    trackers = Trackers(recipe)
+    trackers = Trackers(recipe, ["org acme", "org [red]b", ""])
     trackers.log(RoundRecord.model_validate(RECORD))
     trackers.finish()
 
@@ -58,6 +75,31 @@ def test_trackio(tmp_path):
     with sqlite3.connect(database) as connection:
         (logged,) = connection.execute("select metrics from metrics").fetchall()
     assert json.loads(logged[0]) == pytest.approx(EXPECTED)
+
+
+def test_wandb(tmp_path, monkeypatch):
+    class Run:
+        def __init__(self):
+            self.logged, self.ended = [], False
+
+        def log(self, values, step):
+            self.logged.append((values, step))
+
+        def finish(self):
+            self.ended = True
+
+    run, given, config = Run(), [], {}
+    there = types.ModuleType("wandb")
+    there.init = lambda **keys: given.append(keys) or run
+    there.config = types.SimpleNamespace(update=lambda values, **_: config.update(values))
+    monkeypatch.setitem(sys.modules, "wandb", there)
+    monkeypatch.delenv("WANDB_PROJECT", raising=False)
+    track("wandb", tmp_path)
+    (keys,) = given
+    assert keys == {"project": "fedtune", "name": "run"}
+    assert run.logged == [(pytest.approx(EXPECTED), 3)]
+    assert run.ended
+    assert config["federation/num_clients"] == 10
 
 
 def test_nothing_is_tracked_unless_asked(tmp_path):

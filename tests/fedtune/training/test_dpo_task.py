@@ -53,7 +53,11 @@ def test_the_margin_at_the_start_of_a_round_is_not_0_again(make_worker):
 
 def test_the_base_has_the_loss_of_a_coin(make_worker):
     worker = make_worker(task="dpo")
-    assert worker.evaluator.measure(worker.initial).loss == pytest.approx(BASE_LOSS, abs=1e-6)
+    base = worker.evaluator.measure(worker.initial)
+    assert base.loss == pytest.approx(BASE_LOSS, abs=1e-6)
+    # The signs of margins of 0 are those of rounding: 0.667 was said of an untrained policy.
+    assert "rewards/accuracies" not in base.others
+    assert "rewards/accuracies" in worker.evaluator.measure(an_anchor(worker)).others
     assert worker.evaluator.measure(an_anchor(worker)).loss != pytest.approx(BASE_LOSS, abs=1e-4)
 
 

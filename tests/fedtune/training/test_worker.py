@@ -130,8 +130,15 @@ def test_samples_show_prompt_truth_and_completion(make_worker, format):
     row = worker.data.rows[worker.data.split.test[0]]
     if format == "prompt_completion":
         assert (samples[0].prompt, samples[0].truth) == (row["prompt"].strip(), row["completion"])
+    elif format == "messages":  # asked with all that stands before the answer, and nothing of it
+        asked, answer = (turn["content"].strip() for turn in row["messages"])
+        assert (samples[0].prompt, samples[0].truth) == (asked, answer)
+        (question, *_) = worker.evaluator._questions(None, 1)
+        written = worker.base.tokenizer.decode(question.ids)
+        assert written.startswith("<|user|>")
+        assert written.endswith("<|assistant|>")
     else:
-        text = row["text"] if format == "text" else "".join(m["content"] for m in row["messages"])
+        text = row["text"]
         told = samples[0].prompt + samples[0].truth
         assert told.replace(" ", "") == text.replace(" ", "")
 

@@ -50,7 +50,10 @@ def test_a_run_over_the_network_has_the_bits_of_local(deployment, tmp_path):
     assert there["eval"] == here["eval"]
     assert there["revision"] == here["revision"]
     said = json.loads((ran.path / "clients.json").read_text())
-    assert [said[client]["rows"] > 0 for client in "012"] == [True] * 3
+    assert [said[client]["rows"] for client in "012"] == [None] * 3  # no owner lets it be told
+    assert (
+        RunFolder(ran.path).read_manifest().client_rows == []
+    )  # the recipe's own deal is no one's
     assert len({said[client]["schema_hash"] for client in "012"}) == 1
 
 
