@@ -14,6 +14,7 @@ from fedtune.cli.check import check
 from fedtune.cli.console import out
 from fedtune.cli.dash import dash
 from fedtune.cli.deploy import deploy_app
+from fedtune.cli.explain import explain
 from fedtune.cli.look import evaluate, list_, merge, schema
 from fedtune.cli.nano import nano_app
 from fedtune.cli.node import node_app
@@ -54,6 +55,7 @@ def _options(
 app.command()(run)
 app.command()(check)
 app.command("list")(list_)
+app.command()(explain)
 app.command()(schema)
 app.command()(bench)
 app.command()(evaluate)

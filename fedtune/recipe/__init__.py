@@ -4,13 +4,13 @@ from fedtune.recipe.aggregator import Aggregator
 from fedtune.recipe.attack import Attack
 from fedtune.recipe.data import Data, Partition, Source
 from fedtune.recipe.errors import RecipeError
+from fedtune.recipe.outer import Outer
 from fedtune.recipe.schema import (
     Checkpoint,
     Evaluation,
     Federation,
     Lora,
     Model,
-    Outer,
     Recipe,
 )
 from fedtune.recipe.source import find_recipe, load_recipe, parse_recipe, shipped_recipes, to_yaml

@@ -23,11 +23,11 @@ class Aggregator(Named):
     A recipe that names none gets capped_spectral on products, with f = 3/10 of a round's clients.
     """
 
-    name: str
+    name: str = Field(description="a rule: one of `fedtune list aggregators`")
     f: int = Field(0, ge=0, le=5000, description="Byzantine clients to withstand, of each round's")
     mixing: list[str | dict[str, Any]] = Field(
         default_factory=list,
-        description="run before the rule, in order: names, or {name: bucketing, s: 2}",
+        description="mixings before the rule, in order: names, or {name: bucketing, s: 2}",
     )
     geometry: Literal["factors", "product"] = Field(
         "factors", description="judge A and B laid end to end, or what the model feels: BA"
@@ -52,7 +52,7 @@ class Aggregator(Named):
         "rows are combined as factors, 100 where their products are",
     )
     client_weights: list[Annotated[float, Field(gt=0, le=1e9)]] | None = Field(
-        None, description="one per client, of your own choosing: sizes that you know to be true"
+        None, description="a weight per client, of your own choosing: sizes you know to be true"
     )
 
     @model_validator(mode="after")
