@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from fedtune.recipe.defaults import Combination, combination_of, resolve, stretch_of
 from fedtune.recipe.errors import nearest
+from fedtune.recipe.meant import refuse_quoted
 from fedtune.recipe.section import Named
 
 if TYPE_CHECKING:
@@ -64,6 +65,9 @@ class Aggregator(Named):
         for name in self.mixing_names:
             if name not in MIXINGS:
                 raise ValueError(f"no mixing {name!r}; {nearest(name, MIXINGS)}")
+        for each in self.mixing:
+            if isinstance(each, dict):
+                refuse_quoted(each, MIXINGS[str(each.get("name", ""))].options)
         rule = AGGREGATORS[self.name]
         self.refuse_misspelt(rule.options)
         resolve(self, {"combination": combination_of(self.geometry, rule.kind)})

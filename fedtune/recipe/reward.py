@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
@@ -64,6 +64,7 @@ class EntryPointReward(Reward):
     entry: str = Field(min_length=1, max_length=200, description="its name in the group")
 
 
+GROUP = "fedtune.rewards"  # of the entry points
 AnyReward = Annotated[
     LengthReward
     | FormatReward
@@ -74,3 +75,7 @@ AnyReward = Annotated[
     | EntryPointReward,
     Field(discriminator="name"),
 ]
+REWARDS: dict[str, type[Reward]] = {
+    get_args(section.model_fields["name"].annotation)[0]: section
+    for section in get_args(get_args(AnyReward)[0])
+}

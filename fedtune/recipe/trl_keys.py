@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from fedtune.recipe.meant import number_in_quotes
 
 CONFIGS = {"sft": "SFTConfig", "reward": "RewardConfig", "dpo": "DPOConfig", "grpo": "GRPOConfig"}
 _FILES = (("transformers", "training_args.py"), ("trl", "trainer/base_config.py"))
@@ -38,6 +41,23 @@ def trl_keys(task: str) -> dict[str, TrlKey]:
         for key in _fields_in(package, file):
             found[key.name] = key
     return found
+
+
+def quoted_numbers(task: str, train: Mapping[str, object]) -> Iterator[str]:
+    """Numbers in quotes inside ``train:`` where TRL takes no text, a line each.
+
+    Args:
+        task: One of `CONFIGS`.
+        train: Key and value, as YAML has them.
+    """
+    for key, value in train.items():
+        number, known = number_in_quotes(value), trl_keys(task).get(key)
+        if number and known is not None and not {"str", "dict"} & set(_words(known.type)):
+            yield f"train.{key}: needs a number: got the text {value!r}; write {number}"
+
+
+def _words(annotation: str) -> list[str]:
+    return re.findall(r"\w+", annotation)
 
 
 def _fields_in(package: str, file: str) -> Iterator[TrlKey]:
