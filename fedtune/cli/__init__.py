@@ -15,6 +15,7 @@ from fedtune.cli.console import out
 from fedtune.cli.dash import dash
 from fedtune.cli.deploy import deploy_app
 from fedtune.cli.explain import explain
+from fedtune.cli.init import init
 from fedtune.cli.look import evaluate, list_, merge, schema
 from fedtune.cli.nano import nano_app
 from fedtune.cli.node import node_app
@@ -52,6 +53,7 @@ def _options(
     pass
 
 
+app.command()(init)
 app.command()(run)
 app.command()(check)
 app.command("list")(list_)

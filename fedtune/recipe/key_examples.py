@@ -74,6 +74,7 @@ EXAMPLES: dict[str, str | tuple[str, ...]] = {
         "attack={name: searched, num_attackers: 2, search: {evaluations: 50}}"
     ),
     "attack.search.restarts": "attack={name: searched, num_attackers: 2, search: {restarts: 5}}",
+    "data.columns": "data.columns={prompt: instruction, completion: output}",
     "data.max_rows": "data.max_rows=2000",
     "data.partition.by": "data.partition={by: iid}",
     "data.partition.column": "data.partition={by: natural_id, column: organisation}",

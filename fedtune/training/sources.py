@@ -48,7 +48,7 @@ def load_rows(data: Data, task: Task, *, seed: int) -> Dataset:
         FileNotFoundError: If the source is not there, with what to do.
         ValueError: If its columns are in none of TRL's formats.
     """
-    rows = _load(data.source, task.name)
+    rows = read_source(data.source, task.name)
     if len(rows) > 0:
         rows = brought(rows, task, data.columns, fold_system=data.system == "fold")
     check_format(rows, task)
@@ -149,7 +149,17 @@ def _stat(file: str) -> bool:
     return any(path.parent.glob(path.name))
 
 
-def _load(source: str | Source, task: str) -> Dataset:
+def read_source(source: str | Source, task: str) -> Dataset:
+    """The rows of a source as they are, in no format yet.
+
+    Args:
+        source: As the recipe has it.
+        task: Its name; what is read from the running Python depends on it.
+
+    Raises:
+        FileNotFoundError: If the source is not there, with what to do.
+        ValueError: If it cannot be read.
+    """
     from datasets import Dataset
 
     kind = find_source(source)
