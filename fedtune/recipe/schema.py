@@ -31,7 +31,7 @@ class Model(Section):
         "auto", description="where it computes; auto: the first there is of CUDA, MPS and CPU"
     )
     load_in_4bit: bool = Field(
-        False, description="QLoRA: the base in 4 bits; pip install 'fedtune[bitsandbytes]'"
+        False, description="QLoRA: the base in 4 bits; pip install bitsandbytes"
     )
     bnb_4bit_quant_type: Literal["nf4", "fp4"] = Field("nf4", description="format of the 4 bits")
     use_bnb_nested_quant: bool = Field(True, description="in 4 bits: quantise the scales too")

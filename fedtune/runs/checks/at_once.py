@@ -53,7 +53,7 @@ def _device(recipe: Recipe) -> list[str]:
 
 def _model(recipe: Recipe) -> list[str]:
     if recipe.model.load_in_4bit and importlib.util.find_spec("bitsandbytes") is None:
-        return ["model.load_in_4bit: needs bitsandbytes; pip install 'fedtune[bitsandbytes]'"]
+        return ["model.load_in_4bit: needs bitsandbytes; pip install bitsandbytes"]
     try:
         check_model(recipe.model)
     except FileNotFoundError as error:
@@ -80,7 +80,7 @@ def _output(recipe: Recipe) -> list[str]:
 
 def _trackers(recipe: Recipe) -> list[str]:
     return [
-        f"report_to: {name} is not installed; pip install 'fedtune[{name}]'"
+        f"report_to: {name} is not installed; pip install {name}"
         for name in recipe.report_to
         if importlib.util.find_spec(name) is None
     ]
