@@ -19,6 +19,7 @@ from fedtune.cli.init import init
 from fedtune.cli.look import evaluate, list_, merge, schema
 from fedtune.cli.nano import nano_app
 from fedtune.cli.node import node_app
+from fedtune.cli.push import push
 from fedtune.cli.report import report
 from fedtune.cli.run import run
 from fedtune.cli.status import status
@@ -65,6 +66,7 @@ app.command()(report)
 app.command()(status)
 app.command()(dash)
 app.command()(merge)
+app.command()(push)
 app.command()(verify)
 app.add_typer(nano_app, name="nano")
 app.add_typer(deploy_app, name="deploy")
