@@ -94,6 +94,13 @@ def summarise(records: Sequence[RoundRecord]) -> RunFacts:
     )
 
 
+def trained(recipe: Recipe) -> str:
+    """Task and base model in a few words; of a folder its name alone, for a page may be sent on."""
+    name = recipe.model.name_or_path.replace("\\", "/").rstrip("/")
+    is_path = name.startswith(("/", "~", ".")) or name[1:2] == ":"
+    return f"{recipe.task} of {name.rpartition('/')[2] if is_path else name}"
+
+
 def describe(recipe: Recipe) -> str:
     """A recipe in one line of ASCII: mixing, rule, f, geometry, outer optimizer, attack."""
     section = recipe.aggregator
