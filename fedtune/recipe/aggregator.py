@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Aggregator(Named):
     """The rule that combines the updates; its own options stand beside `name`.
 
-    A recipe that names none gets capped_spectral on products, with f = 3/10 of a round's clients.
+    A recipe that names none gets capped_spectral on products.
     """
 
     name: str = Field(description="a rule: one of `fedtune list aggregators`")

@@ -44,7 +44,11 @@ UNITS = {
 }
 """By key; a number that stands here in no unit has none, or says it in its description."""
 
-DEFAULTS = {"aggregator.name": "capped_spectral"}
+DEFAULTS = {
+    "aggregator.name": "capped_spectral",
+    "aggregator.f": "3/10 of a round's clients, or as many as the rule withstands; mean: 0",
+    "aggregator.geometry": "product where the rule is defined on it; mean and adam: factors",
+}
 """By key, where a default depends on more than the key itself."""
 
 _TEN = ", ".join(["4"] * 5 + ["8"] * 5)

@@ -51,7 +51,8 @@ def _table(entries: Iterable[Key]) -> str:
     lines = list(_TABLE)
     for key in entries:
         value = "; ".join(filter(None, [key.kind, key.bounds, key.unit]))
-        default = f"`{key.default}`" if key.default not in {"", "needed", "none"} else key.default
+        is_words = key.default in {"", "needed", "none"} or "; " in key.default
+        default = key.default if is_words else f"`{key.default}`"
         example = f"`{key.example}`" if key.example else ""
         cells = (f"`{key.name}`", key.meaning, value, default, example)
         lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
