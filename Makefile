@@ -44,11 +44,13 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(VENV)/.installed  ## the pages of rules and attacks, from what they say of themselves
+docs: $(VENV)/.installed  ## the pages of rules, attacks and keys, from what they say of themselves
 	$(BIN)/python -c "from fedtune.listing import as_markdown; print(as_markdown(), end='')" \
 		> docs/aggregators.md
 	$(BIN)/python -c "from fedtune.listing import attacks_as_markdown as md; print(md(), end='')" \
 		> docs/attacks.md
+	$(BIN)/python -c "from fedtune.recipe.key_page import keys_as_markdown as md; print(md(), end='')" \
+		> docs/keys.md
 
 bench: $(VENV)/.installed  ## what a client-round costs, and what a rule does
 	$(BIN)/python benchmarks/rounds.py

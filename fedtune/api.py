@@ -14,8 +14,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedtune.recipe import Model, Recipe, RecipeError, find_recipe, parse_recipe
-from fedtune.recipe.reading import read_mapping
+from fedtune.recipe import Model, Recipe, RecipeError, parse_recipe
+from fedtune.recipe.source import read_recipe
 from fedtune.recipe.stages import Pipeline, lay_out
 from fedtune.records.bench_result import Line
 from fedtune.records.bench_summary import Summary
@@ -42,7 +42,7 @@ def load_recipe(source: str | Path | Mapping[str, Any], **sections: Any) -> Load
     Raises:
         RecipeError: With a line for each thing that is wrong.
     """
-    raw = dict(source) if isinstance(source, Mapping) else read_mapping(find_recipe(str(source)))
+    raw = dict(source) if isinstance(source, Mapping) else read_recipe(str(source))
     for name, said in sections.items():
         under = raw.get(name)
         if isinstance(said, Mapping) and isinstance(under, Mapping):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,10 +13,26 @@ TASKS = {
     "dpo": ("preference optimisation on pairs, against one reference for good", "TRL DPOTrainer"),
     "grpo": ("policy optimisation on prompts, by rewards with names", "TRL GRPOTrainer"),
 }
+PARTITIONS = {
+    "iid": ("evenly, at random", "flwr-datasets"),
+    "natural_id": (
+        "whole values of a column to a client: modules, users, organisations",
+        "fedtune",
+    ),
+    "dirichlet": ("each value of a column unevenly, by alpha", "flwr-datasets"),
+    "shard": ("sorted by a column, some stretches to a client", "flwr-datasets"),
+    "size": ("parts of unequal size: linear, square, exponential", "flwr-datasets"),
+    "replicate": ("all rows to every client: n clients must then equal one", "fedtune"),
+}
+OUTER_STEPS = {
+    "fedavg": ("the aggregate itself, lr 1", "McMahan et al. 2017"),
+    "nesterov": ("momentum over the rounds' aggregates; lr, momentum", "Douillard et al. 2023"),
+    "adam": ("Adam on the rounds' aggregates; lr, betas, eps", "Reddi et al. 2021"),
+}
 
 
 def rows_of(kind: str) -> Iterator[tuple[str, str, str]]:
-    """The rows of one kind: aggregators, mixings, attacks, tasks or recipes."""
+    """The rows of one kind, any of `fedtune list`."""
     if kind in {"aggregators", "mixings"}:
         from aggregators import AGGREGATORS, MIXINGS
 
@@ -28,15 +45,35 @@ def rows_of(kind: str) -> Iterator[tuple[str, str, str]]:
         for attack in ATTACKS.values():
             what = f"{attack.summary} ({attack.level}){_options(attack.options)}"
             yield attack.name, what, attack.source
-    elif kind == "tasks":
-        for name, (summary, source) in TASKS.items():
+    elif kind in {"tasks", "partitions", "outer"}:
+        told = {"tasks": TASKS, "partitions": PARTITIONS, "outer": OUTER_STEPS}[kind]
+        for name, (summary, source) in told.items():
             yield name, summary, source
+    elif kind == "rewards":
+        yield from _rewards()
     else:
         from fedtune.recipe.source import shipped_benches, shipped_recipes
 
-        for command, shipped in (("run", shipped_recipes()), ("bench", shipped_benches())):
-            for name, path in shipped.items():
-                yield name, _head(path.read_text(encoding="utf-8")), f"fedtune {command} {name}"
+        command, shipped = {
+            "recipes": ("run", shipped_recipes), "benches": ("bench", shipped_benches)
+        }[kind]  # fmt: skip
+        for name, path in shipped().items():
+            yield name, _head(path.read_text(encoding="utf-8")), f"fedtune {command} {name}"
+
+
+def _rewards() -> Iterator[tuple[str, str, str]]:
+    """Those of the recipe, then the functions that other packages have installed."""
+    from importlib.metadata import entry_points
+
+    from fedtune.recipe.reward import GROUP, REWARDS
+
+    for name, section in REWARDS.items():
+        own = [key for key in section.model_fields if key not in {"name", "weight"}]
+        options = f"; {', '.join(own)}" if own else ""
+        summary = str(section.__doc__).splitlines()[0].rstrip(".")
+        yield name, f"{summary[0].lower()}{summary[1:]}{options}", "fedtune"
+    for installed in entry_points(group=GROUP):
+        yield "entry_point", f"entry: {installed.name}", installed.value.partition(":")[0]
 
 
 def facts_of(kind: str) -> Iterator[tuple[str, dict[str, str]]]:
@@ -122,6 +159,7 @@ def _told(facts: list[tuple[str, dict[str, str]]]) -> list[str]:
     return parts
 
 
+_NO_TEXT = ("fedtune ", "yaml-language-server")
 _HEAD = """# Rules and mixings
 
 Written by `make docs` from the description of each rule; `fedtune list aggregators --long` prints
@@ -191,12 +229,13 @@ def _options(options: Mapping[str, Any]) -> str:
 
 
 def _head(text: str) -> str:
-    """The first paragraph of a recipe's head comment that is not its command."""
+    """The first sentence of a recipe's head comment that is not its command."""
     comment = []
     for line in text.splitlines():
         if not line.startswith("#"):
             break
         comment.append(line.lstrip("# ").strip())
     paragraphs = " ".join(line or "\n" for line in comment).split("\n")
-    told = [part.strip() for part in paragraphs if part.strip() and "fedtune " not in part]
-    return told[0] if told else ""
+    told = [part.strip() for part in paragraphs]
+    first = next((part for part in told if part and not part.startswith(_NO_TEXT)), "")
+    return re.split(r"(?<=[.?!]) ", first)[0].rstrip(".")

@@ -33,6 +33,28 @@ def test_the_first_python_example_runs():
     assert scope["robust"].shape == (1000,)
 
 
+def test_the_recipe_for_ones_own_data_runs(tiny_model_folder, tmp_path, monkeypatch):
+    """As it stands, on a chat model in the hub's format, but for its length."""
+    import json
+
+    from fedtune import api
+
+    (text,) = blocks(README, "yaml")
+    assert len(text.splitlines()) <= 16
+    (tmp_path / "chats.yaml").write_text(text)
+    turns = [{"role": "user", "content": "add 3 4"}, {"role": "assistant", "content": "7"}]
+    rows = [{"messages": turns, "organisation": "abcd"[k % 4]} for k in range(48)]
+    (tmp_path / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.chdir(tmp_path)
+    result = api.run(
+        "chats.yaml",
+        model={"name_or_path": str(tiny_model_folder("llama"))},
+        federation={"num_rounds": 1, "local_steps": 1},
+    )
+    assert result.adapter.is_dir()
+    assert result.folder == tmp_path / "runs" / "chats"
+
+
 @pytest.fixture
 def added(monkeypatch):
     """The attack and the rule of docs/adding.md, added as the page says; gone after the test."""

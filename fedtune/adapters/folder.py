@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fedtune.recipe.beside import looked_in
+
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
@@ -20,5 +22,7 @@ def adapter_folder(path: str, key: str) -> Path:
     folder = Path(path).expanduser()
     folder = folder if (folder / CONFIG).is_file() else folder / "adapter"
     if not all((folder / name).is_file() for name in (CONFIG, WEIGHTS)):
-        raise FileNotFoundError(f"{key}: no adapter at {path}; name a run's folder, or a PEFT one")
+        raise FileNotFoundError(
+            f"{key}: no adapter at {path}{looked_in(path)}; name a run's folder, or a PEFT one"
+        )
     return folder

@@ -13,9 +13,8 @@ from typing import Any, Literal
 import fedtune
 from attacks import ATTACKS
 from fedtune.attack_bench.schema import MEAN_OF_ALL, NONE, ORACLE, Bench
-from fedtune.recipe import Recipe, RecipeError, find_recipe, parse_recipe
-from fedtune.recipe.reading import read_mapping
-from fedtune.recipe.source import set_key
+from fedtune.recipe import Recipe, RecipeError, parse_recipe
+from fedtune.recipe.source import read_recipe, set_key
 
 Changes = tuple[tuple[str, Any], ...]
 _Attack = tuple[str, Mapping[str, Any] | None]
@@ -111,7 +110,7 @@ class _Plan:
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
-        self.raw = read_mapping(find_recipe(bench.base))
+        self.raw = read_recipe(bench.base)
         self.shared = (*_flat(bench.set), *self._level())
         base = _parse(self._lay(self.shared), "base")
         self.num_clients = base.federation.num_clients

@@ -241,6 +241,9 @@ def load_bench(name: str, overrides: Iterable[str] = ()) -> Bench:
             raise RecipeError([text])
         path = shipped[name]
     raw = read_mapping(path)
+    base = path.parent / str(raw.get("base"))  # of a bench of one's own: beside it, if it is there
+    if base.is_file() and name not in shipped:
+        raw["base"] = str(base)
     for override in overrides:
         lay_over(raw, override)
     try:

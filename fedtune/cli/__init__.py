@@ -14,9 +14,12 @@ from fedtune.cli.check import check
 from fedtune.cli.console import out
 from fedtune.cli.dash import dash
 from fedtune.cli.deploy import deploy_app
+from fedtune.cli.explain import explain
+from fedtune.cli.init import init
 from fedtune.cli.look import evaluate, list_, merge, schema
 from fedtune.cli.nano import nano_app
 from fedtune.cli.node import node_app
+from fedtune.cli.push import push
 from fedtune.cli.report import report
 from fedtune.cli.run import run
 from fedtune.cli.status import status
@@ -51,9 +54,11 @@ def _options(
     pass
 
 
+app.command()(init)
 app.command()(run)
 app.command()(check)
 app.command("list")(list_)
+app.command()(explain)
 app.command()(schema)
 app.command()(bench)
 app.command()(evaluate)
@@ -61,6 +66,7 @@ app.command()(report)
 app.command()(status)
 app.command()(dash)
 app.command()(merge)
+app.command()(push)
 app.command()(verify)
 app.add_typer(nano_app, name="nano")
 app.add_typer(deploy_app, name="deploy")

@@ -21,7 +21,11 @@ class Listed(StrEnum):
     MIXINGS = "mixings"
     ATTACKS = "attacks"
     TASKS = "tasks"
+    REWARDS = "rewards"
+    PARTITIONS = "partitions"
+    OUTER = "outer"
     RECIPES = "recipes"
+    BENCHES = "benches"
 
 
 def list_(

@@ -14,7 +14,7 @@ from cryptography import x509
 from fedtune.deployment.certificates import new_authority, new_server_certificate
 from fedtune.deployment.description import Description, Member
 from fedtune.deployment.node_keys import new_node_key
-from fedtune.deployment.scripts import deployment_files, node_files, server_files
+from fedtune.deployment.scripts import deployment_files, image_files, node_files, server_files
 from fedtune.deployment.writing import PUBLIC, SCRIPT, SECRET, make_closed_folder, write_new
 from fedtune.durable import make_folder, sync
 
@@ -84,6 +84,8 @@ def _write_all(path: Path, nodes: int, host: str, port: int, *, days: int) -> No
     description = Description(host=host, port=port, nodes=tuple(members))
     expires = x509.load_pem_x509_certificate(certificate).not_valid_after_utc
     _write_texts(path, deployment_files(description, expires))
+    make_closed_folder(path / "image")
+    _write_texts(path / "image", image_files())
     server = path / "server"
     make_closed_folder(server)
     write_new(server / "ca.pem", ca)

@@ -19,7 +19,8 @@ TRIES = 12  # of a node in a row: three minutes; the SuperLink frees a killed no
 # and at 20 questions a second over TLS it takes a fifth of a core when idle.
 _POLL_S = {"server": "0.5", "node": "0.2"}
 _BLANK = re.compile(r"@([A-Z_]+)@")
-_IMAGE = "${FEDTUNE_IMAGE:?needs the name of an image in which fedtune is installed}"
+_IMAGE = "${FEDTUNE_IMAGE:-fedtune-node}"
+_USER = "${FEDTUNE_USER:-1000:1000}"  # whose the folder is: its keys are closed to all others
 
 
 def join_address(host: str, port: int) -> str:
@@ -78,6 +79,11 @@ def deployment_files(description: Description, expires: datetime) -> dict[str, s
     }
 
 
+def image_files() -> dict[str, str]:
+    """The texts in ``image/``, in which no key lies: it is what Docker is sent."""
+    return {"Dockerfile": _read("Dockerfile")}
+
+
 def _fill(template: str, words: dict[str, str]) -> str:
     text = _read(template)
     text = text.replace("@COMMON@\n", _read("common.sh") + "\n")
@@ -104,6 +110,8 @@ def _compose(description: Description) -> str:
     port = description.port
     common: dict[str, Any] = {
         "image": _IMAGE,
+        "build": {"context": "./image"},
+        "user": _USER,
         "init": True,
         "restart": "on-failure",
         "stop_grace_period": "30s",
@@ -113,7 +121,10 @@ def _compose(description: Description) -> str:
         "superlink": {
             **common,
             "command": ["/deployment/server/start.sh"],
-            "environment": {"FEDTUNE_BIND": "0.0.0.0"},
+            "environment": {
+                "FEDTUNE_BIND": "0.0.0.0",
+                "XDG_CACHE_HOME": "/deployment/server/cache",
+            },
             "ports": [f"{port}:{port}"],
             "volumes": [
                 "./server:/deployment/server",
@@ -125,11 +136,15 @@ def _compose(description: Description) -> str:
         services[node.name] = {
             **common,
             "command": ["/node/start.sh"],
-            "environment": {"FEDTUNE_SUPERLINK": f"superlink:{port}"},
+            "environment": {
+                "FEDTUNE_SUPERLINK": f"superlink:{port}",
+                "XDG_CACHE_HOME": "/node/cache",  # models of the hub lie in its huggingface/
+            },
             "volumes": [f"./nodes/{node.name}:/node"],
         }
     head = (
-        "# All of it in containers of one machine: FEDTUNE_IMAGE=... docker compose up\n"
+        "# All of it in containers of one machine; image/Dockerfile says how to make it. Then:\n"
+        "#   FEDTUNE_USER=$(id -u):$(id -g) docker compose up\n"
         "# Not started in fedtune's own tests, which read it: only its commands and mounts are.\n"
     )
     return head + yaml.safe_dump({"name": "fedtune", "services": services}, sort_keys=False)

@@ -5,12 +5,12 @@ from fedtune.recipe.attack import Attack
 from fedtune.recipe.data import Data, Partition, Source
 from fedtune.recipe.errors import RecipeError
 from fedtune.recipe.evaluation import Evaluation
+from fedtune.recipe.outer import Outer
 from fedtune.recipe.schema import (
     Checkpoint,
     Federation,
     Lora,
     Model,
-    Outer,
     Recipe,
 )
 from fedtune.recipe.source import find_recipe, load_recipe, parse_recipe, shipped_recipes, to_yaml

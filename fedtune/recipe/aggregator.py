@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from fedtune.recipe.defaults import Combination, combination_of, resolve, stretch_of
 from fedtune.recipe.errors import nearest
+from fedtune.recipe.meant import refuse_quoted
 from fedtune.recipe.section import Named
 
 if TYPE_CHECKING:
@@ -20,14 +21,14 @@ if TYPE_CHECKING:
 class Aggregator(Named):
     """The rule that combines the updates; its own options stand beside `name`.
 
-    A recipe that names none gets capped_spectral on products, with f = 3/10 of a round's clients.
+    A recipe that names none gets capped_spectral on products.
     """
 
-    name: str
+    name: str = Field(description="a rule: one of `fedtune list aggregators`")
     f: int = Field(0, ge=0, le=5000, description="Byzantine clients to withstand, of each round's")
     mixing: list[str | dict[str, Any]] = Field(
         default_factory=list,
-        description="run before the rule, in order: names, or {name: bucketing, s: 2}",
+        description="mixings before the rule, in order: names, or {name: bucketing, s: 2}",
     )
     geometry: Literal["factors", "product"] = Field(
         "factors", description="judge A and B laid end to end, or what the model feels: BA"
@@ -52,7 +53,7 @@ class Aggregator(Named):
         "rows are combined as factors, 100 where their products are",
     )
     client_weights: list[Annotated[float, Field(gt=0, le=1e9)]] | None = Field(
-        None, description="one per client, of your own choosing: sizes that you know to be true"
+        None, description="a weight per client, of your own choosing: sizes you know to be true"
     )
 
     @model_validator(mode="after")
@@ -64,6 +65,9 @@ class Aggregator(Named):
         for name in self.mixing_names:
             if name not in MIXINGS:
                 raise ValueError(f"no mixing {name!r}; {nearest(name, MIXINGS)}")
+        for each in self.mixing:
+            if isinstance(each, dict):
+                refuse_quoted(each, MIXINGS[str(each.get("name", ""))].options)
         rule = AGGREGATORS[self.name]
         self.refuse_misspelt(rule.options)
         resolve(self, {"combination": combination_of(self.geometry, rule.kind)})

@@ -24,7 +24,7 @@ class Search(Section):
 class Poison(Named):
     """What attackers do to their rows, training or rewards, before an attack on updates."""
 
-    name: str
+    name: str = Field(description="an attack on data, training or rewards")
 
     @model_validator(mode="after")
     def _poison_is_known(self) -> Poison:
@@ -44,8 +44,10 @@ class Poison(Named):
 class Attack(Named):
     """The simulated attackers; the aggregation rule never sees this section."""
 
-    name: str
-    num_attackers: int = Field(ge=0, le=10_000)
+    name: str = Field(description="one of `fedtune list attacks`")
+    num_attackers: int = Field(
+        ge=0, le=10_000, description="how many clients attack; the seed says which"
+    )
     knowledge: Literal["own", "fellows", "all"] | None = Field(
         None, description="whose honest updates an attacker sees; default: the most it can use"
     )

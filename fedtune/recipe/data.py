@@ -20,22 +20,28 @@ class Source(Section):
     """A data set on disk or the hub, as `datasets.load_dataset` takes it."""
 
     path: str = Field(min_length=1, description="json, csv, parquet, a saved folder, or a hub name")
-    name: str | None = None
-    data_files: str | list[str] | None = None
-    split: str = "train"
-    revision: str | None = None
+    name: str | None = Field(None, description="configuration of a hub data set")
+    data_files: str | list[str] | None = Field(None, description="files, or a pattern of names")
+    split: str = Field("train", description="which split, or a slice of one")
+    revision: str | None = Field(None, description="branch, tag or commit of a hub data set")
 
 
 class Partition(Section):
     """How the rows are dealt to the clients."""
 
-    by: Literal["natural_id", "iid", "dirichlet", "shard", "size", "replicate"] = "iid"
+    by: Literal["natural_id", "iid", "dirichlet", "shard", "size", "replicate"] = Field(
+        "iid",
+        description="natural_id: by whole values of a column; iid: evenly at random; dirichlet, "
+        "shard: unevenly by a column; size: parts of unequal size; replicate: all rows to each",
+    )
     column: str | None = Field(
         None, description="natural_id, dirichlet, shard: the column to go by"
     )
-    alpha: float = Field(0.5, gt=0, le=1e6, description="dirichlet: small is unequal")
-    shards_per_client: int = Field(2, ge=1, le=1000, description="shard")
-    sizes: Literal["linear", "square", "exponential"] = Field("linear", description="size")
+    alpha: float = Field(0.5, gt=0, le=1e6, description="dirichlet: the smaller, the more unequal")
+    shards_per_client: int = Field(2, ge=1, le=1000, description="shard: how many each client gets")
+    sizes: Literal["linear", "square", "exponential"] = Field(
+        "linear", description="size: how the parts grow"
+    )
     min_rows: int = Field(
         16,
         ge=2,  # one to train on, one to hold out

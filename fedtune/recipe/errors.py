@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
+
+from fedtune.recipe.meant import meant
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
 
 MOST, MOST_SIGNS = 50, 4000  # of lines, and of one: a stranger's recipe may be wrong 25,000 times
+
+
+COMMON_TRAIN = (
+    "learning_rate", "per_device_train_batch_size", "gradient_accumulation_steps", "max_length",
+    "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "optim", "beta",
+)  # fmt: skip
+"""Keys of TRL's that are written outside `train` by mistake."""
 
 
 class RecipeError(ValueError):
@@ -24,14 +32,21 @@ class RecipeError(ValueError):
 def nearest(word: str, known: Iterable[str]) -> str:
     """Say which of ``known`` a mistyped ``word`` may have meant, and list them all."""
     names = sorted(known)
-    parts = [guess(word, names), f"known: {', '.join(names)}"]
-    return " ".join(part for part in parts if part)
+    return " ".join(part for part in (guess(word, names), _all_of(names)) if part)
 
 
 def guess(word: str, known: Iterable[str], *, cutoff: float = 0.5) -> str:
     """Say which of ``known`` a mistyped ``word`` may have meant; empty if none is near."""
-    close = difflib.get_close_matches(word, sorted(known), n=1, cutoff=cutoff)
-    return f"did you mean {close[0]!r}?" if close else ""
+    found = meant(word, known, cutoff)
+    return _ask(found) if found else ""
+
+
+def _ask(name: str) -> str:
+    return f"did you mean {name!r}?"
+
+
+def _all_of(names: Iterable[str]) -> str:
+    return f"known: {', '.join(sorted(names))}"
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> RecipeError:
@@ -55,7 +70,7 @@ def _line(item: dict[str, Any], model: type[BaseModel]) -> str:
     path = [str(part) for part in item["loc"] if part not in _BRANCHES]
     key = ".".join(path)
     if item["type"] == "extra_forbidden":
-        return f"{key}: unknown key; {nearest(path[-1], _fields_at(model, path[:-1]))}"
+        return f"{key}: unknown key; {_hint(model, path)}"
     if item["type"] == "missing":
         return f"{key}: needed, and not given"
     if item["type"] in {"union_tag_invalid", "union_tag_not_found"}:
@@ -64,12 +79,27 @@ def _line(item: dict[str, Any], model: type[BaseModel]) -> str:
     text = str(item["msg"]).removeprefix("Value error, ")
     if item["type"] == "value_error":
         return f"{key}: {text}" if key else text
+    if item["type"] == "model_type":
+        members = _members_at(model, path)
+        keys = ", ".join(members[0].model_fields)
+        text = f"needs a section with keys such as {keys}"
     text = f"{text[0].lower()}{text[1:]}; got {item['input']!r}"
     return f"{key}: {text}" if key else text
 
 
-def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
-    return list(_members_at(model, path)[0].model_fields)
+def _hint(model: type[BaseModel], path: list[str]) -> str:
+    """The nearest key of the same section; else the section in which the key would be known."""
+    word, own = path[-1], list(_members_at(model, path[:-1])[0].model_fields)
+    if meant(word, own, 0.7) or "train" not in model.model_fields:
+        return nearest(word, own)
+    elsewhere = {"train": list(COMMON_TRAIN)} | {
+        name: list(section.model_fields)
+        for name, field in model.model_fields.items()
+        for section in _sections_in(field.annotation)
+        if name not in {"rewards", *path[:-1]}
+    }
+    found = [f"{name}.{key}" for name in elsewhere if (key := meant(word, elsewhere[name], 0.85))]
+    return f"{_ask(found[0])} {_all_of(own)}" if found else nearest(word, own)
 
 
 def _members_at(model: type[BaseModel], path: list[str]) -> list[type[BaseModel]]:

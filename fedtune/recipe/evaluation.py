@@ -24,7 +24,7 @@ FIGURES = {
 class ExactMatchScore(Section):
     """The share of answers that are the right one, white space and case aside."""
 
-    name: Literal["exact_match"]
+    name: Literal["exact_match"] = Field(description="the score")
 
     @property
     def called(self) -> str:
@@ -35,7 +35,7 @@ class ExactMatchScore(Section):
 class RougeScore(Section):
     """The F1 of an answer's words against the right one's, from 0 to 1, by `rouge-score`."""
 
-    name: Literal["rouge"]
+    name: Literal["rouge"] = Field(description="the score")
     kind: Literal["rouge1", "rouge2", "rougeL"] = Field(
         "rougeL", description="single words, pairs of words, or the longest common sequence"
     )
@@ -49,7 +49,7 @@ class RougeScore(Section):
 class EntryPointScore(Section):
     """A function of one's own, installed as an entry point of the group ``fedtune.scores``."""
 
-    name: Literal["entry_point"]
+    name: Literal["entry_point"] = Field(description="the score")
     entry: str = Field(
         min_length=1, max_length=100, pattern=r"^[\w.-]+$", description="its name in the group"
     )
@@ -72,7 +72,7 @@ class Evaluation(Section):
     every: int = Field(1, ge=1, description="rounds between evaluations; the last is always done")
     max_rows: Count = Field(512, description="held-out rows used, the first of a seeded order")
     per_client: bool = Field(True, description="also each client's own held-out rows, at the end")
-    batch_size: int = Field(32, ge=1, le=4096)
+    batch_size: int = Field(32, ge=1, le=4096, description="held-out rows measured at a time")
     samples: int = Field(3, ge=0, le=32, description="completions shown before and after")
     max_new_tokens: int = Field(48, ge=1, le=4096, description="of an answer, at most")
     backdoor_rows: Count = Field(64, description="held-out prompts on which a trigger is tried")

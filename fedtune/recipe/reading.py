@@ -121,6 +121,9 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return raw
 
 
-def write_text(said: Any) -> str:  # noqa: ANN401  as YAML has it
-    """Plain values as YAML that `read_text` reads back."""
-    return yaml.dump(said, Dumper=_PlainDumper, sort_keys=False, allow_unicode=True)
+def write_text(said: Any, *, flow: bool = False) -> str:  # noqa: ANN401  as YAML has it
+    """Plain values as YAML that `read_text` reads back; ``flow`` puts all on one line."""
+    return yaml.dump(
+        said, Dumper=_PlainDumper, sort_keys=False, allow_unicode=True,
+        default_flow_style=flow, width=10**6 if flow else None,
+    )  # fmt: skip

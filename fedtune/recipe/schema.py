@@ -11,9 +11,10 @@ from pydantic import Field, field_validator, model_validator
 from fedtune.recipe.aggregator import Aggregator
 from fedtune.recipe.attack import Attack
 from fedtune.recipe.data import Data
-from fedtune.recipe.defaults import OUTER, resolve, with_default_defence
+from fedtune.recipe.defaults import resolve, with_default_defence
 from fedtune.recipe.defence import Defence
 from fedtune.recipe.evaluation import Evaluation
+from fedtune.recipe.outer import Outer
 from fedtune.recipe.reward import AnyReward, names_of
 from fedtune.recipe.section import Section
 
@@ -24,34 +25,42 @@ class Model(Section):
     name_or_path: str = Field("nano", min_length=1, description="nano, a hub name, or a folder")
     revision: str | None = Field(None, description="branch, tag or commit of a hub model")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="auto: bfloat16 on CUDA, else float32"
+        "auto",
+        description="number format of base and adapter; auto: bfloat16 on CUDA, else float32",
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
-        "auto", description="auto: CUDA, MPS, CPU"
+        "auto", description="where it computes; auto: the first there is of CUDA, MPS and CPU"
     )
     load_in_4bit: bool = Field(
-        False, description="QLoRA: the base in 4 bits; pip install 'fedtune[bitsandbytes]'"
+        False, description="QLoRA: the base in 4 bits; pip install bitsandbytes"
     )
-    bnb_4bit_quant_type: Literal["nf4", "fp4"] = "nf4"
-    use_bnb_nested_quant: bool = Field(True, description="quantise the scales too")
+    bnb_4bit_quant_type: Literal["nf4", "fp4"] = Field("nf4", description="format of the 4 bits")
+    use_bnb_nested_quant: bool = Field(True, description="in 4 bits: quantise the scales too")
 
 
 class Lora(Section):
     """PEFT's LoraConfig, under its own names."""
 
-    r: int = Field(8, ge=1, le=1024)
-    lora_alpha: float = Field(16, gt=0, le=65536)
-    lora_dropout: float = Field(0.0, ge=0.0, lt=1.0)
-    target_modules: str | list[str] = Field("all-linear")
-    modules_to_save: list[str] = Field(
-        default_factory=list, description="trained whole; they travel"
+    r: int = Field(8, ge=1, le=1024, description="rank of the factors A and B")
+    lora_alpha: float = Field(
+        16, gt=0, le=65536, description="the product BA counts alpha / r times"
     )
-    use_rslora: bool = False
+    lora_dropout: float = Field(
+        0.0, ge=0.0, lt=1.0, description="share of a module's inputs that a step leaves out"
+    )
+    target_modules: str | list[str] = Field(
+        "all-linear", description="names of modules, a regular expression, or all-linear"
+    )
+    modules_to_save: list[str] = Field(
+        default_factory=list, description="modules trained whole, which travel with the adapter"
+    )
+    use_rslora: bool = Field(False, description="BA counts alpha / sqrt(r) times")
     train: Literal["both", "b_only", "alternate"] = Field(
-        "both", description="b_only: A as it was drawn; alternate: B, then A, a round each"
+        "both",
+        description="which factors; b_only: A stays as drawn; alternate: B, then A, a round each",
     )
     client_ranks: list[Annotated[int, Field(ge=1, le=1024)]] | None = Field(
-        None, description="one per client, each at most r; needs aggregator.geometry: product"
+        None, description="a rank per client, each at most r; needs aggregator.geometry: product"
     )
 
     @model_validator(mode="after")
@@ -77,20 +86,29 @@ class Lora(Section):
 class Federation(Section):
     """Who runs, where, and for how long."""
 
-    engine: Literal["local", "ray", "superlink"] = "local"
+    engine: Literal["local", "ray", "superlink"] = Field(
+        "local", description="one process here, several here, or nodes over a network"
+    )
     deployment: Path | None = Field(
         None, description="superlink: the folder that fedtune deploy init made"
     )
-    num_clients: int = Field(10, ge=1, le=10_000)
-    clients_per_round: int | None = Field(None, ge=1, description="default: all of them")
-    num_rounds: int = Field(8, ge=1, le=100_000)
-    local_steps: int = Field(10, ge=1, le=1_000_000)
+    num_clients: int = Field(10, ge=1, le=10_000, description="how many hold data")
+    clients_per_round: int | None = Field(
+        None, ge=1, description="how many are asked in a round; default: all of them"
+    )
+    num_rounds: int = Field(8, ge=1, le=100_000, description="rounds of the run")
+    local_steps: int = Field(
+        10, ge=1, le=1_000_000, description="optimizer steps of a client in a round"
+    )
     inner_optimizer: Literal["reset", "keep"] = Field(
         "reset", description="what becomes of a client's optimizer state between its rounds"
     )
-    seed: int = Field(0, ge=0, lt=2**31)
+    seed: int = Field(0, ge=0, lt=2**31, description="from which every draw of the run follows")
     round_timeout_s: float = Field(
-        3600.0, gt=0, le=86_400 * 7, description="ray, superlink; local takes turns"
+        3600.0,
+        gt=0,
+        le=86_400 * 7,
+        description="ray, superlink: how long the server waits for a reply",
     )
     commit_then_reveal: bool = Field(
         False, description="each client is bound to its reply before any is shown"
@@ -101,7 +119,9 @@ class Federation(Section):
     max_retries: int = Field(
         2, ge=0, le=100, description="further tries of a round with too few replies"
     )
-    threads_per_client: int = Field(1, ge=1, le=512, description="CPU threads of torch")
+    threads_per_client: int = Field(
+        1, ge=1, le=512, description="CPU threads of torch in each client"
+    )
     client_gpus: float = Field(0.0, ge=0.0, le=64.0, description="ray: share of a GPU per client")
 
     @model_validator(mode="after")
@@ -121,41 +141,6 @@ class Federation(Section):
         return self.clients_per_round
 
 
-class Outer(Section):
-    """The optimizer that steps the anchor with minus the aggregate as its gradient."""
-
-    name: Literal["fedavg", "nesterov", "adam"] = "fedavg"
-    lr: float | None = Field(None, gt=0, le=100, description="fedavg: 1; nesterov: 0.7; adam: 1e-3")
-    momentum: float | None = Field(None, ge=0, lt=1, description="nesterov; 0.5 unless said")
-    betas: tuple[float, float] | None = Field(None, description="adam; (0.9, 0.99) unless said")
-    eps: float | None = Field(None, gt=0, description="adam; 1e-8 unless said")
-
-    @model_validator(mode="after")
-    def _keys_fit(self) -> Outer:
-        own = OUTER[self.name]
-        given = {
-            key for key in ("lr", "momentum", "betas", "eps") if getattr(self, key) is not None
-        }
-        if foreign := sorted(given - own.keys()):
-            raise ValueError(
-                f"{self.name} takes no {', '.join(foreign)}; it takes {', '.join(sorted(own))}"
-            )
-        if self.name == "fedavg" and self.lr not in {None, 1.0}:
-            raise ValueError(
-                f"fedavg is lr 1: got {self.lr}; name nesterov with momentum 0 instead"
-            )
-        if self.betas is not None and not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas must lie in [0, 1): got {self.betas}")
-        resolve(self, own)
-        return self
-
-    @property
-    def rates(self) -> tuple[float, float]:
-        """Learning rate and momentum; a momentum of 0 where the optimizer has none."""
-        assert self.lr is not None  # resolved when it was read
-        return self.lr, self.momentum or 0.0
-
-
 class Checkpoint(Section):
     """What is kept to resume from."""
 
@@ -165,7 +150,7 @@ class Checkpoint(Section):
 class Recipe(Section):
     """One run, whole."""
 
-    task: Literal["sft", "reward", "dpo", "grpo"] = "sft"
+    task: Literal["sft", "reward", "dpo", "grpo"] = Field("sft", description="which TRL trainer")
     model: Model = Model()
     initial_adapter: str | None = Field(
         None, min_length=1, description="start from this PEFT folder, or the one of this run"
@@ -173,9 +158,12 @@ class Recipe(Section):
     reference: str = Field(
         "base",
         min_length=1,
-        description="dpo, grpo: base, initial_adapter, or a PEFT folder; the same for good",
+        description="dpo, grpo: what a policy is held against in every round: base, "
+        "initial_adapter, or a PEFT folder",
     )
-    rewards: list[AnyReward] = Field(default_factory=list, max_length=16, description="grpo")
+    rewards: list[AnyReward] = Field(
+        default_factory=list, max_length=16, description="of grpo: what a completion is worth"
+    )
     lora: Lora = Lora()
     data: Data = Data()
     train: dict[str, Any] = Field(default_factory=dict, description="TRL's own keys, verbatim")
@@ -186,8 +174,10 @@ class Recipe(Section):
     attack: Attack | None = None
     evaluation: Evaluation = Evaluation()
     checkpoint: Checkpoint = Checkpoint()
-    report_to: list[Literal["tensorboard", "trackio", "wandb"]] = Field(default_factory=list)
-    output_dir: Path = Path("runs/run")
+    report_to: list[Literal["tensorboard", "trackio", "wandb"]] = Field(
+        default_factory=list, description="trackers that get each round's figures"
+    )
+    output_dir: Path = Field(Path("runs/run"), description="the run's folder, which it makes")
 
     @model_validator(mode="before")
     @classmethod

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from fedtune.recipe.errors import guess
+from fedtune.recipe.meant import refuse_quoted
 
 
 class Section(BaseModel):
@@ -29,8 +30,10 @@ class Named(BaseModel):
         """The keys beyond the section's own."""
         return dict(self.model_extra or {})
 
-    def refuse_misspelt(self, known: Iterable[str]) -> None:
+    def refuse_misspelt(self, known: Mapping[str, Any]) -> None:
         """Refuse an option that is near to a key of the section and is none of the thing's.
+
+        A number in quotes is refused too, where the option takes a number.
 
         Raises:
             ValueError: Naming the key that was meant.
@@ -38,3 +41,4 @@ class Named(BaseModel):
         for key in set(self.options) - set(known):
             if meant := guess(key, type(self).model_fields, cutoff=0.75):
                 raise ValueError(f"unknown key {key!r}; {meant}")
+        refuse_quoted(self.options, known)

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 import fedtune
+from fedtune.recipe.beside import read_shipped, read_with_paths, with_paths
 from fedtune.recipe.data import EMBEDDED, Source
 from fedtune.recipe.errors import RecipeError, explain, nearest
 from fedtune.recipe.reading import read_mapping, read_text, write_text
@@ -51,7 +52,20 @@ def find_recipe(name: str) -> Path:
     shipped = shipped_recipes()
     if name in shipped:
         return shipped[name]
-    raise RecipeError([f"{name}: no such file, and no shipped recipe; {nearest(name, shipped)}"])
+    where = f" in {Path.cwd()}" if not path.is_absolute() else ""
+    raise RecipeError(
+        [f"{name}: no such file{where}, and no shipped recipe; {nearest(name, shipped)}"]
+    )
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """Read a recipe by path or name; what lies beside a file of one's own has its whole path.
+
+    Raises:
+        RecipeError: If there is none, or it is not readable, or no mapping.
+    """
+    path = find_recipe(name)
+    return read_with_paths(path) if Path(name).is_file() else read_shipped(path)
 
 
 def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
@@ -60,10 +74,10 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
     Raises:
         RecipeError: With a line for each thing that is wrong.
     """
-    raw = read_mapping(find_recipe(name))
+    raw = read_recipe(name)
     for override in overrides:
         lay_over(raw, override)
-    return parse_recipe(raw)
+    return parse_recipe(with_paths(raw, here_first=True))
 
 
 def parse_recipe(raw: Mapping[str, Any] | str) -> Recipe:
@@ -140,7 +154,7 @@ def read_run_recipe(folder: Path) -> Recipe:
         RecipeError: With a line for each thing that is wrong.
     """
     folder = folder.expanduser().absolute()
-    recipe = load_recipe(str(folder / "recipe.yaml"))
+    recipe = parse_recipe(read_mapping(folder / "recipe.yaml"))
     began, here = recipe.output_dir.parent, folder.parent
 
     def place(path: str) -> str:

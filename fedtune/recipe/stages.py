@@ -9,13 +9,14 @@ from typing import Any
 
 from pydantic import Field
 
+from fedtune.recipe.beside import with_paths
 from fedtune.recipe.binding import BASE, bind
 from fedtune.recipe.drafts import WHOLE, Start, draft_stages
 from fedtune.recipe.errors import RecipeError, nearest
 from fedtune.recipe.reading import read_mapping, write_text
 from fedtune.recipe.schema import Recipe
 from fedtune.recipe.section import Section
-from fedtune.recipe.source import find_recipe, lay_over, parse_recipe
+from fedtune.recipe.source import lay_over, parse_recipe, read_recipe
 
 _SHAPE = ("r", "lora_alpha", "target_modules", "modules_to_save", "use_rslora")
 
@@ -59,9 +60,10 @@ def load(name: str, overrides: Iterable[str] = ()) -> Recipe | Pipeline:
     Raises:
         RecipeError: With a line for each thing that is wrong.
     """
-    raw = read_mapping(find_recipe(name))
+    raw = read_recipe(name)
     for override in overrides:
         _override(raw, override)
+    raw = with_paths(raw, here_first=True)
     return lay_out(raw) if "stages" in raw else parse_recipe(raw)
 
 

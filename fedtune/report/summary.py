@@ -114,6 +114,13 @@ def best_in_words(facts: RunFacts) -> str | None:
     return f"Best: {best}, kept in adapter_best{ended}"
 
 
+def trained(recipe: Recipe) -> str:
+    """Task and base model in a few words; of a folder its name alone, for a page may be sent on."""
+    name = recipe.model.name_or_path.replace("\\", "/").rstrip("/")
+    is_path = name.startswith(("/", "~", ".")) or name[1:2] == ":"
+    return f"{recipe.task} of {name.rpartition('/')[2] if is_path else name}"
+
+
 def describe(recipe: Recipe) -> str:
     """A recipe in one line of ASCII: mixing, rule, f, geometry, outer optimizer, attack."""
     section = recipe.aggregator

@@ -25,6 +25,7 @@ from fedtune.report.summary import (
     best_in_words,
     describe,
     summarise,
+    trained,
 )
 from fedtune.report.text import (
     as_typed,
@@ -68,7 +69,8 @@ def print_summary(
     facts = summarise(records)
     manifest = folder.read_manifest()
     console.print()
-    console.print(Text(clean(describe(recipe), encoding=console.encoding), style="bold"))
+    told = f"{trained(recipe)} | {describe(recipe)}"
+    console.print(Text(clean(told, encoding=console.encoding), style="bold"))
     for told in headlines(silences(records), manifest):
         console.print(Text(clean(told, limit=1000, encoding=console.encoding), style="bold yellow"))
     if facts.curve:

@@ -44,6 +44,7 @@ from fedtune.round.server import RoundServer
 from fedtune.round.state import State
 from fedtune.runs.evaluation import judge
 from fedtune.runs.manifest import manifest_of
+from fedtune.runs.model_card import leave_adapter
 from fedtune.runs.resuming import refuse_another_place, refuse_another_state
 from fedtune.runs.trackers import Trackers
 from fedtune.runs.watched import measure_round
@@ -109,7 +110,7 @@ class Run:
                 history.append(record)
         server.tries.close()
         anchor = server.outer.anchor
-        self.folder.replace_adapter(lambda path: worker.save_adapter(anchor, path))
+        self.folder.replace_adapter(partial(leave_adapter, self.folder, worker, anchor))
         self._write_samples(worker, anchor)
 
     def _as_it_travels(self) -> str:

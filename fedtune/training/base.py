@@ -15,6 +15,7 @@ import torch
 
 from fedtune import nano
 from fedtune.recipe import Model
+from fedtune.recipe.beside import looked_in
 from fedtune.training.quiet import without_warnings
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")  # the first kind that is there is loaded
@@ -213,7 +214,7 @@ def _hub_errors(name: str) -> Iterator[None]:
         yield
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise FileNotFoundError(
-            f"model.name_or_path: {name!r} is no folder here, and the hub did not "
+            f"model.name_or_path: {name!r} is no folder{looked_in(name)}, and the hub did not "
             f"give it ({type(error).__name__}); name nano, a folder, or download the model first"
         ) from error
 

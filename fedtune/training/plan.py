@@ -15,6 +15,7 @@ import torch
 
 from fedtune.recipe import Recipe
 from fedtune.recipe.errors import guess
+from fedtune.recipe.meant import meant
 from fedtune.seeds import derive
 
 if TYPE_CHECKING:
@@ -102,6 +103,8 @@ def check_train_keys(
             problems.append(f"train.{key}: fedtune sets it; write {taken[key]}")
         elif key not in known:
             hint = guess(key, known) or f"see its {config.__name__}"
+            if (found := meant(key, known)) in taken:
+                hint = f"{found} is set by fedtune; write {taken[found]}"
             problems.append(f"train.{key}: unknown to TRL; {hint}")
     return problems
 

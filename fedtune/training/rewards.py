@@ -9,6 +9,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from fedtune.recipe.reward import (
+    GROUP,
     AnswerReward,
     AnyReward,
     ContainsReward,
@@ -18,7 +19,6 @@ from fedtune.recipe.reward import (
     LengthReward,
 )
 
-GROUP = "fedtune.rewards"
 Row = Mapping[str, Any]
 Score = Callable[[str, str, Row], float]
 """(prompt, completion, row) -> a number; what is beyond [0, 1] or no number is brought there."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from fedtune.nano import python_tasks
 from fedtune.recipe import Data, Source
+from fedtune.recipe.beside import looked_in
 from fedtune.recipe.data import EMBEDDED
 from fedtune.seeds import derive
 from fedtune.training.formats import MARGIN, brought, chosen_columns
@@ -47,7 +48,7 @@ def load_rows(data: Data, task: Task, *, seed: int) -> Dataset:
         FileNotFoundError: If the source is not there, with what to do.
         ValueError: If its columns are in none of TRL's formats.
     """
-    rows = _load(data.source, task.name)
+    rows = read_source(data.source, task.name)
     if len(rows) > 0:
         rows = brought(rows, task, data.columns, fold_system=data.system == "fold")
     check_format(rows, task)
@@ -122,19 +123,19 @@ def find_source(source: str | Source) -> str:
             if "://" not in file and not any(
                 Path().glob(file) if _relative(file) else [_stat(file)]
             ):
-                raise FileNotFoundError(f"data.source.data_files: no file {file}")
+                raise FileNotFoundError(f"data.source.data_files: no file {file}{looked_in(file)}")
         return source.path
     path = Path(source).expanduser()
     if path.is_dir():
         return "folder"
     if path.suffix in KINDS:
         if not path.is_file():
-            raise FileNotFoundError(f"data.source: no file {path}")
+            raise FileNotFoundError(f"data.source: no file {path}{looked_in(path)}")
         return KINDS[path.suffix]
     if path.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1:
         raise FileNotFoundError(
-            f"data.source: nothing at {path}; name a .json, .jsonl, .csv or .parquet file, a saved "
-            f"folder, a hub name, or python-docs"
+            f"data.source: nothing at {path}{looked_in(path)}; name a .json, .jsonl, .csv or "
+            f".parquet file, a saved folder, a hub name, or python-docs"
         )
     return "hub"
 
@@ -148,7 +149,17 @@ def _stat(file: str) -> bool:
     return any(path.parent.glob(path.name))
 
 
-def _load(source: str | Source, task: str) -> Dataset:
+def read_source(source: str | Source, task: str) -> Dataset:
+    """The rows of a source as they are, in no format yet.
+
+    Args:
+        source: As the recipe has it.
+        task: Its name; what is read from the running Python depends on it.
+
+    Raises:
+        FileNotFoundError: If the source is not there, with what to do.
+        ValueError: If it cannot be read.
+    """
     from datasets import Dataset
 
     kind = find_source(source)

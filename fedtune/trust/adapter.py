@@ -10,7 +10,8 @@ from fedtune.messages.wire import hash_row
 from fedtune.recipe import Recipe
 from fedtune.records.folder import RunFolder
 from fedtune.records.signed_chain import Line
-from fedtune.trust.adapter_config import check_config, other_weights
+from fedtune.round.screening.screen import printable
+from fedtune.trust.adapter_config import CONFIG, check_config, other_weights
 from fedtune.trust.binding import Bound
 from fedtune.trust.finding import Finding, noted
 
@@ -49,3 +50,11 @@ def check_adapter(folder: RunFolder, last: Line, bound: Bound, recipe: Recipe) -
         yield Finding(f"{path} is not the adapter in which the record ends")
     else:
         yield noted("adapter: the one in which the record ends")
+    if beside := sorted(each.name for each in folder.adapter.glob("*.*") if is_beside(each.name)):
+        told = ", ".join(printable(name)[:60] for name in beside[:8])
+        yield noted(f"beside the adapter, and in no record: {told}")
+
+
+def is_beside(name: str) -> bool:
+    """Whether a file of the folder is neither weights nor configuration of the adapter."""
+    return name not in {TENSORS, CONFIG}

@@ -37,7 +37,15 @@ def loaded_by(*words, ends=0, env=None):
 
 @pytest.mark.parametrize(
     "words",
-    [("--help",), ("list",), ("list", "--long"), ("list", "attacks"), ("schema",)],
+    [
+        ("--help",),
+        ("list",),
+        ("list", "--long"),
+        ("schema",),
+        ("explain",),
+        ("explain", "evaluation.max_rows"),
+        ("explain", "train.beta"),
+    ],
     ids=" ".join,
 )
 def test_a_command_that_looks_loads_no_torch(words):

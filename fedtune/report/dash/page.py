@@ -19,7 +19,7 @@ from fedtune.report.status_words import View, view_of
 from fedtune.report.text import clean
 
 STYLES = ("page.css", "chart.css", "run.css", "dash.css")
-SCRIPTS = ("copy.js", "dash.js")
+SCRIPTS = ("copy.js", "dash.js", "wide.js")
 POLICY = policy_of(STYLES, SCRIPTS, asks_server=True) + "; frame-ancestors 'none'"
 FRESH_S = 0.5  # however many look, the folder is read no more often
 GONE = "The folder is no longer there. What stands below is the last that was seen of it."

@@ -54,7 +54,7 @@ def bench_page(said: object) -> str:
         "bench.html.jinja",
         title,
         styles=("page.css", "chart.css", "bench.css"),
-        scripts=("copy.js", "curve.js", "bench.js"),
+        scripts=("copy.js", "curve.js", "bench.js", "wide.js"),
         name=title,
         subtitle=_subtitle(summary),
         unfinished=_unfinished(summary),

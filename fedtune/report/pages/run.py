@@ -14,7 +14,14 @@ from fedtune.report.pages.gain import percent_of
 from fedtune.report.pages.render import line, page
 from fedtune.report.pages.strip import LEGEND, weight_strip
 from fedtune.report.silenced import headlines, silences
-from fedtune.report.summary import ClientFacts, RunFacts, best_in_words, describe, summarise
+from fedtune.report.summary import (
+    ClientFacts,
+    RunFacts,
+    best_in_words,
+    describe,
+    summarise,
+    trained,
+)
 from fedtune.report.table import notable
 from fedtune.report.text import duration, figure, percent, size
 
@@ -64,9 +71,9 @@ def run_page(
         "run.html.jinja",
         name,
         styles=STYLES,
-        scripts=("copy.js",),
+        scripts=("copy.js", "wide.js"),
         name=name,
-        described=line(describe(recipe)),
+        described=line(f"{trained(recipe)} | {describe(recipe)}"),
         rounds=f"{facts.rounds} of {recipe.federation.num_rounds} rounds",
         leads=facts.leads,
         first=facts.base.get(facts.leads),

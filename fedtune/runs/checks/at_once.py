@@ -14,12 +14,13 @@ from fedtune.node.allowed_keys import key_refusals
 from fedtune.recipe import Recipe
 from fedtune.recipe.errors import guess
 from fedtune.recipe.reward import ModelReward
+from fedtune.recipe.trl_keys import quoted_numbers
 from fedtune.training.base import check_model, choose_device, choose_dtype
 
 
 def problems_at_once(recipe: Recipe, promised: Collection[str] = ()) -> list[str]:
     """What is missing or does not fit around a recipe: files, folders, devices, nodes."""
-    checks = (_device, _model, _output, _trackers, _network)
+    checks = (_device, _model, _train, _output, _trackers, _network)
     return [each for check in checks for each in check(recipe)] + _adapters(recipe, promised)
 
 
@@ -52,13 +53,17 @@ def _device(recipe: Recipe) -> list[str]:
 
 def _model(recipe: Recipe) -> list[str]:
     if recipe.model.load_in_4bit and importlib.util.find_spec("bitsandbytes") is None:
-        return ["model.load_in_4bit: needs bitsandbytes; pip install 'fedtune[bitsandbytes]'"]
+        return ["model.load_in_4bit: needs bitsandbytes; pip install bitsandbytes"]
     try:
         check_model(recipe.model)
     except FileNotFoundError as error:
         text = str(error)
         return [text if text.startswith("model.") else f"model.name_or_path: {text}"]
     return []
+
+
+def _train(recipe: Recipe) -> list[str]:
+    return list(quoted_numbers(recipe.task, recipe.train))
 
 
 def _output(recipe: Recipe) -> list[str]:
@@ -75,7 +80,7 @@ def _output(recipe: Recipe) -> list[str]:
 
 def _trackers(recipe: Recipe) -> list[str]:
     return [
-        f"report_to: {name} is not installed; pip install 'fedtune[{name}]'"
+        f"report_to: {name} is not installed; pip install {name}"
         for name in recipe.report_to
         if importlib.util.find_spec(name) is None
     ]

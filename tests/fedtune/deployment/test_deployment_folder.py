@@ -14,7 +14,7 @@ from flwr.cli.supernode.register import try_load_public_key
 from fedtune.deployment import making
 from fedtune.deployment.folder import DeploymentFolder
 
-TOP = {"README.md", "compose.yaml", "deployment.json", "nodes", "server"}
+TOP = {"README.md", "compose.yaml", "deployment.json", "image", "nodes", "server"}
 SERVER = {
     "ca.pem", "ca.key", "server.pem", "server.key", "start.sh", "register.sh", "superlink.service",
 }  # fmt: skip

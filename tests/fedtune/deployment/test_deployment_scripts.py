@@ -83,7 +83,10 @@ def test_compose_mounts_a_bundle_each_and_no_more(three_nodes):
     assert list(services) == ["superlink", "node-00", "node-01", "node-02"]
     superlink = services.pop("superlink")
     assert superlink["command"] == ["/deployment/server/start.sh"]
-    assert superlink["environment"] == {"FEDTUNE_BIND": "0.0.0.0"}
+    assert superlink["environment"] == {
+        "FEDTUNE_BIND": "0.0.0.0",
+        "XDG_CACHE_HOME": "/deployment/server/cache",
+    }
     assert superlink["ports"] == ["9443:9443"]
     assert superlink["volumes"] == [
         "./server:/deployment/server",
@@ -93,10 +96,15 @@ def test_compose_mounts_a_bundle_each_and_no_more(three_nodes):
         assert service["command"] == ["/node/start.sh"]
         assert service["volumes"] == [f"./nodes/{name}:/node"]
         # A name that the SuperLink's certificate holds for; see test_certificates.py.
-        assert service["environment"] == {"FEDTUNE_SUPERLINK": "superlink:9443"}
+        assert service["environment"] == {
+            "FEDTUNE_SUPERLINK": "superlink:9443",
+            "XDG_CACHE_HOME": "/node/cache",
+        }
         assert "ports" not in service
     for service in (superlink, *services.values()):
-        assert service["image"].startswith("${FEDTUNE_IMAGE:?")
+        assert service["image"] == "${FEDTUNE_IMAGE:-fedtune-node}"
+        assert service["user"] == "${FEDTUNE_USER:-1000:1000}"
+        assert (three_nodes.path / service["build"]["context"] / "Dockerfile").is_file()
         for mount in service["volumes"]:
             assert (three_nodes.path / mount.split(":")[0]).exists()
 

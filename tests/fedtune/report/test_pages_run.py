@@ -13,6 +13,7 @@ from fedtune.recipe import parse_recipe, to_yaml
 from fedtune.records.folder import RunFolder
 from fedtune.records.lines import RoundRecord
 from fedtune.records.manifest import Manifest
+from fedtune.report.pages.bench import bench_page
 from fedtune.report.pages.chart import loss_chart
 from fedtune.report.pages.run import run_page
 from fedtune.report.pages.writing import write_page
@@ -45,6 +46,31 @@ def test_the_story_is_told_in_words(records):
     assert "3 replies were refused, of 2 clients." in text
     assert "fedtune run 'a b/recipe.yaml'" in text
     assert "task: sft # <x>" in text
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        ("HuggingFaceTB/SmolLM2-135M-Instruct", "sft of HuggingFaceTB/SmolLM2-135M-Instruct |"),
+        ("/home/me/models/tiny/", "sft of tiny |"),  # a page may be sent on: no path of ours
+        ("nano", "sft of nano |"),
+    ],
+)
+def test_it_names_task_and_model(records, model, told):
+    recipe = parse_recipe({**RECIPE, "model": {"name_or_path": model}})
+    page = run_page(recipe, typed(records), Manifest(), [], recipe_text="x", command="y")
+    assert told in outline(page).all("header")[0].text
+
+
+def test_pictures_share_a_wide_screen_and_tables_say_that_they_scroll(records):
+    page = page_of(records)
+    (pictures,) = [each for each in outline(page).all("div") if each.has("pictures")]
+    assert pictures.has("two")
+    assert len(pictures.all("svg")) == 2
+    for each in (page, bench_page(small())):
+        assert "watchWide(document)" in each
+        assert "Scroll sideways" in each
+        assert "position: sticky; left: 0" in each
 
 
 def test_a_backdoor_is_said_where_it_was_measured(records):

@@ -219,7 +219,7 @@ def test_check_misses_nothing_that_a_stage_will_leave(tiny_stages):
     [
         ({"train": {"bta": 0.1}}, "stages.dpo: train.bta: unknown to TRL; did you mean 'beta'?"),
         ({"train": {"max_steps": 1}}, "stages.dpo: train.max_steps: fedtune sets it"),
-        ({"reference": "./none"}, "stages.dpo: reference: no adapter at ./none; name a run's"),
+        ({"reference": "./none"}, "stages.dpo: reference: no adapter at ./none; looked in"),
         ({**GRPO, "name": "dpo", "rewards": [{"name": "reward_model", "adapter": "rewad"}]},
          "stages.dpo: rewards.reward_model.adapter: no adapter at rewad"),
         ({"data": {"source": "none.jsonl"}}, "stages.dpo: data.source: no file none.jsonl"),

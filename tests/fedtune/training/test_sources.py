@@ -112,7 +112,7 @@ def test_python_topics_is_embedded(tmp_path, monkeypatch):
     [
         ("rows.jsonl", "no file rows.jsonl"),
         ("/no/such/rows.parquet", "no file /no/such/rows.parquet"),
-        ("./folder", "nothing at folder; name a .json, .jsonl, .csv or .parquet file"),
+        ("./folder", "name a .json, .jsonl, .csv or .parquet file"),
         ("/no/such/folder", "nothing at /no/such/folder"),
         (Source(path="json", data_files="rows-*.jsonl"), "data_files: no file rows-*.jsonl"),
         (Source(path="json", data_files=["/no/such.jsonl"]), "data_files: no file /no/such.jsonl"),
