@@ -234,10 +234,14 @@ class RunFolder:
         return read_manifest(self.manifest)
 
     def replace_adapter(self, write: Callable[[Path], None]) -> None:
-        """Have ``adapter/`` written beside its place, then put there in one step."""
+        """Have ``adapter/`` written beside its place, then put there in one step; or nothing."""
         unfinished = self.path / ".adapter.tmp"
         rmtree(unfinished, ignore_errors=True)
-        write(unfinished)
+        try:
+            write(unfinished)
+        except BaseException:
+            rmtree(unfinished, ignore_errors=True)
+            raise
         rmtree(self.adapter, ignore_errors=True)
         put_in_place(unfinished, self.adapter)
 
