@@ -92,9 +92,17 @@ def training_only(model: PeftModel, part: Part) -> Iterator[None]:
 
 
 def save(model: PeftModel, folder: Path) -> None:
-    """Write a plain PEFT folder, which `PeftModel.from_pretrained` loads without fedtune."""
+    """Write a plain PEFT folder, which `PeftModel.from_pretrained` loads without fedtune.
+
+    Raises:
+        ValueError: If plain PEFT makes another adapter of what was written
+            (`fedtune.adapters.saved`).
+    """
+    from fedtune.adapters.saved import check_saved
+
     model.save_pretrained(folder, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's blank form of a model card
+    check_saved(model, folder)
 
 
 def load(model: PeftModel, folder: Path) -> dict[str, Tensor]:
@@ -126,82 +134,6 @@ def put_on(base: Any, folder: Path) -> PeftModel:  # noqa: ANN401
     _train_in_float32(model)
     write(model, load(model, folder))
     return model
-
-
-def merge(base: Any, folder: Path) -> Any:  # noqa: ANN401
-    """Load a PEFT folder onto a base and fold it into the weights; the base is changed.
-
-    Where the adapter changes an embedding or a head that share their weights, they share them no
-    more: a change of one of the two is none of the other.
-
-    Raises:
-        ValueError: If the file is damaged, or the folded model gives other logits than base and
-            adapter (`same_logits`).
-    """
-    from peft import PeftModel
-
-    _stored(folder)  # PEFT would read it too, but not say which file is damaged
-    model = PeftModel.from_pretrained(base, folder)
-    expected = some_logits(model)
-    _untie(model)
-    merged = model.merge_and_unload(safe_merge=True)
-    merged.config.use_cache = True
-    check_logits(merged, expected)
-    return merged
-
-
-def some_logits(model: Any) -> Tensor:  # noqa: ANN401
-    """What a model makes of a few rows of its vocabulary, float32 on the CPU."""
-    rows, columns = _ROWS
-    ids = torch.randint(
-        model.get_input_embeddings().num_embeddings, (rows, columns),
-        generator=torch.Generator().manual_seed(0),
-    )  # fmt: skip
-    training, device = model.training, next(model.parameters()).device
-    model.eval()
-    with torch.no_grad():
-        mask = torch.ones_like(ids).to(device)
-        logits: Tensor = model(input_ids=ids.to(device), attention_mask=mask).logits
-    model.train(training)
-    return logits.float().cpu()
-
-
-def check_logits(model: Any, expected: Tensor) -> None:  # noqa: ANN401
-    """Hold what a model makes of a few rows against what it should.
-
-    To fold an adapter in rounds each weight once, at 2^-24 of it: 27 architectures came back to
-    within 6e-7 of their largest logit. What is off by 1e-3 is another model.
-
-    Raises:
-        ValueError: If it is another model.
-    """
-    found = some_logits(model)
-    off, most = float((found - expected).abs().max()), float(expected.abs().max())
-    if not off <= _LOGITS_APART * max(most, 1.0):
-        raise ValueError(
-            f"the merged model gives other logits than base and adapter: {off:.3g} away, where the "
-            f"largest is {most:.3g}; nothing was written. Load base and adapter with PEFT instead"
-        )
-
-
-def _untie(model: PeftModel) -> None:
-    """Part an embedding from the head that shares its weight, where the adapter changes one."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    base = model.get_base_model()
-    ends = [base.get_input_embeddings(), base.get_output_embeddings()]
-    if None in ends or not any(isinstance(each, BaseTunerLayer) for each in ends):
-        return
-    bare = [getattr(each, "base_layer", each) for each in ends]
-    if bare[0].weight is not bare[1].weight:
-        return
-    bare[1].weight = torch.nn.Parameter(bare[0].weight.detach().clone())
-    for config in (base.config, base.config.get_text_config()):
-        config.tie_word_embeddings = False
-
-
-_ROWS = (2, 16)  # rows of so many tokens
-_LOGITS_APART = 1e-3
 
 
 _HARMLESS = (

@@ -235,10 +235,14 @@ class RunFolder:
         return read_manifest(self.manifest)
 
     def replace_adapter(self, write: Callable[[Path], None], place: Path | None = None) -> None:
-        """Have ``adapter/``, or ``place``, written beside its place, then put there in one step."""
+        """Have ``adapter/``, or ``place``, written beside its place, then put there; or nothing."""
         unfinished, place = self.path / ".adapter.tmp", place or self.adapter
         rmtree(unfinished, ignore_errors=True)
-        write(unfinished)
+        try:
+            write(unfinished)
+        except BaseException:
+            rmtree(unfinished, ignore_errors=True)
+            raise
         rmtree(place, ignore_errors=True)
         put_in_place(unfinished, place)
 
