@@ -11,6 +11,7 @@ import torch
 from fedtune.recipe import Recipe
 from fedtune.runs.client_names import name_clients
 from fedtune.simulation.adversary import byzantine_clients
+from fedtune.training.row_counts import RowCounts
 from fedtune.training.worker import Worker
 from fedtune.trust.binding import binding_facts
 
@@ -47,9 +48,18 @@ def _rows(recipe: Recipe, worker: Worker) -> dict[str, list[int]]:
     """
     if recipe.federation.deployment is not None:
         return {}
-    counts = [worker.data.counts(client) for client in worker.data.parts]
+    counts = [_counts(worker, client) for client in worker.data.parts]
     rows = {"client_rows": [each.kept for each in counts]}
     for word in ("cut", "dropped"):
         if any(lost := [getattr(each, word) for each in counts]):
             rows[f"client_rows_{word}"] = lost
     return rows
+
+
+def _counts(worker: Worker, client: int) -> RowCounts:
+    """None is kept of rows that cannot be trained on: the client's own order will say why."""
+    try:
+        return worker.data.counts(client)
+    except ValueError:
+        rows = len(worker.data.parts[client].train)
+        return RowCounts(rows, 0, dropped=rows)

@@ -154,7 +154,7 @@ def test_rows_on_which_training_fails_are_not_told_of(run, tiny_recipe, monkeypa
         worker.evaluator, "measure", lambda *_, **__: Figures(1.0)
     )  # the server's rows
     if not private:
-        with pytest.raises(RunStoppedError, match="max_length leaves no row"):
+        with pytest.raises(RunStoppedError, match="max_length leaves none of"):
             run(recipe, app=app)
         return
     line = json.loads(run(recipe, app=app).metrics.read_text().splitlines()[1])

@@ -135,7 +135,7 @@ def kept(tiny_recipe, deployment, tmp_path, tmp_path_factory):
     """A copy of one run whose replies are kept; signed by a server that the test has the key of."""
     if not _made:
         at = tmp_path_factory.mktemp("kept") / "run"
-        rule = {"name": "geometric_median", "f": 1}
+        rule = {"name": "geometric_median", "f": 1, "geometry": "factors"}
         recipe = tiny_recipe(aggregator=rule, federation=KEEP, output_dir=str(at))
         _made["at"] = record(recipe, deployment).path
     return RunFolder(copytree(_made["at"], tmp_path / "kept"))
