@@ -15,12 +15,13 @@ from fedtune.recipe import Recipe
 from fedtune.recipe.errors import guess
 from fedtune.recipe.reward import ModelReward
 from fedtune.recipe.trl_keys import quoted_numbers
+from fedtune.runs.checks.packages import missing_packages
 from fedtune.training.base import check_model, choose_device, choose_dtype
 
 
 def problems_at_once(recipe: Recipe, promised: Collection[str] = ()) -> list[str]:
     """What is missing or does not fit around a recipe: files, folders, devices, nodes."""
-    checks = (_device, _model, _train, _output, _trackers, _network)
+    checks = (_device, _model, _train, _output, _trackers, _packages, _network)
     return [each for check in checks for each in check(recipe)] + _adapters(recipe, promised)
 
 
@@ -84,6 +85,10 @@ def _trackers(recipe: Recipe) -> list[str]:
         for name in recipe.report_to
         if importlib.util.find_spec(name) is None
     ]
+
+
+def _packages(recipe: Recipe) -> list[str]:
+    return list(missing_packages(recipe.train))
 
 
 def _network(recipe: Recipe) -> list[str]:
