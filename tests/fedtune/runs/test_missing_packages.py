@@ -17,6 +17,7 @@ from fedtune.runs.checks.packages import missing_packages
     ],
 )
 def test_a_package_that_is_not_here_is_named(tiny_recipe, monkeypatch, train, module):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     (problem,) = problems_at_once(tiny_recipe(train=train))
     assert f"needs the package {module}" in problem
     monkeypatch.setattr("importlib.util.find_spec", lambda _: object())
