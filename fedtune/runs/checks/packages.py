@@ -26,6 +26,10 @@ def missing_packages(train: Mapping[str, object]) -> Iterator[str]:
     if by_name:
         needed["train.optim"] = by_name[0]
     for key, module in needed.items():
-        if importlib.util.find_spec(module) is None:
+        if not _is_here(module):
             value = f" {optim}" if key == "train.optim" else ""
             yield f"{key}:{value} needs the package {module}, which is not installed; leave it out"
+
+
+def _is_here(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None

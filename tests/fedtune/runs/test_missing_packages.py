@@ -2,6 +2,7 @@
 
 import pytest
 
+from fedtune.runs.checks import packages
 from fedtune.runs.checks.at_once import problems_at_once
 from fedtune.runs.checks.packages import missing_packages
 
@@ -17,10 +18,10 @@ from fedtune.runs.checks.packages import missing_packages
     ],
 )
 def test_a_package_that_is_not_here_is_named(tiny_recipe, monkeypatch, train, module):
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr(packages, "_is_here", lambda _: False)
     (problem,) = problems_at_once(tiny_recipe(train=train))
     assert f"needs the package {module}" in problem
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: object())
+    monkeypatch.setattr(packages, "_is_here", lambda _: True)
     assert list(missing_packages(train)) == []
 
 
