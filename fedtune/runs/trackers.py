@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -63,16 +64,19 @@ class Trackers:
     def _of_clients(self, record: RoundRecord) -> dict[str, float]:
         values: dict[str, float] = {"clients/refused": len(record.refused)}
         over: dict[str, list[float]] = {}
+        common = _said_by_most([each.said for each in record.clients.values()])
         for client, facts in record.clients.items():
-            said = {"loss": facts.train_loss, **dict(islice(facts.said.items(), MAX_SAID))}
+            own = {name: value for name, value in facts.said.items() if name in common}
+            said = {"loss": facts.train_loss, **own}
             for name, value in said.items():
                 if value is not None:
                     over.setdefault(_slug(name), []).append(value)
             told = {"train_loss": facts.train_loss, "weight": facts.weight, **said}
             told.pop("loss")
             values |= self._under(client, told)
+        common = _said_by_most(list(record.client_eval.values()))
         for client, figures in record.client_eval.items():
-            told = {f"eval_{name}": value for name, value in islice(figures.items(), MAX_SAID)}
+            told = {f"eval_{name}": each for name, each in figures.items() if name in common}
             values |= self._under(client, told)
         return values | {f"train/{name}": median(each) for name, each in over.items()}
 
@@ -93,6 +97,12 @@ class Trackers:
     def __exit__(self, *_: object) -> None:
         """Close the trackers, however the block ended."""
         self.finish()
+
+
+def _said_by_most(figures: Sequence[Mapping[str, float | None]]) -> set[str]:
+    """Names of figures that more than half of the clients tell: a few make up no keys."""
+    times = Counter(name for each in figures for name in islice(each, MAX_SAID))
+    return {name for name, count in times.items() if 2 * count > len(figures)}
 
 
 def _make(name: str, kind: Any, output_dir: Path) -> Any:  # noqa: ANN401  accelerate's own

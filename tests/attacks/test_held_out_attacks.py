@@ -17,7 +17,6 @@ from torch import Tensor
 
 import aggregators
 from attacks import Scene
-from fedtune.recipe.defaults import RULE
 
 LIARS = 3
 AGREED = {"name": "caf", "mixing": ["agreement"]}
@@ -33,6 +32,9 @@ def honest_rows(seed: int, *, d: int = 1000) -> Tensor:
     common = 0.15 * torch.randn(d, generator=draw, dtype=torch.float64)
     spread = 0.5 + torch.rand(d, generator=draw, dtype=torch.float64)
     return common + spread * torch.randn(7, d, generator=draw, dtype=torch.float64)
+
+
+RULE = {"name": "capped_spectral", "geometry": "product"}
 
 
 def defended(honest: Tensor, lies: Tensor, defence=RULE) -> aggregators.Aggregation:

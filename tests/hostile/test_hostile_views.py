@@ -236,6 +236,12 @@ def test_a_tracker_gets_numbers_and_no_words(played, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(tmp_path / "run" / "trackers" / "run")).Reload()
-    known = re.compile(r"(eval|time|comm)/[a-z_]+|clients/(\d+/(train_loss|weight)|refused)")
-    assert all(known.fullmatch(tag) for tag in events.Tags()["scalars"])
+    known = re.compile(
+        r"(eval|time|comm)/[a-z_]+|train/(global_step|loss)|clients/(\d+/(train_loss|weight)|refused)"
+    )
+    tags = events.Tags()["scalars"]
+    others = [tag for tag in tags if not known.fullmatch(tag)]
+    # What most clients name, hostile ones too, is a name; it is letters, digits and few signs.
+    assert all(re.fullmatch(r"(train|clients/\d+)/[A-Za-z0-9_./-]{1,70}", tag) for tag in others)
+    assert len(others) < len(tags)
     assert "clients/refused" in events.Tags()["scalars"]

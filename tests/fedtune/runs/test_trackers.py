@@ -25,7 +25,7 @@ RECORD = {
     "clients": {
         "0": {"train_loss": 3.5, "weight": 0.25, "said": {"rewards/format/mean": 0.5}},
         "1": {"train_loss": None},
-        "3": {"train_loss": 2.5, "said": {"rewards/format/mean": 0.25, "\x1b[2J": 1.0}},
+        "3": {"train_loss": 2.5, "said": {"rewards/format/mean": 0.25, "made up": 1.0}},
     },
     "client_eval": {"1": {"loss": 3.0}},
     "refused": {"2": "it sent no reply"},
@@ -37,14 +37,12 @@ EXPECTED = {
     "train/global_step": 30,  # 3 rounds of 10 steps
     "train/loss": 3.0,  # the median of 3.5 and 2.5
     "train/rewards/format/mean": 0.375,
-    "train/__2J": 1.0,
     "clients/0_org_acme/train_loss": 3.5,
     "clients/0_org_acme/weight": 0.25,
     "clients/0_org_acme/rewards/format/mean": 0.5,
     "clients/1_org__red_b/eval_loss": 3.0,
     "clients/3/train_loss": 2.5,
     "clients/3/rewards/format/mean": 0.25,
-    "clients/3/__2J": 1.0,
     "clients/refused": 1,
 }
 

@@ -29,7 +29,7 @@ def test_they_are_the_trained_adapters(make_worker, architecture, lora):
             module, side = place
             found.setdefault(module.removeprefix("base_model.model."), {})[side] = tensor
     expected = {
-        module: (len(pair["b"]), pair["a"].shape[1], not pair["a"].any())
+        module: (len(pair["b"]), pair["a"].shape[1], len(pair["a"]), not pair["a"].any())
         for module, pair in found.items()
     }
     assert adapted_modules(worker.recipe) == expected
