@@ -95,6 +95,12 @@ def tiny_model_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def tiny_tokenizer():
+    """The tokenizer of all tiny models: a token for each byte and five special ones."""
+    return _byte_tokenizer()
+
+
+@pytest.fixture(scope="session")
 def small_data(tmp_path_factory):
     """Return a function: (kind, format) -> a data set of 64 rows on disk.
 

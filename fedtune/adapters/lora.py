@@ -139,6 +139,7 @@ def put_on(base: Any, folder: Path) -> PeftModel:  # noqa: ANN401
 _HARMLESS = (
     ".*gradient_checkpointing.*",  # PEFT asks by the name that transformers had before
     "fan_in_fan_out is set to",  # PEFT sets it as GPT-2's layers need it
+    "The following (rank|alpha)_pattern keys",  # its own for experts, by a parameter's name
 )
 
 

@@ -51,6 +51,7 @@ from fedtune.runs.watched import measure_round
 from fedtune.simulation.hooks import SimulatedAttack
 from fedtune.simulation.poisoning import poison_of
 from fedtune.simulation.training_ahead import Tools
+from fedtune.training.adapted import fused_experts, modules_of
 from fedtune.training.process import get_worker
 from fedtune.training.worker import Worker
 
@@ -78,6 +79,8 @@ class Run:
 
     def _serve(self, transport: Transport) -> None:
         worker = get_worker(self.recipe.model_dump_json())
+        if (fused := fused_experts(self.recipe, modules_of(worker.model))) is not None:
+            raise RunStoppedError(fused, resumable=False)
         recipe_json = self._as_it_travels()
         server, done = self._restore(worker, recipe_json)
         if done == 0 and not self.folder.read_records():

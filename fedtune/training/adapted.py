@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from fedtune.adapters import lora
-from fedtune.adapters.ranks import side_of
 from fedtune.recipe import Recipe
 from fedtune.training.base import build_skeleton
 from fedtune.training.tasks import TASKS
@@ -24,39 +23,47 @@ class Adapted(NamedTuple):
     Attributes:
         d_out: Rows of its B.
         d_in: Columns of its A.
-        rank: Rows of its A: r, but for fused experts, of which A holds those of all.
+        rows: Of its A: the rank, but for fused experts, of which A holds those of all.
+        rank: As PEFT has it for this module.
         starts_without_a: Whether A is zero and B is drawn, as PEFT has it on an embedding; on all
             else it is the other way round.
     """
 
     d_out: int
     d_in: int
+    rows: int
     rank: int
     starts_without_a: bool = False
 
 
 def adapted_modules(recipe: Recipe) -> dict[str, Adapted]:
-    """The modules that PEFT would adapt, by their names in the model.
+    """The modules that PEFT would adapt, by their names in the model; no weight is loaded.
 
     Raises:
         OSError: If there is no configuration, or the hub does not give it.
         ValueError: If transformers knows no such model, or no module is adapted.
     """
-    sizes: dict[str, dict[str, int]] = {}
-    embeddings = set()
-    for name, parameter in _skeleton(recipe).named_parameters():
-        if (found := side_of(name)) is not None:
-            module, side = found[0].removeprefix("base_model.model."), found[1]
-            shape = parameter.shape
-            size = sizes.setdefault(module, {})
-            size[side] = prod(shape[1:]) if side == "a" else shape[0]
-            size[f"rank of {side}"] = shape[0] if side == "a" else shape[1]
-            if f"lora_embedding_{side.upper()}" in name.split("."):
-                embeddings.add(module)
-    return {
-        module: Adapted(size["b"], size["a"], size["rank of a"], module in embeddings)
-        for module, size in sizes.items()
-    }
+    return modules_of(_skeleton(recipe))
+
+
+def modules_of(model: PeftModel) -> dict[str, Adapted]:
+    """The modules that an adapter sits on, by their names in the model."""
+    from peft.tuners.lora import LoraLayer
+
+    found = {}
+    for name, layer in model.get_base_model().named_modules():
+        if not isinstance(layer, LoraLayer):
+            continue
+        (adapter,) = layer.active_adapters
+        embeds = adapter in layer.lora_embedding_A
+        if embeds:
+            a, b = layer.lora_embedding_A[adapter], layer.lora_embedding_B[adapter]
+        else:
+            a, b = layer.lora_A[adapter].weight, layer.lora_B[adapter].weight
+        found[name] = Adapted(
+            len(b), prod(a.shape[1:]), len(a), layer.r[adapter], starts_without_a=embeds
+        )
+    return found
 
 
 def fused_experts(recipe: Recipe, modules: Mapping[str, Adapted]) -> str | None:
@@ -66,20 +73,19 @@ def fused_experts(recipe: Recipe, modules: Mapping[str, Adapted]) -> str | None:
     expert slowest in A and fastest in B: their product is no expert's. Coordinate by coordinate
     such factors are as good as any.
     """
-    fused = [name for name in sorted(modules) if modules[name].rank != recipe.lora.r]
+    fused = [name for name, module in sorted(modules.items()) if module.rows != module.rank]
     if not fused:
         return None
+    first = modules[fused[0]]
     told = (
-        f"{fused[0]} holds experts in one tensor, and its A has {modules[fused[0]].rank} rows at "
-        f"r = {recipe.lora.r}"
+        f"{fused[0]} holds experts in one tensor: its A has {first.rows} rows at rank {first.rank}"
     )
     if recipe.lora.client_ranks is not None:
         return f"lora.client_ranks: {told}, which no lower rank is a part of; leave it out"
     if recipe.aggregator.geometry == "product":
         return (
-            f"aggregator.geometry: {told}: its product BA is no expert's; write geometry: factors "
-            f"under aggregator, beside the name of a rule, or leave the experts out of "
-            f"lora.target_modules"
+            f"aggregator.geometry: {told}, and its product BA is no expert's; write geometry: "
+            f"factors under aggregator, or leave the experts out of lora.target_modules"
         )
     return None
 

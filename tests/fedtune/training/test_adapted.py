@@ -3,10 +3,64 @@
 Not proven here: models that transformers builds otherwise than from their configuration.
 """
 
+import re
+
 import pytest
 
 from fedtune.adapters.ranks import side_of
-from fedtune.training.adapted import adapted_modules, trained_parameters
+from fedtune.recipe import parse_recipe
+from fedtune.records.events import RunStoppedError
+from fedtune.records.folder import RunFolder
+from fedtune.runs.checks import tried
+from fedtune.runs.engines import execute
+from fedtune.training.adapted import (
+    adapted_modules,
+    fused_experts,
+    modules_of,
+    trained_parameters,
+)
+from tests.helpers.architectures import save_tiny
+
+FUSED = r"mlp\.experts\S* holds experts in one tensor: its A has \d+ rows at rank \d+"
+
+
+@pytest.fixture(scope="module")
+def mixtral(tiny_tokenizer, tmp_path_factory):
+    """A recipe on four experts in one tensor, but for its aggregator."""
+    folder = save_tiny("mixtral", tiny_tokenizer, tmp_path_factory.mktemp("mixtral"))
+    return {
+        "model": {"name_or_path": str(folder), "device": "cpu"},
+        "lora": {"r": 1},
+        "evaluation": {"samples": 0},
+    }
+
+
+@pytest.mark.parametrize("section", [{}, {"name": "krum"}, {"name": "mean", "geometry": "product"}])
+def test_fused_experts_are_refused_in_products_written_or_not(mixtral, section):
+    """At r = 1 as well, where no number of the recipe's is another than A's."""
+    recipe = parse_recipe({**mixtral, "aggregator": section})
+    assert recipe.aggregator.geometry == "product"
+    said = fused_experts(recipe, adapted_modules(recipe))
+    assert re.search(FUSED, said)
+    assert "write geometry: factors under aggregator, or leave the experts out" in said
+    assert tried._ranks(recipe) == [said]  # which is what check says
+
+
+def test_fused_experts_have_adapters_in_factors_and_without_them_in_products(mixtral):
+    factors = parse_recipe({**mixtral, "aggregator": {"geometry": "factors"}})
+    assert fused_experts(factors, adapted_modules(factors)) is None
+    others = {"r": 1, "target_modules": ["q_proj", "v_proj"]}
+    product = parse_recipe({**mixtral, "lora": others})
+    assert fused_experts(product, adapted_modules(product)) is None
+
+
+def test_a_run_refuses_them_as_well(mixtral, small_data, tmp_path):
+    """What check says of the model without weights holds for the one that is loaded."""
+    source = {"source": str(small_data("jsonl"))}
+    recipe = parse_recipe({**mixtral, "data": source, "output_dir": str(tmp_path / "run")})
+    with pytest.raises(RunStoppedError, match=FUSED) as stopped:
+        execute(recipe, RunFolder.enter(recipe))
+    assert not stopped.value.resumable
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen3", "gpt2"])
@@ -29,10 +83,10 @@ def test_they_are_the_trained_adapters(make_worker, architecture, lora):
             module, side = place
             found.setdefault(module.removeprefix("base_model.model."), {})[side] = tensor
     expected = {
-        module: (len(pair["b"]), pair["a"].shape[1], len(pair["a"]), not pair["a"].any())
+        module: (len(pair["b"]), pair["a"].shape[1], 4, 4, not pair["a"].any())
         for module, pair in found.items()
     }
-    assert adapted_modules(worker.recipe) == expected
+    assert adapted_modules(worker.recipe) == modules_of(worker.model) == expected
     assert trained_parameters(worker.recipe) == worker.layout.size
     embeddings = [module for module, pair in found.items() if not pair["a"].any()]
     assert len(embeddings) == ("embed_tokens" in str(lora) and "lm_head" not in str(lora))
