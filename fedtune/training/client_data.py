@@ -175,7 +175,7 @@ class ClientData:
     @cached_property
     def _store(self) -> Store:
         """Prepared rows, shared by all in this process that would prepare them alike."""
-        return store_of(self.recipe, self.data_hash, self.learner.tokenizer, self.own)
+        return store_of(self.recipe, self.data_hash, self.learner, self.own)
 
     def _referred(self, key: Key, rows: Dataset, places: Sequence[int]) -> Dataset:
         if self._task.refer is None:

@@ -8,21 +8,17 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fedtune.recipe import Recipe
 from fedtune.training.base import hash_tokenizer
 from fedtune.training.row_counts import RowCounts
+from fedtune.training.tasks import Learner
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-KEPT = 2  # of sets of rows at a time: a check's and a run's, or two stages'
-# Sections that no tokenised row hangs on.
-_UNREAD = {
-    "aggregator", "attack", "defence", "outer", "output_dir", "report_to", "checkpoint", "lora",
-    "initial_adapter", "reference", "rewards",
-}  # fmt: skip
+KEPT = 4  # of sets of rows at a time: those of a check, a run, and a few stages
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,16 +35,22 @@ Store = dict[Key, Prepared]
 _STORES: OrderedDict[str, Store] = OrderedDict()
 
 
-def store_of(recipe: Recipe, data_hash: str, tokenizer: Any, own: int | None) -> Store:  # noqa: ANN401
+def store_of(recipe: Recipe, data_hash: str, learner: Learner, own: int | None) -> Store:
     """The store of all that decides on tokenised rows; the oldest one beyond `KEPT` is forgotten.
 
     Args:
         recipe: How rows are dealt and prepared.
         data_hash: Of the rows.
-        tokenizer: Of the model.
+        learner: Its tokenizer prepares them, and its model says how long they may be.
         own: The one client whose rows all are; None: they are dealt to all.
     """
-    facts = (recipe.model_dump_json(exclude=_UNREAD), data_hash, hash_tokenizer(tokenizer), own)
+    federation, config = recipe.federation, learner.model.config.get_text_config()
+    facts = (
+        recipe.model_dump_json(include={"task", "data", "train"}),
+        (federation.seed, federation.num_clients, recipe.evaluation.max_rows),
+        (data_hash, hash_tokenizer(learner.tokenizer), own),
+        getattr(config, "max_position_embeddings", None),
+    )
     name = hashlib.sha256(repr(facts).encode()).hexdigest()
     store = _STORES.pop(name, {})
     _STORES[name] = store

@@ -118,6 +118,7 @@ def test_an_adapter_is_measured_and_merged(tiny, tmp_path):
     assert (merged / "config.json").is_file()
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_page_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     examples = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)

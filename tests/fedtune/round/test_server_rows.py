@@ -61,6 +61,7 @@ def test_liars_get_no_trust_and_the_loss_falls(tiny_recipe, run, geometry):
     ],
     ids=["one factor in products", "clients keep their optimizers", "each step is tried"],
 )
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bits(tiny_recipe, run, forked, sections):
     recipe = with_server_rows(tiny_recipe, **sections)
     whole = run(recipe)

@@ -7,11 +7,12 @@ import sys
 
 import pytest
 
-from fedtune.recipe import Data
+from fedtune.recipe import Data, load_recipe
 from fedtune.training.client_round import looked_at
 from fedtune.training.formats import left_out
 from fedtune.training.sources import load_rows
 from fedtune.training.tasks import TASKS
+from fedtune.training.worker import Worker
 
 
 def turns(*said):
@@ -210,13 +211,10 @@ def test_two_processes_with_other_hash_seeds_prepare_the_same_rows(tiny_recipe, 
         path = folder / "recipe.yaml"
         path.write_text(recipe.model_dump_json())
         recipes.append(str(path))
-    told = []
-    for seed in ("1", "2"):
-        env = os.environ | {"PYTHONHASHSEED": seed}
-        done = subprocess.run(
-            [sys.executable, "-c", TOKENISE, *recipes], env=env, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-        told.append(done.stdout)
-    assert told[0] == told[1]
-    assert len(told[0].splitlines()) == len(recipes)
+    done = subprocess.run(
+        [sys.executable, "-c", TOKENISE, *recipes], env=os.environ | {"PYTHONHASHSEED": "1"},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    here = [Worker(load_recipe(path)).data.train_rows(0).to_list() for path in recipes]
+    assert [json.loads(line) for line in done.stdout.splitlines()] == here
