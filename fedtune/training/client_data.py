@@ -160,11 +160,12 @@ class ClientData:
             ValueError: Saying what is wrong with them, and perhaps what to write.
         """
         counts = self.counts(client)
-        if sum(counts.flaws.values()) < counts.rows:
+        of = counts.kept if self._task.fit else counts.rows  # where flaws were counted
+        if sum(counts.flaws.values()) < of:
             return
         told = ", ".join(f"{flaw} in {count}" for flaw, count in counts.flaws.items())
         raise ValueError(
-            f"data.source: {_named(client)} training rows teach nothing: {told} of {counts.rows}"
+            f"data.source: {_named(client)} training rows teach nothing: {told} of {of}"
             f"{hint_of_prompt(self.rows, self._task)}"
         )
 
@@ -205,7 +206,6 @@ class ClientData:
         rows = looked_at(self.rows.select(chosen), self._task)
         if spoil is not None:
             rows = Dataset.from_list(spoil(rows.to_list()))
-        flaws = Counter(filter(None, (flaw_of(row, self._task) for row in rows)))
         try:
             whole = self._task.prepare(rows, self.learner)
         except TOKENISING as error:
@@ -215,7 +215,11 @@ class ClientData:
             where = f"row {chosen[place]}, of {whose}" if spoil is None else whose
             hint = "; write data.system: fold" if "system" in str(why).lower() else ""
             raise ValueError(f"data.source: {where}, cannot be tokenised: {why}{hint}") from why
-        kept, cut = self._task.fit(whole, self.learner.plan) if self._task.fit else (whole, 0)
+        places, kept, cut = list(range(len(rows))), whole, 0
+        if self._task.fit is not None:
+            places, kept, cut = self._task.fit(whole, self.learner.plan)
+        trained = rows.select(places) if len(places) < len(rows) else rows
+        flaws = Counter(filter(None, (flaw_of(row, self._task) for row in trained)))
         if len(kept) == 0:
             raise ValueError(
                 f"data.source: train.max_length leaves none of {len(rows)} of {whose}; raise it"

@@ -79,11 +79,13 @@ def kept_columns(rows: Dataset, task: Task) -> list[str]:
     return [name for name in rows.column_names if name in chosen]
 
 
-def left_out(rows: Dataset, task: Task) -> list[str]:
-    """Columns that look like a format of TRL's and are not read."""
+def left_out(rows: Dataset, task: Task, columns: Mapping[Any, str] | None = None) -> list[str]:
+    """Columns that look like a format of TRL's and are read neither as such nor by a template."""
     if task.all_columns:
         return []
     kept = kept_columns(rows, task)
+    for name, said in (columns or {}).items():
+        kept += [said, *_fields(str(name), said)]
     known = {*_TURNS, "text", "conversations", *_ALPACA, "input", *LIKELY_PROMPTS, "system"}
     return [name for name in rows.column_names if name in known - set(kept)]
 

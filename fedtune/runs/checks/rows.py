@@ -148,7 +148,7 @@ def _beyond(counts: list[RowCounts], skeleton: Any) -> Iterator[str]:  # noqa: A
 
 def _beside(data: ClientData, recipe: Recipe) -> Iterator[str]:
     task = TASKS[recipe.task]
-    if beside := left_out(data.rows, task):
+    if beside := left_out(data.rows, task, recipe.data.columns):
         read = ", ".join(kept_columns(data.rows, task))
         hint = hint_of_prompt(data.rows, task)
         yield f"data.source: {read} are read; {', '.join(beside)} beside them are not{hint}"

@@ -66,22 +66,23 @@ def prepare(rows: Dataset, learner: Learner) -> Dataset:
     return prepared.select_columns(list(IDS))
 
 
-def fit(rows: Dataset, plan: Plan) -> tuple[Dataset, int]:
+def fit(rows: Dataset, plan: Plan) -> tuple[list[int], Dataset, int]:
     """Pairs whose prompt alone does not fill ``max_length``; TRL cuts them batch by batch.
 
     Returns:
-        The pairs, and of how many the longer sequence will be cut.
+        The places of the pairs kept, these pairs, and of how many the longer sequence will be cut.
     """
     from trl import DPOConfig
 
     most, mode = (setting(DPOConfig, plan, key) for key in ("max_length", "truncation_mode"))
+    places = list(range(len(rows)))
     if most is None:
-        return rows, 0
+        return places, rows, 0
     if mode == "keep_start":
-        asked = enumerate(rows["prompt_ids"])
-        rows = rows.select([at for at, prompt in asked if len(prompt) < most])
+        places = [at for at, prompt in enumerate(rows["prompt_ids"]) if len(prompt) < most]
+        rows = rows.select(places)
     pairs = zip(*(rows[name] for name in IDS), strict=True)
-    return rows, sum(len(asked) + max(len(a), len(b)) > most for asked, a, b in pairs)
+    return places, rows, sum(len(asked) + max(len(a), len(b)) > most for asked, a, b in pairs)
 
 
 def refer(rows: Dataset, places: Sequence[int], learner: Learner, known: Known) -> Dataset:

@@ -59,14 +59,15 @@ def prepare(rows: Dataset, learner: Learner) -> Dataset:
     return prepared.select_columns(kept)
 
 
-def fit(rows: Dataset, plan: Plan) -> tuple[Dataset, int]:
+def fit(rows: Dataset, plan: Plan) -> tuple[list[int], Dataset, int]:
     """Pairs of which neither answer is longer than ``max_length``; none is cut."""
     from trl import RewardConfig
 
     if (most := setting(RewardConfig, plan, "max_length")) is None:
-        return rows, 0
+        return list(range(len(rows))), rows, 0
     pairs = enumerate(zip(rows["chosen_ids"], rows["rejected_ids"], strict=True))
-    return rows.select([at for at, pair in pairs if max(map(len, pair)) <= most]), 0
+    places = [at for at, pair in pairs if max(map(len, pair)) <= most]
+    return places, rows.select(places), 0
 
 
 def measure(rows: Dataset, learner: Learner, *, batch_size: int) -> Figures:

@@ -102,7 +102,7 @@ def ready(task: Task, rows: Dataset, learner: Learner) -> Dataset:
     """
     kept = task.prepare(rows, learner)
     if task.fit is not None:
-        kept, _ = task.fit(kept, learner.plan)
+        _, kept, _ = task.fit(kept, learner.plan)
     return kept if task.refer is None else task.refer(kept, range(len(kept)), learner, {})
 
 

@@ -39,11 +39,11 @@ def prepare(rows: Dataset, learner: Learner) -> Dataset:
     return prepared.select_columns(["input_ids", "labels"])
 
 
-def fit(rows: Dataset, plan: Plan) -> tuple[Dataset, int]:
+def fit(rows: Dataset, plan: Plan) -> tuple[list[int], Dataset, int]:
     """Rows cut at ``max_length`` as TRL cuts them; those left without a label are gone.
 
     Returns:
-        The rows, and how many of them are cut.
+        The places of the rows kept, these rows, and how many of them are cut.
     """
     from trl import SFTConfig
 
@@ -54,9 +54,10 @@ def fit(rows: Dataset, plan: Plan) -> tuple[Dataset, int]:
         return {"input_ids": row["input_ids"][part], "labels": row["labels"][part]}
 
     taught = [any(each != IGNORED for each in labels[part]) for labels in rows["labels"]]
-    kept = rows.select([place for place, is_taught in enumerate(taught) if is_taught])
+    places = [place for place, is_taught in enumerate(taught) if is_taught]
+    kept = rows.select(places)
     long = sum(most is not None and len(ids) > most for ids in kept["input_ids"])
-    return (kept.map(cut) if long else kept), long
+    return places, (kept.map(cut) if long else kept), long
 
 
 @torch.inference_mode()

@@ -119,8 +119,8 @@ class Task:
         columns: What a row needs, the first set that fits; other columns are not looked at.
         owned: Keys of the config that fedtune sets, and what says it instead.
         prepare: Rows, as TRL tokenises them at any length; once per client.
-        fit: Prepared rows as ``max_length`` leaves them, and how many of these are cut; None: it
-            takes no part in the task.
+        fit: Which prepared rows ``max_length`` keeps, these rows as it leaves them, and how many of
+            them are cut; None: it takes no part in the task.
         refer: What the reference makes of some prepared rows, added to them as columns; None: no
             row needs it.
         rows_per_round: Rows that the local steps of one round consume.
@@ -139,7 +139,7 @@ class Task:
     config_name: str
     columns: Sequence[frozenset[str]]
     prepare: Callable[[Dataset, Learner], Dataset]
-    fit: Callable[[Dataset, Plan], tuple[Dataset, int]] | None
+    fit: Callable[[Dataset, Plan], tuple[list[int], Dataset, int]] | None
     refer: Callable[[Dataset, Sequence[int], Learner, Known], Dataset] | None
     rows_per_round: Callable[[Plan], int]
     make_trainer: Callable[..., Trainer]

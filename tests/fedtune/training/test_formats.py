@@ -109,6 +109,9 @@ def test_what_stands_beside_the_format_is_named(tmp_path):
     rows = read(written(tmp_path, [{**PAIR, "text": "x", "topic": "y"}]), "sft")
     assert left_out(rows, TASKS["sft"]) == ["text"]
     assert left_out(read(written(tmp_path, [ORCA]), "dpo"), TASKS["dpo"]) == ["system", "question"]
+    columns = {"prompt": "{system} {question}"}
+    rows = read(written(tmp_path, [ORCA]), "dpo", columns=columns)
+    assert left_out(rows, TASKS["dpo"], columns) == []
 
 
 def test_a_file_with_glob_characters_in_its_name_is_that_file(tmp_path):
@@ -183,6 +186,14 @@ def test_rows_kept_cut_and_dropped_are_counted(make_worker, tmp_path):
         assert counts.largest_id < len(worker.base.tokenizer)
     both = worker.data.counts(0), worker.data.held_out_counts(0), worker.data.held_out_counts(None)
     assert sum(each.cut for each in both) == sum(each.dropped for each in both) == 1
+
+
+def test_rows_that_are_dropped_do_not_make_up_for_those_that_teach_nothing(make_worker, tmp_path):
+    rows = [{"prompt": "p" * 60, "completion": "c"}] * 20 + [{"prompt": "p", "completion": ""}] * 20
+    section = {"source": str(written(tmp_path, rows)), "partition": {"by": "replicate"}}
+    worker = make_worker(data=section)
+    with pytest.raises(ValueError, match="teach nothing: an empty answer in"):
+        worker.data.check_use(0)
 
 
 TOKENISE = """
