@@ -4,11 +4,13 @@ Head and embedding are one tensor in all of these models. Not proven here: other
 architectures share; what they would make of it is refused by the logits.
 """
 
+import math
+
 import pytest
 import torch
 
 from fedtune.adapters import lora, merging, saved
-from fedtune.adapters.logits import some_logits, some_rows
+from fedtune.adapters.logits import check_logits, some_logits, some_rows
 from fedtune.recipe import Lora, Model
 from fedtune.training.merge import merge_adapter
 
@@ -140,3 +142,13 @@ def test_a_folder_that_scales_otherwise_is_another_adapter(tiny_model_folder, tm
     config.write_text(config.read_text().replace('"lora_alpha": 16', '"lora_alpha": 32'))
     with pytest.raises(ValueError, match=r"what plain PEFT loads of .* gives other logits"):
         saved.check_saved(model, tmp_path)
+
+
+def test_logits_of_a_ruined_model_are_passed_over():
+    ruined = torch.full((1, 2, 3), math.nan)
+    check_logits(ruined, ruined, "it")
+    expected = torch.tensor([1.0, math.inf, 2.0])
+    check_logits(torch.tensor([1.0, 5.0, 2.0]), expected, "it")
+    for found in (torch.tensor([1.5, math.inf, 2.0]), torch.tensor([1.0, 5.0, math.nan])):
+        with pytest.raises(ValueError, match="it gives other logits"):
+            check_logits(found, expected, "it")
