@@ -87,7 +87,7 @@ class Intake:
         if self.kept is not None:
             self.kept.put(round_, client, content)
         self.spool.put(client, row)
-        return Update(client, self.spool.row(client), metrics, hash_reply(content))
+        return Update(client, metrics, hash_reply(content))
 
     def settle(self, fresh: Sequence[int], view: RoundView) -> tuple[dict[int, str], set[int]]:
         """Exchange what a simulation exchanges, then turn all rows into the anchor's gauge.

@@ -15,7 +15,13 @@ from typer.testing import CliRunner
 from fedtune.cli import app
 from fedtune.records.event_log import read_event_log
 from fedtune.records.folder import RunFolder
-from fedtune.records.lines import RoundRecord, UnreadableLineError, is_dropped, read_record
+from fedtune.records.lines import (
+    ClientRecord,
+    RoundRecord,
+    UnreadableLineError,
+    is_dropped,
+    read_record,
+)
 from fedtune.records.manifest import Manifest
 from fedtune.report.dash.page import Source
 from fedtune.report.pages.writing import write_page
@@ -57,6 +63,20 @@ def test_a_fact_of_a_wrong_type_is_refused_where_it_is_noted_or_written(tmp_path
     with pytest.raises(ValueError, match=r"refused\.0: a valid string"):
         folder.append_metrics(draft)
     assert not folder.metrics.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("sampled", {0, 1}), ("upload_bytes", 1.5), ("clients", {0: {"weight": "0.5"}}), ("f", -1)],
+)
+def test_a_wrong_type_is_refused_where_it_is_assigned(name, value):
+    draft = RoundRecord(round=1, clients={0: ClientRecord(weight=0.5)})
+    before = draft.model_copy(deep=True)
+    with pytest.raises(ValueError, match=rf"(?s)for RoundRecord\n{name}"):
+        setattr(draft, name, value)
+    with pytest.raises(ValueError, match=r"(?s)for ClientRecord\nweight"):
+        draft.clients[0].weight = "0.5"
+    assert draft == before
 
 
 def test_what_is_written_is_what_is_read(tmp_path):
