@@ -47,6 +47,14 @@ def test_device_threads_rows_and_folders_are_the_owners(tmp_path):
     assert run.model_dump(exclude=changed) == parse_recipe(sent).model_dump(exclude=changed)
 
 
+def test_which_columns_are_read_is_the_owners_to_say(tmp_path):
+    columns = {"prompt": "{private}", "completion": "answer"}
+    config = NodeConfig(data="/mine/rows.jsonl", columns={"prompt": "question"})
+    run = parse_recipe(adapt(recipe(data={"columns": columns}), config, tmp_path))
+    assert run.data.columns == {"prompt": "question"}
+    refused(r"data\.columns: the owner's to say", data={"columns": columns})
+
+
 def test_what_the_server_alone_reads_is_not_even_parsed(tmp_path):
     sent = json.loads(recipe(outer={"name": "adam"}, lora={"train": "b_only"}))
     for section in ("aggregator", "outer", "defence", "report_to"):

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from fedtune.recipe import Data, load_recipe
+from fedtune.runs.checks.rows import look_at_rows
 from fedtune.training.client_round import looked_at
 from fedtune.training.formats import left_out
 from fedtune.training.sources import load_rows
@@ -88,6 +89,8 @@ def test_what_of_a_row_reaches_trl(tmp_path, task, row, data, expected):
         ("sft", [PAIR], {"columns": {"prompt": "questoin"}},
          r"data\.columns\.prompt: no column 'questoin'; got prompt, completion"),
         ("sft", [PAIR], {"columns": {"prompt": "{prompt.x}"}}, "names columns alone"),
+        ("sft", [PAIR], {"columns": {"prompt": "{prompt:>999999999}"}}, "names columns alone"),
+        ("sft", [PAIR], {"columns": {"prompt": "{prompt!r}"}}, "names columns alone"),
         ("sft", [PAIR], {"columns": {"prompt": "{prompt"}}, "is no template"),
         ("sft", [{"messages": [{"role": "user", "content": [{"type": "image", "text": None}]}]}],
          {}, "row 0: content needs text alone; got image"),
@@ -194,6 +197,14 @@ def test_rows_that_are_dropped_do_not_make_up_for_those_that_teach_nothing(make_
     worker = make_worker(data=section)
     with pytest.raises(ValueError, match="teach nothing: an empty answer in"):
         worker.data.check_use(0)
+
+
+def test_a_file_that_was_mended_is_looked_at_anew(tiny_recipe, tmp_path):
+    path = written(tmp_path, [{"prompt": "", "completion": "b"}] * 40)
+    recipe = tiny_recipe(data={"source": str(path)})
+    assert "an empty prompt" in look_at_rows(recipe).problems[0]
+    written(tmp_path, [PAIR] * 40)
+    assert look_at_rows(recipe).problems == ()
 
 
 TOKENISE = """
