@@ -79,6 +79,8 @@ def refusals(recipe: Recipe, config: NodeConfig) -> Iterator[str]:
         yield "attack: this is no simulation"
     if config.data is None and recipe.data.source not in EMBEDDED:
         yield (f"data.source: nothing but {' or '.join(EMBEDDED)}, while {NODE_FILE} names no data")
+    if config.data is None and recipe.data.columns:
+        yield f"data.columns: the owner's to say, and {NODE_FILE} names no data"
     yield from _files(recipe)
     try:
         allowed_model(recipe.model, config.allowed_models)

@@ -162,12 +162,13 @@ def _composed(rows: Dataset, columns: Mapping[Any, str]) -> Dataset:
 
 def _fields(name: str, template: str) -> list[str]:
     try:
-        found = [field for _, field, *_ in string.Formatter().parse(template) if field is not None]
+        parts = [part for part in string.Formatter().parse(template) if part[1] is not None]
     except ValueError as error:
         raise ValueError(f"data.columns.{name}: {template!r} is no template: {error}") from error
-    if any(not field.isidentifier() for field in found):
+    # A width such as {x:>999999999} would be memory that a recipe asks for.
+    if any(how or turned or not str(field).isidentifier() for _, field, how, turned in parts):
         raise ValueError(f"data.columns.{name}: a template names columns alone, as {{question}}")
-    return found or [template]
+    return [str(field) for _, field, *_ in parts] or [template]
 
 
 def _taken(column: str) -> Callable[[Row], Any]:

@@ -6,11 +6,13 @@ was prepared here is what a run in this process takes up.
 
 from __future__ import annotations
 
+import glob
 import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -47,12 +49,31 @@ class Found:
 
 
 def look_at_rows(recipe: Recipe) -> Found:
-    """Prepare every client's rows, and let TRL's trainer take a step on some; once per recipe."""
-    return _look(recipe.model_dump_json())
+    """Prepare every client's rows, and let TRL's trainer take a step on some.
+
+    Once per recipe, as long as its files stay as they are.
+    """
+    return _look(recipe.model_dump_json(), tuple(_stamps(recipe)))
+
+
+def _stamps(recipe: Recipe) -> Iterator[tuple[str, int, int]]:
+    """Name, size and time of each local file of the rows and the model."""
+    source = recipe.data.source
+    if isinstance(source, str):
+        named = [source]
+    else:
+        files = source.data_files or []
+        named = [source.path, *([files] if isinstance(files, str) else files)]
+    for name in (*named, recipe.model.name_or_path):
+        path = Path(name).expanduser()
+        found = path.rglob("*") if path.is_dir() else map(Path, (name, *glob.glob(str(path))))
+        for each in sorted(each for each in found if each.is_file()):
+            said = each.stat()
+            yield str(each), said.st_size, said.st_mtime_ns
 
 
 @lru_cache(maxsize=8)
-def _look(recipe_json: str) -> Found:
+def _look(recipe_json: str, stamps: tuple[tuple[str, int, int], ...]) -> Found:
     recipe = Recipe.model_validate(json.loads(recipe_json))
     try:
         skeleton = build_skeleton(recipe.model)
