@@ -84,8 +84,10 @@ def evaluate(
             out,
             measured.base.as_dict(),
             measured.adapter.as_dict(),
-            [figures.as_dict() for figures in measured.clients],
+            {client: figures.as_dict() for client, figures in measured.clients.items()},
         )
+        for reason in measured.unmeasured.values():
+            err.print(f"[yellow]note[/yellow] not measured: {escape(reason)}")
 
 
 def merge(

@@ -49,6 +49,7 @@ _LORA: dict[str, Judgement] = {
 }
 _DATA: dict[str, Judgement] = {
     "source": JUDGED,
+    "eval_source": OWNERS,  # there is none on a node
     "columns": OWNERS,  # which of the owner's columns are read is no server's to say
     "partition.column": none_or(text(200)),
     **dict.fromkeys(

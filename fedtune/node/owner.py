@@ -54,9 +54,10 @@ def adapt(recipe_json: str, config: NodeConfig, folder: Path) -> str:
         "federation": recipe.federation.model_copy(update=federation),
         "output_dir": folder / "run",
     }
+    own: dict[str, Any] = {"eval_source": None}  # the server's own, and its to measure
     if config.data is not None:
-        own = {"source": str(config.data), "columns": config.columns}
-        changes["data"] = recipe.data.model_copy(update=own)
+        own |= {"source": str(config.data), "columns": config.columns}
+    changes["data"] = recipe.data.model_copy(update=own)
     return recipe.model_copy(update=changes).model_dump_json()
 
 

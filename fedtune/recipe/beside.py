@@ -76,11 +76,12 @@ def _resolved(raw: dict[str, Any], folder: Path, here_first: bool) -> dict[str, 
             if isinstance(reward, dict) and reward.get("adapter") not in names:
                 _place(reward, "adapter", folder, here_first)
         data = _section(recipe, "data")
-        _place(data, "source", folder, here_first)
-        source = _section(data, "source")
-        _place(source, "data_files", folder, here_first)
-        if not source.get("data_files") or "/" in str(source.get("path")):  # else `json` and so on
-            _place(source, "path", folder, here_first)
+        for key in ("source", "eval_source"):
+            _place(data, key, folder, here_first)
+            source = _section(data, key)
+            _place(source, "data_files", folder, here_first)
+            if not source.get("data_files") or "/" in str(source.get("path")):  # else `json` say
+                _place(source, "path", folder, here_first)
     return raw
 
 

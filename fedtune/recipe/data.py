@@ -61,6 +61,11 @@ class Data(Section):
     source: str | Source = Field(
         "python-docs", description="python-docs, python-topics, a path, a hub name"
     )
+    eval_source: str | Source | None = Field(
+        None,
+        description="rows that no one trains on, for the figures of the whole; null: test_fraction "
+        "of source. Each client still holds out test_fraction of its own",
+    )
     columns: dict[ColumnName, Template] = Field(
         default_factory=dict,
         max_length=8,

@@ -108,11 +108,10 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     name, which is looked for from the working folder.
     """
     data = recipe.data
-    if isinstance(data.source, Source):
-        source: str | Source = _with_absolute_files(data.source)
-    else:
-        source = _absolute(data.source) if _is_path(data.source) else data.source
-    changes: dict[str, Any] = {"data": data.model_copy(update={"source": source})}
+    sources: dict[str, Any] = {"source": _placed(data.source)}
+    if data.eval_source is not None:
+        sources["eval_source"] = _placed(data.eval_source)
+    changes: dict[str, Any] = {"data": data.model_copy(update=sources)}
     if recipe.federation.deployment is not None:
         there = {"deployment": recipe.federation.deployment.expanduser().absolute()}
         changes["federation"] = recipe.federation.model_copy(update=there)
@@ -175,6 +174,12 @@ def _is_path(source: str) -> bool:
     return source not in EMBEDDED and (path.is_dir() or (path.is_file() and path.suffix != ""))
 
 
+def _placed(source: str | Source) -> str | Source:
+    if isinstance(source, Source):
+        return _with_absolute_files(source)
+    return _absolute(source) if _is_path(source) else source
+
+
 def _with_absolute_files(source: Source) -> Source:
     files = source.data_files
     if Path(source.path).is_dir() and ("/" in source.path or not files):  # else `json` and the like
@@ -188,7 +193,8 @@ def _with_absolute_files(source: Source) -> Source:
 
 def _absolute_if_here(file: str) -> str:
     path = Path(file).absolute()
-    return str(path) if "://" not in file and any(path.parent.glob(path.name)) else file
+    here = "://" not in file and (path.is_file() or any(path.parent.glob(path.name)))
+    return str(path) if here else file
 
 
 def _absolute(path: str) -> str:

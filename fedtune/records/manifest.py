@@ -26,6 +26,8 @@ class Manifest(BaseModel):
         client_rows: That each client trains on; none on a network, where rows are the nodes' own.
         client_rows_cut: Of these, that lost tokens to ``max_length``; not there where none did.
         client_rows_dropped: Training rows of each client that were too long to be trained on.
+        held_out_rows: That the whole is measured on; of these ``held_out_rows_cut`` lost tokens,
+            and beside them ``held_out_rows_dropped`` were too long.
         server_rows: Rows that the server holds.
         simulated_attackers: Clients that attack in a simulation; the rule is not told.
         client_names: What clients are called, where their data has names.
@@ -52,6 +54,9 @@ class Manifest(BaseModel):
     client_rows: list[Count] = Field(default_factory=list)
     client_rows_cut: list[Count] = Field(default_factory=list)
     client_rows_dropped: list[Count] = Field(default_factory=list)
+    held_out_rows: Count | None = None
+    held_out_rows_cut: Count | None = None
+    held_out_rows_dropped: Count | None = None
     server_rows: Count | None = None
     simulated_attackers: list[Count] = Field(default_factory=list)
     client_names: list[str] = Field(default_factory=list)

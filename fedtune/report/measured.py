@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from rich.console import Console
 from rich.table import Table
@@ -15,7 +15,7 @@ def print_measured(
     console: Console,
     base: Mapping[str, float],
     adapter: Mapping[str, float],
-    clients: Sequence[Mapping[str, float]],
+    clients: Mapping[int, Mapping[str, float]],
 ) -> None:
     """Print held-out figures: base, base + adapter, and the adapter on each client's own rows.
 
@@ -23,13 +23,13 @@ def print_measured(
         console: Where to.
         base: By name, as the run's task has them.
         adapter: The same, with the adapter.
-        clients: The same for each client, in order; may be empty.
+        clients: The same by client; may be empty.
     """
     columns = shown(base)
     over, _ = counted(base)
     table = Table("held-out rows", *(label for label, _, _ in columns), over)
     rows = [("global, base", base), ("global, with the adapter", adapter)]
-    rows += [(f"client {client}", figures) for client, figures in enumerate(clients)]
+    rows += [(f"client {client}", figures) for client, figures in clients.items()]
     for name, figures in rows:
         cells = [_cell(figures.get(key), write) for _, key, write in columns]
         table.add_row(name, *cells, counted(figures)[1])

@@ -15,6 +15,7 @@ from fedtune.records.lines import RoundRecord
 from fedtune.records.manifest import Manifest
 from fedtune.records.told_rows import rows_by_client
 from fedtune.report.figures import shown
+from fedtune.report.lost_rows import lost_rows, unmeasured
 from fedtune.report.names import label_of, name_of
 from fedtune.report.silenced import headlines, silences
 from fedtune.report.summary import (
@@ -85,6 +86,9 @@ def print_summary(
         console.print(Text(_legend(facts), style="dim"))
         if refusals := _refusals(facts, manifest, console):
             console.print(refusals)
+    for told in (*lost_rows(manifest), *unmeasured(records, manifest)):
+        said = clean(told, limit=1000, encoding=console.encoding)
+        console.print(Text(f" {said}", "yellow"))
     for sample in samples[:MAX_SAMPLES]:
         console.print()
         console.print(_sample(sample, console))

@@ -35,6 +35,7 @@ def manifest_of(recipe: Recipe, worker: Worker, inputs: Mapping[str, str]) -> di
         "layout_hash": worker.layout.hash,
         "adapter_parameters": worker.layout.size,
         **_rows(recipe, worker),
+        **_held_out(worker),
         "server_rows": len(worker.data.server_rows),
         "simulated_attackers": sorted(byzantine_clients(recipe)),
         "client_names": name_clients(recipe, worker),
@@ -54,6 +55,12 @@ def _rows(recipe: Recipe, worker: Worker) -> dict[str, list[int]]:
         if any(lost := [getattr(each, word) for each in counts]):
             rows[f"client_rows_{word}"] = lost
     return rows
+
+
+def _held_out(worker: Worker) -> dict[str, int]:
+    counts = worker.data.held_out_counts(None)
+    lost = {"held_out_rows_cut": counts.cut, "held_out_rows_dropped": counts.dropped}
+    return {"held_out_rows": counts.kept} | {name: count for name, count in lost.items() if count}
 
 
 def _counts(worker: Worker, client: int) -> RowCounts:

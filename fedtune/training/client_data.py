@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -13,12 +13,14 @@ from jinja2 import TemplateError
 
 from fedtune.recipe import Recipe
 from fedtune.seeds import derive
+from fedtune.training.all_rows import AllRows, read_all
 from fedtune.training.client_round import Poison, looked_at
-from fedtune.training.formats import flaw_of, hint_of_prompt
-from fedtune.training.partitions import Split, deal, hold_out, set_aside
+from fedtune.training.flaws import flaw_of
+from fedtune.training.formats import hint_of_prompt
+from fedtune.training.partitions import Split, deal, hold_out, in_seeded_order, set_aside
 from fedtune.training.prepared import Key, Prepared, Store, store_of
 from fedtune.training.row_counts import RowCounts
-from fedtune.training.sources import hash_rows, load_rows
+from fedtune.training.sources import hash_rows
 from fedtune.training.tasks import TASKS, Learner
 from fedtune.training.tasks.task import Known
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 # What tokenizers, templates and TRL raise where a row is not as they need it.
-TOKENISING = (KeyError, AttributeError, TypeError, RuntimeError, ValueError, TemplateError)
+TOKENISING = (LookupError, AttributeError, TypeError, RuntimeError, ValueError, TemplateError)
 Spoil = Callable[[list[dict[str, object]]], list[dict[str, object]]]
 
 
@@ -51,9 +53,13 @@ class ClientData:
         self._known: dict[Key, Known] = {}  # what the reference has said, by place
 
     @cached_property
+    def _all(self) -> AllRows:
+        return read_all(self.recipe, self._task)
+
+    @property
     def rows(self) -> Dataset:
-        """All rows of the source."""
-        return load_rows(self.recipe.data, self._task, seed=self.seed)
+        """All rows of the source, and after them those of ``data.eval_source``."""
+        return self._all.table
 
     @cached_property
     def data_hash(self) -> str:
@@ -69,11 +75,13 @@ class ClientData:
     @cached_property
     def split(self) -> Split:
         """The global split: what is trained on, by clients and server, and what no one sees."""
-        everything = list(range(len(self.rows)))
+        dealt, held_out = list(range(len(self._all.places))), self._all.held_out
         if self.own is not None:  # what no client sees is the server's
-            return Split(everything, [])
-        fraction = self.recipe.data.test_fraction
-        return hold_out(everything, fraction, seed=derive(self.seed, "held-out"))
+            return Split(dealt, [])
+        seed = derive(self.seed, "held-out")
+        if held_out:
+            return Split(dealt, in_seeded_order(held_out, seed=seed))
+        return hold_out(dealt, self.recipe.data.test_fraction, seed=seed)
 
     @cached_property
     def _kept_and_left(self) -> tuple[list[int], list[int]]:
@@ -160,14 +168,8 @@ class ClientData:
             ValueError: Saying what is wrong with them, and perhaps what to write.
         """
         counts = self.counts(client)
-        of = counts.kept if self._task.fit else counts.rows  # where flaws were counted
-        if sum(counts.flaws.values()) < of:
-            return
-        told = ", ".join(f"{flaw} in {count}" for flaw, count in counts.flaws.items())
-        raise ValueError(
-            f"data.source: {_named(client)} training rows teach nothing: {told} of {of}"
-            f"{hint_of_prompt(self.rows, self._task)}"
-        )
+        if sum(counts.flaws.values()) == counts.kept:
+            raise self._useless(counts.flaws, counts.kept, f"{_named(client)} training rows")
 
     def held_out_counts(self, client: int | None) -> RowCounts:
         """The same of the held-out rows that are measured; None: of the global split."""
@@ -212,19 +214,25 @@ class ClientData:
             if str(error).startswith(("data.", "train.")):  # of all rows, and in our words
                 raise
             place, why = self._first_bad(rows, error)
-            where = f"row {chosen[place]}, of {whose}" if spoil is None else whose
-            hint = "; write data.system: fold" if "system" in str(why).lower() else ""
-            raise ValueError(f"data.source: {where}, cannot be tokenised: {why}{hint}") from why
-        places, kept, cut = list(range(len(rows))), whole, 0
-        if self._task.fit is not None:
-            places, kept, cut = self._task.fit(whole, self.learner.plan)
-        trained = rows.select(places) if len(places) < len(rows) else rows
+            row = self._all.named(chosen[place]) if spoil is None else "data.source: one"
+            folds = self.recipe.data.system == "fold"
+            asks = "system" in str(why).lower() and not folds
+            hint = "; write data.system: fold" if asks else ""
+            raise ValueError(f"{row}, of {whose}, cannot be tokenised: {why}{hint}") from why
+        places, kept, cut = self._task.fit(whole, self.learner)
+        trained = rows.select(places) if 0 < len(places) < len(rows) else rows
         flaws = Counter(filter(None, (flaw_of(row, self._task) for row in trained)))
         if len(kept) == 0:
-            raise ValueError(
-                f"data.source: train.max_length leaves none of {len(rows)} of {whose}; raise it"
-            )
+            if flaws.total() == len(rows):
+                raise self._useless(flaws, len(rows), whose)
+            key, remedy = self._task.bound
+            raise ValueError(f"data.source: {key} leaves none of {len(rows)} of {whose}; {remedy}")
         return Prepared(kept, RowCounts.of(len(rows), kept, cut=cut, flaws=flaws))
+
+    def _useless(self, flaws: Mapping[str, int], rows: int, whose: str) -> ValueError:
+        told = ", ".join(f"{flaw} in {count}" for flaw, count in flaws.items())
+        hint = hint_of_prompt(self.rows, self._task)
+        return ValueError(f"data.source: {whose} teach nothing: {told} of {rows}{hint}")
 
     def _first_bad(self, rows: Dataset, error: Exception) -> tuple[int, Exception]:
         """The place of the first row that cannot be tokenised alone, and why not."""

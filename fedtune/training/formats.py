@@ -1,33 +1,36 @@
-"""The shapes that rows come in, brought to TRL's formats; and what in them teaches nothing.
+"""The shapes that rows come in, brought to TRL's formats.
 
 TRL's formats are `Task.columns`, the first that fits. Beside them are known: columns renamed or
 composed by ``data.columns``; ShareGPT's ``conversations``; alpaca's instruction, input and output;
-a prompt as text beside answers as conversations, as ultrafeedback has them; content as parts.
+a prompt as text beside answers as conversations, as ultrafeedback has them; what `turns` knows.
 """
 
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Mapping, Sequence
-from itertools import takewhile
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fedtune.training.tasks.task import Task
+from fedtune.training.turns import (
+    TURNS,
+    Row,
+    alike,
+    as_turns,
+    folded,
+    is_list,
+    of_template,
+    with_system,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-Row = Mapping[str, Any]
 WITH_CHAT = ("tools", "chat_template_kwargs")  # what a chat template takes beside messages
 MARGIN = "margin"  # of a reward model's pair
-ROLES = {
-    "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant",
-    "chatgpt": "assistant", "bing": "assistant", "model": "assistant", "system": "system",
-    "tool": "tool", "observation": "tool", "function_response": "tool",
-}  # fmt: skip
 LIKELY_PROMPTS = ("question", "instruction", "query", "input", "text")
+LIKELY_ANSWERS = ("answer", "response", "output", "chosen")
 _ALPACA = {"instruction", "output"}
-_TURNS = ("messages", "prompt", "completion", "chosen", "rejected")
 
 
 def brought(
@@ -45,18 +48,29 @@ def brought(
         rows: As the source has them.
         task: What they are for.
         columns: By TRL's name, a column of the source or a template such as ``{a}: {b}``.
-        fold_system: Whether a system turn goes into the first turn of the user.
+        fold_system: Whether system turns go into the first turn of the user.
 
     Raises:
         ValueError: Naming the row and the column that cannot be brought there.
     """
     if columns:
         rows = _composed(rows, columns)
-    rows = _of_known_shape(rows, set(rows.column_names), task)
-    turns = [name for name in rows.column_names if name in _TURNS and _is_list(rows, name)]
-    if turns and (fold_system or any(_has_parts(rows, name) for name in turns)):
-        rows = rows.map(_each_turn(turns, fold_system=fold_system), with_indices=True)
-    return _one_kind(rows, task)
+    talk = _place_of_talk(rows, task)
+    if talk is not None:
+        rows = rows.rename_column("conversations", talk)
+    elif task.name == "sft" and _is_alpaca(set(rows.column_names)):
+        gone = {"instruction", "input", "output", "text"}  # its text would teach the prompt too
+        rows = rows.map(_from_alpaca, remove_columns=sorted(gone & set(rows.column_names)))
+    chosen = chosen_columns(set(rows.column_names), task) or frozenset()
+    turns = [each for each in rows.column_names if each in chosen and each in TURNS]
+    turns = [name for name in turns if is_list(rows, name)]
+    rows = as_turns(rows, turns)
+    if talk in turns and "system" in rows.column_names and not is_list(rows, "system"):
+        rows = with_system(rows, str(talk))
+    rows = of_template(rows) if turns else rows
+    if turns and fold_system:
+        rows = rows.map(lambda row: {name: folded(row[name]) for name in turns})
+    return _of_one_kind(rows, chosen, task)
 
 
 def chosen_columns(names: set[str], task: Task) -> frozenset[str] | None:
@@ -72,11 +86,12 @@ def kept_columns(rows: Dataset, task: Task) -> list[str]:
     chosen = set(chosen_columns(set(rows.column_names), task) or ())
     if task.pairs and "prompt" in chosen and _repeats_prompt(rows):
         chosen.discard("prompt")
-    if any(_is_list(rows, name) for name in chosen):
+    if any(is_list(rows, name) for name in chosen):
         chosen.update(WITH_CHAT)
     if task.name == "reward":
         chosen.add(MARGIN)
-    return [name for name in rows.column_names if name in chosen]
+    void = {name for name in WITH_CHAT if getattr(rows.features.get(name), "dtype", "") == "null"}
+    return [name for name in rows.column_names if name in chosen - void]
 
 
 def left_out(rows: Dataset, task: Task, columns: Mapping[Any, str] | None = None) -> list[str]:
@@ -86,7 +101,7 @@ def left_out(rows: Dataset, task: Task, columns: Mapping[Any, str] | None = None
     kept = kept_columns(rows, task)
     for name, said in (columns or {}).items():
         kept += [said, *_fields(str(name), said)]
-    known = {*_TURNS, "text", "conversations", *_ALPACA, "input", *LIKELY_PROMPTS, "system"}
+    known = {*TURNS, "text", "conversations", *_ALPACA, *LIKELY_PROMPTS, *LIKELY_ANSWERS, "system"}
     return [name for name in rows.column_names if name in known - set(kept)]
 
 
@@ -97,47 +112,15 @@ def hint_of_prompt(rows: Dataset, task: Task) -> str:
     return f"; write data.columns: {{prompt: {beside[0]}}}" if beside and missing else ""
 
 
-def flaw_of(row: Row, task: Task) -> str | None:
-    """Why a row of one of the task's formats teaches nothing useful, in two words; else None."""
-    if task.pairs:
-        return _flaw_of_pair(row, task)
-    if "messages" in row:
-        return _flaw_of_chat(row["messages"])
-    if "prompt" in row and _is_empty(row["prompt"]):
-        return "an empty prompt"
-    if "completion" in row and _is_empty(row["completion"]):
-        return "an empty answer"
-    return "no text" if "text" in row and _is_empty(row["text"]) else None
-
-
-def _flaw_of_pair(row: Row, task: Task) -> str | None:
-    chosen, rejected = row["chosen"], row["rejected"]
-    if chosen == rejected:
-        return "equal answers"
-    if _is_empty(chosen) or _is_empty(rejected):
-        return "an empty answer"
-    if "prompt" in row:
-        return "an empty prompt" if _is_empty(row["prompt"]) else None
-    alike = takewhile(lambda pair: pair[0] == pair[1], zip(chosen, rejected, strict=False))
-    begun = chosen[: sum(1 for _ in alike)]  # TRL takes it for the prompt
-    return "an empty prompt" if task.name == "dpo" and _is_empty(begun) else None
-
-
-def _flaw_of_chat(messages: Sequence[Row]) -> str | None:
-    answers = [each for each in messages if each.get("role") == "assistant"]
-    if not answers:
-        return "no assistant turn"
-    return "an empty answer" if all(map(_says_nothing, answers)) else None
-
-
-def _says_nothing(turn: Row) -> bool:
-    return not (turn.get("content") or "").strip() and not turn.get("tool_calls")
-
-
-def _is_empty(value: Any) -> bool:  # noqa: ANN401  text or turns
-    if isinstance(value, str):
-        return not value.strip()
-    return not value or all(map(_says_nothing, value))
+def hint_of_columns(names: Collection[str], task: Task) -> str:
+    """What to write in ``data.columns`` where none of the task's formats is there."""
+    asked = next((name for name in LIKELY_PROMPTS if name in names), None)
+    answers = [name for name in LIKELY_ANSWERS if name in names and name != asked]
+    if task.name == "sft" and asked and answers:
+        return f"write data.columns: {{prompt: {asked}, completion: {answers[0]}}}"
+    if task.name == "grpo" and asked:
+        return f"write data.columns: {{prompt: {asked}}}"
+    return "data.columns renames: {prompt: question}, say"
 
 
 def _composed(rows: Dataset, columns: Mapping[Any, str]) -> Dataset:
@@ -150,6 +133,8 @@ def _composed(rows: Dataset, columns: Mapping[Any, str]) -> Dataset:
             raise ValueError(
                 f"data.columns.{name}: no column {missing[0]!r}; got {', '.join(rows.column_names)}"
             )
+        if said not in there and (lists := [each for each in asked if is_list(rows, each)]):
+            raise ValueError(f"data.columns.{name}: a template needs text: {lists[0]} holds lists")
         made[name] = _taken(said) if said in there else _filled(said)
     moved = {said for name, said in columns.items() if said in there and said != name}
     gone = sorted(moved | (set(made) & there))
@@ -182,26 +167,20 @@ def _filled(template: str) -> Callable[[Row], Any]:
     return fill
 
 
-def _of_known_shape(rows: Dataset, names: set[str], task: Task) -> Dataset:
-    if task.name != "sft" or names >= {"prompt", "completion"} or "messages" in names:
-        return rows
-    if "conversations" in names and _is_list(rows, "conversations"):
-        return rows.map(_from_sharegpt, with_indices=True, remove_columns=["conversations"])
-    if names >= _ALPACA:  # its `text` holds both, and would have the instruction learnt too
-        gone = sorted(names & {"instruction", "input", "output", "text"})
-        return rows.map(_from_alpaca, remove_columns=gone)
-    return rows
+def _place_of_talk(rows: Dataset, task: Task) -> str | None:
+    """Which of TRL's columns ShareGPT's conversations are; None where they are not read."""
+    names = set(rows.column_names)
+    if not is_list(rows, "conversations"):
+        return None
+    if task.name == "sft" and not names >= {"prompt", "completion"} and "messages" not in names:
+        return "messages"
+    if task.pairs and names >= {"chosen", "rejected"} and "prompt" not in names:
+        return "prompt"
+    return None
 
 
-def _from_sharegpt(row: Row, place: int) -> dict[str, Any]:
-    turns = []
-    for turn in row["conversations"] or ():
-        role = str(turn.get("from", turn.get("role")))
-        if role not in ROLES:
-            raise ValueError(f"data.source: row {place}: conversations know no role {role!r}")
-        content = turn.get("value", turn.get("content"))
-        turns.append({"role": ROLES[role], "content": content or ""})
-    return {"messages": turns}
+def _is_alpaca(names: set[str]) -> bool:
+    return names >= _ALPACA and not names >= {"prompt", "completion"} and "messages" not in names
 
 
 def _from_alpaca(row: Row) -> dict[str, Any]:
@@ -210,70 +189,37 @@ def _from_alpaca(row: Row) -> dict[str, Any]:
     return {"prompt": f"{asked}\n\n" if asked else "", "completion": row["output"] or ""}
 
 
-def _is_list(rows: Dataset, name: str) -> bool:
-    from datasets import Value
-
-    return name in rows.features and not isinstance(rows.features[name], Value)
-
-
-def _has_parts(rows: Dataset, name: str) -> bool:
-    """Whether a turn's content is a list of parts, by its type."""
-    from datasets import Value
-
-    feature = rows.features[name]
-    turn = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
-    content = turn.get("content") if isinstance(turn, Mapping) else None
-    return content is not None and not isinstance(content, Value)
-
-
-def _each_turn(names: Sequence[str], *, fold_system: bool) -> Callable[[Row, int], dict[str, Any]]:
-    def flatten(row: Row, place: int) -> dict[str, Any]:
-        made = {}
-        for name in names:
-            turns = [
-                {**turn, "content": _as_text(turn.get("content"), place)} for turn in row[name]
-            ]
-            made[name] = _folded(turns) if fold_system else turns
-        return made
-
-    return flatten
-
-
-def _as_text(content: Any, place: int) -> str | None:  # noqa: ANN401  text or parts
-    if content is None or isinstance(content, str):
-        return content
-    kinds = {part.get("type", "text") for part in content}
-    if kinds - {"text"}:
-        raise ValueError(
-            f"data.source: row {place}: content needs text alone; got {', '.join(sorted(kinds))}"
-        )
-    return "".join(part.get("text") or "" for part in content)
-
-
-def _folded(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Turns without a leading system turn, which opens the first turn of the user instead."""
-    if len(turns) < 2 or turns[0].get("role") != "system" or turns[1].get("role") != "user":
-        return turns
-    system, user, *rest = turns
-    return [{**user, "content": f"{system['content']}\n\n{user['content']}"}, *rest]
-
-
-def _one_kind(rows: Dataset, task: Task) -> Dataset:
-    """A prompt and its answers, both as turns where one of them is: TRL takes no other pair."""
-    chosen = chosen_columns(set(rows.column_names), task) or frozenset()
-    others = [name for name in sorted(chosen - {"prompt"}) if _is_list(rows, name)]
-    if "prompt" not in chosen or len(chosen) == 1:
+def _of_one_kind(rows: Dataset, chosen: frozenset[str], task: Task) -> Dataset:
+    """A prompt and its answers, all as turns where one of them is: TRL takes no other rows."""
+    names = sorted(chosen & set(TURNS))
+    texts = [name for name in names if not is_list(rows, name)]
+    if len(names) == len(texts) or len(names) == 1:
         return rows
-    if others and not _is_list(rows, "prompt"):
-        if task.pairs and _repeats_prompt(rows):
-            return rows
-        return rows.map(lambda row: {"prompt": [{"role": "user", "content": row["prompt"]}]})
-    if _is_list(rows, "prompt") and not others:
-        texts = sorted(chosen - {"prompt"})
-        return rows.map(
-            lambda row: {name: [{"role": "assistant", "content": row[name]}] for name in texts}
+    if texts == ["prompt"] and task.pairs and _repeats_prompt(rows):
+        return rows
+    if texts:
+        role = {name: "user" if name == "prompt" else "assistant" for name in texts}
+        rows = rows.map(
+            lambda row: {name: [{"role": role[name], "content": row[name]}] for name in texts}
         )
-    return rows
+    return _without_repeats(rows, names) if "prompt" in names else rows
+
+
+def _without_repeats(rows: Dataset, names: Sequence[str]) -> Dataset:
+    """Rows whose answers do not say their prompt's turns again, which TRL would put before them.
+
+    Raises:
+        ValueError: If some do and others do not.
+    """
+    again = []
+    for name in (each for each in names if each != "prompt"):
+        pairs = zip(rows["prompt"], rows[name], strict=True)
+        whole = [alike(prompt, said) == len(prompt) for prompt, said in pairs]
+        if _all_or_none(whole, name):
+            again.append(name)
+    if not again:
+        return rows
+    return rows.map(lambda row: {name: row[name][len(row["prompt"]) :] for name in again})
 
 
 def _repeats_prompt(rows: Dataset) -> bool:
@@ -282,12 +228,16 @@ def _repeats_prompt(rows: Dataset) -> bool:
     Raises:
         ValueError: If some are and others are not.
     """
-    if not _is_list(rows, "chosen") or _is_list(rows, "prompt"):
+    if not is_list(rows, "chosen") or is_list(rows, "prompt"):
         return False
     whole = [bool(turns) and turns[0].get("role") != "assistant" for turns in rows["chosen"]]
+    return _all_or_none(whole, "chosen")
+
+
+def _all_or_none(whole: Sequence[bool], name: str) -> bool:
     if any(whole) and not all(whole):
         raise ValueError(
-            f"data.source: row {whole.index(not whole[0])}: column 'chosen' needs whole "
+            f"data.source: row {whole.index(not whole[0])}: column {name!r} needs whole "
             f"conversations in each row, or answers alone in each"
         )
-    return any(whole)
+    return all(whole)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedtune.recipe import Recipe
@@ -12,11 +12,19 @@ from fedtune.training.tasks import Figures
 
 @dataclass(frozen=True)
 class Measured:
-    """Figures of the base, of the adapter, and of the adapter on each client's held-out rows."""
+    """Figures of the base, of the adapter, and of the adapter on each client's held-out rows.
+
+    Attributes:
+        base: Of the global split.
+        adapter: The same, with the adapter.
+        clients: By client; one without a row that could be measured is not among them.
+        unmeasured: Why not, by client.
+    """
 
     base: Figures
     adapter: Figures
-    clients: list[Figures]
+    clients: dict[int, Figures]
+    unmeasured: dict[int, str] = field(default_factory=dict)
 
 
 def measure_adapter(folder: Path, recipe: Recipe) -> Measured:
@@ -29,8 +37,18 @@ def measure_adapter(folder: Path, recipe: Recipe) -> Measured:
     row = worker.load_adapter(folder)
     per_client = recipe.evaluation.per_client
     clients = range(recipe.federation.num_clients) if per_client else range(0)
+    measured: dict[int, Figures] = {}
+    unmeasured: dict[int, str] = {}
+    for client in clients:
+        try:
+            worker.data.held_out_counts(client)
+        except ValueError as error:  # the run went on without, too
+            unmeasured[client] = str(error)
+        else:
+            measured[client] = worker.evaluator.measure(row, client=client)
     return Measured(
         base=worker.evaluator.measure(worker.initial),
         adapter=worker.evaluator.measure(row),
-        clients=[worker.evaluator.measure(row, client=client) for client in clients],
+        clients=measured,
+        unmeasured=unmeasured,
     )

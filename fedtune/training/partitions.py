@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,11 @@ def hold_out(indices: list[int], fraction: float, *, seed: int) -> Split:
         train=[indices[i] for i in sorted(order[count:])],
         test=[indices[i] for i in order[:count]],
     )
+
+
+def in_seeded_order(indices: Sequence[int], *, seed: int) -> list[int]:
+    """All of the rows, as `hold_out` would order them."""
+    return [indices[i] for i in np.random.default_rng(seed).permutation(len(indices))]
 
 
 def set_aside(indices: list[int], count: int, *, seed: int) -> tuple[list[int], list[int]]:

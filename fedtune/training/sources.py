@@ -6,21 +6,26 @@ import glob
 import hashlib
 import json
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from fedtune.nano import python_tasks
 from fedtune.recipe import Data, Source
 from fedtune.recipe.beside import looked_in
 from fedtune.recipe.data import EMBEDDED
 from fedtune.seeds import derive
-from fedtune.training.formats import MARGIN, brought, chosen_columns
+from fedtune.training.formats import MARGIN, brought, chosen_columns, hint_of_columns
 from fedtune.training.tasks.task import Task
+from fedtune.training.text_files import check_text, matches, patterns_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 _IN_MEMORY_BYTES = 2**30  # of rows; more are mapped from their file
+_BUILDERS = {"json", "csv", "parquet", "text", "arrow"}  # of datasets, for files
 KINDS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 
 
@@ -48,14 +53,25 @@ def load_rows(data: Data, task: Task, *, seed: int) -> Dataset:
         FileNotFoundError: If the source is not there, with what to do.
         ValueError: If its columns are in none of TRL's formats.
     """
+    rows = read_rows(data, task)
+    return rows.select(draw(data, len(rows), seed=seed))
+
+
+def read_rows(data: Data, task: Task) -> Dataset:
+    """All rows of a source, as `load_rows` has them before ``max_rows`` draws some."""
     rows = read_source(data.source, task.name)
     if len(rows) > 0:
         rows = brought(rows, task, data.columns, fold_system=data.system == "fold")
     check_format(rows, task)
-    if data.max_rows is not None and data.max_rows < len(rows):
-        shuffled = rows.shuffle(seed=derive(seed, "max_rows"), keep_in_memory=True)
-        rows = shuffled.select(range(data.max_rows))
     return rows
+
+
+def draw(data: Data, count: int, *, seed: int) -> Sequence[int]:
+    """The numbers of the rows that are used, of so many, in the order in which they are."""
+    if data.max_rows is None or data.max_rows >= count:
+        return range(count)
+    order = np.random.default_rng(derive(seed, "max_rows")).permutation(count)
+    return [int(place) for place in order[: data.max_rows]]
 
 
 def check_format(rows: Dataset, task: Task) -> None:
@@ -72,13 +88,12 @@ def check_format(rows: Dataset, task: Task) -> None:
         need = " or ".join("+".join(sorted(columns, key=_in_order)) for columns in task.columns)
         raise ValueError(
             f"data.source: task {task.name} needs columns {need}; "
-            f"got {', '.join(rows.column_names)}; data.columns renames: {{prompt: question}}, say"
+            f"got {', '.join(rows.column_names)}; {hint_of_columns(rows.column_names, task)}"
         )
     if len(rows) == 0:
         raise ValueError("data.source needs rows; got none")
-    margin = rows.features.get(MARGIN) if task.name == "reward" else None
-    if margin is not None and not getattr(margin, "dtype", "").startswith(("int", "float")):
-        raise ValueError(f"data.source: column {MARGIN!r} needs numbers; got {margin.dtype}")
+    if task.name == "reward" and MARGIN in rows.features:
+        _check_margin(rows)
     for column in sorted(chosen):
         feature = rows.features[column]
         is_text = getattr(feature, "dtype", None) in {"string", "large_string"}
@@ -89,11 +104,27 @@ def check_format(rows: Dataset, task: Task) -> None:
                 f"data.source: column {column!r} needs {kind}; "
                 f"got {getattr(feature, 'dtype', feature)}"
             )
-        if empty := rows.data.column(column).null_count:
-            raise ValueError(
-                f"data.source: column {column!r} needs a value in each row; got {empty} empty "
-                f"of {len(rows)}; take these rows out"
-            )
+        _refuse_empty(rows, column)
+
+
+def _check_margin(rows: Dataset) -> None:
+    dtype = getattr(rows.features[MARGIN], "dtype", "lists")
+    if not dtype.startswith(("int", "uint", "float")):
+        raise ValueError(f"data.source: column {MARGIN!r} needs numbers; got {dtype}")
+    _refuse_empty(rows, MARGIN)
+    infinite = np.flatnonzero(~np.isfinite(np.asarray(rows[MARGIN], dtype=float)))
+    if infinite.size:
+        raise ValueError(f"data.source: row {infinite[0]}: column {MARGIN!r} needs a finite number")
+
+
+def _refuse_empty(rows: Dataset, column: str) -> None:
+    values = rows.data.column(column)
+    if empty := values.null_count:
+        first = values.is_null().index(True).as_py()
+        raise ValueError(
+            f"data.source: column {column!r} needs a value in each row; got {empty} empty "
+            f"of {len(rows)}; take these rows out, row {first} first"
+        )
 
 
 def _in_order(column: str) -> tuple[bool, str]:
@@ -118,12 +149,12 @@ def find_source(source: str | Source) -> str:
     if isinstance(source, str) and source in EMBEDDED:
         return source
     if isinstance(source, Source):
-        files = source.data_files or []
-        for file in [files] if isinstance(files, str) else files:
-            if "://" not in file and not any(
-                Path().glob(file) if _relative(file) else [_stat(file)]
-            ):
-                raise FileNotFoundError(f"data.source.data_files: no file {file}{looked_in(file)}")
+        if source.path in _BUILDERS or Path(source.path).expanduser().is_dir():
+            for file in patterns_of(source):
+                if "://" not in file and not matches(source, file):
+                    raise FileNotFoundError(
+                        f"data.source.data_files: no file {file}{looked_in(file)}"
+                    )
         return source.path
     path = Path(source).expanduser()
     if path.is_dir():
@@ -138,15 +169,6 @@ def find_source(source: str | Source) -> str:
             f".parquet file, a saved folder, a hub name, or python-docs"
         )
     return "hub"
-
-
-def _relative(file: str) -> bool:
-    return not Path(file).is_absolute()
-
-
-def _stat(file: str) -> bool:
-    path = Path(file)
-    return any(path.parent.glob(path.name))
 
 
 def read_source(source: str | Source, task: str) -> Dataset:
@@ -165,43 +187,25 @@ def read_source(source: str | Source, task: str) -> Dataset:
     kind = find_source(source)
     if kind in EMBEDDED:
         return Dataset.from_list(python_tasks.rows_for(task, kind))
+    check_text(source)
     if isinstance(source, Source):
         if Path(source.path).is_dir() and _is_saved(Path(source.path)):
             return _from_disk(Path(source.path), source.split)
         return _from_datasets(
-            source.path, name=source.name, data_files=source.data_files, split=source.split,
-            revision=source.revision,
+            source.path, name=source.name, data_files=patterns_of(source) or None,
+            split=source.split, revision=source.revision,
         )  # fmt: skip
     path = Path(source).expanduser()
     if kind == "folder":
-        return _from_disk(path, "train") if _is_saved(path) else _from_datasets(str(path))
+        if _is_saved(path):
+            return _from_disk(path, "train")
+        if glob.has_magic(str(path)):
+            raise ValueError(f"data.source: {path}: rename the folder: datasets takes [, * and ? "
+                             f"for a pattern")  # fmt: skip
+        return _from_datasets(str(path))
     if kind == "hub":
         return _from_datasets(source)
-    if kind in {"json", "csv"}:
-        _check_text(path)
     return _from_datasets(kind, data_files=glob.escape(str(path)))
-
-
-def _check_text(path: Path) -> None:
-    """Hold a file of text against UTF-8: datasets reads other bytes as other letters.
-
-    Raises:
-        ValueError: Naming the file and the line.
-    """
-    with path.open("rb") as stream:
-        start = stream.read(2)
-        if start in {b"\xff\xfe", b"\xfe\xff"}:
-            raise ValueError(f"data.source: {path} is UTF-16; save it as UTF-8")
-        stream.seek(0)
-        for number, line in enumerate(stream, 1):
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                shown = line[max(0, error.start - 20) : error.start + 20]
-                raise ValueError(
-                    f"data.source: {path}, line {number}, is not UTF-8 (perhaps Latin-1): "
-                    f"{shown.decode('latin-1')!r}; save it as UTF-8"
-                ) from None
 
 
 def _is_saved(folder: Path) -> bool:
@@ -240,7 +244,7 @@ def _from_datasets(
             f"data.source: {path!r} was not found here or on the hub ({error}); "
             f"name a file, a saved folder, or python-docs"
         ) from error
-    except (DatasetGenerationError, StopIteration, ValueError) as error:
+    except (DatasetGenerationError, StopIteration, TypeError, ValueError) as error:
         raise ValueError(
             f"data.source: {data_files or path} could not be read as {path}, split {split!r}: "
             f"{error.__cause__ or str(error) or 'it is empty'}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fedtune.records.lines import RoundRecord
 from fedtune.records.manifest import Manifest
 from fedtune.report.figures import curve_title, shown
+from fedtune.report.lost_rows import lost_rows, unmeasured
 from fedtune.report.names import label_of, name_of
 from fedtune.report.pages.chart import loss_chart
 from fedtune.report.pages.gain import percent_of
@@ -79,7 +80,10 @@ def run_page(
         first=facts.base.get(facts.leads),
         last=facts.final.get(facts.leads),
         silenced=headlines(silences(records), manifest),
-        notes=_notes(recipe, facts, attackers),
+        notes=[
+            *_notes(recipe, facts, attackers),
+            *(f"{told}." for told in (*lost_rows(manifest), *unmeasured(records, manifest))),
+        ],
         totals=_totals(facts),
         loss_title=curve_title(facts.leads),
         chart=loss_chart(facts.curve, facts.base.get(facts.leads), of=facts.leads),

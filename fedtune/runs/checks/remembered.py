@@ -78,7 +78,8 @@ def _path(name: str) -> Path:
 
 
 def _is_bound(recipe: Recipe) -> bool:
-    if recipe.data.source not in EMBEDDED or find_here(recipe.model) is None:
+    embedded = recipe.data.source in EMBEDDED and recipe.data.eval_source is None
+    if not embedded or find_here(recipe.model) is None:
         return False
     elsewhere = any(isinstance(each, EntryPointReward | ModelReward) for each in recipe.rewards)
     adapters = recipe.initial_adapter is not None or recipe.reference != "base"

@@ -41,11 +41,13 @@ class Found:
         problems: What would stop the run, a line each.
         notes: What is worth knowing, a line each.
         counts: Of each client's training rows.
+        held_out: Of the held-out rows of the whole; None where they could not be prepared.
     """
 
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     counts: tuple[RowCounts, ...] = ()
+    held_out: RowCounts | None = None
 
 
 def look_at_rows(recipe: Recipe) -> Found:
@@ -58,13 +60,14 @@ def look_at_rows(recipe: Recipe) -> Found:
 
 def _stamps(recipe: Recipe) -> Iterator[tuple[str, int, int]]:
     """Name, size and time of each local file of the rows and the model."""
-    source = recipe.data.source
-    if isinstance(source, str):
-        named = [source]
-    else:
-        files = source.data_files or []
-        named = [source.path, *([files] if isinstance(files, str) else files)]
-    for name in (*named, recipe.model.name_or_path):
+    named = [recipe.model.name_or_path]
+    for source in (recipe.data.source, recipe.data.eval_source):
+        if isinstance(source, str):
+            named.append(source)
+        elif source is not None:
+            files = source.data_files or []
+            named += [source.path, *([files] if isinstance(files, str) else files)]
+    for name in named:
         path = Path(name).expanduser()
         found = path.rglob("*") if path.is_dir() else map(Path, (name, *glob.glob(str(path))))
         for each in sorted(each for each in found if each.is_file()):
@@ -83,22 +86,24 @@ def _look(recipe_json: str, stamps: tuple[tuple[str, int, int], ...]) -> Found:
     plan = Plan.of(recipe, torch.device("cpu"), torch.float32)
     data = ClientData(recipe, toy_learner(recipe.task, plan, tokenizer, like=skeleton.config))
     counts: list[RowCounts] = []
-    held_out: list[str] = []
+    measured: dict[str, RowCounts] = {}
+    unmeasured: list[str] = []
     try:
         check_rewards(recipe.rewards, data.rows.column_names)
         check_scores(recipe.evaluation.scores, data.rows)
         counts.extend(map(data.counts, data.parts))
         for client in [*data.parts, *([None] if data.server_rows else [])]:
             data.check_use(client)
-        data.held_out_counts(None)
+        held_out = measured["the held-out rows"] = data.held_out_counts(None)
         if recipe.evaluation.per_client:
-            held_out = list(_unmeasured(data))
+            unmeasured = list(_measure(data, measured))
         _step(data, recipe)
     except (OSError, ValueError, TypeError) as error:
         return Found((str(error),), counts=tuple(counts))
-    problems = list(_beyond(counts, skeleton))
-    notes = [*_beside(data, recipe), *_told(counts), *held_out]
-    return Found(tuple(problems), tuple(notes), tuple(counts))
+    whose = {f"client {client}'s rows": each for client, each in enumerate(counts)} | measured
+    bound, _ = TASKS[recipe.task].bound
+    notes = [*_beside(data, recipe), *_told(counts, bound), *unmeasured]
+    return Found(tuple(_beyond(whose, skeleton)), tuple(notes), tuple(counts), held_out)
 
 
 def lines_of(found: Found) -> Iterator[str]:
@@ -108,17 +113,25 @@ def lines_of(found: Found) -> Iterator[str]:
         yield (
             f"rows: {len(rows)} clients train on {sum(rows):,} rows, {min(rows):,} to "
             f"{max(rows):,} each; {sum(each.cut for each in found.counts):,} cut, "
-            f"{sum(each.dropped for each in found.counts):,} dropped by max_length; "
+            f"{sum(each.dropped for each in found.counts):,} dropped by their length; "
             f"{sum(each.tokens for each in found.counts):,} tokens"
         )
-        return
-    for client, each in enumerate(found.counts):
-        lost = [f"{getattr(each, word):,} {word}" for word in ("cut", "dropped")]
-        by_length = f" ({', '.join(lost)} by max_length)" if each.cut or each.dropped else ""
-        yield (
-            f"client {client}: {each.kept:,} rows{by_length}, {each.tokens:,} tokens, "
-            f"the longest row {each.longest:,}"
-        )
+    else:
+        for client, each in enumerate(found.counts):
+            yield f"client {client}: {_counted(each)}"
+    if found.held_out is not None:
+        yield f"held out: {_counted(found.held_out)}"
+
+
+def _counted(rows: RowCounts) -> str:
+    lost = [f"{getattr(rows, word):,} {word}" for word in ("cut", "dropped")]
+    by_length = f" ({', '.join(lost)} by their length)" if rows.cut or rows.dropped else ""
+    flawed = sum(rows.flaws.values())
+    told = f", {flawed:,} teach nothing" if flawed else ""
+    return (
+        f"{rows.kept:,} rows{by_length}{told}, {rows.tokens:,} tokens, the longest row "
+        f"{rows.longest:,}"
+    )
 
 
 def _step(data: ClientData, recipe: Recipe) -> None:
@@ -133,22 +146,22 @@ def _step(data: ClientData, recipe: Recipe) -> None:
         raise ValueError(f"train: {error}") from error
 
 
-def _unmeasured(data: ClientData) -> Iterator[str]:
-    """Clients without a held-out row that could be measured: the run goes on without them."""
+def _measure(data: ClientData, measured: dict[str, RowCounts]) -> Iterator[str]:
+    """Count clients' held-out rows; without a row that can be measured the run goes on."""
     for client in data.parts:
         try:
-            data.held_out_counts(client)
+            measured[f"client {client}'s held-out rows"] = data.held_out_counts(client)
         except ValueError as error:
             yield f"{error}; this client will not be measured on rows of its own"
 
 
-def _beyond(counts: list[RowCounts], skeleton: Any) -> Iterator[str]:  # noqa: ANN401
+def _beyond(counts: dict[str, RowCounts], skeleton: Any) -> Iterator[str]:  # noqa: ANN401
     """Tokens that the embedding has not, and rows longer than a table of positions."""
     vocabulary = skeleton.get_input_embeddings().num_embeddings
-    for client, each in enumerate(counts):
+    for whose, each in counts.items():
         if each.largest_id >= vocabulary:
             yield (
-                f"model.name_or_path: client {client}'s rows hold token {each.largest_id}, and the "
+                f"model.name_or_path: {whose} hold token {each.largest_id}, and the "
                 f"model's embedding has {vocabulary}: the tokenizer has tokens that the model was "
                 f"not resized for; save a model that was, or take the tokens out"
             )
@@ -158,11 +171,11 @@ def _beyond(counts: list[RowCounts], skeleton: Any) -> Iterator[str]:  # noqa: A
         for name, module in skeleton.named_modules()
         if name.rpartition(".")[2] in _PLACES and hasattr(module, "num_embeddings")
     ]
-    for client, each in enumerate(counts):
+    for whose, each in counts.items():
         if tables and each.longest > min(tables):
             yield (
-                f"train.max_length: the model has {min(tables)} positions, and client {client}'s "
-                f"longest row has {each.longest} tokens; write {min(tables)}"
+                f"train.max_length: the model has {min(tables)} positions, and the longest of "
+                f"{whose} has {each.longest} tokens; write {min(tables)}"
             )
             return
 
@@ -175,7 +188,7 @@ def _beside(data: ClientData, recipe: Recipe) -> Iterator[str]:
         yield f"data.source: {read} are read; {', '.join(beside)} beside them are not{hint}"
 
 
-def _told(counts: list[RowCounts]) -> Iterator[str]:
+def _told(counts: list[RowCounts], bound: str) -> Iterator[str]:
     """What became of rows over all clients, and who has most of it."""
     flaws: Counter[str] = Counter()
     for each in counts:
@@ -191,6 +204,6 @@ def _told(counts: list[RowCounts]) -> Iterator[str]:
         if count := sum(getattr(each, word) for each in counts):
             worst = max(range(len(counts)), key=lambda k: getattr(counts[k], word))
             yield (
-                f"train.max_length: {count} of {rows} training rows are {word}; most of them, "
+                f"{bound}: {count} of {rows} training rows are {word}; most of them, "
                 f"{getattr(counts[worst], word)}, with client {worst}"
             )

@@ -10,7 +10,6 @@ import torch
 
 from fedtune.adapters import lora
 from fedtune.training.generation import complete
-from fedtune.training.plan import Plan
 from fedtune.training.tasks.reward import PAIRS
 from fedtune.training.tasks.running import (
     EVERY_STEP,
@@ -66,7 +65,7 @@ def prepare(rows: Dataset, learner: Learner) -> Dataset:
     return prepared.select_columns(list(IDS))
 
 
-def fit(rows: Dataset, plan: Plan) -> tuple[list[int], Dataset, int]:
+def fit(rows: Dataset, learner: Learner) -> tuple[list[int], Dataset, int]:
     """Pairs whose prompt alone does not fill ``max_length``; TRL cuts them batch by batch.
 
     Returns:
@@ -74,6 +73,7 @@ def fit(rows: Dataset, plan: Plan) -> tuple[list[int], Dataset, int]:
     """
     from trl import DPOConfig
 
+    plan = learner.plan
     most, mode = (setting(DPOConfig, plan, key) for key in ("max_length", "truncation_mode"))
     places = list(range(len(rows)))
     if most is None:

@@ -50,17 +50,12 @@ def _trainer_that_keeps_frozen() -> type[GRPOTrainer]:
 
 
 def prepare(rows: Dataset, learner: Learner) -> Dataset:
-    """Keep prompts that the model can hold with an answer, and what rewards may look at.
+    """Tokenise prompts, and keep what rewards may look at.
 
     Returns:
         Columns ``prompt``, ``prompt_ids`` and ``row``, the whole row as JSON.
-
-    Raises:
-        ValueError: If no prompt is left, or ``max_completion_length`` is none.
     """
-    tokenizer, longest = learner.tokenizer, _longest(learner.plan)
-    places = getattr(learner.model.config.get_text_config(), "max_position_embeddings", None)
-    room = math.inf if places is None else places - longest
+    tokenizer = learner.tokenizer
     template = learner.plan.train.get("chat_template_kwargs") or {}
 
     def tokenised(row: dict[str, Any]) -> dict[str, Any]:
@@ -73,14 +68,21 @@ def prepare(rows: Dataset, learner: Learner) -> Dataset:
             )["input_ids"]
         return {"prompt_ids": ids, "row": json.dumps(dict(row), default=str)}
 
-    prepared = rows.map(tokenised).select_columns(list(_KEPT))
-    kept = prepared.filter(lambda row: 0 < len(row["prompt_ids"]) <= room)
-    if len(kept) == 0:
-        raise ValueError(
-            f"data.source: grpo needs prompts of 1 to {room} tokens, {places} that the model holds "
-            f"less train.max_completion_length: got none; lower train.max_completion_length"
-        )
-    return kept
+    return rows.map(tokenised).select_columns(list(_KEPT))
+
+
+def fit(rows: Dataset, learner: Learner) -> tuple[list[int], Dataset, int]:
+    """Prompts of a token at least that the model can hold with an answer; none is cut.
+
+    Raises:
+        ValueError: If ``max_completion_length`` is none.
+    """
+    longest = _longest(learner.plan)
+    places = getattr(learner.model.config.get_text_config(), "max_position_embeddings", None)
+    room = math.inf if places is None else places - longest
+    prompts = enumerate(rows["prompt_ids"])
+    kept = [at for at, prompt in prompts if 0 < len(prompt) <= room]
+    return kept, rows.select(kept), 0
 
 
 def prompts_per_round(plan: Plan) -> int:
@@ -201,7 +203,7 @@ TASK = Task(
     config_name="GRPOConfig",
     columns=(frozenset({"prompt"}),),
     prepare=prepare,
-    fit=None,
+    fit=fit,
     refer=None,
     rows_per_round=prompts_per_round,
     make_trainer=make_trainer,
@@ -215,4 +217,5 @@ TASK = Task(
     },
     uses_reference=True,
     all_columns=True,
+    bound=("train.max_completion_length", "lower it"),
 )

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from fedtune.training.generation import pad
-from fedtune.training.plan import Plan
 from fedtune.training.tasks.running import (
     EVERY_STEP,
     make_config,
@@ -59,11 +58,11 @@ def prepare(rows: Dataset, learner: Learner) -> Dataset:
     return prepared.select_columns(kept)
 
 
-def fit(rows: Dataset, plan: Plan) -> tuple[list[int], Dataset, int]:
+def fit(rows: Dataset, learner: Learner) -> tuple[list[int], Dataset, int]:
     """Pairs of which neither answer is longer than ``max_length``; none is cut."""
     from trl import RewardConfig
 
-    if (most := setting(RewardConfig, plan, "max_length")) is None:
+    if (most := setting(RewardConfig, learner.plan, "max_length")) is None:
         return list(range(len(rows))), rows, 0
     pairs = enumerate(zip(rows["chosen_ids"], rows["rejected_ids"], strict=True))
     places = [at for at, pair in pairs if max(map(len, pair)) <= most]

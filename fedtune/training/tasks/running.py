@@ -100,9 +100,7 @@ def ready(task: Task, rows: Dataset, learner: Learner) -> Dataset:
     """Rows as the task's trainer takes them: tokenised, of a length that fits, held against a
     reference where the task has one.
     """
-    kept = task.prepare(rows, learner)
-    if task.fit is not None:
-        _, kept, _ = task.fit(kept, learner.plan)
+    _, kept, _ = task.fit(task.prepare(rows, learner), learner)
     return kept if task.refer is None else task.refer(kept, range(len(kept)), learner, {})
 
 

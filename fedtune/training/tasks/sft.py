@@ -9,7 +9,6 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from fedtune.training.generation import IGNORED, complete, pad
-from fedtune.training.plan import Plan
 from fedtune.training.tasks.running import (
     make_config,
     rows_per_round,
@@ -39,7 +38,7 @@ def prepare(rows: Dataset, learner: Learner) -> Dataset:
     return prepared.select_columns(["input_ids", "labels"])
 
 
-def fit(rows: Dataset, plan: Plan) -> tuple[list[int], Dataset, int]:
+def fit(rows: Dataset, learner: Learner) -> tuple[list[int], Dataset, int]:
     """Rows cut at ``max_length`` as TRL cuts them; those left without a label are gone.
 
     Returns:
@@ -47,6 +46,7 @@ def fit(rows: Dataset, plan: Plan) -> tuple[list[int], Dataset, int]:
     """
     from trl import SFTConfig
 
+    plan = learner.plan
     most, mode = setting(SFTConfig, plan, "max_length"), setting(SFTConfig, plan, "truncation_mode")
     part = slice(None, most) if mode == "keep_start" or most is None else slice(-most, None)
 

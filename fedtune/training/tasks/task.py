@@ -119,8 +119,8 @@ class Task:
         columns: What a row needs, the first set that fits; other columns are not looked at.
         owned: Keys of the config that fedtune sets, and what says it instead.
         prepare: Rows, as TRL tokenises them at any length; once per client.
-        fit: Which prepared rows ``max_length`` keeps, these rows as it leaves them, and how many of
-            them are cut; None: it takes no part in the task.
+        fit: Which prepared rows their length keeps, these rows as it leaves them, and how many of
+            them are cut.
         refer: What the reference makes of some prepared rows, added to them as columns; None: no
             row needs it.
         rows_per_round: Rows that the local steps of one round consume.
@@ -132,6 +132,7 @@ class Task:
         uses_reference: Whether a policy is held against a reference.
         pairs: Whether a row is two sequences.
         all_columns: Whether whole rows are kept, for rewards to look at.
+        bound: What bounds the length of a row, and what to do with it, in an error.
     """
 
     name: str
@@ -139,7 +140,7 @@ class Task:
     config_name: str
     columns: Sequence[frozenset[str]]
     prepare: Callable[[Dataset, Learner], Dataset]
-    fit: Callable[[Dataset, Plan], tuple[list[int], Dataset, int]] | None
+    fit: Callable[[Dataset, Learner], tuple[list[int], Dataset, int]]
     refer: Callable[[Dataset, Sequence[int], Learner, Known], Dataset] | None
     rows_per_round: Callable[[Plan], int]
     make_trainer: Callable[..., Trainer]
@@ -150,6 +151,7 @@ class Task:
     asks: bool = False
     pairs: bool = False
     all_columns: bool = False
+    bound: tuple[str, str] = ("train.max_length", "raise it")
 
     @property
     def config(self) -> type[TrainingArguments]:

@@ -11,7 +11,7 @@ from typing import get_args
 import pytest
 from pydantic import BaseModel
 
-from fedtune.node.allowed_keys import JUDGED, KEYS, PLAIN, key_refusals
+from fedtune.node.allowed_keys import JUDGED, KEYS, OWNERS, PLAIN, key_refusals
 from fedtune.node.allowed_train import ALLOWED, REFUSED, train_refusals
 from fedtune.recipe import Recipe, load_recipe, parse_recipe
 from fedtune.recipe.source import shipped_recipes
@@ -61,7 +61,7 @@ def _leaves(section, before):
     """Keys of a section and of those within it, dotted; of a list's members, by their name."""
     for name, field in section.model_fields.items():
         key = f"{before}{name}"
-        if key in PLAIN or KEYS.get(key) == JUDGED:  # judged as a whole
+        if key in PLAIN or KEYS.get(key) in {JUDGED, OWNERS}:  # as a whole
             yield key
             continue
         inner = list(_sections(field.annotation))

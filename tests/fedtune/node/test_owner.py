@@ -37,10 +37,13 @@ def refused(said, config=None, **sections):
 
 def test_device_threads_rows_and_folders_are_the_owners(tmp_path):
     config = NodeConfig(data="/mine/rows.jsonl", device="cpu", threads=2)
-    sent = recipe(output_dir="/etc/of-the-server", report_to=["tensorboard"])
+    told = {"eval_source": "/of/the/server.jsonl", "columns": {"prompt": "{module}"}}
+    sent = recipe(output_dir="/etc/of-the-server", report_to=["tensorboard"], data=told)
     run = parse_recipe(adapt(sent, config, tmp_path))
     assert (run.model.device, run.federation.threads_per_client) == ("cpu", 2)
-    assert run.data.source == "/mine/rows.jsonl"
+    assert (run.data.source, run.data.eval_source) == ("/mine/rows.jsonl", None)
+    sent_embedded = recipe(data={"eval_source": "/of/the/server.jsonl"})
+    assert parse_recipe(adapt(sent_embedded, NodeConfig(), tmp_path)).data.eval_source is None
     assert run.output_dir == tmp_path / "run"
     assert run.report_to == []
     changed = {"model", "federation", "data", "output_dir", "report_to", "aggregator"}

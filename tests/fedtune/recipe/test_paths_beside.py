@@ -35,6 +35,8 @@ def test_what_lies_beside_the_recipe_is_found_from_anywhere(project):
     )
     assert recipe.data.source == str(project / "data" / "rows.jsonl")
     assert recipe.model.name_or_path == str(project / "model")
+    held_out = load_recipe(write(project, "data: {eval_source: data/rows.jsonl}")).data.eval_source
+    assert held_out == str(project / "data" / "rows.jsonl")
     source = "{path: json, data_files: [data/*.jsonl, other.jsonl]}"
     files = load_recipe(write(project, f"data: {{source: {source}}}")).data.source.data_files
     assert files == [str(project / "data" / "*.jsonl"), "other.jsonl"]

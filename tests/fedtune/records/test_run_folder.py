@@ -112,7 +112,11 @@ def here(tmp_path, monkeypatch, tiny_model_folder, small_data):
 def test_a_recipe_of_relative_paths_goes_on_from_anywhere(here, monkeypatch, source):
     folder, _ = RunFolder.create(
         parse_recipe(
-            {"model": {"name_or_path": "model"}, "data": {"source": source}, "output_dir": "run"}
+            {
+                "model": {"name_or_path": "model"},
+                "data": {"source": source, "eval_source": source},
+                "output_dir": "run",
+            }
         )
     )
     assert folder.path == here / "run"
@@ -120,6 +124,7 @@ def test_a_recipe_of_relative_paths_goes_on_from_anywhere(here, monkeypatch, sou
     _, recipe = RunFolder.open(folder.path)
     assert find_folder(recipe.model) == here / "model"
     assert len(load_rows(recipe.data, TASKS[recipe.task], seed=0)) in {64, 128}
+    assert recipe.data.eval_source == recipe.data.source
 
 
 @pytest.mark.parametrize(

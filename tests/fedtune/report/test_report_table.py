@@ -76,6 +76,19 @@ def test_clients_are_called_by_their_names(records, folder):
     assert "client 2 refused, 1 x" in text
 
 
+def test_rows_that_were_too_long_are_told(records, folder):
+    assert "length" not in show(records, [], folder)
+    lost = {"client_rows_cut": [0, 3, 1, 0], "client_rows_dropped": [2, 0, 0, 0]}
+    told = {"client_rows": [5] * 4, "client_names": ["", "org acme", "", ""], **lost}
+    folder.manifest.write_text(json.dumps({**told, "held_out_rows_dropped": 7}))
+    records[-1]["evaluation_refused"] = {"2": "none of its rows\x1b[2J", "0": "it sent no reply"}
+    text = " ".join(show(records, [], folder).split())
+    assert "4 training rows were cut for their length, most of them, 3, with client 1 (org" in text
+    assert "2 training rows were left out for their length, most of them, 2, with client 0" in text
+    assert "7 held-out rows were left out for their length" in text
+    assert "client 0 not measured on rows of its own: it sent no reply client 2 not" in text
+
+
 def test_each_client_has_a_row(records, folder):
     text = show(records, [], folder)
     # weights as in test_report_summary: 0.4, 0.7 / 3 and 0, of a fair 0.25

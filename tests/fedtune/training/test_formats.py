@@ -74,6 +74,33 @@ def read(path, task, **data):
         ("dpo", ORCA, {"columns": {"prompt": "{system} {question}"}},
          {"prompt": f"Be kind. {ASKED}", "chosen": GOOD, "rejected": BAD}),
         ("reward", {**ORCA, "margin": 1.5}, {}, {"chosen": GOOD, "rejected": BAD, "margin": 1.5}),
+        ("reward", ORCA, {"columns": {"prompt": "question"}},
+         {"prompt": ASKED, "chosen": GOOD, "rejected": BAD}),
+        ("sft", ULTRAFEEDBACK, {}, {"messages": CHAT}),
+        ("sft", ORCA, {"columns": {"prompt": "question", "completion": "chosen"}},
+         {"prompt": ASKED, "completion": GOOD}),
+        ("dpo", ALPACA, {"columns": {"prompt": "{instruction} {input}", "chosen": "output",
+                                     "rejected": "text"}},
+         {"prompt": "add 1 2", "chosen": GOOD, "rejected": ALPACA["text"]}),
+        # ShareGPT's words, a system beside them, and answers that are one turn each
+        ("sft", {**SHAREGPT, "system": "Be kind."}, {},
+         {"messages": [{"role": "system", "content": "Be kind."}, *CHAT]}),
+        ("sft", {**SHAREGPT, "system": "Be kind."}, {"system": "fold"},
+         {"messages": turns(f"Be kind.\n\n{ASKED}", GOOD)}),
+        ("sft", {"messages": SHAREGPT["conversations"]}, {}, {"messages": CHAT}),
+        ("sft", {"dialog": SHAREGPT["conversations"]}, {"columns": {"messages": "dialog"}},
+         {"messages": CHAT}),
+        ("dpo", {"conversations": SHAREGPT["conversations"][:1],
+                 "chosen": {"from": "gpt", "value": GOOD},
+                 "rejected": {"from": "gpt", "value": BAD}}, {},
+         {"prompt": CHAT[:1], "chosen": CHAT[1:], "rejected": turns(ASKED, BAD)[1:]}),
+        # a prompt that the answers say again reaches TRL once
+        ("dpo", {"prompt": CHAT[:1], "chosen": CHAT, "rejected": turns(ASKED, BAD)}, {},
+         {"prompt": CHAT[:1], "chosen": CHAT[1:], "rejected": turns(ASKED, BAD)[1:]}),
+        ("sft", {"prompt": CHAT[:1], "completion": CHAT}, {},
+         {"prompt": CHAT[:1], "completion": CHAT[1:]}),
+        ("dpo", {"prompt": ASKED, "chosen": CHAT[1:], "rejected": BAD}, {},
+         {"prompt": CHAT[:1], "chosen": CHAT[1:], "rejected": turns(ASKED, BAD)[1:]}),
     ],
 )  # fmt: skip
 def test_what_of_a_row_reaches_trl(tmp_path, task, row, data, expected):
@@ -85,7 +112,7 @@ def test_what_of_a_row_reaches_trl(tmp_path, task, row, data, expected):
     ("task", "rows", "data", "words"),
     [
         ("sft", [{"conversations": [{"from": "alien", "value": "hi"}]}], {},
-         "row 0: conversations know no role 'alien'"),
+         "row 0: column 'messages' knows no role 'alien'"),
         ("sft", [PAIR], {"columns": {"prompt": "questoin"}},
          r"data\.columns\.prompt: no column 'questoin'; got prompt, completion"),
         ("sft", [PAIR], {"columns": {"prompt": "{prompt.x}"}}, "names columns alone"),
@@ -93,7 +120,24 @@ def test_what_of_a_row_reaches_trl(tmp_path, task, row, data, expected):
         ("sft", [PAIR], {"columns": {"prompt": "{prompt!r}"}}, "names columns alone"),
         ("sft", [PAIR], {"columns": {"prompt": "{prompt"}}, "is no template"),
         ("sft", [{"messages": [{"role": "user", "content": [{"type": "image", "text": None}]}]}],
-         {}, "row 0: content needs text alone; got image"),
+         {}, "row 0: column 'messages': content needs text alone; got image"),
+        ("sft", [{"messages": CHAT}, {"messages": []}], {},
+         "row 1: column 'messages' needs a turn at least"),
+        ("sft", [PAIR, {"prompt": 3, "completion": "x"}], {},
+         "row 1: column 'prompt' needs text in each row, or turns in each; got int beside str"),
+        ("sft", [{"prompt": ["a"], "completion": ["b"]}], {},
+         "row 0: column 'prompt' needs text, or turns with role and content; got 'a'"),
+        ("sft", [PAIR], {"columns": {"prompt": "{prompt:>9}"}}, "names columns alone"),
+        ("sft", [{"messages": CHAT}], {"columns": {"text": "{messages}"}},
+         "a template needs text: messages holds lists"),
+        ("sft", [{"question": "a", "answer": "b"}], {},
+         "write data.columns: {prompt: question, completion: answer}"),
+        ("dpo", [{"prompt": CHAT[:1], "chosen": CHAT, "rejected": CHAT[1:]},
+                 {"prompt": CHAT[:1], "chosen": CHAT[1:], "rejected": CHAT[1:]}], {},
+         "row 1: column 'chosen' needs whole conversations in each row, or answers alone in each"),
+        ("reward", [{"chosen": "a", "rejected": "b", "margin": 1.0},
+                    {"chosen": "a", "rejected": "b", "margin": None}], {},
+         "column 'margin' needs a value in each row; got 1 empty of 2; take these rows out, row 1"),
         ("dpo", [ULTRAFEEDBACK, {**ULTRAFEEDBACK, "chosen": CHAT[1:]}], {},
          "row 1: column 'chosen' needs whole conversations"),
         ("reward", [{"chosen": "a", "rejected": "b", "margin": "much"}], {},
@@ -117,63 +161,29 @@ def test_what_stands_beside_the_format_is_named(tmp_path):
     assert left_out(rows, TASKS["dpo"], columns) == []
 
 
-def test_a_file_with_glob_characters_in_its_name_is_that_file(tmp_path):
-    (tmp_path / "rows[1]*.jsonl").write_text(json.dumps(PAIR) + "\n")
-    (tmp_path / "rows1.jsonl").write_text(json.dumps({"text": "another"}) + "\n")
-    assert read(tmp_path / "rows[1]*.jsonl", "sft").to_list() == [PAIR]
-
-
-def test_bytes_that_are_no_utf8_are_named_by_file_and_line(tmp_path):
-    path = tmp_path / "l1.jsonl"
-    lines = [json.dumps(PAIR)] * 2 + ['{"prompt": "Café", "completion": "x"}']
-    path.write_bytes("".join(line + "\n" for line in lines).encode("latin-1"))
-    with pytest.raises(ValueError, match=r"l1\.jsonl, line 3, is not UTF-8"):
-        read(path, "sft")
-
-
-FLAWS = [
-    ("sft", {"prompt": " ", "completion": "b"}, "an empty prompt"),
-    ("sft", {"prompt": "a", "completion": ""}, "an empty answer"),
-    ("sft", {"messages": CHAT[:1]}, "no assistant turn"),
-    ("sft", {"messages": turns(ASKED, "")}, "an empty answer"),
-    ("sft", {"text": " \n"}, "no text"),
-    ("dpo", {"prompt": "", "chosen": "a", "rejected": "b"}, "an empty prompt"),
-    ("dpo", {"chosen": "a", "rejected": "b"}, "an empty prompt"),
-    ("dpo", {"prompt": "a", "chosen": "b", "rejected": "b"}, "equal answers"),
-    ("reward", {"chosen": CHAT, "rejected": CHAT}, "equal answers"),
-    ("reward", {"chosen": "a", "rejected": ""}, "an empty answer"),
-]
-
-
-@pytest.mark.parametrize(("task", "row", "flaw"), FLAWS)
+@pytest.mark.parametrize(
+    ("task", "row", "good", "flaw"),
+    [
+        ("sft", {"messages": CHAT[:1]}, {"messages": CHAT}, "no assistant turn"),
+        ("dpo", {**ORCA, "rejected": GOOD}, ORCA, "equal answers"),
+        ("grpo", {"prompt": " "}, {"prompt": "say"}, "an empty prompt"),
+    ],
+)
 def test_rows_that_teach_nothing_are_counted_and_refused_where_all_are_so(
-    make_worker, tmp_path, task, row, flaw
+    make_worker, tmp_path, task, row, good, flaw
 ):
-    good = {
-        "sft": {"prompt": "a", "completion": "b"}, "grpo": {"prompt": "say"},
-        "dpo": {"prompt": "a", "chosen": "b", "rejected": "c"},
-        "reward": {"chosen": "ab", "rejected": "ac"},
-    }[task]  # fmt: skip
-    if row.keys() != good.keys():
-        good = (
-            {"messages": CHAT, "text": "a"} if task == "sft" else {"chosen": "ab", "rejected": "ac"}
-        )
-        good = (
-            {name: good[name] for name in row} if "messages" not in good.get("chosen", "") else good
-        )
-    if task == "reward" and isinstance(row["chosen"], list):
-        good = {"chosen": CHAT, "rejected": turns(ASKED, BAD)}
-    partition = {"partition": {"by": "replicate"}}
-    section = {"source": str(written(tmp_path, [row, *[good] * 19])), **partition}
-    worker = make_worker(task=task, data=section, evaluation={"max_rows": 20})
-    counts = [worker.data.counts(0), worker.data.held_out_counts(0)]
-    assert sum((each.flaws.get(flaw, 0) for each in counts), 0) <= 1
-    assert all(each.rows == each.kept + each.dropped for each in counts)
-    worker = make_worker(
-        task=task, data={"source": str(written(tmp_path, [row] * 20)), **partition}
-    )
+    data = {"partition": {"by": "replicate"}}
+    if "question" in row:
+        data["columns"] = {"prompt": "question"}
+    source = written(tmp_path, [row, *[good] * 39])
+    found = make_worker(task=task, data=data | {"source": str(source)}).data
+    counts = [found.counts(0), found.held_out_counts(0), found.held_out_counts(None)]
+    assert sum(each.flaws.get(flaw, 0) for each in counts) == 1
+    assert [found.check_use(client) for client in (0, 1)] == [None, None]
+    source = written(tmp_path, [row] * 40)
+    found = make_worker(task=task, data=data | {"source": str(source)}).data
     with pytest.raises(ValueError, match=f"client 1's training rows teach nothing: {flaw} in "):
-        worker.data.check_use(1)
+        found.check_use(1)
 
 
 def test_rows_kept_cut_and_dropped_are_counted(make_worker, tmp_path):
@@ -208,21 +218,32 @@ def test_a_file_that_was_mended_is_looked_at_anew(tiny_recipe, tmp_path):
 
 
 TOKENISE = """
-import json, sys
+import json, sys, torch
 from fedtune.recipe import load_recipe
-from fedtune.training.worker import Worker
+from fedtune.training.base import load_tokenizer
+from fedtune.training.client_data import ClientData
+from fedtune.training.plan import Plan
+from fedtune.training.toy import toy_learner
 for path in sys.argv[1:]:
-    print(json.dumps(Worker(load_recipe(path)).data.train_rows(0).to_list()))
+    recipe = load_recipe(path)
+    plan = Plan.of(recipe, torch.device("cpu"), torch.float32)
+    learner = toy_learner(recipe.task, plan, load_tokenizer(recipe.model))
+    print(json.dumps(ClientData(recipe, learner).train_rows(0).to_list()))
 """
 
 
 def test_two_processes_with_other_hash_seeds_prepare_the_same_rows(tiny_recipe, tmp_path):
-    """Also where a row holds columns of several formats."""
+    """Each row holds columns of several formats, among which sets of names decide."""
     recipes = []
     for at, (task, row) in enumerate(
-        [("sft", {**PAIR, "text": "x", "messages": CHAT}), ("sft", NO_ROBOTS), ("sft", ALPACA),
-         ("sft", SHAREGPT), ("dpo", ULTRAFEEDBACK), ("reward", ULTRAFEEDBACK),
-         ("grpo", {"prompt": ASKED, "answer": "3"})]
+        [("sft", {**PAIR, "text": "x", "messages": CHAT}), ("sft", {**NO_ROBOTS, "text": "x"}),
+         ("sft", {"text": "x", "prompt": "y"}), ("sft", ALPACA),
+         ("sft", {**SHAREGPT, "system": "k"}),
+         ("sft", {"prompt": CHAT[:1], "completion": CHAT[1:], "messages": CHAT}), ("sft", PARTS),
+         ("dpo", ULTRAFEEDBACK), ("dpo", {**ORCA, "prompt": ASKED, "messages": CHAT}),
+         ("dpo", {"prompt": CHAT[:1], "chosen": CHAT[1:], "rejected": CHAT[1:], "text": "x"}),
+         ("reward", ULTRAFEEDBACK), ("reward", {**ORCA, "margin": 1}),
+         ("grpo", {"prompt": ASKED, "answer": "3", "messages": CHAT})]
     ):  # fmt: skip
         folder = tmp_path / str(at)
         folder.mkdir()

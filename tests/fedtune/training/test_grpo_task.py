@@ -178,11 +178,12 @@ def test_prompts_that_leave_no_room_for_an_answer_are_not_asked(make_worker):
     asked = {"prompt": ["x" * 245, "x" * 246, "", "add 1 1: "], "answer": ["a", "b", "c", "d"]}
     worker = make_worker(task="grpo", train={"max_completion_length": 11})
     rows = worker.data.rows.from_dict(asked)
-    kept = grpo.prepare(rows, worker.learner)
+    places, kept, cut = grpo.fit(grpo.prepare(rows, worker.learner), worker.learner)
+    assert (places, cut) == ([0, 3], 0)
     assert kept["prompt"] == ["x" * 245, "add 1 1: "]
     assert kept.column_names == ["prompt", "prompt_ids", "row"]
-    with pytest.raises(ValueError, match=r"needs prompts of 1 to 245 tokens.*got none"):
-        grpo.prepare(rows.select([1, 2]), worker.learner)
+    _, kept, _ = grpo.fit(grpo.prepare(rows.select([1, 2]), worker.learner), worker.learner)
+    assert len(kept) == 0
 
 
 def test_the_length_of_an_answer_is_trls_unless_it_is_said():

@@ -1,0 +1,90 @@
+"""The files behind a source: datasets reads bytes that are no UTF-8 as other letters."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator
+from pathlib import Path
+
+from fedtune.recipe import Source
+
+TEXT = {".json", ".jsonl", ".csv"}
+_MARKS = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
+_SHOWN = 20  # bytes before and after the first that is wrong
+
+
+def patterns_of(source: Source) -> list[str]:
+    """The source's ``data_files`` as datasets takes them: a file that is there means itself."""
+    files = source.data_files or []
+    return [
+        glob.escape(file) if "://" not in file and _is_file(source, file) else file
+        for file in ([files] if isinstance(files, str) else files)
+    ]
+
+
+def matches(source: Source, file: str) -> list[Path]:
+    """The files here that one of ``data_files`` names; beside the source's folder, if it is one."""
+    return [
+        Path(found)
+        for root in _roots(source)
+        for found in glob.glob(_joined(root, file), recursive=True)
+    ]
+
+
+def check_text(source: str | Source) -> None:
+    """Hold the text files of a source against UTF-8.
+
+    Args:
+        source: Of files that are here; of others nothing is known.
+
+    Raises:
+        ValueError: Naming the file and the line.
+    """
+    for path in sorted(set(_files_of(source))):
+        if path.suffix in TEXT and path.is_file():
+            _check_file(path)
+
+
+def _files_of(source: str | Source) -> Iterator[Path]:
+    if isinstance(source, Source):
+        for pattern in patterns_of(source):
+            if "://" not in pattern:
+                yield from matches(source, pattern)
+        if source.data_files:
+            return
+        source = source.path
+    path = Path(source).expanduser()
+    if path.is_dir():
+        yield from path.rglob("*")
+    elif path.is_file():
+        yield path
+
+
+def _joined(root: Path, file: str) -> str:
+    """A pattern from a folder on; an absolute one stays as it is."""
+    return str(Path(glob.escape(str(root))) / Path(file).expanduser())
+
+
+def _is_file(source: Source, file: str) -> bool:
+    return any((root / Path(file).expanduser()).is_file() for root in _roots(source))
+
+
+def _roots(source: Source) -> list[Path]:
+    folder = Path(source.path).expanduser()
+    return [folder, Path()] if folder.is_dir() else [Path()]
+
+
+def _check_file(path: Path) -> None:
+    with path.open("rb") as stream:
+        if stream.read(4).startswith(_MARKS):
+            raise ValueError(f"data.source: {path} is UTF-16 or UTF-32; save it as UTF-8")
+        stream.seek(0)
+        for number, line in enumerate(stream, 1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                shown = line[max(0, error.start - _SHOWN) : error.start + _SHOWN]
+                raise ValueError(
+                    f"data.source: {path}, line {number}, is not UTF-8 (perhaps Latin-1): "
+                    f"{shown.decode('latin-1')!r}; save it as UTF-8"
+                ) from None
