@@ -66,7 +66,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 def _check_same_lora(folder: Path, recipe: Recipe) -> None:
     config = _read_config(folder)
-    for key in ("r", "lora_alpha", "use_rslora"):
+    for key in ("r", "lora_alpha", "use_rslora", "use_dora", "bias"):
         ours = getattr(recipe.lora, key)
         if config.get(key, ours) != ours:
             raise ValueError(f"lora.{key}: the adapter has {config[key]}, the recipe says {ours}")

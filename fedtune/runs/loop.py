@@ -45,7 +45,7 @@ from fedtune.round.state import State
 from fedtune.runs.evaluation import judge
 from fedtune.runs.manifest import manifest_of
 from fedtune.runs.model_card import leave_adapter
-from fedtune.runs.resuming import refuse_another_place, refuse_another_state, refuse_experts
+from fedtune.runs.resuming import refuse_another_place, refuse_another_state, refuse_no_product
 from fedtune.runs.trackers import Trackers
 from fedtune.runs.watched import measure_round
 from fedtune.simulation.hooks import SimulatedAttack
@@ -78,7 +78,7 @@ class Run:
 
     def _serve(self, transport: Transport) -> None:
         worker = get_worker(self.recipe.model_dump_json())
-        refuse_experts(self.recipe, worker)
+        refuse_no_product(self.recipe, worker)
         recipe_json = self._as_it_travels()
         server, done = self._restore(worker, recipe_json)
         if done == 0 and not self.folder.read_records():

@@ -13,17 +13,17 @@ from fedtune.records.events import RunStoppedError
 from fedtune.records.folder import RunFolder
 from fedtune.records.growing import MAX_METRICS_BYTES
 from fedtune.records.lines import RoundRecord
-from fedtune.training.adapted import fused_experts, modules_of
+from fedtune.training.adapted import modules_of, no_product
 from fedtune.training.worker import Worker
 
 
-def refuse_experts(recipe: Recipe, worker: Worker) -> None:
+def refuse_no_product(recipe: Recipe, worker: Worker) -> None:
     """Hold the adapter that was loaded against the recipe's geometry, as check does without it.
 
     Raises:
-        RunStoppedError: If it is on fused experts, and the geometry is one of products.
+        RunStoppedError: If the geometry is one of products, and the adapter has none.
     """
-    if (fused := fused_experts(recipe, modules_of(worker.model))) is not None:
+    if (fused := no_product(recipe, modules_of(worker.model))) is not None:
         raise RunStoppedError(fused, resumable=False)
 
 
