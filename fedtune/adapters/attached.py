@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
 
 from fedtune.recipe import Lora
 from fedtune.recipe.errors import nearest
-from fedtune.recipe.lora import BIAS_IN_FLOAT32, matches
+from fedtune.recipe.lora import matches
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
 
 def check_attached(model: PeftModel, lora: Lora) -> None:
-    """Refuse names that are of nothing, and biases that are not there or not float32.
+    """Refuse names that are of nothing, biases that are not there, and a base that would round.
 
     Raises:
         ValueError: Naming the key of the recipe.
     """
     adapted = sorted(_adapted(model))
-    for problem in (*_of_nothing(model, lora, adapted), *_biases(model, lora)):
+    for problem in (
+        *_of_nothing(model, lora, adapted),
+        *_biases(model, lora),
+        *_rounded(model, lora),
+    ):
         raise ValueError(problem)
 
 
@@ -67,12 +71,17 @@ def _is_of(full: str, name: str) -> bool:
 def _biases(model: PeftModel, lora: Lora) -> Iterator[str]:
     if lora.bias == "none":
         return
-    found: Iterable[torch.Tensor] = [
-        part
+    if not any(
+        name.endswith(".bias") and part.requires_grad and ".lora_" not in name
         for name, part in model.named_parameters()
-        if name.endswith(".bias") and part.requires_grad and ".lora_" not in name
-    ]
-    if not found:
+    ):
         yield f"lora.bias: {lora.bias} finds no bias in this model; write none"
-    if any(part.dtype != torch.float32 for part in found):
-        yield f"lora.bias: {lora.bias} {BIAS_IN_FLOAT32}"
+
+
+def _rounded(model: PeftModel, lora: Lora) -> Iterator[str]:
+    """A skeleton has the format in which its weights lie on disk, whatever they are loaded in."""
+    reason, parts = lora.needs_float32, list(model.parameters())
+    if reason is not None and any(
+        part.dtype != torch.float32 and not part.is_meta for part in parts
+    ):
+        yield reason

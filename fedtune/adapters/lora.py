@@ -45,7 +45,15 @@ def attach(base: Any, lora: Lora, *, task_type: str, seed: int) -> PeftModel:  #
         for harmless in _HARMLESS:
             warnings.filterwarnings("ignore", harmless)
         torch.manual_seed(seed)
-        model = get_peft_model(base, config)
+        try:
+            model = get_peft_model(base, config)
+        except AttributeError as error:
+            if lora.init_lora_weights == "default":
+                raise
+            raise ValueError(
+                f"lora.init_lora_weights: PEFT cannot begin with {lora.init_lora_weights} here: "
+                f"{error}; write default"
+            ) from error
     check_attached(model, lora)
     _train_in_float32(model)
     return model

@@ -6,7 +6,13 @@ import hashlib
 from pathlib import Path
 
 from fedtune.recipe.schema import Recipe
+from fedtune.recipe.section import Section
 from fedtune.recipe.source import with_folders
+
+_OF_LORA = (
+    "exclude_modules", "target_parameters", "layers_to_transform", "layers_pattern", "bias",
+    "use_dora", "init_lora_weights", "rank_pattern", "alpha_pattern",
+)  # fmt: skip
 
 
 def hash_recipe(recipe: Recipe) -> str:
@@ -16,11 +22,17 @@ def hash_recipe(recipe: Recipe) -> str:
     """
     said = with_folders(recipe, lambda path: Path(path).name)
     told = said.model_dump_json(
-        exclude={"output_dir": True, "report_to": True, "federation": _unsaid(recipe)}
+        exclude={
+            "output_dir": True,
+            "report_to": True,
+            "federation": _unsaid(recipe.federation, "keep_replies"),
+            "lora": _unsaid(recipe.lora, *_OF_LORA),
+        }
     )
     return hashlib.sha256(told.encode()).hexdigest()
 
 
-def _unsaid(recipe: Recipe) -> set[str]:
+def _unsaid(section: Section, *younger: str) -> set[str]:
     """Keys that are younger than some run folders: they count where they are set."""
-    return set() if recipe.federation.keep_replies else {"keep_replies"}
+    plain = type(section)()
+    return {key for key in younger if getattr(section, key) == getattr(plain, key)}

@@ -26,10 +26,7 @@ _REFUSED = {
     "mica": "trains A alone, from zero: write train, which says what a round trains, instead",
     "false": "draws A and B, so that the fresh adapter is not the base that round 0 measures",
 }
-BIAS_IN_FLOAT32 = (
-    "trains the base's own biases where they are, and a step below 1/256 of one is lost in "
-    "bfloat16; write model.dtype: float32, or bias: none"
-)
+_IN_FLOAT32 = "write model.dtype: float32 without load_in_4bit, or leave the key out"
 
 
 class Lora(Section):
@@ -98,10 +95,11 @@ class Lora(Section):
     def _one_or_many(cls, value: Any) -> Any:  # noqa: ANN401  likewise
         return [value] if isinstance(value, int) and not isinstance(value, bool) else value
 
-    @field_validator("rank_pattern", "alpha_pattern")
+    @field_validator("rank_pattern", "alpha_pattern", "exclude_modules")
     @classmethod
-    def _patterns_compile(cls, value: dict[str, Any]) -> dict[str, Any]:
-        for key in value:
+    def _patterns_compile(cls, value: Any) -> Any:  # noqa: ANN401  mappings, or one pattern
+        patterns = [value] if isinstance(value, str) else value
+        for key in patterns if isinstance(patterns, Mapping | list) else ():
             try:
                 re.compile(key)
             except re.error as error:
@@ -143,6 +141,21 @@ class Lora(Section):
                     "parameters it is of, nor so its scale; leave out rank_pattern, alpha_pattern"
                 )
         return self
+
+    @property
+    def needs_float32(self) -> str | None:
+        """Why the base has to be in float32, with what to write; None where it may be any."""
+        if self.bias != "none":
+            return (
+                f"lora.bias: {self.bias} trains the base's own biases where they are, and a step "
+                f"below 1/256 of one is lost in bfloat16; {_IN_FLOAT32}"
+            )
+        if self.init_lora_weights == "orthogonal":
+            return (
+                f"lora.init_lora_weights: orthogonal draws A and B in the base's own format, and "
+                f"their product is 0 in float32 alone; {_IN_FLOAT32}"
+            )
+        return None
 
     @property
     def scale(self) -> float:

@@ -14,7 +14,7 @@ from fedtune.recipe.data import Data
 from fedtune.recipe.defaults import resolve, with_default_defence
 from fedtune.recipe.defence import Defence
 from fedtune.recipe.evaluation import Evaluation
-from fedtune.recipe.lora import BIAS_IN_FLOAT32, Lora
+from fedtune.recipe.lora import Lora
 from fedtune.recipe.outer import Outer
 from fedtune.recipe.reward import AnyReward, names_of
 from fedtune.recipe.section import Section
@@ -156,10 +156,9 @@ class Recipe(Section):
                 "lora.bias: PEFT trains biases for one adapter alone, and grpo has its reference "
                 "as a second one; write none"
             )
-        if self.lora.bias != "none" and (
-            self.model.load_in_4bit or self.model.dtype in {"bfloat16", "float16"}
-        ):
-            raise ValueError(f"lora.bias: {self.lora.bias} {BIAS_IN_FLOAT32}")
+        rounds = self.model.load_in_4bit or self.model.dtype in {"bfloat16", "float16"}
+        if rounds and (reason := self.lora.needs_float32) is not None:
+            raise ValueError(reason)
         if self.task != "grpo" and self.rewards:
             raise ValueError(f"rewards: of grpo alone; task is {self.task}; leave them out")
         if self.task not in {"dpo", "grpo"} and self.reference != "base":

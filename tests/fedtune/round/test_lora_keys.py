@@ -274,6 +274,7 @@ def test_on_bfloat16_all_of_it_is_float32_and_saved_as_it_is(folder_of, tmp_path
         ({**FUSED, "rank_pattern": {"q_proj": 2}}, "leave out rank_pattern, alpha_pattern"),
         ({"client_ranks": [2] * 10, "rank_pattern": {"q_proj": 2}}, "leave out rank_pattern"),
         ({"rank_pattern": {"(": 2}}, "is no regular expression"),
+        ({"exclude_modules": "q("}, "lora.exclude_modules: 'q(' is no regular expression"),
     ],
 )
 def test_what_goes_with_nothing_is_refused_with_the_reason(lora_section, told):
@@ -283,7 +284,11 @@ def test_what_goes_with_nothing_is_refused_with_the_reason(lora_section, told):
 
 @pytest.mark.parametrize(
     "more",
-    [{"task": "grpo", "rewards": [{"name": "format"}]}, {"model": {"dtype": "bfloat16"}}],
+    [
+        {"task": "grpo", "rewards": [{"name": "format"}]},
+        {"model": {"dtype": "bfloat16"}},
+        {"model": {"load_in_4bit": True}},
+    ],
 )
 def test_biases_are_refused_where_they_cannot_be_trained(more):
     with pytest.raises(RecipeError, match=r"lora\.bias"):
