@@ -9,6 +9,8 @@ from fedtune.recipe import Lora
 if TYPE_CHECKING:
     from peft import LoraConfig
 
+_INITS: dict[str, Any] = {"default": True}  # PEFT's own word
+
 
 def config_of(lora: Lora, *, task_type: str, ties_weights: bool = False) -> LoraConfig:
     """The configuration that a recipe's adapter is attached with.
@@ -25,8 +27,17 @@ def config_of(lora: Lora, *, task_type: str, ties_weights: bool = False) -> Lora
         lora_alpha=lora.lora_alpha,
         lora_dropout=lora.lora_dropout,
         target_modules=lora.target_modules,
+        exclude_modules=lora.exclude_modules,
+        target_parameters=lora.target_parameters or None,
+        layers_to_transform=lora.layers_to_transform,
+        layers_pattern=lora.layers_pattern,
         modules_to_save=lora.modules_to_save or None,
+        bias=lora.bias,
         use_rslora=lora.use_rslora,
+        use_dora=lora.use_dora,
+        init_lora_weights=_INITS.get(lora.init_lora_weights, lora.init_lora_weights),
+        rank_pattern=dict(lora.rank_pattern),
+        alpha_pattern=dict(lora.alpha_pattern),
         ensure_weight_tying=ties_weights,
         task_type=task_type,
     )

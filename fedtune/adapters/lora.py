@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from fedtune.adapters.attached import check_attached
 from fedtune.adapters.configuration import config_of
 from fedtune.adapters.layout import check_same_names
 from fedtune.adapters.part import Part
@@ -32,7 +33,8 @@ def attach(base: Any, lora: Lora, *, task_type: str, seed: int) -> PeftModel:  #
 
     Raises:
         ValueError: If the base already carries an adapter (PEFT would reset it with a mere
-            warning), or no module bears a target's name.
+            warning), no module bears a target's name, or another name of the section is of
+            nothing (`check_attached`).
     """
     from peft import PeftModel, get_peft_model
 
@@ -43,7 +45,16 @@ def attach(base: Any, lora: Lora, *, task_type: str, seed: int) -> PeftModel:  #
         for harmless in _HARMLESS:
             warnings.filterwarnings("ignore", harmless)
         torch.manual_seed(seed)
-        model = get_peft_model(base, config)
+        try:
+            model = get_peft_model(base, config)
+        except AttributeError as error:
+            if lora.init_lora_weights == "default":
+                raise
+            raise ValueError(
+                f"lora.init_lora_weights: PEFT cannot begin with {lora.init_lora_weights} here: "
+                f"{error}; write default"
+            ) from error
+    check_attached(model, lora)
     _train_in_float32(model)
     return model
 
@@ -140,6 +151,8 @@ _HARMLESS = (
     ".*gradient_checkpointing.*",  # PEFT asks by the name that transformers had before
     "fan_in_fan_out is set to",  # PEFT sets it as GPT-2's layers need it
     "The following (rank|alpha)_pattern keys",  # its own for experts, by a parameter's name
+    "You have passed exclude_modules",  # what a section names is looked at after it
+    "target_parameters=",
 )
 
 

@@ -41,12 +41,22 @@ _MODEL: dict[str, Judgement] = {
     ),
 }
 _LORA: dict[str, Judgement] = {
-    "target_modules": JUDGED,  # names, or a pattern
+    **dict.fromkeys(  # names, or patterns
+        (
+            "target_modules", "exclude_modules", "target_parameters", "layers_pattern",
+            "rank_pattern", "alpha_pattern",
+        ),
+        JUDGED,
+    ),
     "modules_to_save": names(16, *_SAVED),
     **dict.fromkeys(
-        ("r", "lora_alpha", "lora_dropout", "use_rslora", "train", "client_ranks"), BOUNDED
+        (
+            "r", "lora_alpha", "lora_dropout", "use_rslora", "train", "client_ranks", "bias",
+            "use_dora", "init_lora_weights", "layers_to_transform",
+        ),
+        BOUNDED,
     ),
-}
+}  # fmt: skip
 _DATA: dict[str, Judgement] = {
     "source": JUDGED,
     "eval_source": OWNERS,  # there is none on a node

@@ -73,7 +73,7 @@ def uses(recipe: Recipe, config: NodeConfig) -> list[Use]:
     return [
         Use("max_local_steps", "local_steps", federation.local_steps, config.max_local_steps),
         Use("max_rounds", "num_rounds", federation.num_rounds, config.max_rounds),
-        Use("max_rank", "lora.r", recipe.lora.r, config.max_rank),
+        Use("max_rank", "lora.r", recipe.lora.highest_rank, config.max_rank),
         Use("max_batch_rows", "rows at once", at_once, config.max_batch_rows),
         Use("max_order_tokens", "tokens to train", trained, config.max_order_tokens),
         Use("max_order_tokens", "tokens to evaluate", measured, config.max_order_tokens),
@@ -172,15 +172,19 @@ def _not_numbers(recipe: Recipe) -> Iterator[str]:
 
 def _not_names(recipe: Recipe) -> Iterator[str]:
     """Modules by anything but names: a pattern of a stranger's can take for ever."""
-    targets = recipe.lora.target_modules
-    if targets == "all-linear":
-        targets = []
+    lora = recipe.lora
+    targets = [] if lora.target_modules == "all-linear" else lora.target_modules
     for key, names in (
         ("target_modules", targets),
-        ("modules_to_save", recipe.lora.modules_to_save),
+        ("exclude_modules", lora.exclude_modules or []),
+        ("target_parameters", lora.target_parameters),
+        ("layers_pattern", lora.layers_pattern or []),
+        ("modules_to_save", lora.modules_to_save),
+        ("rank_pattern", list(lora.rank_pattern)),
+        ("alpha_pattern", list(lora.alpha_pattern)),
     ):
         if isinstance(names, str):
-            yield f"lora.{key}: all-linear or a list of names, no pattern; got {names[:40]!r}"
+            yield f"lora.{key}: a list of names, no pattern; got {names[:40]!r}"
         elif len(names) > _MAX_NAMES:
             yield f"lora.{key}: {len(names)} of at most {_MAX_NAMES} names"
         else:

@@ -5,11 +5,11 @@ from fedtune.recipe.attack import Attack
 from fedtune.recipe.data import Data, Partition, Source
 from fedtune.recipe.errors import RecipeError
 from fedtune.recipe.evaluation import Evaluation
+from fedtune.recipe.lora import Lora
 from fedtune.recipe.outer import Outer
 from fedtune.recipe.schema import (
     Checkpoint,
     Federation,
-    Lora,
     Model,
     Recipe,
 )

@@ -6,7 +6,14 @@ import hashlib
 from pathlib import Path
 
 from fedtune.recipe.schema import Recipe
+from fedtune.recipe.section import Section
 from fedtune.recipe.source import with_folders
+
+_OF_DATA = ("columns", "system", "eval_source")
+_OF_LORA = (
+    "exclude_modules", "target_parameters", "layers_to_transform", "layers_pattern", "bias",
+    "use_dora", "init_lora_weights", "rank_pattern", "alpha_pattern",
+)  # fmt: skip
 
 
 def hash_recipe(recipe: Recipe) -> str:
@@ -15,21 +22,19 @@ def hash_recipe(recipe: Recipe) -> str:
     Of a model's or an adapter's folder the name counts alone: what is in it has hashes of its own.
     """
     said = with_folders(recipe, lambda path: Path(path).name)
-    told = said.model_dump_json(exclude={"output_dir": True, "report_to": True, **_unsaid(recipe)})
+    told = said.model_dump_json(
+        exclude={
+            "output_dir": True,
+            "report_to": True,
+            "data": _unsaid(recipe.data, *_OF_DATA),
+            "federation": _unsaid(recipe.federation, "keep_replies"),
+            "lora": _unsaid(recipe.lora, *_OF_LORA),
+        }
+    )
     return hashlib.sha256(told.encode()).hexdigest()
 
 
-def _unsaid(recipe: Recipe) -> dict[str, set[str]]:
-    """Keys that are younger than some run folders, by section: they count where they are set."""
-    young: dict[str, dict[str, object]] = {
-        "federation": {"keep_replies": recipe.federation.keep_replies},
-        "data": {
-            "columns": recipe.data.columns,
-            "system": recipe.data.system != "keep",
-            "eval_source": recipe.data.eval_source,
-        },
-    }
-    return {
-        section: {key for key, is_set in keys.items() if not is_set}
-        for section, keys in young.items()
-    }
+def _unsaid(section: Section, *younger: str) -> set[str]:
+    """Keys that are younger than some run folders: they count where they are set."""
+    plain = type(section)()
+    return {key for key in younger if getattr(section, key) == getattr(plain, key)}

@@ -41,7 +41,9 @@ UNITS = {
     "federation.threads_per_client": "threads",
     "lora.client_ranks": "ranks",
     "lora.lora_dropout": "share of the inputs",
+    "lora.layers_to_transform": "numbers of layers",
     "lora.r": "rank",
+    "lora.rank_pattern": "ranks",
     "rewards.length.words": "words",
 }
 """By key; a number that stands here in no unit has none, or says it in its description."""
@@ -118,6 +120,19 @@ EXAMPLES: dict[str, str | tuple[str, ...]] = {
     "federation.deployment": "federation.deployment=fed",
     "initial_adapter": "initial_adapter=runs/first",
     "lora.client_ranks": f"lora.client_ranks=[{_TEN}]",
+    "lora.alpha_pattern": "lora.alpha_pattern={q_proj: 32}",
+    "lora.exclude_modules": "lora.exclude_modules=[lm_head]",
+    "lora.layers_pattern": (
+        "lora.layers_pattern=layers",
+        "lora.layers_to_transform=[0]",
+        "lora.target_modules=[q_proj, v_proj]",
+    ),
+    "lora.layers_to_transform": (
+        "lora.layers_to_transform=[0, 1]",
+        "lora.target_modules=[q_proj, v_proj]",
+    ),
+    "lora.rank_pattern": "lora.rank_pattern={q_proj: 16}",
+    "lora.target_parameters": "lora.target_parameters=[mlp.experts.down_proj]",
     "lora.modules_to_save": "lora.modules_to_save=[embed_tokens]",
     "model.name_or_path": "model.name_or_path=Qwen/Qwen3-0.6B",
     "model.revision": "model.revision=main",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -14,6 +14,7 @@ from fedtune.recipe.data import Data
 from fedtune.recipe.defaults import resolve, with_default_defence
 from fedtune.recipe.defence import Defence
 from fedtune.recipe.evaluation import Evaluation
+from fedtune.recipe.lora import Lora
 from fedtune.recipe.outer import Outer
 from fedtune.recipe.reward import AnyReward, names_of
 from fedtune.recipe.section import Section
@@ -36,51 +37,6 @@ class Model(Section):
     )
     bnb_4bit_quant_type: Literal["nf4", "fp4"] = Field("nf4", description="format of the 4 bits")
     use_bnb_nested_quant: bool = Field(True, description="in 4 bits: quantise the scales too")
-
-
-class Lora(Section):
-    """PEFT's LoraConfig, under its own names."""
-
-    r: int = Field(8, ge=1, le=1024, description="rank of the factors A and B")
-    lora_alpha: float = Field(
-        16, gt=0, le=65536, description="the product BA counts alpha / r times"
-    )
-    lora_dropout: float = Field(
-        0.0, ge=0.0, lt=1.0, description="share of a module's inputs that a step leaves out"
-    )
-    target_modules: str | list[str] = Field(
-        "all-linear", description="names of modules, a regular expression, or all-linear"
-    )
-    modules_to_save: list[str] = Field(
-        default_factory=list, description="modules trained whole, which travel with the adapter"
-    )
-    use_rslora: bool = Field(False, description="BA counts alpha / sqrt(r) times")
-    train: Literal["both", "b_only", "alternate"] = Field(
-        "both",
-        description="which factors; b_only: A stays as drawn; alternate: B, then A, a round each",
-    )
-    client_ranks: list[Annotated[int, Field(ge=1, le=1024)]] | None = Field(
-        None, description="a rank per client, each at most r; needs aggregator.geometry: product"
-    )
-
-    @model_validator(mode="after")
-    def _ranks_fit(self) -> Lora:
-        if self.client_ranks and max(self.client_ranks) > self.r:
-            raise ValueError(
-                f"client_ranks must be at most r: got {max(self.client_ranks)} over r={self.r}"
-            )
-        if self.client_ranks and self.train != "both":
-            raise ValueError("client_ranks needs train: both: a frozen factor has one rank")
-        return self
-
-    @property
-    def scale(self) -> float:
-        """What BA is multiplied by, PEFT's alpha / r; the same for clients of a lower rank."""
-        return self.lora_alpha / (self.r**0.5 if self.use_rslora else self.r)
-
-    def rank_of(self, client: int) -> int:
-        """The rank of a client's own adapter."""
-        return self.client_ranks[client] if self.client_ranks else self.r
 
 
 class Federation(Section):
@@ -195,6 +151,14 @@ class Recipe(Section):
     def _task_fits(self) -> Recipe:
         if self.task == "grpo" and not self.rewards:
             raise ValueError("rewards: grpo needs one at least; write [{name: python_docs}], say")
+        if self.lora.bias != "none" and self.task == "grpo":
+            raise ValueError(
+                "lora.bias: PEFT trains biases for one adapter alone, and grpo has its reference "
+                "as a second one; write none"
+            )
+        rounds = self.model.load_in_4bit or self.model.dtype in {"bfloat16", "float16"}
+        if rounds and (reason := self.lora.needs_float32) is not None:
+            raise ValueError(reason)
         if self.task != "grpo" and self.rewards:
             raise ValueError(f"rewards: of grpo alone; task is {self.task}; leave them out")
         if self.task not in {"dpo", "grpo"} and self.reference != "base":

@@ -18,7 +18,11 @@ from fedtune.recipe.schema import Recipe
 from fedtune.recipe.section import Section
 from fedtune.recipe.source import lay_over, parse_recipe, read_recipe
 
-_SHAPE = ("r", "lora_alpha", "target_modules", "modules_to_save", "use_rslora")
+_SHAPE = (
+    "r", "lora_alpha", "target_modules", "exclude_modules", "target_parameters",
+    "layers_to_transform", "layers_pattern", "modules_to_save", "bias", "use_rslora", "use_dora",
+    "rank_pattern", "alpha_pattern",
+)  # fmt: skip
 
 
 class Stage(Section):

@@ -66,7 +66,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 def _check_same_lora(folder: Path, recipe: Recipe) -> None:
     config = _read_config(folder)
-    for key in ("r", "lora_alpha", "use_rslora"):
+    keys = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "bias")
+    for key in keys:
         ours = getattr(recipe.lora, key)
-        if config.get(key, ours) != ours:
+        if (config.get(key, ours) or None) != (ours or None):  # older folders may have null
             raise ValueError(f"lora.{key}: the adapter has {config[key]}, the recipe says {ours}")

@@ -45,13 +45,12 @@ from fedtune.round.state import State
 from fedtune.runs.evaluation import judge
 from fedtune.runs.manifest import manifest_of
 from fedtune.runs.model_card import leave_adapter
-from fedtune.runs.resuming import refuse_another_place, refuse_another_state
+from fedtune.runs.resuming import refuse_another_place, refuse_another_state, refuse_no_product
 from fedtune.runs.trackers import Trackers
 from fedtune.runs.watched import measure_round
 from fedtune.simulation.hooks import SimulatedAttack
 from fedtune.simulation.poisoning import poison_of
 from fedtune.simulation.training_ahead import Tools
-from fedtune.training.adapted import fused_experts, modules_of
 from fedtune.training.process import get_worker
 from fedtune.training.worker import Worker
 
@@ -79,8 +78,7 @@ class Run:
 
     def _serve(self, transport: Transport) -> None:
         worker = get_worker(self.recipe.model_dump_json())
-        if (fused := fused_experts(self.recipe, modules_of(worker.model))) is not None:
-            raise RunStoppedError(fused, resumable=False)
+        refuse_no_product(self.recipe, worker)
         recipe_json = self._as_it_travels()
         server, done = self._restore(worker, recipe_json)
         if done == 0 and not self.folder.read_records():

@@ -1,4 +1,4 @@
-"""Whether a run may go on from a checkpoint: whether that is the state its record ends in."""
+"""Whether a run may go on: with this model, and from a checkpoint that its record ends in."""
 
 from __future__ import annotations
 
@@ -7,11 +7,24 @@ import json
 from fedtune.adapters.layout import Layout
 from fedtune.durable import read_bytes
 from fedtune.messages.wire import hash_row
+from fedtune.recipe import Recipe
 from fedtune.records.checkpoint import Checkpoint
 from fedtune.records.events import RunStoppedError
 from fedtune.records.folder import RunFolder
 from fedtune.records.growing import MAX_METRICS_BYTES
 from fedtune.records.lines import RoundRecord
+from fedtune.training.adapted import modules_of, no_product
+from fedtune.training.worker import Worker
+
+
+def refuse_no_product(recipe: Recipe, worker: Worker) -> None:
+    """Hold the adapter that was loaded against the recipe's geometry, as check does without it.
+
+    Raises:
+        RunStoppedError: If the geometry is one of products, and the adapter has none.
+    """
+    if (fused := no_product(recipe, modules_of(worker.model))) is not None:
+        raise RunStoppedError(fused, resumable=False)
 
 
 def refuse_another_place(folder: RunFolder, checkpoint: Checkpoint) -> None:

@@ -66,13 +66,19 @@ def modules_of(model: PeftModel) -> dict[str, Adapted]:
     return found
 
 
-def fused_experts(recipe: Recipe, modules: Mapping[str, Adapted]) -> str | None:
-    """Why a recipe cannot have adapters on fused experts as it stands; None if it can, or has none.
+def no_product(recipe: Recipe, modules: Mapping[str, Adapted]) -> str | None:
+    """Why an adapter has no product BA that the recipe's geometry could judge; None if it has.
 
     PEFT adapts the experts that a module holds in one tensor with an A and a B for all of them,
     expert slowest in A and fastest in B: their product is no expert's. Coordinate by coordinate
     such factors are as good as any.
     """
+    on_products = recipe.aggregator.geometry == "product"
+    if on_products and recipe.lora.init_lora_weights == "orthogonal":
+        return (
+            "lora.init_lora_weights: orthogonal draws an A of rank r/2, and products need one of "
+            "full rank: write geometry: factors under aggregator, or init_lora_weights: gaussian"
+        )
     fused = [name for name, module in sorted(modules.items()) if module.rows != module.rank]
     if not fused:
         return None
@@ -82,7 +88,7 @@ def fused_experts(recipe: Recipe, modules: Mapping[str, Adapted]) -> str | None:
     )
     if recipe.lora.client_ranks is not None:
         return f"lora.client_ranks: {told}, which no lower rank is a part of; leave it out"
-    if recipe.aggregator.geometry == "product":
+    if on_products:
         return (
             f"aggregator.geometry: {told}, and its product BA is no expert's; write geometry: "
             f"factors under aggregator, or leave the experts out of lora.target_modules"

@@ -16,6 +16,7 @@ from fedtune.durable import read_whole
 from fedtune.recipe import Model, Recipe
 from fedtune.round.screening.screen import printable
 from fedtune.training.tasks import TASKS
+from fedtune.trust.adapter_targets import are_parameters, are_patterns, are_targets
 from fedtune.trust.finding import Finding
 
 CONFIG = "adapter_config.json"
@@ -56,7 +57,11 @@ def check_config(adapter: Path, tensors: Collection[str], recipe: Recipe) -> Ite
         if key == BASE:
             same = _is_base(said.get(key), recipe.model)
         elif key == "target_modules":
-            same = _are_targets(said.get(key), tensors)
+            same = are_targets(said.get(key), tensors, recipe.lora)
+        elif key == "target_parameters":
+            same = are_parameters(said.get(key), tensors, recipe.lora)
+        elif key in {"rank_pattern", "alpha_pattern"}:
+            same = are_patterns(key, said, recipe.lora)
         elif key == "modules_to_save":
             same = _saves(said.get(key), recipe, task_type)
         elif key not in need:  # of another version of PEFT: nothing, where it is off
@@ -110,17 +115,3 @@ def _plain(value: object) -> object:
     if isinstance(value, list | set | tuple):
         return sorted(map(str, value))
     return value.value if hasattr(value, "value") else value
-
-
-def _are_targets(said: object, tensors: Collection[str]) -> bool:
-    """Whether names of modules are those that have tensors: no other, and none left out."""
-    if not isinstance(said, list) or not all(isinstance(each, str) for each in said):
-        return False
-    modules = {name.partition(".lora_")[0] for name in tensors if ".lora_" in name}
-
-    def is_of(module: str, target: str) -> bool:
-        return module == target or module.endswith(f".{target}")
-
-    return all(any(is_of(module, each) for each in said) for module in modules) and all(
-        any(is_of(module, each) for module in modules) for each in said
-    )

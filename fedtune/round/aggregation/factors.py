@@ -45,7 +45,7 @@ def describe(part: Part, anchor: Tensor | None, lora: Lora) -> Factors:
             a=columns.get((module, "a")),
             b=columns.get((module, "b")),
             rank=rank,
-            scale=lora.scale,
+            scale=lora.scale_of(module),
             fixed_a=fixed.get((module, "a")),
             fixed_b=fixed.get((module, "b")),
         )

@@ -97,7 +97,7 @@ class ProductGeometry(_OnProducts[Point]):
             extra_weights=weights[n:].tolist(),
         )
         if terms.section.plan().last.rule.memory == "center":
-            kept, _ = truncate(change, MOMENTUM_RANKS * self.recipe.lora.r)
+            kept, _ = truncate(change, MOMENTUM_RANKS * self.recipe.lora.highest_rank)
             self.rule.keep(terms.part, pack("center", kept))
         spread = points.affine(weights)
         return Combined(

@@ -49,7 +49,8 @@ class ProductOuter:
 
     def __init__(self, recipe: Recipe, anchor: Tensor, factors: Factors) -> None:
         self._lr, self._mu = recipe.outer.rates
-        self._rank, self._carries = recipe.lora.r, recipe.aggregator.residual == "carry"
+        self._rank = recipe.lora.highest_rank
+        self._carries = recipe.aggregator.residual == "carry"
         self._anchor = anchor.detach().to(torch.float32).clone()
         self._factors = factors
         self._momentum: LowRank | None = None
@@ -126,7 +127,7 @@ class ProductOuter:
         if self._momentum is not None:
             pair = stacked([self._momentum.pair(k), pair], [self._mu, 1.0])
         point = LowRank((pair,), pair[0].new_zeros(0))
-        return truncate(point, MOMENTUM_RANKS * self._rank)[0].pair(0)
+        return truncate(point, MOMENTUM_RANKS * self._factors.modules[k].rank)[0].pair(0)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The anchor, copied, momentum and residual."""

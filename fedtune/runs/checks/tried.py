@@ -11,7 +11,7 @@ from fedtune.recipe import Attack, Recipe
 from fedtune.recipe.errors import nearest
 from fedtune.runs.checks.rows import look_at_rows
 from fedtune.simulation.attack_check import rehearse
-from fedtune.training.adapted import adapted_modules, fused_experts
+from fedtune.training.adapted import adapted_modules, no_product
 from fedtune.training.base import module_names
 from fedtune.training.client_round import looked_at
 from fedtune.training.plan import Plan, check_train_keys
@@ -69,7 +69,8 @@ def _unadapted(recipe: Recipe) -> list[str]:
     try:
         adapted_modules(recipe)
     except ValueError as error:
-        return [f"lora.target_modules: {error}"]
+        said = str(error)
+        return [said if said.startswith("lora.") else f"lora.target_modules: {said}"]
     except (OSError, re.error):
         pass
     return []
@@ -96,15 +97,16 @@ def _ranks(recipe: Recipe) -> list[str]:
         modules = adapted_modules(recipe)
     except (OSError, ValueError, re.error):
         return []  # `_model` or `_lora` has said what is wrong, or only loading can tell
-    if (fused := fused_experts(recipe, modules)) is not None:
+    if (fused := no_product(recipe, modules)) is not None:
         return [fused]
     if recipe.aggregator.geometry == "factors" or recipe.lora.train != "both":
         return []
-    r, problems = recipe.lora.r, []
-    narrow = {name: module.d_in for name, module in modules.items() if module.d_in < r}
+    problems = []
+    narrow = {name: module.d_in for name, module in modules.items() if module.d_in < module.rank}
     if narrow:
         names = sorted({name.split(".")[-1] for name in narrow})
         first, most = next(iter(sorted(narrow))), min(narrow.values())
+        r = modules[first].rank
         problems.append(
             f"lora.r: geometry: product needs r of at most {most}, the inputs of {first}: got {r}, "
             f"for which the A of {', '.join(names)} has not full rank; lower r, or leave these out "

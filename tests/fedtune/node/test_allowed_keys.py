@@ -50,6 +50,8 @@ def test_each_key_of_pefts_config_that_we_hand_over_is_ours():
     # them runtime_config, megatron_core (a module's name), loftq and corda (passes over the base).
     handed = {
         *("r", "lora_alpha", "lora_dropout", "target_modules", "modules_to_save", "use_rslora"),
+        *("use_dora", "bias", "rank_pattern", "alpha_pattern", "exclude_modules"),
+        *("layers_to_transform", "layers_pattern", "target_parameters", "init_lora_weights"),
         *("ensure_weight_tying", "task_type"),
     }
     assert handed <= {each.name for each in dataclasses.fields(LoraConfig)}

@@ -205,6 +205,21 @@ def test_the_owners_file_is_read_anew(tmp_path):
         ({"train": {"gradient_accumulation_steps": 2.0}}, "gradient_accumulation_steps: needs a"),
         ({"evaluation": {"max_rows": 10**6}}, "tokens to evaluate: 1,024,000,000 of at most"),
         ({"lora": {"r": 65}}, "lora.r: 65 of at most 64"),
+        ({"lora": {"rank_pattern": {"q_proj": 65}}}, "lora.r: 65 of at most 64"),
+        ({"lora": {"rank_pattern": {"(a+)+X": 2}}}, "rank_pattern: needs names of modules"),
+        ({"lora": {"alpha_pattern": {".*": 2}}}, "alpha_pattern: needs names of modules"),
+        ({"lora": {"exclude_modules": "(a+)+X"}}, "exclude_modules: a list of names, no pattern"),
+        ({"lora": {"target_parameters": ["(a+)+"]}}, "target_parameters: needs names of modules"),
+        (
+            {
+                "lora": {
+                    "layers_to_transform": [0],
+                    "layers_pattern": ["(a+)+"],
+                    "target_modules": ["q_proj"],
+                }
+            },
+            "layers_pattern: needs names of modules",
+        ),
         ({"lora": {"target_modules": "([a-z._0-9]+)+X"}}, "list of names, no pattern"),
         ({"lora": {"target_modules": ".*q_proj"}}, "list of names, no pattern"),
         ({"lora": {"target_modules": ["q_proj", "(a+)+"]}}, "target_modules: needs names of mod"),

@@ -10,7 +10,7 @@ import torch
 
 from fedtune.adapters.logits import some_logits, some_rows
 from fedtune.recipe import Model, parse_recipe
-from fedtune.training.adapted import adapted_modules, fused_experts
+from fedtune.training.adapted import adapted_modules, no_product
 from fedtune.training.merge import merge_adapter
 from fedtune.training.worker import Worker
 from tests.helpers.architectures import CONFIGS, save_tiny
@@ -70,7 +70,7 @@ def test_equal_clients_are_one_client(architecture, tiny_tokenizer, small_data, 
 
     raw = worker.recipe.model_dump(mode="json")
     product = parse_recipe({**raw, "aggregator": {"name": "mean", "geometry": "product"}})
-    objection = fused_experts(product, adapted_modules(product))
+    objection = no_product(product, adapted_modules(product))
     assert bool(objection) == (architecture in EXPERTS)
     geometries = ["factors"] if objection else ["factors", "product"]
     for geometry in geometries:

@@ -15,8 +15,8 @@ from fedtune.runs.checks import tried
 from fedtune.runs.engines import execute
 from fedtune.training.adapted import (
     adapted_modules,
-    fused_experts,
     modules_of,
+    no_product,
     trained_parameters,
 )
 from tests.helpers.architectures import save_tiny
@@ -36,22 +36,22 @@ def mixtral(tiny_tokenizer, tmp_path_factory):
 
 
 @pytest.mark.parametrize("section", [{}, {"name": "krum"}, {"name": "mean", "geometry": "product"}])
-def test_fused_experts_are_refused_in_products_written_or_not(mixtral, section):
+def test_no_product_are_refused_in_products_written_or_not(mixtral, section):
     """At r = 1 as well, where no number of the recipe's is another than A's."""
     recipe = parse_recipe({**mixtral, "aggregator": section})
     assert recipe.aggregator.geometry == "product"
-    said = fused_experts(recipe, adapted_modules(recipe))
+    said = no_product(recipe, adapted_modules(recipe))
     assert re.search(FUSED, said)
     assert "write geometry: factors under aggregator, or leave the experts out" in said
     assert tried._ranks(recipe) == [said]  # which is what check says
 
 
-def test_fused_experts_have_adapters_in_factors_and_without_them_in_products(mixtral):
+def test_no_product_have_adapters_in_factors_and_without_them_in_products(mixtral):
     factors = parse_recipe({**mixtral, "aggregator": {"geometry": "factors"}})
-    assert fused_experts(factors, adapted_modules(factors)) is None
+    assert no_product(factors, adapted_modules(factors)) is None
     others = {"r": 1, "target_modules": ["q_proj", "v_proj"]}
     product = parse_recipe({**mixtral, "lora": others})
-    assert fused_experts(product, adapted_modules(product)) is None
+    assert no_product(product, adapted_modules(product)) is None
 
 
 def test_a_run_refuses_them_as_well(mixtral, small_data, tmp_path):
