@@ -8,7 +8,7 @@ a prompt as text beside answers as conversations, as ultrafeedback has them; wha
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fedtune.training.tasks.task import Task
@@ -107,19 +107,30 @@ def left_out(rows: Dataset, task: Task, columns: Mapping[Any, str] | None = None
 
 def hint_of_prompt(rows: Dataset, task: Task) -> str:
     """What to write where a column that is not read looks like the prompt, which is not there."""
+    if not task.pairs or "prompt" in rows.column_names:
+        return ""
     beside = [name for name in LIKELY_PROMPTS if name in rows.column_names]
-    missing = task.pairs and "prompt" not in rows.column_names
-    return f"; write data.columns: {{prompt: {beside[0]}}}" if beside and missing else ""
+    if not beside:
+        return ""
+    system = "system" in rows.column_names and not is_list(rows, "system")
+    said = f'"{{system}}\\n\\n{{{beside[0]}}}"' if system else beside[0]
+    return f"; write data.columns: {{prompt: {said}}}"
 
 
-def hint_of_columns(names: Collection[str], task: Task) -> str:
+def hint_of_columns(rows: Dataset, task: Task) -> str:
     """What to write in ``data.columns`` where none of the task's formats is there."""
+    names = rows.column_names
     asked = next((name for name in LIKELY_PROMPTS if name in names), None)
     answers = [name for name in LIKELY_ANSWERS if name in names and name != asked]
     if task.name == "sft" and asked and answers:
         return f"write data.columns: {{prompt: {asked}, completion: {answers[0]}}}"
+    if task.name == "sft" and "chosen" in names:
+        whole = "messages" if is_list(rows, "chosen") else "text"
+        return f"write data.columns: {{{whole}: chosen}}"
     if task.name == "grpo" and asked:
         return f"write data.columns: {{prompt: {asked}}}"
+    if task.pairs and not any("reject" in name for name in names):
+        return "a pair is two answers to one prompt, and task sft reads rows with one"
     return "data.columns renames: {prompt: question}, say"
 
 

@@ -88,7 +88,7 @@ def check_format(rows: Dataset, task: Task) -> None:
         need = " or ".join("+".join(sorted(columns, key=_in_order)) for columns in task.columns)
         raise ValueError(
             f"data.source: task {task.name} needs columns {need}; "
-            f"got {', '.join(rows.column_names)}; {hint_of_columns(rows.column_names, task)}"
+            f"got {', '.join(rows.column_names)}; {hint_of_columns(rows, task)}"
         )
     if len(rows) == 0:
         raise ValueError("data.source needs rows; got none")

@@ -142,7 +142,7 @@ def test_what_of_a_row_reaches_trl(tmp_path, task, row, data, expected):
          "row 1: column 'chosen' needs whole conversations"),
         ("reward", [{"chosen": "a", "rejected": "b", "margin": "much"}], {},
          "column 'margin' needs numbers; got string"),
-        ("dpo", [{"question": "a", "answer": "b"}], {}, r"data\.columns renames"),
+        ("dpo", [{"question": "a", "answer": "b"}], {}, "a pair is two answers to one prompt"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_brought_to_a_format_is_refused_by_row_and_column(
