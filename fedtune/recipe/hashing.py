@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 from fedtune.recipe.schema import Recipe
 from fedtune.recipe.section import Section
 from fedtune.recipe.source import with_folders
 
-_OF_DATA = ("columns", "system", "eval_source")
-_OF_LORA = (
-    "exclude_modules", "target_parameters", "layers_to_transform", "layers_pattern", "bias",
-    "use_dora", "init_lora_weights", "rank_pattern", "alpha_pattern",
-)  # fmt: skip
+# Keys that are younger than some run folders, by section: they count where they are set.
+YOUNGER: dict[str, tuple[str, ...]] = {
+    "data": ("columns", "system", "eval_source"),
+    "federation": ("keep_replies",),
+    "lora": (
+        "exclude_modules", "target_parameters", "layers_to_transform", "layers_pattern", "bias",
+        "use_dora", "init_lora_weights", "rank_pattern", "alpha_pattern",
+    ),
+}  # fmt: skip
 
 
 def hash_recipe(recipe: Recipe) -> str:
@@ -22,19 +27,11 @@ def hash_recipe(recipe: Recipe) -> str:
     Of a model's or an adapter's folder the name counts alone: what is in it has hashes of its own.
     """
     said = with_folders(recipe, lambda path: Path(path).name)
-    told = said.model_dump_json(
-        exclude={
-            "output_dir": True,
-            "report_to": True,
-            "data": _unsaid(recipe.data, *_OF_DATA),
-            "federation": _unsaid(recipe.federation, "keep_replies"),
-            "lora": _unsaid(recipe.lora, *_OF_LORA),
-        }
-    )
+    unsaid = {section: _unsaid(getattr(recipe, section), keys) for section, keys in YOUNGER.items()}
+    told = said.model_dump_json(exclude={"output_dir": True, "report_to": True, **unsaid})
     return hashlib.sha256(told.encode()).hexdigest()
 
 
-def _unsaid(section: Section, *younger: str) -> set[str]:
-    """Keys that are younger than some run folders: they count where they are set."""
+def _unsaid(section: Section, keys: Iterable[str]) -> set[str]:
     plain = type(section)()
-    return {key for key in younger if getattr(section, key) == getattr(plain, key)}
+    return {key for key in keys if getattr(section, key) == getattr(plain, key)}

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, MixtralConfig
 
 from fedtune.adapters import lora
 from fedtune.recipe import Lora, RecipeError, parse_recipe
@@ -18,6 +17,8 @@ SIZES = {
 
 def test_an_orthogonal_start_is_the_base_or_refused(tiny_model_folder):
     """In bfloat16 the product of A and B is their rounding: logits of this model are 4e-3 off."""
+    from transformers import AutoModelForCausalLM, MixtralConfig
+
     section = Lora(init_lora_weights="orthogonal")
     with pytest.raises(RecipeError, match=r"lora\.init_lora_weights: .* is 0 in float32 alone"):
         parse_recipe({"lora": section.model_dump(), "model": {"dtype": "bfloat16"}})
@@ -30,6 +31,8 @@ def test_an_orthogonal_start_is_the_base_or_refused(tiny_model_folder):
 
 
 def test_a_base_that_lies_in_bfloat16_may_be_loaded_in_float32(tiny_model_folder, tmp_path):
+    from transformers import AutoModelForCausalLM
+
     base = AutoModelForCausalLM.from_pretrained(tiny_model_folder("gpt2"), dtype=torch.bfloat16)
     base.save_pretrained(tmp_path)
     model = {"name_or_path": str(tmp_path), "device": "cpu", "dtype": "float32"}
@@ -38,6 +41,8 @@ def test_a_base_that_lies_in_bfloat16_may_be_loaded_in_float32(tiny_model_folder
 
 
 def test_an_adapter_under_another_pattern_is_not_taken_for_a_recipes(tiny_model_folder, tmp_path):
+    from transformers import AutoModelForCausalLM
+
     base = AutoModelForCausalLM.from_pretrained(tiny_model_folder("gpt2"))
     section = Lora(r=4, lora_alpha=8, alpha_pattern={"c_attn": 32})
     lora.save(lora.attach(base, section, task_type="CAUSAL_LM", seed=0), tmp_path)

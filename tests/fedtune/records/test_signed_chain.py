@@ -4,12 +4,14 @@ import hashlib
 import json
 
 import pytest
+import yaml
 from recorded_runs import forge, lines_of, record
 from typer.testing import CliRunner
 
 from fedtune.cli import app
 from fedtune.deployment.folder import DeploymentFolder
 from fedtune.node.sent_log import SENT, SentLog, read_sent
+from fedtune.recipe.hashing import YOUNGER
 from fedtune.records.signed_chain import bad_signature, broken_links, sign
 from fedtune.trust.binding import hash_of_said
 
@@ -168,8 +170,10 @@ def test_a_node_that_sent_nothing_and_a_folder_that_is_no_run_are_errors(
 def as_an_older_fedtune_wrote_it(folder, deployment):
     """No run, recipe or keys in the manifest, no next anchors, no words in the node's log."""
     young = ("run", "recipe", "node_keys")
-    text = folder.recipe.read_text()
-    folder.recipe.write_text(text.replace("  keep_replies: false\n", ""))
+    said = yaml.safe_load(folder.recipe.read_text())
+    for section, keys in YOUNGER.items():
+        said[section] = {k: v for k, v in said[section].items() if k not in keys}
+    folder.recipe.write_text(yaml.safe_dump(said, sort_keys=False))
     lines = [{k: v for k, v in line.items() if k != "next_anchor"} for line in lines_of(folder)]
     forge(folder, deployment, lines, lambda facts: [facts.pop(name) for name in young])
     for node in deployment.node_folders:

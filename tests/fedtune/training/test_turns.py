@@ -1,11 +1,17 @@
 """Turns as templates take them: each with its own keys, whatever stands in other rows."""
 
 import pytest
-from datasets import Dataset
 
 from fedtune.training.turns import alike, as_turns, folded, of_template
 
 USER, ANSWER = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    from datasets import Dataset
+
+    return Dataset
 
 
 def call(**arguments):
@@ -13,27 +19,27 @@ def call(**arguments):
     return {"role": "assistant", "content": None, "tool_calls": calls}
 
 
-def test_rows_of_role_and_text_are_left_as_they_are():
-    rows = Dataset.from_list([{"messages": [USER, ANSWER]}] * 2)
+def test_rows_of_role_and_text_are_left_as_they_are(dataset):
+    rows = dataset.from_list([{"messages": [USER, ANSWER]}] * 2)
     assert as_turns(rows, ["messages"]) is rows
 
 
 @pytest.mark.parametrize("saved", [False, True])
-def test_tool_calls_keep_their_own_arguments(tmp_path, saved):
+def test_tool_calls_keep_their_own_arguments(dataset, tmp_path, saved):
     """A struct gives each turn the keys of all others, as null: templates ask if a key is there."""
-    rows = Dataset.from_list(
+    rows = dataset.from_list(
         [{"messages": [USER, call(x=1), ANSWER]}, {"messages": [USER, call(y="z"), ANSWER]}]
     )
     if saved:
         rows.to_parquet(tmp_path / "rows.parquet")
-        rows = Dataset.from_parquet(str(tmp_path / "rows.parquet"))
+        rows = dataset.from_parquet(str(tmp_path / "rows.parquet"))
     for row, asked in zip(as_turns(rows, ["messages"]), ({"x": 1}, {"y": "z"}), strict=True):
         assert row["messages"] == [USER, {**call(**asked), "content": ""}, ANSWER]
 
 
-def test_tools_and_keywords_are_each_rows_own():
+def test_tools_and_keywords_are_each_rows_own(dataset):
     tools = [[{"name": "f", "parameters": {name: {"type": "string"}}}] for name in "xy"]
-    rows = Dataset.from_list(
+    rows = dataset.from_list(
         [{"tools": tools[0], "chat_template_kwargs": {"thinking": True}},
          {"tools": tools[1], "chat_template_kwargs": None},
          {"tools": None, "chat_template_kwargs": {"date": "today"}}]
@@ -45,9 +51,9 @@ def test_tools_and_keywords_are_each_rows_own():
     ]
 
 
-def test_content_in_parts_beside_text():
+def test_content_in_parts_beside_text(dataset):
     parts = [{"type": "text", "text": "q"}, {"type": "text", "text": "!"}]
-    rows = Dataset.from_list(
+    rows = dataset.from_list(
         [{"messages": [{"role": "user", "content": parts}, ANSWER]}, {"messages": [USER, ANSWER]}],
         on_mixed_types="use_json",
     )

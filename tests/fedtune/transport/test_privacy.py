@@ -17,6 +17,7 @@ from fedtune.recipe import RecipeError, parse_recipe
 from fedtune.records.events import RunStoppedError
 from fedtune.simulation import client
 from fedtune.training.process import get_worker
+from fedtune.training.row_counts import RowCounts
 from fedtune.training.tasks import Figures
 
 SIZES = {"a": (300, 200), "b": (40, 1000)}
@@ -150,9 +151,9 @@ def test_rows_on_which_training_fails_are_not_told_of(run, tiny_recipe, monkeypa
         evaluation={"every": 5},
     )
     worker = get_worker(recipe.model_dump_json())
-    monkeypatch.setattr(
-        worker.evaluator, "measure", lambda *_, **__: Figures(1.0)
-    )  # the server's rows
+    # The server's own rows are no part of this.
+    monkeypatch.setattr(worker.evaluator, "measure", lambda *_, **__: Figures(1.0))
+    monkeypatch.setattr(worker.data, "held_out_counts", lambda _: RowCounts(6, 6))
     if not private:
         with pytest.raises(RunStoppedError, match="max_length leaves none of"):
             run(recipe, app=app)
