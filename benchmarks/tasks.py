@@ -116,12 +116,12 @@ def compare(recipe: Recipe, repeats: int) -> str:
 
 
 def _seconds(run: Any) -> float:
-    started = time.perf_counter()
+    started = time.process_time()
     with contextlib.redirect_stdout(io.StringIO()):  # a trainer prints each step
         run()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter() - started
+    return time.process_time() - started
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch.utils.data import DataLoader
 
+from fedtune.training.labelled import labelled_alone
 from fedtune.training.plan import Plan
 from fedtune.training.quiet import without_warnings
 from fedtune.training.tasks.task import Learner, OptimizerState, Steps, Task
@@ -245,7 +246,7 @@ def untouched(learner: Learner) -> Iterator[None]:
     quantised = inner[1].__dict__.pop("is_loaded_in_4bit", None)
     before = [{key: part.__dict__.get(key) for key in _WRAPPED} for part in inner]
     try:
-        with _old_names(), without_warnings():  # its logger tells each round anew
+        with _old_names(), without_warnings(), labelled_alone():  # its logger tells each round anew
             yield
     finally:
         if quantised is not None:

@@ -6,7 +6,6 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn.functional import cross_entropy
 
 from fedtune.training.generation import IGNORED, complete, pad
 from fedtune.training.tasks.running import (
@@ -74,22 +73,27 @@ def measure(rows: Dataset, learner: Learner, *, batch_size: int) -> Figures:
         infinite beyond the floats; ``token_accuracy``, the share of labelled tokens that the model
         ranks first; ``num_tokens``, the labelled ones.
     """
+    from trl.trainer.utils import add_fused_lm_head
+
     model, filler = learner.model, learner.tokenizer.pad_token_id
     examples = list(zip(rows["input_ids"], rows["labels"], strict=True))
     examples.sort(key=lambda example: len(example[0]))
     training, device = model.training, next(model.parameters()).device
     model.eval()
     nats, right, tokens = 0.0, 0, 0
-    for start in range(0, len(examples), batch_size):
-        batch = examples[start : start + batch_size]
-        ids = pad([example[0] for example in batch], filler).to(device)
-        labels = pad([example[1] for example in batch], IGNORED)[:, 1:].to(device)
-        mask = pad([[1] * len(example[0]) for example in batch], 0).to(device)
-        logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1].float()
-        kept = labels != IGNORED
-        nats += cross_entropy(logits[kept], labels[kept], reduction="none").double().sum().item()
-        right += int((logits[kept].argmax(-1) == labels[kept]).sum())
-        tokens += int(kept.sum())
+    with untouched(learner):
+        add_fused_lm_head(model.get_base_model(), outputs=("log_probs", "is_top1"))
+        for start in range(0, len(examples), batch_size):
+            batch = examples[start : start + batch_size]
+            found = model(
+                input_ids=pad([example[0] for example in batch], filler).to(device),
+                attention_mask=pad([[1] * len(example[0]) for example in batch], 0).to(device),
+                labels=pad([example[1] for example in batch], IGNORED).to(device),
+                fused_lm_head=True,
+            )
+            nats -= found.log_probs.double().sum().item()
+            right += int(found.is_top1.sum())
+            tokens += int(found.label_mask.sum())
     model.train(training)
     loss = nats / max(tokens, 1)
     others = {

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from fedtune.recipe import parse_recipe
+from fedtune.adapters import lora
+from fedtune.recipe import Lora, parse_recipe
 from fedtune.training.generation import complete
 from fedtune.training.plan import Plan
 from fedtune.training.tasks import Learner, sft
@@ -31,7 +32,7 @@ def model(request, tiny_model_folder):
         for parameter in model.parameters():
             if parameter.dim() == 2:
                 parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
-    return model
+    return lora.attach(model, Lora(), task_type="CAUSAL_LM", seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -102,13 +103,24 @@ class Answers(torch.nn.Module):
 
     def __init__(self, token, logit):
         super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(1))
-        self.token, self.logit = token, logit
+        self.head = torch.nn.Linear(1, 264, bias=False)
+        torch.nn.init.zeros_(self.head.weight)
+        with torch.no_grad():
+            self.head.weight[token] = logit
+        self.config = SimpleNamespace(get_text_config=SimpleNamespace)
+        self.peft_config = {}
 
-    def forward(self, input_ids, attention_mask):
-        logits = torch.zeros(*input_ids.shape, 264)
-        logits[..., self.token] = self.logit
-        return SimpleNamespace(logits=logits)
+    def get_base_model(self):
+        return self
+
+    def get_input_embeddings(self):
+        return self.head
+
+    def get_output_embeddings(self):
+        return self.head
+
+    def base_model(self, input_ids, **_):
+        return SimpleNamespace(last_hidden_state=torch.ones(*input_ids.shape, 1))
 
 
 def test_a_model_that_knows_nothing_has_the_loss_of_a_guess(rows):
