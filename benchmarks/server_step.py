@@ -149,9 +149,8 @@ def main() -> None:
             pstats.Stats(profile).sort_stats("tottime").print_stats(18)
     print(f"{chosen.model}, rank {chosen.rank}: {layout.size:,} numbers a row, "
           f"{chosen.clients} clients; CPU s a round, one thread")  # fmt: skip
-    print(
-        "| geometry | gauge of all rows | combine | step | all | x factors |\n|---|---|---|---|---|---|"
-    )
+    print("| geometry | gauge of all rows | combine | step | all | x factors |")
+    print("|---" * 6 + "|")
     base = sum(found["factors"].values())
     for geometry, parts in found.items():
         total = sum(parts.values())
