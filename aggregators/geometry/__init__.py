@@ -7,7 +7,7 @@ such a rule on the products themselves.
 
 from aggregators.geometry.clients import Change, Client, combined_change, gather
 from aggregators.geometry.dense import combine_dense
-from aggregators.geometry.gauge import Aligned, GaugeError, align
+from aggregators.geometry.gauge import Aligned, AnchorGauge, GaugeError, align
 from aggregators.geometry.layout import (
     Factors,
     LowRank,
@@ -33,6 +33,7 @@ from aggregators.geometry.spectrum import truncate
 
 __all__ = [
     "Aligned",
+    "AnchorGauge",
     "Change",
     "Client",
     "Factors",

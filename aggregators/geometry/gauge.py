@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,10 +10,13 @@ import torch
 
 from aggregators.engine.rows import Rows, one_thread
 from aggregators.geometry.clients import check_finite, gather
-from aggregators.geometry.layout import Factors, Module, write
+from aggregators.geometry.layout import Columns, Factors, write
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+_CONDITION = 1e3  # of an A, or 1 / cos of an angle: normal equations keep ten digits up to it
 
 
 class GaugeError(ValueError):
@@ -89,9 +92,108 @@ def turn(b: Tensor, a: Tensor, target: Tensor) -> Turned | None:
     )
 
 
+class AnchorGauge:
+    """What every client's row is brought to: an anchor, with what is worked out of it once.
+
+    Modules of one shape are turned together, by the normal equations that `turn` is without: they
+    lose the square of a condition, and are used for those modules where that leaves ten digits,
+    which factors near a drawn A always do. The others are turned one by one.
+
+    Args:
+        anchor: The row that all received, shape (d,).
+        factors: Its description.
+
+    Raises:
+        ValueError: If an A has not full rank: then no client has a gauge.
+    """
+
+    def __init__(self, anchor: Tensor, factors: Factors) -> None:
+        self.anchor, self.factors = anchor, factors
+        shapes: dict[tuple[int, int, int], list[int]] = {}
+        with one_thread():
+            for k, module in enumerate(factors.modules):
+                if module.a is None or module.b is None:
+                    continue
+                shape = (module.rank, module.d_out, module.d_in)
+                if check_full_rank(module.factors(anchor)[1], k) > _CONDITION:
+                    shape = (-1 - k, 0, 0)  # alone, and turned without normal equations
+                shapes.setdefault(shape, []).append(k)
+        self._groups = list(shapes.values())
+        self._well = [shape[0] > 0 for shape in shapes]
+
+    def turn(self, row: Tensor) -> tuple[float, float] | int:
+        """Overwrite the modules of one delta row; one whose A did not move is left alone.
+
+        Returns:
+            The worst condition and stretch, or the number of the first module that has no way.
+        """
+        worst, lost = [(1.0, 1.0)], []
+        with one_thread():
+            for group, well in zip(self._groups, self._well, strict=True):
+                moved = [k for k in group if bool(_factor(row, self.factors.modules[k].a).any())]
+                ill = moved
+                if well and moved:
+                    bounds, ill = self._turn_together(row, moved)
+                    worst.append(bounds)
+                for k in ill:
+                    turned = self._turn_alone(row, k)
+                    if turned is None:
+                        lost.append(k)
+                    else:
+                        worst.append((turned.condition, turned.stretch))
+        if lost:
+            return min(lost)
+        conditions, stretches = zip(*worst, strict=True)
+        return max(conditions), max(stretches)
+
+    def _turn_alone(self, row: Tensor, k: int) -> Turned | None:
+        module = self.factors.modules[k]
+        (b, a), (db, da) = module.factors(self.anchor), module.factors(row)
+        turned = turn(b + db, a + da, a)
+        if turned is not None:
+            write(row, module, turned.b - b, turned.a - a)
+        return turned
+
+    def _turn_together(
+        self, row: Tensor, ks: Sequence[int]
+    ) -> tuple[tuple[float, float], list[int]]:
+        """Turn modules of one shape; the worst bounds of those, and who is left to be turned."""
+        modules = [self.factors.modules[k] for k in ks]
+        target, moves = (
+            torch.stack([_factor(x, m.a).view(m.rank, -1) for m in modules]).to(torch.float64)
+            for x in (self.anchor, row)
+        )
+        a = target + moves
+        values, vectors = torch.linalg.eigh(a @ a.mT)
+        well = values[:, 0] > _CONDITION**-2 * values[:, -1]
+        whiten = vectors / values.clamp(min=torch.finfo(values.dtype).tiny).sqrt()[:, None]
+        shared = target @ a.mT @ whiten
+        root = torch.linalg.cholesky(target @ target.mT)
+        cosines = torch.linalg.svdvals(torch.linalg.solve_triangular(root, shared, upper=False))
+        well &= cosines[:, -1] > 1 / _CONDITION
+        ill = [k for k, is_well in zip(ks, well.tolist(), strict=True) if not is_well]
+        if len(ill) == len(ks):
+            return (1.0, 1.0), ill
+        back = (shared @ whiten.mT)[well]
+        singular = torch.linalg.svdvals(back)
+        ahead, near = torch.linalg.inv(back), back @ a[well] - target[well]
+        kept = [module for module, is_well in zip(modules, well.tolist(), strict=True) if is_well]
+        for module, there, new in zip(kept, near, ahead, strict=True):
+            b = module.factors(self.anchor)[0]
+            write(row, module, (b + module.factors(row)[0]) @ new - b, there)
+        stretch = 1 / cosines[well, -1].clamp(max=1)
+        return (float((singular[:, 0] / singular[:, -1]).max()), float(stretch.max())), ill
+
+
+def _factor(row: Tensor, columns: Columns | None) -> Tensor:
+    """The columns of a trained factor."""
+    assert columns is not None
+    return row[slice(*columns)]
+
+
 def align(
     rows: Rows,
-    anchor: Tensor,
+    anchor: Tensor | AnchorGauge,
     factors: Factors,
     *,
     max_condition: float = 1e3,
@@ -113,7 +215,7 @@ def align(
 
     Args:
         rows: n delta rows of the same description; different ranks have no common gauge.
-        anchor: The row that all received, shape (d,).
+        anchor: The row that all received, shape (d,), or the gauge of one that is used again.
         factors: Their description. Modules with one factor fixed have no gauge: left as they are.
         max_condition: Largest condition number of S.
         max_stretch: Largest 1 / cos of an angle between the row spaces. A move of A by m times
@@ -127,24 +229,18 @@ def align(
         ValueError: If a row does not fit or is not finite, or the anchor's own A has not full rank:
             then no client has a gauge.
     """
-    check_finite(gather(rows, anchor, factors))
+    gauge = anchor if isinstance(anchor, AnchorGauge) else AnchorGauge(anchor, factors)
+    check_finite(gather(rows, gauge.anchor, factors))
     aligned = torch.stack([row.detach() for row in rows])
     conditions = torch.ones(len(aligned), dtype=torch.float64)
     stretches = conditions.clone()
     refused: dict[int, str] = {}
-    with one_thread():
-        for k, module in enumerate(factors.modules):
-            if module.a is None or module.b is None:
-                continue
-            b, a = module.factors(anchor)
-            check_full_rank(a, k)
-            for i, row in enumerate(aligned):
-                turned = _turn_row(row, module, b, a)
-                if turned is None:
-                    refused.setdefault(i, f"module {k} has no way to the anchor's gauge")
-                    continue
-                conditions[i] = max(float(conditions[i]), turned.condition)
-                stretches[i] = max(float(stretches[i]), turned.stretch)
+    for i, row in enumerate(aligned):
+        found = gauge.turn(row)
+        if isinstance(found, int):
+            refused[i] = f"module {found} has no way to the anchor's gauge"
+        else:
+            conditions[i], stretches[i] = found
     for i in range(len(aligned)):
         if conditions[i] > max_condition:
             refused.setdefault(i, f"condition {conditions[i]:.3g} of S over {max_condition:g}")
@@ -155,21 +251,8 @@ def align(
     return Aligned(aligned, conditions, stretches)
 
 
-def _turn_row(row: Tensor, module: Module, b: Tensor, a: Tensor) -> Turned | None:
-    """Overwrite the module's columns of one delta row; a module with dA = 0 is left alone."""
-    db, da = module.moves(row)
-    assert db is not None
-    assert da is not None
-    if not da.any():
-        return Turned(db, da, 1.0, 1.0)
-    turned = turn(b + db, a + da, a)
-    if turned is not None:
-        write(row, module, turned.b - b, turned.a - a)
-    return turned
-
-
-def check_full_rank(a: Tensor, k: int) -> None:
-    """Refuse an anchor with an A of less than full rank: no gauge can be measured against it."""
+def check_full_rank(a: Tensor, k: int) -> float:
+    """Return A's condition, or refuse an A of less than full rank: it can measure no gauge."""
     if a.shape[0] > a.shape[1]:
         raise ValueError(
             f"the anchor's gauge needs a rank of at most d_in: got an A of shape {tuple(a.shape)} "
@@ -182,3 +265,4 @@ def check_full_rank(a: Tensor, k: int) -> None:
             f"{float(spread[0]):.3g} to {float(spread[-1]):.3g} in module {k}; start from "
             "an A of full rank, or leave this module without an adapter"
         )
+    return float(spread[0] / spread[-1])

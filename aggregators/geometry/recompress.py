@@ -27,6 +27,9 @@ from aggregators.geometry.spectrum import spectrum
 if TYPE_CHECKING:
     from torch import Tensor
 
+Energies = tuple[float, float, float]
+
+_SEEN = 1e-8  # of the target's energy: a change above it is known to seven digits from the whole
 _ROUNDING = 1e-14  # of the sides' norms: a tail below it is what float64 cannot tell from nothing
 
 
@@ -62,8 +65,8 @@ def combine_products(
 ) -> Step:
     """Move the anchor by sum w_i P_i, exactly, and bring it back to its rank.
 
-    Never forms a d_out x d_in matrix: per module QR of the stacks, (d_out, q) and (q, d_in) with q
-    the sum of the ranks of the clients that count plus one anchor's, and one SVD of q x q.
+    Never forms a d_out x d_in matrix: per module the stacks, (d_out, q) and (q, d_in) with q the
+    sum of the ranks of the clients that count plus one anchor's, and what `spectrum` makes of them.
 
     Args:
         rows: n delta rows; of different lengths where ranks differ.
@@ -161,9 +164,8 @@ def step_by_module(
     energies = [(0.0, 0.0, 0.0)]
     with one_thread():
         for k, (module, pair) in enumerate(zip(factors.modules, pairs, strict=True)):
-            tail = _settle(row, module, pair, gauge, k)
-            target = _target(anchor, module, pair)
-            energies.append((_energy(tail), _energy(target), _energy(pair)))
+            tail, shares = _settle(row, module, pair, gauge, k, residual_rank)
+            energies.append(shares)
             tails.append(tail if residual_rank is None else _leading(tail, residual_rank))
     if plain.any():
         write_plain(row, factors, factors.plain_of(anchor).to(torch.float64) + plain)
@@ -176,32 +178,49 @@ def step_by_module(
     )
 
 
-def _target(row: Tensor, module: Module, change: Pair) -> Pair:
-    b, a = module.factors(row)
-    return torch.cat([module.scale * b, change[0]], dim=1), torch.cat([a, change[1]])
+def _settle(
+    row: Tensor, module: Module, change: Pair, gauge: Gauge, k: int, residual_rank: int | None
+) -> tuple[Pair, Energies]:
+    """Overwrite one module of a row by the best approximation of its rank.
 
-
-def _settle(row: Tensor, module: Module, change: Pair, gauge: Gauge, k: int) -> Pair:
-    """Overwrite one module of a row by the best approximation of its rank; return the rest."""
+    Returns:
+        What was cut off, to the residual's rank at least, and the energies of all that was cut off,
+        of the target and of the change.
+    """
     b, a = module.factors(row)
-    nothing = (b[:, :0], a[:0])
+    nothing, own = (b[:, :0], a[:0]), (module.scale * b, a)
     if not (change[0].any() and change[1].any()):
-        return nothing
-    target = _target(row, module, change)
+        return nothing, (0.0, _energy(own), 0.0)
+    target = torch.cat([own[0], change[0]], dim=1), torch.cat([a, change[1]])
     new = linear_step(module, b, a, change)
     if new is not None:
         write(row, module, *new)
-        if module.a is not None and module.b is not None:
-            return nothing
-        rest = torch.cat([target[0], -module.scale * new[0]], 1), torch.cat([target[1], new[1]])
-        found = spectrum(*rest)
-        least = _ROUNDING * float(target[0].norm() * target[1].norm())
-        return found.pair(0, int((found.values > least).sum()))
+        tail = nothing
+        if module.a is None or module.b is None:
+            left = torch.cat([target[0], -module.scale * new[0]], dim=1)
+            found = spectrum(left, torch.cat([target[1], new[1]]))
+            least = _ROUNDING * float(target[0].norm() * target[1].norm())
+            tail = found.pair(0, int((found.values > least).sum()))
+        return tail, (_energy(tail), _energy(target), _energy(change))
     if gauge == "anchor":
         check_full_rank(a, k)
-    found = spectrum(*target)
+    most = None if residual_rank is None else module.rank + residual_rank
+    found = spectrum(*target, most)
+    whole = found.energy()
+    moved = _energy_of_change(whole, target, own, change)  # of what the row is before it is written
     write(row, module, *read_out(found, module, a, gauge, row.dtype))
-    return found.pair(module.rank)
+    return found.pair(module.rank), (found.energy(module.rank), whole, moved)
+
+
+def _energy_of_change(whole: float, target: Pair, own: Pair, change: Pair) -> float:
+    """|target - own|², from the small products of |target|² - 2 <target, own> + |own|².
+
+    Of a change below 1e-4 of the target this would be the rounding of the two: it is squared
+    itself.
+    """
+    shared = float(((target[0].T @ own[0]) * (target[1] @ own[1].T)).sum())
+    found = whole - 2 * shared + _energy(own)
+    return found if found > _SEEN * whole else _energy(change)
 
 
 def _leading(tail: Pair, rank: int) -> Pair:
@@ -251,6 +270,6 @@ def receive(anchor: Tensor, factors: Factors, client: Factors) -> Tensor:
                 write(row, own, b[:, : own.rank], leading)
                 continue
             check_full_rank(leading, k)
-            found = spectrum(module.scale * b, a)
+            found = spectrum(module.scale * b, a, own.rank)
             write(row, own, *read_out(found, own, leading, "anchor", anchor.dtype))
     return row

@@ -15,9 +15,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+_SURE = 1e-5  # of |left| |right|: a Gram matrix knows a singular value above it to eleven digits
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Spectrum:
-    """Singular vectors in columns, (d_out, k) and (d_in, k), and values (k,), descending.
+    """Leading singular vectors in columns, (d_out, m) and (d_in, m), and all values, descending.
 
     The signs are fixed: the entry of largest size of each right vector is positive, the first of
     equals.
@@ -30,20 +33,60 @@ class Spectrum:
     def pair(self, start: int, stop: int | None = None) -> Pair:
         """The matrix of the singular values start to stop: (U S, Vᵀ)."""
         kept = slice(start, stop)
-        return self.left[:, kept] * self.values[kept], self.right[:, kept].T
+        values = self.values[: self.left.shape[1]]
+        return self.left[:, kept] * values[kept], self.right[:, kept].T
+
+    def energy(self, start: int = 0) -> float:
+        """The sum of the squared singular values from ``start`` on."""
+        return float(self.values[start:].square().sum())
 
 
-def spectrum(left: Tensor, right: Tensor) -> Spectrum:
-    """Decompose left @ right by QR of each side and SVD of the small core."""
-    if right.numel() == 0:
-        return Spectrum(left, left.new_zeros(left.shape[1]), right.T)
+def spectrum(left: Tensor, right: Tensor, most: int | None = None) -> Spectrum:
+    """Decompose left @ right, (d_out, q) by (q, d_in), without forming it.
+
+    With rightᵀ = Q R the squares of the singular values are the eigenvalues of R leftᵀleft Rᵀ, so
+    that one side costs a triangle, the other a Gram matrix, and neither an orthonormal basis. A
+    value below 1e-5 of the sides' norms would be the rounding of its square: where one of those
+    asked for is, or all are asked for, both sides are brought to orthonormal bases instead, and the
+    small core is decomposed itself.
+
+    Args:
+        left: Shape (d_out, q), float64.
+        right: Shape (q, d_in), float64.
+        most: How many singular vectors are asked for; None for all.
+    """
+    if right.numel() == 0 or left.numel() == 0:
+        return Spectrum(left[:, :0], left.new_zeros(0), right[:0].T)
+    if most and most < left.shape[1] <= min(len(left), right.shape[1]):
+        found = _by_gram(left, right, most)
+        if found is not None:
+            return found
     outer, core_left = torch.linalg.qr(left)
     inner, core_right = torch.linalg.qr(right.T)
     u, values, vh = torch.linalg.svd(core_left @ core_right.T, full_matrices=False)
-    found_left, found_right = outer @ u, inner @ vh.T
-    peaks = found_right.gather(0, found_right.abs().argmax(dim=0, keepdim=True))
+    u, v = u[:, :most], vh[:most].T
+    return _signed(outer @ u, values, inner @ v)
+
+
+def _by_gram(left: Tensor, right: Tensor, most: int) -> Spectrum | None:
+    """The leading triples, or None where a Gram matrix does not know the last of them."""
+    if len(left) < right.shape[1]:  # the triangle of the shorter side is cheaper
+        turned = _by_gram(right.T, left.T, most)
+        return turned and _signed(turned.right, turned.values, turned.left)
+    core = torch.linalg.qr(right.T, mode="r").R.T
+    gram = left.T @ left
+    squares, vectors = torch.linalg.eigh(core.T @ gram @ core)
+    values = squares.clamp(min=0).sqrt().flip(0)
+    if values[most - 1] <= _SURE * gram.trace().sqrt() * core.norm():
+        return None
+    leading = core @ vectors[:, -most:].flip(1) / values[:most]
+    return _signed(left @ leading, values, right.T @ (gram @ leading) / values[:most])
+
+
+def _signed(left: Tensor, values: Tensor, right: Tensor) -> Spectrum:
+    peaks = right.gather(0, right.abs().argmax(dim=0, keepdim=True))
     signs = torch.where(peaks < 0, -1.0, 1.0).to(right.dtype)
-    return Spectrum(found_left * signs, values, found_right * signs)
+    return Spectrum(left * signs, values, right * signs)
 
 
 def truncate(point: Point, rank: int) -> tuple[LowRank, float]:
@@ -68,9 +111,9 @@ def truncate(point: Point, rank: int) -> tuple[LowRank, float]:
     tails, totals = [0.0], [0.0]
     with one_thread():
         for k in range(len(point)):
-            found = spectrum(*point.pair(k))
-            tails.append(float(found.values[rank:].square().sum()))
-            totals.append(float(found.values.square().sum()))
+            found = spectrum(*point.pair(k), rank)
+            tails.append(found.energy(rank))
+            totals.append(found.energy())
             kept.append(found.pair(0, rank))
     total = math.fsum(totals)
     return LowRank(tuple(kept), point.plain), math.fsum(tails) / total if total > 0 else 0.0

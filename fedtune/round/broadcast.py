@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from aggregators.geometry import Factors, receive
+from aggregators.geometry import AnchorGauge, Factors, receive
 from fedtune.adapters.layout import Layout
 from fedtune.adapters.part import Part
 from fedtune.adapters.ranks import narrow
@@ -46,6 +46,11 @@ class Received:
     def arrays(self) -> ArrayRecord:
         """The anchor as it travels, made once for all who receive it."""
         return to_arrays(self.anchor, self.part.whole)
+
+    @cached_property
+    def gauge(self) -> AnchorGauge:
+        """What rows are aligned to, worked out once for all who received it."""
+        return AnchorGauge(self.start, self.factors)
 
     @cached_property
     def factors(self) -> Factors:

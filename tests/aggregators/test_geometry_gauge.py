@@ -18,7 +18,8 @@ from product_space import (
     matrices,
 )
 
-from aggregators.geometry import Factors, GaugeError, Module, align
+from aggregators.geometry import Factors, GaugeError, Module, align, gauge
+from aggregators.geometry.layout import write
 
 random = settings(max_examples=40, derandomize=True, deadline=None)
 LOOSE = {"max_condition": 1e9, "max_stretch": 1e9}
@@ -202,3 +203,29 @@ def test_an_a_that_cannot_have_full_rank_is_refused_in_words():
     rows = 0.1 * torch.randn(2, 72, generator=generator(1), dtype=torch.float64)
     with pytest.raises(ValueError, match="a rank of at most d_in: got an A of shape"):
         align(rows, anchor, factors)
+
+
+def test_modules_turned_together_are_as_those_turned_alone(monkeypatch):
+    same = describe((3, 3, 3, 2), (2.0, 0.5, 1.0, 1.0), shapes=((7, 50), (7, 50), (7, 50), (6, 90)))
+    anchor, rows = anchor_row(same, 5), delta_rows(3, same, 6)
+    together = align(rows, anchor, same, **LOOSE)
+    monkeypatch.setattr(gauge, "_CONDITION", 0.0)
+    alone = align(rows, anchor, same, **LOOSE)
+    assert torch.allclose(together.rows, alone.rows, rtol=0, atol=1e-12)
+    assert torch.allclose(together.conditions, alone.conditions, rtol=1e-10)
+    assert torch.allclose(together.stretches, alone.stretches, rtol=1e-10)
+
+
+def test_a_client_with_a_module_that_normal_equations_do_not_suit_is_turned_all_the_same():
+    same = describe((3, 3), shapes=((7, 50), (7, 50)))
+    anchor, (row,) = anchor_row(same, 5), delta_rows(1, same, 6)
+    b, a = same.modules[1].factors(anchor + row)
+    mix = torch.diag(torch.tensor([1.0, 1e-2, 1e-4]).double())
+    write(row, same.modules[1], b @ torch.linalg.inv(mix), mix @ a)
+    row[slice(*same.modules[1].b)] -= anchor[slice(*same.modules[1].b)]
+    row[slice(*same.modules[1].a)] -= anchor[slice(*same.modules[1].a)]
+    aligned = align([row], anchor, same, **LOOSE)
+    for was, now in zip(
+        matrices(anchor + row, same), matrices(anchor + aligned.rows[0], same), strict=True
+    ):
+        assert np.allclose(now, was, rtol=0, atol=1e-10 * np.abs(was).max())

@@ -156,7 +156,7 @@ def in_anchors_gauge(row: Tensor, received: Received, section: Aggregator) -> Te
     """
     bounds = {"max_condition": section.max_condition, "max_stretch": section.stretch_bound}
     try:
-        turned = align([row], received.start, received.factors, **bounds).rows[0]
+        turned = align([row], received.gauge, received.factors, **bounds).rows[0]
     except GaugeError as error:
         return f"its adapter stands in no gauge near the anchor's: {error.refused[0]}"
     except ValueError as error:
