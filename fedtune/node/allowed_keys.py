@@ -37,9 +37,13 @@ _MODEL: dict[str, Judgement] = {
     "revision": JUDGED,
     "device": OWNERS,
     **dict.fromkeys(
-        ("dtype", "load_in_4bit", "bnb_4bit_quant_type", "use_bnb_nested_quant"), BOUNDED
+        (
+            "dtype", "load_in_4bit", "bnb_4bit_quant_type", "use_bnb_nested_quant",
+            "attn_implementation",  # where its package is missing, none is fetched
+        ),
+        BOUNDED,
     ),
-}
+}  # fmt: skip
 _LORA: dict[str, Judgement] = {
     **dict.fromkeys(  # names, or patterns
         (

@@ -12,6 +12,7 @@ from fedtune.recipe.source import with_folders
 
 # Keys that are younger than some run folders, by section: they count where they are set.
 YOUNGER: dict[str, tuple[str, ...]] = {
+    "model": ("attn_implementation",),
     "data": ("columns", "system", "eval_source"),
     "federation": ("keep_replies",),
     "lora": (

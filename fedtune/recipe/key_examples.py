@@ -134,6 +134,7 @@ EXAMPLES: dict[str, str | tuple[str, ...]] = {
     "lora.rank_pattern": "lora.rank_pattern={q_proj: 16}",
     "lora.target_parameters": "lora.target_parameters=[mlp.experts.down_proj]",
     "lora.modules_to_save": "lora.modules_to_save=[embed_tokens]",
+    "model.attn_implementation": "model.attn_implementation=eager",
     "model.name_or_path": "model.name_or_path=Qwen/Qwen3-0.6B",
     "model.revision": "model.revision=main",
     "outer.betas": ("outer={name: adam, betas: [0.9, 0.95]}", _ADAM),

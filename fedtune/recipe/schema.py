@@ -19,6 +19,10 @@ from fedtune.recipe.outer import Outer
 from fedtune.recipe.reward import AnyReward, names_of
 from fedtune.recipe.section import Section
 
+Attention = Literal[
+    "eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4"
+]
+
 
 class Model(Section):
     """The base model, which no one changes."""
@@ -31,6 +35,10 @@ class Model(Section):
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "auto", description="where it computes; auto: the first there is of CUDA, MPS and CPU"
+    )
+    attn_implementation: Attention | None = Field(
+        None,
+        description="what computes attention; null: what transformers takes, mostly sdpa",
     )
     load_in_4bit: bool = Field(
         False, description="QLoRA: the base in 4 bits; pip install bitsandbytes"

@@ -10,7 +10,7 @@ import torch
 
 from fedtune.adapters import lora
 from fedtune.recipe import Recipe
-from fedtune.training.base import build_skeleton
+from fedtune.training.skeleton import build_skeleton
 from fedtune.training.tasks import TASKS
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ import torch
 from fedtune import nano
 from fedtune.recipe import Model
 from fedtune.recipe.beside import looked_in
+from fedtune.training.attention import attention_of
 from fedtune.training.quiet import without_warnings
 
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")  # the first kind that is there is loaded
@@ -74,7 +75,7 @@ def load_tokenizer(section: Model) -> Any:  # noqa: ANN401
         OSError: If there is none.
         ValueError: If transformers cannot read it.
     """
-    folder = _local_folder(section)
+    folder = local_folder(section)
     return _tokenizer_in(section.name_or_path if folder is None else folder, section.revision)
 
 
@@ -96,18 +97,29 @@ def _load_model(
     device: torch.device,
     seed: int,
 ) -> Any:  # noqa: ANN401
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+    from transformers import AutoConfig
 
+    kind = kind_of(peft_type)
     keys: dict[str, Any] = {"dtype": dtype, **NO_CODE}
+    if section.attn_implementation is not None:
+        config = AutoConfig.from_pretrained(folder, **NO_CODE)
+        keys |= attention_of(section, config, kind, device=device, dtype=dtype)
     if section.load_in_4bit:
         keys |= {"quantization_config": _four_bit(section, dtype), "device_map": {"": device}}
     if peft_type == "CAUSAL_LM":
-        model = AutoModelForCausalLM.from_pretrained(folder, **keys)
+        model = kind.from_pretrained(folder, **keys)
     else:
         with torch.random.fork_rng(), without_warnings():  # it warns of the head that is drawn
             torch.manual_seed(seed)
-            model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, **keys)
+            model = kind.from_pretrained(folder, num_labels=1, **keys)
     return model if section.load_in_4bit else model.to(device)
+
+
+def kind_of(peft_type: str) -> Any:  # noqa: ANN401
+    """Transformers' class that builds a kind of model, by PEFT's name of it."""
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    return AutoModelForCausalLM if peft_type == "CAUSAL_LM" else AutoModelForSequenceClassification
 
 
 def _four_bit(section: Model, dtype: torch.dtype) -> Any:  # noqa: ANN401
@@ -127,7 +139,7 @@ def find_folder(section: Model) -> Path:
     Raises:
         FileNotFoundError: If there is none, with what to do.
     """
-    local = _local_folder(section)
+    local = local_folder(section)
     if local is not None:
         return local
     from huggingface_hub import snapshot_download
@@ -169,7 +181,7 @@ def check_model(section: Model) -> None:
     Raises:
         FileNotFoundError: If the model, its weights or its tokenizer is not there, with what to do.
     """
-    folder = _local_folder(section)
+    folder = local_folder(section)
     if folder is not None:
         find_weights(folder)
         if (folder / ADAPTER).is_file():
@@ -195,7 +207,12 @@ def find_weights(folder: Path) -> list[Path]:
     raise FileNotFoundError(f"{folder} needs weights ({', '.join(WEIGHTS)}); got none")
 
 
-def _local_folder(section: Model) -> Path | None:
+def local_folder(section: Model) -> Path | None:
+    """The folder of nano, or the one that is named; None: it is a name of the hub's.
+
+    Raises:
+        FileNotFoundError: If the folder holds no model.
+    """
     if section.name_or_path == "nano":
         return nano.model_folder()
     folder = Path(section.name_or_path).expanduser()
@@ -217,35 +234,6 @@ def _hub_errors(name: str) -> Iterator[None]:
             f"model.name_or_path: {name!r} is no folder{looked_in(name)}, and the hub did not "
             f"give it ({type(error).__name__}); name nano, a folder, or download the model first"
         ) from error
-
-
-def build_skeleton(section: Model, *, peft_type: str = "CAUSAL_LM") -> Any:  # noqa: ANN401
-    """The model without its weights, built from its configuration on the meta device.
-
-    Raises:
-        OSError: If there is no configuration, or the hub does not give it.
-        ValueError: If transformers knows no such model.
-    """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
-
-    folder = _local_folder(section)
-    name = section.name_or_path if folder is None else folder
-    config = AutoConfig.from_pretrained(name, revision=section.revision, **NO_CODE)
-    with torch.device("meta"):
-        if peft_type == "CAUSAL_LM":
-            return AutoModelForCausalLM.from_config(config)
-        config.num_labels = 1
-        return AutoModelForSequenceClassification.from_config(config)
-
-
-def module_names(section: Model) -> list[str]:
-    """The names of the model's modules; no weight is loaded.
-
-    Raises:
-        OSError: If there is no configuration, or the hub does not give it.
-        ValueError: If transformers knows no such model.
-    """
-    return [name for name, _ in build_skeleton(section).named_modules()]
 
 
 def choose_device(name: str) -> torch.device:

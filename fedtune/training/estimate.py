@@ -11,8 +11,9 @@ import torch
 
 from fedtune.recipe import Recipe
 from fedtune.training.adapted import trained_parameters
-from fedtune.training.base import build_skeleton, choose_device, choose_dtype
+from fedtune.training.base import choose_device, choose_dtype
 from fedtune.training.plan import Plan
+from fedtune.training.skeleton import build_skeleton
 from fedtune.training.tasks import TASKS
 
 _LONGEST = 1024  # tokens of a row, where neither recipe nor task says how long one may be

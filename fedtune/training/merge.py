@@ -32,7 +32,8 @@ def merge_adapter(adapter: Path, base: Model, out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} is not empty; name another folder")
     kind = json.loads((adapter / CONFIG).read_text(encoding="utf-8")).get("task_type")
-    section = base.model_copy(update={"dtype": "float32", "load_in_4bit": False})
+    plain = {"dtype": "float32", "load_in_4bit": False, "attn_implementation": None}
+    section = base.model_copy(update=plain)
     loaded = load_base(section, peft_type=kind or "CAUSAL_LM")
     merged, rows = merging.merge(loaded.model, adapter)
     unfinished = out.with_name(f".{out.name}.tmp")

@@ -18,13 +18,14 @@ from typing import Any
 import torch
 
 from fedtune.recipe import Recipe
-from fedtune.training.base import build_skeleton, load_tokenizer
+from fedtune.training.base import load_tokenizer
 from fedtune.training.client_data import ClientData
 from fedtune.training.formats import hint_of_prompt, kept_columns, left_out
 from fedtune.training.plan import Plan
 from fedtune.training.rewards import check_rewards
 from fedtune.training.row_counts import RowCounts
 from fedtune.training.scores import check_scores
+from fedtune.training.skeleton import build_skeleton
 from fedtune.training.tasks import TASKS
 from fedtune.training.toy import toy_learner
 from fedtune.training.tryout import try_step

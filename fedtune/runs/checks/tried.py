@@ -12,11 +12,12 @@ from fedtune.recipe.errors import nearest
 from fedtune.runs.checks.rows import look_at_rows
 from fedtune.simulation.attack_check import rehearse
 from fedtune.training.adapted import adapted_modules, no_product
-from fedtune.training.base import module_names
+from fedtune.training.attention import KEY
 from fedtune.training.client_round import looked_at
 from fedtune.training.plan import Plan, check_train_keys
 from fedtune.training.rewards import check_rewards
 from fedtune.training.scores import check_scores
+from fedtune.training.skeleton import build_skeleton, module_names
 from fedtune.training.sources import find_source, load_rows
 from fedtune.training.tasks import TASKS
 from fedtune.training.tasks.running import check_values
@@ -25,6 +26,8 @@ from fedtune.training.tryout import check_step
 
 def problems_when_tried(recipe: Recipe) -> list[str]:
     """What the libraries that train find wrong with a recipe; no weights are loaded."""
+    if problems := _attention(recipe):
+        return problems  # no model can be built
     problems = [each for check in (_train, _lora, _ranks) for each in check(recipe)]
     # rows are prepared by the trainer's keys, so that only good ones can tell of rows
     tried = (_attack,) if any(each.startswith("train") for each in problems) else (_data, _attack)
@@ -43,6 +46,17 @@ def _train(recipe: Recipe) -> list[str]:
         check_step(recipe.task, plan)
     except (TypeError, ValueError) as error:
         return [f"train: {error}"]
+    return []
+
+
+def _attention(recipe: Recipe) -> list[str]:
+    """What of attention is not here; over a network that is for each node to say."""
+    if recipe.model.attn_implementation is None:
+        return []
+    try:
+        build_skeleton(recipe.model, peft_type=TASKS[recipe.task].peft_type)
+    except (OSError, ValueError) as error:
+        return [str(error)] if str(error).startswith(KEY) else []
     return []
 
 
