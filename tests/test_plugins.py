@@ -19,7 +19,7 @@ build-backend = "setuptools.build_meta"
 name = "of-mine"
 version = "1.0"
 [tool.setuptools]
-py-modules = ["closest", "half_hearted"]
+py-modules = ["closest", "half_hearted", "short_sums"]
 """
 
 
@@ -27,10 +27,11 @@ py-modules = ["closest", "half_hearted"]
 def installed(tmp_path_factory):
     """The package of docs/adding.md, installed by pip into a folder of its own."""
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("target")
-    attack, rule, _ = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    attack, rule, reward, _ = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     (points,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
     (source / "half_hearted.py").write_text(attack)
     (source / "closest.py").write_text(rule)
+    (source / "short_sums.py").write_text(reward)
     (source / "pyproject.toml").write_text(PROJECT + points)
     subprocess.run(
         [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation",

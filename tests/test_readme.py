@@ -58,7 +58,7 @@ def test_the_recipe_for_ones_own_data_runs(tiny_model_folder, tmp_path, monkeypa
 @pytest.fixture
 def added(monkeypatch):
     """The attack and the rule of docs/adding.md, added as the page says; gone after the test."""
-    attack, rule, both = blocks((ROOT / "docs" / "adding.md").read_text(), "python")
+    attack, rule, _, both = blocks((ROOT / "docs" / "adding.md").read_text(), "python")
     for known, name in ((attacks.ATTACKS, "half_hearted"), (AGGREGATORS, "closest")):
         monkeypatch.setitem(known, name, None)  # remembers that it was not there
         del known[name]

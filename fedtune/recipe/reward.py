@@ -12,7 +12,10 @@ from fedtune.recipe.section import Section
 
 
 class Reward(Section):
-    """What all rewards have; each is a number from 0 to 1, times its weight."""
+    """What all rewards have; each is a number from 0 to 1, times its weight.
+
+    A function of TRL's own signature has no bounds.
+    """
 
     weight: float = Field(1.0, gt=-100.0, lt=100.0, description="what it counts for in the sum")
 
@@ -60,7 +63,10 @@ class ModelReward(Reward):
 
 
 class EntryPointReward(Reward):
-    """A function of one's own, installed as an entry point of the group ``fedtune.rewards``."""
+    """A function of one's own, or one written for TRL, installed as an entry point.
+
+    The group is ``fedtune.rewards``. It takes (prompt, completion, row), or what TRL hands over.
+    """
 
     name: Literal["entry_point"] = Field(description="names this reward")
     entry: str = Field(min_length=1, max_length=200, description="its name in the group")

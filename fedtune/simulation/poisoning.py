@@ -14,6 +14,11 @@ from fedtune.simulation.adversary import byzantine_clients, is_on
 from fedtune.training.client_round import Poison
 from fedtune.training.tasks.task import Asked, Priced
 
+UNBOUNDED = (
+    "{} changes rewards within their bounds, and those of a function of TRL's signature have none; "
+    "name another attack, or a function (prompt, completion, row)"
+)
+
 
 def poison_of(recipe: Recipe, client: int, round_: int = 1) -> Poison | None:
     """What this client does in a round, counted from 1, to what it trains on or for, if it does.
@@ -46,7 +51,13 @@ def poison_of(recipe: Recipe, client: int, round_: int = 1) -> Poison | None:
 
 
 def _paid(honest: Sequence[Priced], name: str, options: Mapping[str, object]) -> Priced:
-    """The one reward that a attacker trains for, in the place of the weighted sum of the honest."""
+    """The one reward that an attacker trains for, in the place of the weighted sum of the honest.
+
+    Raises:
+        ValueError: If an honest one has no bounds to change it in.
+    """
+    if any(each.in_lists is not None for each in honest):
+        raise ValueError(UNBOUNDED.format(name))
     low = sum(min(0.0, each.weight) for each in honest)
     high = sum(max(0.0, each.weight) for each in honest)
 

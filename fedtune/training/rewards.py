@@ -18,6 +18,7 @@ from fedtune.recipe.reward import (
     FormatReward,
     LengthReward,
 )
+from fedtune.training.trl_rewards import check_columns, takes_lists
 
 Row = Mapping[str, Any]
 Score = Callable[[str, str, Row], float]
@@ -116,6 +117,18 @@ def entry_point(section: EntryPointReward) -> Score:
     return score
 
 
+def in_lists(section: AnyReward) -> Callable[..., Any] | None:
+    """The function of an entry point that has TRL's own signature; None of any other reward.
+
+    Raises:
+        ValueError: As `entry_point` does, or if it can be called in no known way.
+    """
+    if not isinstance(section, EntryPointReward):
+        return None
+    function = entry_point(section)
+    return function if takes_lists(function, section.entry) else None
+
+
 def installed(entry: str, *, group: str, key: str) -> Any:  # noqa: ANN401  a function of any kind
     """The function of an entry point.
 
@@ -197,14 +210,14 @@ def scorer(section: AnyReward) -> Score:
 
 
 def check_rewards(sections: Iterable[AnyReward], columns: Collection[str]) -> None:
-    """Refuse a reward that is not installed, or looks at a column that the rows have not.
+    """Refuse a reward that is not installed, or needs a column that the rows have not.
 
     Raises:
         ValueError: Naming it, and what there is: such a column would be worth 0 throughout.
     """
     for section in sections:
-        if isinstance(section, EntryPointReward):
-            entry_point(section)
+        if isinstance(section, EntryPointReward) and (function := in_lists(section)) is not None:
+            check_columns(function, section.entry, columns)
         if isinstance(section, AnswerReward) and section.column not in columns:
             raise ValueError(
                 f"rewards.exact_answer.column: no column {section.column!r}; "

@@ -12,10 +12,11 @@ from torch import Tensor
 from fedtune.adapters import lora
 from fedtune.adapters.folder import CONFIG, adapter_folder
 from fedtune.recipe import Recipe
-from fedtune.recipe.reward import ModelReward, names_of
+from fedtune.recipe.reward import EntryPointReward, ModelReward, names_of
 from fedtune.training.reward_model import load_reward_model
-from fedtune.training.rewards import scorer
+from fedtune.training.rewards import in_lists, scorer
 from fedtune.training.tasks.task import Priced
+from fedtune.training.trl_rewards import scoring
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -56,10 +57,17 @@ def price(recipe: Recipe) -> list[Priced]:
         if isinstance(section, ModelReward):
             model = load_reward_model(recipe, section)
             whole = Priced(name, section.weight, model.score, model.score_all, model.digest)
+        elif isinstance(section, EntryPointReward) and (function := in_lists(section)) is not None:
+            listed = scoring(function, section.entry)
+            whole = Priced(name, section.weight, _in_lists_alone, in_lists=listed)
         else:
             whole = Priced(name, section.weight, scorer(section))
         priced.append(whole)
     return priced
+
+
+def _in_lists_alone(prompt: str, completion: str, row: Mapping[str, object]) -> float:
+    raise ValueError("rewards: a function of TRL's signature needs lists, as TRL has them")
 
 
 def _onto(fresh: Tensors, model: PeftModel, path: str, key: str) -> dict[str, Tensor]:

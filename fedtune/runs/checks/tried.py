@@ -9,13 +9,15 @@ import torch
 import attacks
 from fedtune.recipe import Attack, Recipe
 from fedtune.recipe.errors import nearest
+from fedtune.recipe.reward import AnyReward
 from fedtune.runs.checks.rows import look_at_rows
 from fedtune.simulation.attack_check import rehearse
+from fedtune.simulation.poisoning import UNBOUNDED
 from fedtune.training.adapted import adapted_modules, no_product
 from fedtune.training.attention import KEY
 from fedtune.training.client_round import looked_at
 from fedtune.training.plan import Plan, check_train_keys
-from fedtune.training.rewards import check_rewards
+from fedtune.training.rewards import check_rewards, in_lists
 from fedtune.training.scores import check_scores
 from fedtune.training.skeleton import build_skeleton, module_names
 from fedtune.training.sources import find_source, load_rows
@@ -166,10 +168,20 @@ def _attack(recipe: Recipe) -> list[str]:
             f"{key}: {attack.reward_attack[0]} changes what completions are worth, and needs task "
             f"grpo: got {recipe.task}, which has no rewards; name another attack"
         ]
+    if attack.reward_attack is not None and any(map(_is_unbounded, recipe.rewards)):
+        key = "attack" if attack.poison is None else "attack.poison"
+        return [f"{key}: {UNBOUNDED.format(attack.reward_attack[0])}"]
     if attacks.ATTACKS[attack.name].level != "update":
         return []
     refusal = rehearse(recipe)
     return [] if refusal is None else [f"attack: {refusal}"]
+
+
+def _is_unbounded(reward: AnyReward) -> bool:
+    try:
+        return in_lists(reward) is not None
+    except ValueError:
+        return False  # `_data` has said what is wrong
 
 
 def _try_poison(attack: Attack, rows: list[dict[str, object]]) -> None:

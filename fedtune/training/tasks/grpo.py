@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fedtune.adapters import lora
 from fedtune.training.generation import complete_in_batches
@@ -14,6 +14,7 @@ from fedtune.training.plan import Plan
 from fedtune.training.rewards import text_of
 from fedtune.training.tasks.running import REFERENCE, make_config
 from fedtune.training.tasks.task import Figures, Learner, Priced, Shown, Task
+from fedtune.training.trl_rewards import columns_of, outside_of_training
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -128,38 +129,77 @@ def measure(rows: Dataset, learner: Learner, *, batch_size: int) -> Figures:
 
     Returns:
         ``loss``, minus the reward, so that less is better here too; ``reward``, the weighted sum;
-        ``rewards/NAME``, each from 0 to 1; ``completion_words``; ``num_prompts``.
+        ``rewards/NAME``, a mean over the answers that it scores, which is from 0 to 1 unless the
+        function has TRL's signature; ``completion_words``; ``num_prompts``.
     """
-    texts = _answers(rows, learner, batch_size=batch_size)
-    asked = [
-        (text_of(row["prompt"]), text, json.loads(row["row"]))
-        for row, text in zip(rows, texts, strict=True)
-    ]
-    found = {}
-    for each in learner.rewards:
-        scores = each.score_all(asked)
-        found[f"rewards/{each.name}"] = sum(scores) / len(scores)
-    reward = sum(each.weight * found[f"rewards/{each.name}"] for each in learner.rewards)
-    words = sum(len(text.split()) for text in texts) / len(texts)
+    answers = _answers(rows, learner, batch_size=batch_size)
+    whole = [json.loads(each) for each in rows["row"]]
+    terms = {each.name: _scores(each, whole, answers) for each in learner.rewards}
+    found = {f"rewards/{name}": _mean(scores) for name, scores in terms.items()}
+    if any(None in scores for scores in terms.values()):
+        reward = _mean(_sums(learner.rewards, list(terms.values())))
+    else:
+        reward = sum(each.weight * found[f"rewards/{each.name}"] for each in learner.rewards)
+    words = sum(len(each.text.split()) for each in answers) / len(answers)
     others = {"reward": reward, **found, "completion_words": words, "num_prompts": len(rows)}
     return Figures(0.0 - reward, others)
 
 
 def show(rows: Dataset, learner: Learner, *, max_new_tokens: int) -> list[Shown]:
     """Prepared prompts with the model's greedy answers, and what these are worth."""
-    texts = _answers(rows, learner, batch_size=1, most=max_new_tokens)
+    answers = _answers(rows, learner, batch_size=1, most=max_new_tokens)
+    whole = [json.loads(each) for each in rows["row"]]
+    worth = _sums(learner.rewards, [_scores(each, whole, answers) for each in learner.rewards])
     shown = []
-    for row, text in zip(rows, texts, strict=True):
-        whole, prompt = json.loads(row["row"]), text_of(row["prompt"])
-        reward = sum(each.weight * each.score(prompt, text, whole) for each in learner.rewards)
-        truth = str(whole.get("answer") or "")
-        shown.append(Shown(prompt.strip(), truth, f"{reward:.2f} for: {text.strip()}"))
+    for row, answer, reward in zip(whole, answers, worth, strict=True):
+        told = "no reward" if reward is None else f"{reward:.2f}"
+        prompt, truth = text_of(row["prompt"]).strip(), str(row.get("answer") or "")
+        shown.append(Shown(prompt, truth, f"{told} for: {answer.text.strip()}"))
     return shown
+
+
+class _Answer(NamedTuple):
+    """What the model says to a prompt: its tokens up to the end of the text, and as text."""
+
+    ids: list[int]
+    text: str
+
+
+def _scores(
+    priced: Priced, rows: Sequence[dict[str, Any]], answers: Sequence[_Answer]
+) -> Sequence[float | None]:
+    texts = [each.text for each in answers]
+    if priced.in_lists is not None:
+        ids = [each.ids for each in answers]
+        return priced.in_lists(**outside_of_training(rows, texts, ids))
+    prompts = [text_of(row["prompt"]) for row in rows]
+    return priced.score_all(list(zip(prompts, texts, rows, strict=True)))
+
+
+def _sums(
+    rewards: Sequence[Priced], scores: Sequence[Sequence[float | None]]
+) -> list[float | None]:
+    """The weighted sum of what was scored of each completion; None where nothing was, as in TRL."""
+    sums: list[float | None] = []
+    for column in zip(*scores, strict=True):
+        told = [
+            each.weight * score
+            for each, score in zip(rewards, column, strict=True)
+            if score is not None
+        ]
+        sums.append(sum(told) if told else None)
+    return sums
+
+
+def _mean(scores: Sequence[float | None]) -> float:
+    """Over what was scored; NaN where nothing was."""
+    told = [score for score in scores if score is not None]
+    return sum(told) / len(told) if told else math.nan
 
 
 def _answers(
     rows: Dataset, learner: Learner, *, batch_size: int, most: int | None = None
-) -> list[str]:
+) -> list[_Answer]:
     longest = _longest(learner.plan)
     tokens = complete_in_batches(
         list(rows["prompt_ids"]),
@@ -169,7 +209,9 @@ def _answers(
         batch_size=batch_size,
     )
     texts: list[str] = learner.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-    return texts
+    end = learner.tokenizer.eos_token_id
+    ids = [each[: each.index(end) + 1] if end in each else each for each in tokens]
+    return list(map(_Answer, ids, texts))
 
 
 def _longest(plan: Plan) -> int:
@@ -182,16 +224,16 @@ def _longest(plan: Plan) -> int:
     return longest
 
 
-def _as_trl_calls(priced: Priced) -> Callable[..., list[float]]:
+def _as_trl_calls(priced: Priced) -> Callable[..., Sequence[float | None]]:
     def reward(
-        prompts: Sequence[Any], completions: Sequence[Any], row: Sequence[str], **_: object
-    ) -> list[float]:
-        return priced.score_all(
-            [
-                (text_of(prompt), text_of(completion), json.loads(one))
-                for prompt, completion, one in zip(prompts, completions, row, strict=True)
-            ]
-        )
+        prompts: Sequence[Any], completions: Sequence[Any], row: Sequence[str], **given: object
+    ) -> Sequence[float | None]:
+        rows = [json.loads(one) for one in row]
+        if priced.in_lists is not None:
+            whole = {**columns_of(rows), **given}
+            return priced.in_lists(prompts=prompts, completions=completions, **whole)
+        asked = zip(map(text_of, prompts), map(text_of, completions), rows, strict=True)
+        return priced.score_all(list(asked))
 
     reward.__name__ = priced.name  # TRL names its metrics after it
     return reward

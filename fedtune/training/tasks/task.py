@@ -32,6 +32,8 @@ class Priced:
         score: (prompt, completion, row) -> a number from 0 to 1.
         batch: The same for many at once, where that is cheaper.
         digest: Says what it is made of beside its section: equal digests, equal scores.
+        in_lists: A function of TRL's own signature that is called in the place of both; its scores
+            have no bounds, and are None where it says nothing of a completion.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Priced:
     score: Callable[[str, str, Mapping[str, Any]], float]
     batch: Callable[[Sequence[Asked]], list[float]] | None = None
     digest: str = ""
+    in_lists: Callable[..., list[float | None]] | None = None
 
     def score_all(self, asked: Sequence[Asked]) -> list[float]:
         """The scores of many completions, in their order."""
