@@ -117,14 +117,27 @@ def _rows(recipe: Recipe) -> list[str]:
     return [*(f"note: {each}" for each in found.notes), *lines_of(found)]
 
 
+def _most_steps(recipe: Recipe) -> int:
+    """Steps of the client with most rows."""
+    from fedtune.runs.checks.rows import look_at_rows
+    from fedtune.training.epochs import steps_of_rows
+
+    return max(steps_of_rows(recipe, each.kept) for each in look_at_rows(recipe).counts)
+
+
 def _reckon(recipe: Recipe) -> list[str]:
     """What a client needs; nothing where only loading the model could tell."""
     from fedtune.report.estimate import reckoned
     from fedtune.training.base import choose_device, choose_dtype
     from fedtune.training.estimate import estimate, matmul_speed
 
+    steps, epochs = None, recipe.federation.local_epochs is not None
+    if epochs and recipe.federation.deployment is not None:
+        return ["reckoned: nothing; how many steps the epochs are, each node's own rows say"]
     try:
-        found = estimate(recipe)
+        if epochs:
+            steps = _most_steps(recipe)
+        found = estimate(recipe, steps=steps)
     except (OSError, ValueError):
         return []
     device = choose_device(recipe.model.device)

@@ -82,7 +82,7 @@ def _lines(found: Outlook) -> Iterator[str]:
     recipe = found.recipe
     federation = recipe.federation
     yield (
-        f"task {recipe.task}: {federation.num_rounds} rounds of {federation.local_steps} steps, "
+        f"task {recipe.task}: {federation.num_rounds} rounds of {federation.work}, "
         f"one of {federation.num_clients} clients"
     )
     for use in found.uses:

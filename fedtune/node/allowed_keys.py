@@ -79,6 +79,7 @@ _FEDERATION: dict[str, Judgement] = {
     "threads_per_client": OWNERS,
     "num_rounds": JUDGED,
     "local_steps": JUDGED,
+    "local_epochs": JUDGED,
     **dict.fromkeys(
         ("num_clients", "inner_optimizer", "seed", "commit_then_reveal"),
         BOUNDED,

@@ -10,9 +10,10 @@ import psutil
 import torch
 
 from fedtune.deployment.node import NodeConfig, load_node_config
+from fedtune.messages.node_errors import NotAllowedError
 from fedtune.node.allowed_models import is_allowed
 from fedtune.node.budget import look_up
-from fedtune.node.limits import Use, uses, whole_run
+from fedtune.node.limits import Use, steps_here, uses, whole_run
 from fedtune.node.owner import adapt, refusals
 from fedtune.recipe import Recipe, parse_recipe
 from fedtune.training.base import (
@@ -95,9 +96,13 @@ def look_ahead(recipe: Recipe, folder: Path) -> Outlook:
     config = load_node_config(folder)
     if refused := list(refusals(recipe, config)):
         return Outlook(recipe, refused, list(_to_allow(recipe, config)))
-    own = parse_recipe(adapt(recipe.model_dump_json(), config, folder))
-    of_run = whole_run(own, config, look_up(folder))
-    used = [*uses(own, config), *of_run]
+    try:
+        own = parse_recipe(adapt(recipe.model_dump_json(), config, folder))
+        steps = steps_here(own, config)
+    except (NotAllowedError, OSError, ValueError) as error:  # epochs are counted over the rows
+        return Outlook(recipe, [str(error)], [])
+    of_run = whole_run(own, config, look_up(folder), steps)
+    used = [*uses(own, config, steps), *of_run]
     problems = [
         f"{use.key}: {use.amount:,} {use.what}; {use.most:,} are left of this day"
         for use in of_run
@@ -106,7 +111,7 @@ def look_ahead(recipe: Recipe, folder: Path) -> Outlook:
     weights, rows = _weights(own, problems), _rows(own, config, problems)
     device = choose_device(own.model.device)
     try:
-        needs = estimate(own)
+        needs = estimate(own, steps=steps)
         free, speed = (
             free_memory(device),
             matmul_speed(device, choose_dtype(own.model.dtype, device)),

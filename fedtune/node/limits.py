@@ -15,6 +15,7 @@ from fedtune.messages.message import EVALUATE, TRAIN, VOTE
 from fedtune.node.budget import Book
 from fedtune.recipe import Recipe
 from fedtune.round.defence.candidate import SCALES
+from fedtune.training.epochs import most_steps
 from fedtune.training.tasks import TASKS
 
 _PROMPT = 1024  # tokens that a prompt of grpo is counted with: TRL cuts none
@@ -55,23 +56,44 @@ class Use:
         return f"{self.what}: {self.amount:,} of at most {self.most:,}"
 
 
-def exceeded(recipe: Recipe, config: NodeConfig) -> Iterator[str]:
-    """What of a recipe is more than its owner allows, or cannot be bounded, a line each."""
+def exceeded(recipe: Recipe, config: NodeConfig, steps: int | None = None) -> Iterator[str]:
+    """What of a recipe is more than its owner allows, or cannot be bounded, a line each.
+
+    Args:
+        recipe: The server's, or with what is the owner's in it.
+        config: The owner's.
+        steps: Of a round, as `steps_here` counts them; None: the recipe's, and where it says
+            epochs, none are counted.
+    """
     if problems := [*_not_numbers(recipe), *_not_names(recipe)]:
         yield from problems
         return
-    for use in uses(recipe, config):
+    for use in uses(recipe, config, steps):
         if use.amount > use.most:
             yield f"{use.told} ({use.key})"
 
 
-def uses(recipe: Recipe, config: NodeConfig) -> list[Use]:
-    """What one order of a recipe uses; its numbers are numbers."""
+def steps_here(recipe: Recipe, config: NodeConfig) -> int:
+    """Steps of a round on this node, at most: epochs are counted over its own rows.
+
+    Args:
+        recipe: With what is the owner's in it.
+        config: The owner's.
+
+    Raises:
+        FileNotFoundError, ValueError: If the rows cannot be read.
+    """
+    return most_steps(recipe, own=config.data is not None)
+
+
+def uses(recipe: Recipe, config: NodeConfig, steps: int | None = None) -> list[Use]:
+    """What one order of a recipe uses; its numbers are numbers. Arguments are `exceeded`'s."""
     federation, at_once = recipe.federation, rows_at_once(recipe)
-    trained = tokens_of(TRAIN, recipe)
+    steps = steps or federation.local_steps or 0
+    trained = tokens_of(TRAIN, recipe, steps)
     measured = tokens_of(VOTE if recipe.defence.vote else EVALUATE, recipe)
     return [
-        Use("max_local_steps", "local_steps", federation.local_steps, config.max_local_steps),
+        Use("max_local_steps", "local_steps", steps, config.max_local_steps),
         Use("max_rounds", "num_rounds", federation.num_rounds, config.max_rounds),
         Use("max_rank", "lora.r", recipe.lora.highest_rank, config.max_rank),
         Use("max_batch_rows", "rows at once", at_once, config.max_batch_rows),
@@ -80,13 +102,22 @@ def uses(recipe: Recipe, config: NodeConfig) -> list[Use]:
     ]
 
 
-def whole_run(recipe: Recipe, config: NodeConfig, book: Book) -> list[Use]:
-    """What a run in which nothing is asked twice uses, held against what is left of the day."""
+def whole_run(
+    recipe: Recipe, config: NodeConfig, book: Book, steps: int | None = None
+) -> list[Use]:
+    """What a run in which nothing is asked twice uses, held against what is left of the day.
+
+    Args:
+        recipe: With what is the owner's in it.
+        config: The owner's.
+        book: Of the node.
+        steps: Of a round, as `steps_here` counts them; None: the recipe's.
+    """
     federation = recipe.federation
     vote = len(SCALES) if recipe.defence.vote else 0
     each = 1 + federation.commit_then_reveal + 2 * vote  # a vote is shown by a second order
     ends = 2 if recipe.evaluation.per_client else 0  # measured before the first and after the last
-    tokens = federation.num_rounds * tokens_of(TRAIN, recipe)
+    tokens = federation.num_rounds * tokens_of(TRAIN, recipe, steps)
     tokens += federation.num_rounds * vote * tokens_of(VOTE, recipe)
     tokens += ends * tokens_of(EVALUATE, recipe)
     orders = 1 + federation.num_rounds * each + ends
@@ -97,15 +128,16 @@ def whole_run(recipe: Recipe, config: NodeConfig, book: Book) -> list[Use]:
     ]
 
 
-def tokens_of(kind: str, recipe: Recipe) -> int:
+def tokens_of(kind: str, recipe: Recipe, steps: int | None = None) -> int:
     """Tokens that an order passes through the model, at most: rows of full length.
 
     Args:
         kind: Flower's type of the message; what is neither trained nor measured takes none.
         recipe: Whose numbers are numbers.
+        steps: Of a round; None: the recipe's.
     """
     if kind == TRAIN:
-        return _trained(recipe)
+        return _trained(recipe, steps or recipe.federation.local_steps or 0)
     if kind not in {EVALUATE, VOTE}:
         return 0
     section = recipe.evaluation
@@ -120,8 +152,8 @@ def rows_at_once(recipe: Recipe) -> int:
     return max(rows, _generated_at_once(recipe)) if recipe.task == "grpo" else rows
 
 
-def _trained(recipe: Recipe) -> int:
-    steps = recipe.federation.local_steps * _number(recipe, _ACCUMULATION)
+def _trained(recipe: Recipe, local_steps: int) -> int:
+    steps = local_steps * _number(recipe, _ACCUMULATION)
     tokens = steps * _number(recipe, _BATCH) * _row_tokens(recipe)
     if recipe.task != "grpo":
         return tokens

@@ -11,7 +11,7 @@ from fedtune.deployment.node import load_node_config
 from fedtune.messages.message import TRAIN, VOTE
 from fedtune.messages.node_errors import NotAllowedError
 from fedtune.node.budget import Ledger, Working
-from fedtune.node.limits import tokens_of
+from fedtune.node.limits import steps_here, tokens_of
 from fedtune.node.order_of_rounds import name_of, permit_training, permit_vote
 from fedtune.training.process import read_recipe
 
@@ -53,14 +53,16 @@ class NodeMeter:
             NotAllowedError: Naming what of the owner's day or of the run is used up.
         """
         recipe, config = read_recipe(str(order["recipe"])), load_node_config(self._node)
-        tokens = tokens_of(kind, recipe)
+        steps = steps_here(recipe, config) if kind == TRAIN else None
+        tokens = tokens_of(kind, recipe, steps)
         with self._ledger.change() as book:
             left = config.max_day_tokens - book.tokens
             if tokens > left:
-                raise NotAllowedError(
-                    f"max_day_tokens: {left:,} of {config.max_day_tokens:,} are left of this day; "
-                    f"this order may take {tokens:,}"
-                )
+                told = f"{left:,} of {config.max_day_tokens:,} are left of this day; this order "
+                told += f"may take {tokens:,}"
+                if recipe.federation.local_steps is None:  # of epochs the rows decide on both
+                    told = "less is left of this day than this order may take"
+                raise NotAllowedError(f"max_day_tokens: {told}")
             book.tokens += tokens
             if kind == TRAIN:
                 permit_training(

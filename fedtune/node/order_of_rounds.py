@@ -18,7 +18,7 @@ from fedtune.round.defence.candidate import SCALES
 _HASH_DIGITS = 64  # a stranger's text is kept in the book
 MAX_RUN_IDS = 256  # in a day; a run that goes on after a stop has another
 _TRAINED_BY = {"task", "model", "reference", "rewards", "lora", "data", "train"}
-_STEPPED_BY = {"local_steps", "inner_optimizer", "seed"}  # of its federation
+_STEPPED_BY = {"local_steps", "local_epochs", "inner_optimizer", "seed"}  # of its federation
 
 
 def name_of(recipe: Recipe) -> str:

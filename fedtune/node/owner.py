@@ -17,7 +17,7 @@ from fedtune.messages.recipe_once import MAX_RECIPE_BYTES
 from fedtune.node.allowed_keys import PLAIN, key_refusals
 from fedtune.node.allowed_models import allowed_model
 from fedtune.node.client import MOST_TRAINED, OWN_ROWS, TELLS_ROWS
-from fedtune.node.limits import exceeded
+from fedtune.node.limits import exceeded, steps_here, uses
 from fedtune.recipe import Recipe, RecipeError, parse_recipe
 from fedtune.recipe.data import EMBEDDED
 from fedtune.recipe.evaluation import EntryPointScore
@@ -58,7 +58,25 @@ def adapt(recipe_json: str, config: NodeConfig, folder: Path) -> str:
     if config.data is not None:
         own |= {"source": str(config.data), "columns": config.columns}
     changes["data"] = recipe.data.model_copy(update=own)
-    return recipe.model_copy(update=changes).model_dump_json()
+    adapted = recipe.model_copy(update=changes)
+    if adapted.federation.local_steps is None:
+        _refuse_long_epochs(adapted, config)
+    return adapted.model_dump_json()
+
+
+def _refuse_long_epochs(recipe: Recipe, config: NodeConfig) -> None:
+    """Refuse epochs over the node's own rows that are more steps than its owner allows.
+
+    What is said holds no number that the rows decide on.
+    """
+    over = {use.key for use in uses(recipe, config, steps_here(recipe, config))
+            if use.amount > use.most}  # fmt: skip
+    if over:
+        keys = ", ".join(sorted(over))
+        raise NotAllowedError(
+            "this node's owner does not allow it: local_epochs: on this node's rows more work than "
+            f"allowed ({keys})"
+        )
 
 
 def _parsed(recipe_json: str) -> Recipe:

@@ -14,7 +14,7 @@ from fedtune.recipe.source import with_folders
 YOUNGER: dict[str, tuple[str, ...]] = {
     "model": ("attn_implementation",),
     "data": ("columns", "system", "eval_source"),
-    "federation": ("keep_replies",),
+    "federation": ("keep_replies", "local_epochs"),
     "lora": (
         "exclude_modules", "target_parameters", "layers_to_transform", "layers_pattern", "bias",
         "use_dora", "init_lora_weights", "rank_pattern", "alpha_pattern",

@@ -61,8 +61,17 @@ class Federation(Section):
         None, ge=1, description="how many are asked in a round; default: all of them"
     )
     num_rounds: int = Field(8, ge=1, le=100_000, description="rounds of the run")
-    local_steps: int = Field(
-        10, ge=1, le=1_000_000, description="optimizer steps of a client in a round"
+    local_steps: int | None = Field(
+        10,
+        ge=1,
+        le=1_000_000,
+        description="optimizer steps of a client in a round; null: local_epochs says how many",
+    )
+    local_epochs: float | None = Field(
+        None,
+        gt=0,
+        le=1000,
+        description="in the place of local_steps: passes of a client over its own rows in a round",
     )
     inner_optimizer: Literal["reset", "keep"] = Field(
         "reset", description="what becomes of a client's optimizer state between its rounds"
@@ -88,6 +97,23 @@ class Federation(Section):
     )
     client_gpus: float = Field(0.0, ge=0.0, le=64.0, description="ray: share of a GPU per client")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _epochs_are_no_steps(cls, raw: Any) -> Any:  # noqa: ANN401  pydantic hands over raw input
+        if not isinstance(raw, Mapping) or raw.get("local_epochs") is None:
+            return raw
+        if raw.get("local_steps") is not None:
+            raise ValueError(
+                "needs one of local_steps and local_epochs: got both; write local_steps: null"
+            )
+        return {**raw, "local_steps": None}
+
+    @model_validator(mode="after")
+    def _has_work(self) -> Federation:
+        if self.local_steps is None and self.local_epochs is None:
+            raise ValueError("needs local_steps or local_epochs; got neither")
+        return self
+
     @model_validator(mode="after")
     def _sample_fits(self) -> Federation:
         if self.clients_per_round is not None and self.clients_per_round > self.num_clients:
@@ -97,6 +123,13 @@ class Federation(Section):
             )
         resolve(self, {"clients_per_round": self.num_clients})
         return self
+
+    @property
+    def work(self) -> str:
+        """What a client does in a round, in words."""
+        if self.local_steps is not None:
+            return f"{self.local_steps} local step{'s' * (self.local_steps != 1)}"
+        return f"{self.local_epochs:g} local epoch{'s' * (self.local_epochs != 1)}"
 
     @property
     def sample_size(self) -> int:

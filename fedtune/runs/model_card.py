@@ -119,7 +119,7 @@ def _facts(recipe: Recipe, records: Sequence[RoundRecord]) -> Iterator[str]:
     done = max((record.round for record in records), default=0)
     yield (
         f"rounds: {done} of {federation.num_rounds}, {federation.sample_size} of "
-        f"{federation.num_clients} clients in each, {federation.local_steps} local steps"
+        f"{federation.num_clients} clients in each, {federation.work}"
     )
     targets = lora.target_modules
     where = targets if isinstance(targets, str) else ", ".join(targets)

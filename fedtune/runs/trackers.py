@@ -30,7 +30,7 @@ class Trackers:
 
     def __init__(self, recipe: Recipe, names: Sequence[str] = ()) -> None:
         self._trackers: list[Any] = []
-        self._local_steps, self._names = recipe.federation.local_steps, names
+        self._federation, self._names = recipe.federation, names
         if not recipe.report_to:
             return
         from accelerate import PartialState
@@ -49,12 +49,16 @@ class Trackers:
 
         Under ``train/`` stands what a client's trainer says of its steps, TRL's names, as the
         median over the clients that count, so that one that lies moves little; and
-        ``train/global_step``, the steps of a client that was in all rounds. Under
+        ``train/global_step``, the steps of a client that was in all rounds, or ``train/epoch``
+        where the recipe says epochs. Under
         ``clients/NUMBER_NAME/`` stands the same of each client. ``eval/``, ``time/`` and ``comm/``
         are the server's own.
         """
         values = _of_server(record) | self._of_clients(record)
-        values["train/global_step"] = record.round * self._local_steps
+        if (steps := self._federation.local_steps) is not None:
+            values["train/global_step"] = record.round * steps
+        if (epochs := self._federation.local_epochs) is not None:
+            values["train/epoch"] = record.round * epochs
         for tracker in self._trackers:
             try:
                 tracker.log(values, step=record.round)

@@ -57,8 +57,12 @@ class Estimate:
         return self.base_bytes + self.adapter_bytes + self.activation_bytes
 
 
-def estimate(recipe: Recipe) -> Estimate:
+def estimate(recipe: Recipe, *, steps: int | None = None) -> Estimate:
     """Reckon what one client-round of a recipe takes.
+
+    Args:
+        recipe: Of the run.
+        steps: Of the round, where the recipe says epochs: rows decide on them.
 
     Raises:
         OSError: If there is no configuration, or the hub does not give it.
@@ -80,7 +84,7 @@ def estimate(recipe: Recipe) -> Estimate:
     if recipe.model.load_in_4bit:
         base -= int(packed * (width - _FOUR_BIT))
     trained = trained_parameters(recipe)
-    rows, length = _rows_and_length(recipe, config)
+    rows, length = _rows_and_length(recipe, config, steps)
     batch = int(recipe.train.get("per_device_train_batch_size", 8)) * (2 if task.pairs else 1)
     layer = _KEPT_BY_A_LAYER * config.hidden_size * width
     layers = config.num_hidden_layers
@@ -120,11 +124,12 @@ def _logits(recipe: Recipe, length: int, vocabulary: int) -> int:
     return 4 * rows * (length * vocabulary if task.peft_type == "CAUSAL_LM" else 1)
 
 
-def _rows_and_length(recipe: Recipe, config: object) -> tuple[int, int]:
+def _rows_and_length(recipe: Recipe, config: object, steps: int | None) -> tuple[int, int]:
     """Sequences of a client-round, and tokens of one at most."""
     task = TASKS[recipe.task]
     device = torch.device("cpu")
     plan = Plan.of(recipe, device, torch.float32)
+    plan = dataclasses.replace(plan, local_steps=steps or plan.local_steps)
     said = recipe.train.get("max_length")
     default = next(
         (each.default for each in dataclasses.fields(task.config) if each.name == "max_length"),

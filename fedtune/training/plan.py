@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count, islice
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 # Keys of TRL's that fedtune must own, and what says it instead.
 OWNED = {
     "max_steps": "federation.local_steps",
-    "num_train_epochs": "federation.local_steps",
+    "num_train_epochs": "federation.local_epochs",
     "seed": "federation.seed",
     "data_seed": "federation.seed",
     "output_dir": "output_dir",
@@ -49,19 +50,43 @@ OWNED = {
 
 @dataclass(frozen=True)
 class Plan:
-    """The recipe's ``train:`` keys, and what follows for one client-round."""
+    """The recipe's ``train:`` keys, and what follows for one client-round.
+
+    Attributes:
+        train: TRL's keys.
+        local_steps: Of a client in a round; where the recipe says epochs, 1 until the client's rows
+            are counted.
+        num_rounds: Of the run.
+        device: Where it computes.
+        dtype: In what.
+        local_epochs: Passes over a client's rows in a round; None: so many steps.
+    """
 
     train: dict[str, Any]
     local_steps: int
     num_rounds: int
     device: torch.device
     dtype: torch.dtype
+    local_epochs: float | None = None
 
     @classmethod
     def of(cls, recipe: Recipe, device: torch.device, dtype: torch.dtype) -> Plan:
         """Read the plan off a recipe."""
         federation = recipe.federation
-        return cls(dict(recipe.train), federation.local_steps, federation.num_rounds, device, dtype)
+        steps, epochs = federation.local_steps or 1, federation.local_epochs
+        return cls(dict(recipe.train), steps, federation.num_rounds, device, dtype, epochs)
+
+    def counted(self, num_rows: int, steps_for: Callable[[Plan, int], int]) -> Plan:
+        """The plan of a client with so many rows, whose steps are counted where epochs are said.
+
+        Args:
+            num_rows: That it trains on.
+            steps_for: The task's: steps that look at so many rows at least.
+        """
+        if self.local_epochs is None:
+            return self
+        wanted = math.ceil(round(self.local_epochs * num_rows, 6))
+        return dataclasses.replace(self, local_steps=max(1, steps_for(self, wanted)))
 
     @property
     def total_steps(self) -> int:

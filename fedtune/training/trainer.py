@@ -16,7 +16,7 @@ from fedtune.training import inner_state, memo
 from fedtune.training.client_data import ClientData
 from fedtune.training.client_round import Poison, Trained
 from fedtune.training.loaded import LoadedModel
-from fedtune.training.plan import draw_rows
+from fedtune.training.plan import Plan, draw_rows
 from fedtune.training.tasks import Learner
 from fedtune.training.tasks.running import run_steps
 
@@ -77,10 +77,11 @@ class LocalTrainer:
         poison: Poison | None,
         kept: Path | None,
     ) -> Trained:
-        loaded, plan = self.loaded, self.loaded.plan
+        loaded = self.loaded
         rows = self._data.train_rows(client, poison)
         if poison is None:
             self._data.check_use(client)
+        plan = loaded.plan.counted(len(rows), loaded.task.steps_for)
         order = self._data.order_of(client)
         needed = loaded.task.rows_per_round(plan)
         seed = derive(self._seed, round_, try_) if try_ else self._seed
@@ -94,7 +95,7 @@ class LocalTrainer:
             steps = run_steps(
                 loaded.task,
                 chosen,
-                self._learner(poison),
+                self._learner(poison, plan),
                 first_step=(round_ - 1) * plan.local_steps,
                 seed=derive(seed, "dropout", order, round_),
                 optimizer_state=state,
@@ -114,9 +115,9 @@ class LocalTrainer:
         hashes = (self.loaded.base_hash, self._data.data_hash)
         return "\n".join((recipe, *hashes, where, made_by()))
 
-    def _learner(self, poison: Poison | None) -> Learner:
-        """The learner; with other rewards, where a poison changes them."""
-        learner = self.loaded.learner
+    def _learner(self, poison: Poison | None, plan: Plan) -> Learner:
+        """The learner under a client's plan; with other rewards, where a poison changes them."""
+        learner = replace(self.loaded.learner, plan=plan)
         if poison is None or poison.reprice is None:
             return learner
         return replace(learner, rewards=poison.reprice(learner.rewards))

@@ -20,6 +20,7 @@ import torch
 from fedtune.recipe import Recipe
 from fedtune.training.base import load_tokenizer
 from fedtune.training.client_data import ClientData
+from fedtune.training.epochs import steps_of_rows
 from fedtune.training.formats import hint_of_prompt, kept_columns, left_out
 from fedtune.training.plan import Plan
 from fedtune.training.rewards import check_rewards
@@ -103,7 +104,7 @@ def _look(recipe_json: str, stamps: tuple[tuple[str, int, int], ...]) -> Found:
         return Found((str(error),), counts=tuple(counts))
     whose = {f"client {client}'s rows": each for client, each in enumerate(counts)} | measured
     bound, _ = TASKS[recipe.task].bound
-    notes = [*_beside(data, recipe), *_told(counts, bound), *unmeasured]
+    notes = [*_beside(data, recipe), *_epochs(recipe, counts), *_told(counts, bound), *unmeasured]
     return Found(tuple(_beyond(whose, skeleton)), tuple(notes), tuple(counts), held_out)
 
 
@@ -187,6 +188,18 @@ def _beside(data: ClientData, recipe: Recipe) -> Iterator[str]:
         read = ", ".join(kept_columns(data.rows, task))
         hint = hint_of_prompt(data.rows, task)
         yield f"data.source: {read} are read; {', '.join(beside)} beside them are not{hint}"
+
+
+def _epochs(recipe: Recipe, counts: list[RowCounts]) -> Iterator[str]:
+    """How many steps a round's epochs are, by client."""
+    if recipe.federation.local_epochs is None:
+        return
+    steps = [steps_of_rows(recipe, each.kept) for each in counts]
+    few, many = steps.index(min(steps)), steps.index(max(steps))
+    yield (
+        f"federation.local_epochs: {recipe.federation.work} are {min(steps):,} (client {few}) to "
+        f"{max(steps):,} (client {many}) steps of a round; who takes more moves further"
+    )
 
 
 def _told(counts: list[RowCounts], bound: str) -> Iterator[str]:

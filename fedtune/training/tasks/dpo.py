@@ -18,6 +18,7 @@ from fedtune.training.tasks.running import (
     measure_as_trained,
     rows_per_round,
     setting,
+    steps_for,
     unbounded,
     untouched,
 )
@@ -198,6 +199,7 @@ TASK = Task(
     fit=fit,
     refer=refer,
     rows_per_round=rows_per_round,
+    steps_for=steps_for,
     make_trainer=make_trainer,
     measure=measure,
     show=show,

@@ -100,6 +100,16 @@ def prompts_per_round(plan: Plan) -> int:
     return int(times * config.generation_batch_size // config.num_generations)
 
 
+def steps_for(plan: Plan, num_prompts: int) -> int:
+    """Steps that answer so many prompts at least, and learn all of the answers."""
+    from trl import GRPOConfig
+
+    config = make_config(GRPOConfig, plan, steps=1, seed=0, **_OWN)
+    at_once = config.generation_batch_size // config.num_generations
+    passes = -(-num_prompts // at_once) * config.steps_per_generation * config.num_iterations
+    return int(-(-passes // config.gradient_accumulation_steps))
+
+
 def make_trainer(rows: Dataset, learner: Learner, *, steps: int, seed: int) -> GRPOTrainer:
     """TRL's trainer of prepared rows, held against the learner's reference."""
     from trl import GRPOConfig
@@ -248,6 +258,7 @@ TASK = Task(
     fit=fit,
     refer=None,
     rows_per_round=prompts_per_round,
+    steps_for=steps_for,
     make_trainer=make_trainer,
     measure=measure,
     show=show,

@@ -14,6 +14,7 @@ from fedtune.training.tasks.running import (
     measure_as_trained,
     rows_per_round,
     setting,
+    steps_for,
     unbounded,
     untouched,
 )
@@ -141,6 +142,7 @@ TASK = Task(
     fit=fit,
     refer=None,
     rows_per_round=rows_per_round,
+    steps_for=steps_for,
     make_trainer=make_trainer,
     measure=measure,
     show=show,

@@ -74,8 +74,17 @@ def unbounded(learner: Learner) -> Learner:
 
 def rows_per_round(plan: Plan) -> int:
     """Rows that a round consumes where a step is a batch of rows, or several of them."""
+    return plan.local_steps * _rows_per_step(plan)
+
+
+def steps_for(plan: Plan, num_rows: int) -> int:
+    """Steps that look at so many rows at least; the last one takes a whole batch too."""
+    return -(-num_rows // _rows_per_step(plan))
+
+
+def _rows_per_step(plan: Plan) -> int:
     batch = int(plan.train.get("per_device_train_batch_size", 8))
-    return plan.local_steps * batch * int(plan.train.get("gradient_accumulation_steps", 1))
+    return batch * int(plan.train.get("gradient_accumulation_steps", 1))
 
 
 def check_values(kind: type[TrainingArguments], plan: Plan, **own: Any) -> None:  # noqa: ANN401

@@ -12,6 +12,7 @@ from fedtune.training.tasks.running import (
     make_config,
     rows_per_round,
     setting,
+    steps_for,
     unbounded,
     untouched,
 )
@@ -146,6 +147,7 @@ TASK = Task(
     fit=fit,
     refer=None,
     rows_per_round=rows_per_round,
+    steps_for=steps_for,
     make_trainer=make_trainer,
     measure=measure,
     show=show,

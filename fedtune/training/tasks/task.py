@@ -127,6 +127,7 @@ class Task:
         refer: What the reference makes of some prepared rows, added to them as columns; None: no
             row needs it.
         rows_per_round: Rows that the local steps of one round consume.
+        steps_for: Steps that look at so many rows at least.
         make_trainer: TRL's trainer of prepared rows, for ``steps`` steps under a ``seed``.
         measure: Held-out figures of the model as it stands.
         show: The first held-out rows, and what the model makes of them.
@@ -146,6 +147,7 @@ class Task:
     fit: Callable[[Dataset, Learner], tuple[list[int], Dataset, int]]
     refer: Callable[[Dataset, Sequence[int], Learner, Known], Dataset] | None
     rows_per_round: Callable[[Plan], int]
+    steps_for: Callable[[Plan, int], int]
     make_trainer: Callable[..., Trainer]
     measure: Callable[..., Figures]
     show: Callable[..., list[Shown]]

@@ -30,7 +30,7 @@ def test_an_owner_is_told_model_memory_time_and_traffic(node):
     done = check(node)
     said = " ".join(done.output.split())
     assert done.exit_code == 0, said
-    assert "4 rounds of 8 steps, one of 3 clients" in said
+    assert "4 rounds of 8 local steps, one of 3 clients" in said
     assert f"sha256:{hash_model(model_folder())}" in said
     assert "python-docs, as the recipe names it" in said
     assert "free on cpu" in said

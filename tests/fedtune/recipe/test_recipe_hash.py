@@ -16,6 +16,10 @@ def test_a_recipe_without_the_younger_keys_has_the_hash_that_it_had():
     assert hash_recipe(parse_recipe(FILES)) == OF_FILES
 
 
-@pytest.mark.parametrize("younger", [{"model": {"attn_implementation": "eager"}}])
+@pytest.mark.parametrize(
+    "younger",
+    [{"model": {"attn_implementation": "eager"}}, {"federation": {"local_epochs": 1}}],
+    ids=str,
+)
 def test_a_younger_key_counts_where_it_is_set(younger):
     assert hash_recipe(parse_recipe(younger)) != PLAIN
