@@ -111,7 +111,9 @@ class Run:
                 history.append(record)
         server.tries.close()
         anchor = server.outer.anchor
-        self.folder.replace_adapter(partial(leave_adapter, self.folder, worker, anchor))
+        self.folder.replace_adapter(
+            partial(leave_adapter, worker, self.folder.read_records(), anchor)
+        )
         self._write_samples(worker, anchor)
 
     def _as_it_travels(self) -> str:

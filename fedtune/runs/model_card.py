@@ -16,7 +16,6 @@ from fedtune.records.lines import Figures, RoundRecord
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fedtune.records.folder import RunFolder
     from fedtune.training.worker import Worker
 
 CARD = "README.md"
@@ -82,18 +81,20 @@ def model_card(recipe: Recipe, records: Sequence[RoundRecord], owner: Owner = _N
     return "\n\n".join(parts) + "\n"
 
 
-def leave_adapter(run: RunFolder, worker: Worker, anchor: Tensor, path: Path) -> None:
-    """Write what a run is for: the adapter, with its tokenizer and its model card beside it.
+def leave_adapter(
+    worker: Worker, records: Sequence[RoundRecord], anchor: Tensor, path: Path
+) -> None:
+    """Write what a run is for: an adapter, with its tokenizer and its model card beside it.
 
     Args:
-        run: The folder of the run, all rounds of which are done.
         worker: Holds model, tokenizer and recipe.
+        records: Of the rounds up to this adapter.
         anchor: The adapter, a float32 row.
         path: The folder to write.
     """
     worker.save_adapter(anchor, path)
     worker.base.tokenizer.save_pretrained(path)
-    card = model_card(worker.recipe, run.read_records())
+    card = model_card(worker.recipe, records)
     (path / CARD).write_text(card, encoding="utf-8")
 
 

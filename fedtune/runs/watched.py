@@ -11,6 +11,7 @@ from fedtune.records.best import best_of, is_exhausted
 from fedtune.records.folder import RunFolder
 from fedtune.records.lines import RoundRecord
 from fedtune.runs.evaluation import judge
+from fedtune.runs.model_card import leave_adapter
 from fedtune.training.worker import Worker
 
 
@@ -39,7 +40,7 @@ def measure_round(
     records = [*folder.read_records(), record]
     record.best_round = best_of(records, section.watch)
     if record.best_round == record.round:
-        folder.replace_adapter(partial(worker.save_adapter, anchor), folder.best_adapter)
+        folder.replace_adapter(partial(leave_adapter, worker, records, anchor), folder.best_adapter)
     if ends := is_exhausted(records, section):
         record.stopped_early = True
     return ends

@@ -77,6 +77,12 @@ def test_a_run_that_gets_no_better_ends_early(tiny_recipe, run, tmp_path):
     result = RunResult(folder.path, recipe)
     assert (result.best_round, result.best_adapter) == (best, folder.path / "adapter_best")
     assert not equal(tensors(folder.adapter), tensors(folder.best_adapter))
+    beside = {each.name for each in folder.adapter.iterdir()}
+    assert {each.name for each in folder.best_adapter.iterdir()} == beside
+    assert {"README.md", "tokenizer.json", "adapter_config.json"} <= beside
+    card = (folder.best_adapter / "README.md").read_text()
+    assert "- rounds: 1 of 9, " in card
+    assert f"| loss | {losses[0]:.5g} | {losses[best]:.5g} |" in card
 
     run.resume(folder.open(folder.path)[1], folder)  # it is over, and stays so
     assert len(folder.read_records()) == len(found)
