@@ -1,12 +1,14 @@
 """`report_to` reaches TensorBoard, trackio and W&B with each round's figures, by TRL's names.
 
-Not proven here: that W&B keeps what it is given. It is not installed with the tests, so that a
-module of its names stands for it.
+W&B is not installed with the tests: a module of its names stands for it, and the slow tier asks the
+real one, offline, where it is here. Not proven: that its server takes what lies on this disk.
 """
 
+import importlib.util
 import json
 import os
 import sqlite3
+import struct
 import sys
 import types
 from pathlib import Path
@@ -98,6 +100,46 @@ def test_wandb(tmp_path, monkeypatch):
     assert run.logged == [(pytest.approx(EXPECTED), 3)]
     assert run.ended
     assert config["federation/num_clients"] == 10
+
+
+def records_in(log):
+    """The records of a LevelDB log, as W&B writes one: blocks of 32 KiB, each record in parts."""
+    place, whole = 7, b""  # after the file's own head
+    while place + 7 <= len(log):
+        if (left := 2**15 - place % 2**15) < 7:
+            place += left
+            continue
+        _, length, kind = struct.unpack_from("<IHB", log, place)
+        whole += log[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in {1, 4}:  # all of it, or its last part
+            yield whole
+            whole = b""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="pip install wandb")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of its protocol buffers
+def test_wandb_offline_keeps_what_it_is_given(tmp_path, monkeypatch):
+    import wandb
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.delenv("WANDB_PROJECT", raising=False)
+    track("wandb", tmp_path)
+    wandb.teardown()  # its writer is a process of its own
+    (path,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    kept = {}
+    for record in map(Record.FromString, records_in(path.read_bytes())):
+        if record.WhichOneof("record_type") == "run":
+            assert (record.run.project, record.run.display_name) == ("fedtune", "run")
+        for item in record.history.item:
+            kept["/".join(item.nested_key) or item.key] = json.loads(item.value_json)
+    assert {name: kept[name] for name in EXPECTED} == pytest.approx(EXPECTED)
+    assert kept["_step"] == 3
+    assert not any((tmp_path / "run").rglob("*wandb*"))  # the run's folder is the run's
 
 
 def test_nothing_is_tracked_unless_asked(tmp_path):
