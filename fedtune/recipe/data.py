@@ -24,6 +24,18 @@ class Source(Section):
     data_files: str | list[str] | None = Field(None, description="files, or a pattern of names")
     split: str = Field("train", description="which split, or a slice of one")
     revision: str | None = Field(None, description="branch, tag or commit of a hub data set")
+    take: Count | None = Field(
+        None, description="only the first rows of it, so many: they are streamed, and no more read"
+    )
+
+    @model_validator(mode="after")
+    def _streams_a_whole_split(self) -> Source:
+        if self.take is not None and "[" in self.split:
+            raise ValueError(
+                f"take: a stream has no slices: got split {self.split!r}; write "
+                f"{self.split.partition('[')[0]}"
+            )
+        return self
 
 
 class Partition(Section):

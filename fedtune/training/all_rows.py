@@ -26,11 +26,13 @@ class AllRows:
         table: The rows.
         places: Where the dealt ones, which come first, stand in the source, from 0.
         sources: The source, and eval_source, by name.
+        read: How many rows were read of either, by its key.
     """
 
     table: Dataset
     places: Sequence[int]
     sources: tuple[str, str]
+    read: dict[str, int]
 
     @property
     def held_out(self) -> range:
@@ -53,15 +55,18 @@ def read_all(recipe: Recipe, task: Task) -> AllRows:
     """
     data = recipe.data
     rows = read_rows(data, task)
+    read = {"source": len(rows)}
     places = draw(data, len(rows), seed=recipe.federation.seed)
     rows = rows.select(places)
     names = (_name_of(data.source), _name_of(data.eval_source or ""))
     if data.eval_source is None:
-        return AllRows(rows, places, names)
+        return AllRows(rows, places, names, read)
     try:
         more = read_rows(data.model_copy(update={"source": data.eval_source}), task)
         check_rewards(recipe.rewards, more.column_names)
-        return AllRows(_beneath(rows, more, task), places, names)
+        return AllRows(
+            _beneath(rows, more, task), places, names, {**read, "eval_source": len(more)}
+        )
     except (FileNotFoundError, ValueError) as error:
         kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
         raise kind(str(error).replace("data.source", "data.eval_source", 1)) from error

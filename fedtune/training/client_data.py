@@ -61,6 +61,11 @@ class ClientData:
         """All rows of the source, and after them those of ``data.eval_source``."""
         return self._all.table
 
+    @property
+    def read(self) -> dict[str, int]:
+        """How many rows were read of each source, by its key."""
+        return self._all.read
+
     @cached_property
     def data_hash(self) -> str:
         """SHA-256 over the rows."""

@@ -32,7 +32,7 @@ def matches(source: Source, file: str) -> list[Path]:
 
 
 def check_text(source: str | Source) -> None:
-    """Hold the text files of a source against UTF-8.
+    """Hold the text files of a source against UTF-8, as far as it is read.
 
     Args:
         source: Of files that are here; of others nothing is known.
@@ -40,22 +40,24 @@ def check_text(source: str | Source) -> None:
     Raises:
         ValueError: Naming the file and the line.
     """
-    for path in sorted(set(_files_of(source))):
-        if path.suffix in TEXT and path.is_file():
-            _check_file(path)
+    left = source.take if isinstance(source, Source) else None
+    for path in dict.fromkeys(_files_of(source)):
+        if path.suffix in TEXT and path.is_file() and left != 0:
+            rows = _check_file(path, left)
+            left = None if left is None else left - rows
 
 
 def _files_of(source: str | Source) -> Iterator[Path]:
     if isinstance(source, Source):
         for pattern in patterns_of(source):
             if "://" not in pattern:
-                yield from matches(source, pattern)
+                yield from sorted(matches(source, pattern))
         if source.data_files:
             return
         source = source.path
     path = Path(source).expanduser()
     if path.is_dir():
-        yield from path.rglob("*")
+        yield from sorted(path.rglob("*"))
     elif path.is_file():
         yield path
 
@@ -74,7 +76,9 @@ def _roots(source: Source) -> list[Path]:
     return [folder, Path()] if folder.is_dir() else [Path()]
 
 
-def _check_file(path: Path) -> None:
+def _check_file(path: Path, most: int | None) -> int:
+    """Check so many rows of a file, or all; return how many they are, as far as lines tell."""
+    is_csv, rows, quoted = path.suffix == ".csv", 0, False
     with path.open("rb") as stream:
         if stream.read(4).startswith(_MARKS):
             raise ValueError(f"data.source: {path} is UTF-16 or UTF-32; save it as UTF-8")
@@ -88,3 +92,12 @@ def _check_file(path: Path) -> None:
                     f"data.source: {path}, line {number}, is not UTF-8 (perhaps Latin-1): "
                     f"{shown.decode('latin-1')!r}; save it as UTF-8"
                 ) from None
+            if is_csv:  # the head is no row, and a quoted field may hold ends of lines
+                quoted ^= line.count(b'"') % 2 == 1
+            rows += not quoted and (number > 1 or not is_csv)
+            is_array = number == 1 and path.suffix == ".json" and line.lstrip().startswith(b"[")
+            if is_array:  # datasets reads one whole
+                most = None
+            if most is not None and rows >= most:
+                break
+    return rows

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from fedtune.recipe import Recipe
+from fedtune.recipe import Recipe, Source
 from fedtune.training.base import load_tokenizer
 from fedtune.training.client_data import ClientData
 from fedtune.training.epochs import steps_of_rows
@@ -104,7 +104,13 @@ def _look(recipe_json: str, stamps: tuple[tuple[str, int, int], ...]) -> Found:
         return Found((str(error),), counts=tuple(counts))
     whose = {f"client {client}'s rows": each for client, each in enumerate(counts)} | measured
     bound, _ = TASKS[recipe.task].bound
-    notes = [*_beside(data, recipe), *_epochs(recipe, counts), *_told(counts, bound), *unmeasured]
+    notes = [
+        *_taken(data, recipe),
+        *_beside(data, recipe),
+        *_epochs(recipe, counts),
+        *_told(counts, bound),
+        *unmeasured,
+    ]
     return Found(tuple(_beyond(whose, skeleton)), tuple(notes), tuple(counts), held_out)
 
 
@@ -180,6 +186,15 @@ def _beyond(counts: dict[str, RowCounts], skeleton: Any) -> Iterator[str]:  # no
                 f"{whose} has {each.longest} tokens; write {min(tables)}"
             )
             return
+
+
+def _taken(data: ClientData, recipe: Recipe) -> Iterator[str]:
+    """What of a source was read."""
+    for key, there in data.read.items():
+        source = getattr(recipe.data, key)
+        if isinstance(source, Source) and source.take is not None:
+            rest = "all there are" if there < source.take else "what comes after them is not read"
+            yield f"data.{key}: take: the first {there:,} rows of {source.path}; {rest}"
 
 
 def _beside(data: ClientData, recipe: Recipe) -> Iterator[str]:

@@ -18,7 +18,11 @@ def test_a_recipe_without_the_younger_keys_has_the_hash_that_it_had():
 
 @pytest.mark.parametrize(
     "younger",
-    [{"model": {"attn_implementation": "eager"}}, {"federation": {"local_epochs": 1}}],
+    [
+        {"model": {"attn_implementation": "eager"}},
+        {"federation": {"local_epochs": 1}},
+        {"data": {"source": {"path": "json", "data_files": "a.json", "take": 5}}},
+    ],
     ids=str,
 )
 def test_a_younger_key_counts_where_it_is_set(younger):
