@@ -122,7 +122,7 @@ def _most_steps(recipe: Recipe) -> int:
     from fedtune.runs.checks.rows import look_at_rows
     from fedtune.training.epochs import steps_of_rows
 
-    return max(steps_of_rows(recipe, each.kept) for each in look_at_rows(recipe).counts)
+    return max(steps_of_rows(recipe, each.drawn) for each in look_at_rows(recipe).counts)
 
 
 def _reckon(recipe: Recipe) -> list[str]:

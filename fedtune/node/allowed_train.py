@@ -80,6 +80,8 @@ _SFT = {
     "completion_only_loss": none_or(flag()),
     "assistant_only_loss": flag(),
     "padding_free": flag(),
+    "packing": flag(),
+    "packing_strategy": one_of("bfd"),
     "loss_type": one_of("nll", "dft"),
 }
 _REWARD = {
@@ -156,7 +158,7 @@ _REASONS: Mapping[str, tuple[str, ...]] = {
     "fedtune sets it": (
         "output_dir", "max_steps", "num_train_epochs", "seed", "data_seed", "use_cpu", "bf16",
         "fp16", "train_sampling_strategy", "shuffle_dataset", "disable_tqdm", "dataset_kwargs",
-        "dataset_text_field", "packing", "packing_strategy", "eval_packing", "reward_weights",
+        "dataset_text_field", "eval_packing", "reward_weights",
         "precompute_ref_log_probs", "precompute_ref_batch_size", "sync_ref_model",
         "ref_model_mixup_alpha", "ref_model_sync_steps", "remove_unused_columns", "label_names",
         "length_column_name", "auto_find_batch_size", "ignore_data_skip", "do_train", "do_eval",

@@ -26,6 +26,7 @@ class Manifest(BaseModel):
         client_rows: That each client trains on; none on a network, where rows are the nodes' own.
         client_rows_cut: Of these, that lost tokens to ``max_length``; not there where none did.
         client_rows_dropped: Training rows of each client that were too long to be trained on.
+        client_rows_packed: Sequences that these rows are packed into, where they are.
         held_out_rows: That the whole is measured on; of these ``held_out_rows_cut`` lost tokens,
             and beside them ``held_out_rows_dropped`` were too long.
         server_rows: Rows that the server holds.
@@ -54,6 +55,7 @@ class Manifest(BaseModel):
     client_rows: list[Count] = Field(default_factory=list)
     client_rows_cut: list[Count] = Field(default_factory=list)
     client_rows_dropped: list[Count] = Field(default_factory=list)
+    client_rows_packed: list[Count] = Field(default_factory=list)
     held_out_rows: Count | None = None
     held_out_rows_cut: Count | None = None
     held_out_rows_dropped: Count | None = None

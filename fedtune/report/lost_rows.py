@@ -20,6 +20,8 @@ def lost_rows(manifest: Manifest) -> list[str]:
         "left out": manifest.client_rows_dropped,
     }
     told = []
+    if packs := sum(manifest.client_rows_packed):
+        told.append(f"{sum(manifest.client_rows)} training rows are in {packs} packed sequences")
     for word, counts in words.items():
         if total := sum(counts):
             worst = max(range(len(counts)), key=counts.__getitem__)

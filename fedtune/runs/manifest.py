@@ -54,6 +54,8 @@ def _rows(recipe: Recipe, worker: Worker) -> dict[str, list[int]]:
     for word in ("cut", "dropped"):
         if any(lost := [getattr(each, word) for each in counts]):
             rows[f"client_rows_{word}"] = lost
+    if any(each.packed for each in counts):
+        rows["client_rows_packed"] = [each.packed or 0 for each in counts]
     return rows
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -125,7 +126,7 @@ class ClientData:
         return "shared" if self.recipe.data.partition.by == "replicate" else client
 
     def train_rows(self, client: int | None, poison: Poison | None = None) -> Dataset:
-        """A client's training rows, tokenized; None: the server's own.
+        """A client's training rows, tokenized, and packed where that is asked; None: the server's.
 
         Args:
             client: Counted from 0.
@@ -195,8 +196,17 @@ class ClientData:
         if key not in self._store:
             chosen = self.server_rows if client is None else self.parts[client].train
             whose = f"{_named(client)} training rows"
-            self._store[key] = self._prepared(chosen, whose, poison.spoil if poison else None)
+            made = self._prepared(chosen, whose, poison.spoil if poison else None)
+            self._store[key] = self._packed(made)
         return self._store[key]
+
+    def _packed(self, made: Prepared) -> Prepared:
+        """Training rows as a step takes them; held-out rows are measured one by one."""
+        if self._task.pack is None:
+            return made
+        rows = self._task.pack(made.rows, self.learner)
+        count = len(rows) if "seq_lengths" in rows.column_names else None
+        return Prepared(rows, replace(made.counts, packed=count))
 
     def _held_out(self, client: int | None) -> Prepared:
         key = _key("test", client, None)

@@ -17,6 +17,7 @@ from fedtune.adapters.ranks import narrow
 from fedtune.recipe import Recipe
 from fedtune.seeds import derive
 from fedtune.training.base import load_base
+from fedtune.training.packing import check_apart
 from fedtune.training.plan import Plan
 from fedtune.training.starting import price, start_of
 from fedtune.training.tasks import TASKS, Learner
@@ -40,6 +41,8 @@ class LoadedModel:
         kind = self.task.peft_type
         self.base = load_base(recipe.model, peft_type=kind, seed=derive(self.seed, "head"))
         self.plan = Plan.of(recipe, self.base.device, self.base.dtype)
+        if self.task.pack is not None:
+            check_apart(self.base.model, self.plan.train)
         seed = derive(self.seed, "lora")
         self.model = lora.attach(self.base.model, recipe.lora, task_type=kind, seed=seed)
         fresh = lora.read(self.model)

@@ -26,6 +26,7 @@ class RowCounts:
         tokens: Of the rows kept, in all their sequences.
         longest: Tokens of the longest sequence kept.
         largest_id: Of a token; -1 where there is none.
+        packed: Sequences that hold the rows kept; None where each row is one.
     """
 
     rows: int
@@ -36,6 +37,12 @@ class RowCounts:
     tokens: int = 0
     longest: int = 0
     largest_id: int = -1
+    packed: int | None = None
+
+    @property
+    def drawn(self) -> int:
+        """Of what a step draws: packed sequences, or rows."""
+        return self.kept if self.packed is None else self.packed
 
     @classmethod
     def of(cls, rows: int, kept: Dataset, *, cut: int, flaws: Counter[str]) -> RowCounts:

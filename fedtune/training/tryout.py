@@ -43,6 +43,8 @@ def check_step(task: str, plan: Plan) -> None:
         ValueError: If TRL has no use for one.
     """
     keys = {k: value for k, value in plan.train.items() if k not in _LEFT_OUT | _OF_ROWS}
+    if plan.train.get("max_length", 0) is None:  # padding_free needs it so
+        keys["max_length"] = None
     if problem := _problem(task, json.dumps(keys, sort_keys=True, default=str)):
         raise ValueError(problem)
 

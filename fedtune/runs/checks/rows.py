@@ -118,11 +118,13 @@ def lines_of(found: Found) -> Iterator[str]:
     """What each client trains on, or of many all together, a line each."""
     if len(found.counts) > MOST_LISTED:
         rows = [each.kept for each in found.counts]
+        packs = sum(each.packed or 0 for each in found.counts)
         yield (
             f"rows: {len(rows)} clients train on {sum(rows):,} rows, {min(rows):,} to "
             f"{max(rows):,} each; {sum(each.cut for each in found.counts):,} cut, "
             f"{sum(each.dropped for each in found.counts):,} dropped by their length; "
             f"{sum(each.tokens for each in found.counts):,} tokens"
+            + (f", in {packs:,} packed sequences" if packs else "")
         )
     else:
         for client, each in enumerate(found.counts):
@@ -134,10 +136,11 @@ def lines_of(found: Found) -> Iterator[str]:
 def _counted(rows: RowCounts) -> str:
     lost = [f"{getattr(rows, word):,} {word}" for word in ("cut", "dropped")]
     by_length = f" ({', '.join(lost)} by their length)" if rows.cut or rows.dropped else ""
+    packed = "" if rows.packed is None else f" in {rows.packed:,} packed sequences"
     flawed = sum(rows.flaws.values())
     told = f", {flawed:,} teach nothing" if flawed else ""
     return (
-        f"{rows.kept:,} rows{by_length}{told}, {rows.tokens:,} tokens, the longest row "
+        f"{rows.kept:,} rows{packed}{by_length}{told}, {rows.tokens:,} tokens, the longest row "
         f"{rows.longest:,}"
     )
 
@@ -209,11 +212,11 @@ def _epochs(recipe: Recipe, counts: list[RowCounts]) -> Iterator[str]:
     """How many steps a round's epochs are, by client."""
     if recipe.federation.local_epochs is None:
         return
-    steps = [steps_of_rows(recipe, each.kept) for each in counts]
+    steps = [steps_of_rows(recipe, each.drawn) for each in counts]
     few, many = steps.index(min(steps)), steps.index(max(steps))
     yield (
-        f"federation.local_epochs: {recipe.federation.work} are {min(steps):,} (client {few}) to "
-        f"{max(steps):,} (client {many}) steps of a round; who takes more moves further"
+        f"federation.local_epochs: in a round {min(steps):,} steps of client {few} to "
+        f"{max(steps):,} of client {many}; who takes more moves further"
     )
 
 

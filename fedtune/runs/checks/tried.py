@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 
 import torch
 
@@ -16,6 +17,7 @@ from fedtune.simulation.poisoning import UNBOUNDED
 from fedtune.training.adapted import adapted_modules, no_product
 from fedtune.training.attention import KEY
 from fedtune.training.client_round import looked_at
+from fedtune.training.packing import check_architecture, flattened_by, packing_refusals
 from fedtune.training.plan import Plan, check_train_keys
 from fedtune.training.rewards import check_rewards, in_lists
 from fedtune.training.scores import check_scores
@@ -39,6 +41,7 @@ def problems_when_tried(recipe: Recipe) -> list[str]:
 def _train(recipe: Recipe) -> list[str]:
     task = TASKS[recipe.task]
     problems = check_train_keys(recipe.train, task.config, task.owned)
+    problems += packing_refusals(recipe.train)
     if problems:
         return problems
     device = torch.device("cpu")  # values are judged without the device that will run them
@@ -46,9 +49,19 @@ def _train(recipe: Recipe) -> list[str]:
     try:
         check_values(task.config, plan)
         check_step(recipe.task, plan)
+        _apart(recipe)
     except (TypeError, ValueError) as error:
-        return [f"train: {error}"]
+        said = str(error)
+        return [said if said.startswith("train.") else f"train: {said}"]
     return []
+
+
+def _apart(recipe: Recipe) -> None:
+    """Refuse rows in one sequence where the architecture does not keep them apart."""
+    if TASKS[recipe.task].pack is not None and flattened_by(recipe.train):
+        with suppress(OSError):
+            config = build_skeleton(recipe.model).config
+            check_architecture(recipe.model, config, recipe.train)
 
 
 def _attention(recipe: Recipe) -> list[str]:

@@ -68,7 +68,8 @@ def setting(kind: type[TrainingArguments], plan: Plan, key: str) -> Any:  # noqa
 
 def unbounded(learner: Learner) -> Learner:
     """The same learner, whose rows are not cut: what a length does to them is counted apart."""
-    train = {**learner.plan.train, "max_length": None}
+    flat = {"packing", "padding_free"} & learner.plan.train.keys()
+    train = {**learner.plan.train, **dict.fromkeys(flat, False), "max_length": None}
     return dataclasses.replace(learner, plan=dataclasses.replace(learner.plan, train=train))
 
 
@@ -111,6 +112,7 @@ def ready(task: Task, rows: Dataset, learner: Learner) -> Dataset:
     reference where the task has one.
     """
     _, kept, _ = task.fit(task.prepare(rows, learner), learner)
+    kept = kept if task.pack is None else task.pack(kept, learner)
     return kept if task.refer is None else task.refer(kept, range(len(kept)), learner, {})
 
 

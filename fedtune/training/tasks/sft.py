@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fedtune.training.generation import IGNORED, complete, pad
+from fedtune.training.packing import packed, unpacked
 from fedtune.training.tasks.running import (
     make_config,
     rows_per_round,
@@ -60,12 +61,21 @@ def fit(rows: Dataset, learner: Learner) -> tuple[list[int], Dataset, int]:
     return places, (kept.map(cut) if long else kept), long
 
 
+def pack(rows: Dataset, learner: Learner) -> Dataset:
+    """The rows as they are, or under ``packing`` in sequences of ``max_length``."""
+    from trl import SFTConfig
+
+    if not learner.plan.train.get("packing"):
+        return rows
+    return packed(rows, setting(SFTConfig, learner.plan, "max_length"))
+
+
 @torch.inference_mode()
 def measure(rows: Dataset, learner: Learner, *, batch_size: int) -> Figures:
     """Measure the model on prepared rows; batches go by length, sums are float64.
 
     Args:
-        rows: At least one.
+        rows: At least one; packed ones are taken apart.
         learner: Its model holds what is measured.
         batch_size: Rows of a batch.
 
@@ -77,7 +87,7 @@ def measure(rows: Dataset, learner: Learner, *, batch_size: int) -> Figures:
     from trl.trainer.utils import add_fused_lm_head
 
     model, filler = learner.model, learner.tokenizer.pad_token_id
-    examples = list(zip(rows["input_ids"], rows["labels"], strict=True))
+    examples = list(unpacked(rows))
     examples.sort(key=lambda example: len(example[0]))
     training, device = model.training, next(model.parameters()).device
     model.eval()
@@ -145,6 +155,7 @@ TASK = Task(
     ),
     prepare=prepare,
     fit=fit,
+    pack=pack,
     refer=None,
     rows_per_round=rows_per_round,
     steps_for=steps_for,
@@ -154,7 +165,6 @@ TASK = Task(
     asks=True,
     owned={
         "dataset_kwargs": "nothing: rows are tokenised once per client",
-        "packing": "nothing: a step is a batch of rows",
         "dataset_text_field": "data.columns: {text: the column}",
     },
 )

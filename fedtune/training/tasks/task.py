@@ -124,6 +124,8 @@ class Task:
         prepare: Rows, as TRL tokenises them at any length; once per client.
         fit: Which prepared rows their length keeps, these rows as it leaves them, and how many of
             them are cut.
+        pack: Rows of a length that fits as a step takes them, several in one perhaps; None: each
+            alone.
         refer: What the reference makes of some prepared rows, added to them as columns; None: no
             row needs it.
         rows_per_round: Rows that the local steps of one round consume.
@@ -152,6 +154,7 @@ class Task:
     measure: Callable[..., Figures]
     show: Callable[..., list[Shown]]
     owned: Mapping[str, str] = field(default_factory=dict)
+    pack: Callable[[Dataset, Learner], Dataset] | None = None
     uses_reference: bool = False
     asks: bool = False
     pairs: bool = False

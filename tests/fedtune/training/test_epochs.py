@@ -67,7 +67,7 @@ def test_check_says_how_many_steps_each_takes(make_worker):
     recipe = make_worker(data=UNEQUAL, federation=federation).recipe
     counts = look_at_rows(recipe).counts
     few, many = (-(-2 * counts[client].kept // 4) for client in (0, 2))
-    told = f"2 local epochs are {few} (client 0) to {many} (client 2) steps of a round"
+    told = f"local_epochs: in a round {few} steps of client 0 to {many} of client 2; who"
     assert any(told in note for note in look_at_rows(recipe).notes)
 
 
