@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedtune.recipe import Model, Recipe, RecipeError, parse_recipe
+from fedtune.recipe.beside import read_given
 from fedtune.recipe.source import read_recipe
 from fedtune.recipe.stages import Pipeline, lay_out
 from fedtune.records.bench_result import Line
@@ -42,7 +43,7 @@ def load_recipe(source: str | Path | Mapping[str, Any], **sections: Any) -> Load
     Raises:
         RecipeError: With a line for each thing that is wrong.
     """
-    raw = dict(source) if isinstance(source, Mapping) else read_recipe(str(source))
+    raw = read_given(source) if isinstance(source, Mapping) else read_recipe(str(source))
     for name, said in sections.items():
         under = raw.get(name)
         if isinstance(said, Mapping) and isinstance(under, Mapping):

@@ -71,7 +71,7 @@ def _go_on(recipe: Recipe, path: Path) -> RunFolder | None:
 
 
 def _run(folder: RunFolder, remembered: Path) -> RunFolder:
-    _, recipe = RunFolder.open(folder.path)
+    folder, recipe = RunFolder.open(folder.path)  # it stays, whatever happens in it
     with memo.remembering(remembered):
         execute(recipe, folder)
     return folder

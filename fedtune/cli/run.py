@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from fedtune.cli.check import tell_risks
-from fedtune.cli.console import Overrides, err, one_screen_errors, out, short
+from fedtune.cli.console import Overrides, err, one_screen_errors, out, short, tell_stopped
 from fedtune.stopping import status_when_stopped, stopped_by_sigterm
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ def _watch(recipe: Recipe, folder: RunFolder) -> None:
     with err.status("loading torch, transformers, trl"):
         from fedtune import api
         from fedtune.records.events import RunStoppedError
+        from fedtune.records.failures import FILE
         from fedtune.report.finished import print_run
         from fedtune.report.live import LiveView
 
@@ -94,8 +95,8 @@ def _watch(recipe: Recipe, folder: RunFolder) -> None:
         err.print(f"\nstopped; nothing finished is lost. Go on with: {again}")
         raise typer.Exit(status_when_stopped()) from None
     except (RunStoppedError, OSError, MemoryError) as error:
-        err.print(f"[red]the run stopped:[/red] {escape(str(error))}")
-        if getattr(error, "resumable", True):
-            err.print(f"Go on with: {again}")
+        tell_stopped("the run", error, again)
         raise typer.Exit(1) from None
     print_run(out, recipe, folder)
+    if (trace := folder.path / FILE).is_file():
+        err.print(f"[yellow]note[/yellow] some clients failed; why lies in {escape(short(trace))}")

@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from fedtune.cli.check import tell_risks
-from fedtune.cli.console import err, out, short
+from fedtune.cli.console import err, out, short, tell_stopped
 from fedtune.stopping import status_when_stopped
 
 if TYPE_CHECKING:
@@ -55,9 +55,7 @@ def _run(pipeline: Pipeline, folder: PipelineFolder) -> None:
         err.print(f"\nstopped; nothing finished is lost. Go on with: {again}")
         raise typer.Exit(status_when_stopped()) from None
     except (RunStoppedError, OSError, ValueError, MemoryError) as error:
-        err.print(f"[red]the stages stopped:[/red] {escape(str(error))}", soft_wrap=True)
-        if getattr(error, "resumable", True):
-            err.print(f"Go on with: {again}")
+        tell_stopped("the stages", error, again)
         raise typer.Exit(1) from None
     print_stages(out, pipeline, [RunFolder(each.recipe.output_dir) for each in pipeline.stages])
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from fedtune.failing import PART
 from fedtune.plain import plain
 
 MAX_TOLD = 300  # of a line's signs
@@ -32,6 +33,10 @@ CODES: Mapping[str, str] = {
     "ended": "the worker ended while it worked: max_order_s was over, or it crashed",
     "no-worker": "this node's worker does not answer",
     "other-bundle": "this node runs the bundle of the fedtune that is installed here alone",
+    "loading": "the model, its tokenizer or an adapter cannot be loaded here",
+    "rows": "this node's rows cannot be prepared as the recipe asks",
+    "training": "a local step failed",
+    "measuring": "the held-out rows could not be measured",
     "failed": "the reason is in this node's log",
 }
 
@@ -70,10 +75,12 @@ def told(error: BaseException) -> str:
 
 
 def code_of(error: BaseException) -> str:
-    """The code of a failure; what is not on the list is ``failed``."""
+    """The code of a failure: its own, else by its kind, else by the part of the work it was in."""
     code = error.__dict__.get("code")
     if isinstance(error, ValueError) and isinstance(code, str) and code in CODES:
         return code
     # By name: torch and transformers are not loaded where a message is only handed on.
     named = {each.__name__ for each in type(error).__mro__}
-    return next((code for name, code in _BY_NAME.items() if name in named), "failed")
+    part = error.__dict__.get(PART)
+    other = part if isinstance(part, str) and part in CODES else "failed"
+    return next((code for name, code in _BY_NAME.items() if name in named), other)

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import torch
 
+from fedtune.failing import during
 from fedtune.messages import wire
 from fedtune.messages.message import (
     EVALUATE,
@@ -105,10 +106,11 @@ def introduce(message: Message, context: Context) -> Message:
         "base_hash": worker.base_hash,
         "tokenizer_hash": worker.base.tokenizer_hash,
         "anchor_hash": "",
-        "schema_hash": worker.data.schema_hash,
     }
-    if context.node_config.get(TELLS_ROWS, True):
-        words["rows"] = len(worker.data.parts[client].train)
+    with during("rows"):
+        words["schema_hash"] = worker.data.schema_hash
+        if context.node_config.get(TELLS_ROWS, True):
+            words["rows"] = len(worker.data.parts[client].train)
     return message.reply(RecordDict({wire.ABOUT: ConfigRecord(words)}))
 
 
@@ -131,7 +133,8 @@ def train(conduct_of: ConductOf, message: Message, context: Context) -> Message:
             poison=conduct.poison(client, round_),
             state_folder=_state_folder(recipe, client, context),
         )
-        trained = trained_privately(steps, worker.part(client, round_).layout.size, context)
+        with during("training"):
+            trained = trained_privately(steps, worker.part(client, round_).layout.size, context)
     reply = wire.train_reply(
         finite(trained.delta, context),
         worker.part(client, round_).layout,
@@ -158,7 +161,8 @@ def evaluate(message: Message, context: Context) -> Message:
     refuse_figures(context)
     worker, client = _open(message, context)
     anchor, _ = _anchor(message, worker, client)
-    figures = told_of(worker.evaluator.measure(anchor, client=client).as_dict(), context)
+    with during("measuring"):
+        figures = told_of(worker.evaluator.measure(anchor, client=client).as_dict(), context)
     return message.reply(RecordDict({wire.METRICS: MetricRecord({**figures})}))
 
 
@@ -200,7 +204,9 @@ def _open(message: Message, context: Context) -> tuple[Worker, int]:
     recipe_json = str(_order(message)["recipe"])
     if (most := context.node_config.get(MOST_TRAINED)) is not None:
         _refuse_larger(count_trained(recipe_json), int(str(most)))
-    return get_worker(recipe_json, own=own), context.client
+    read_recipe(recipe_json)
+    with during("loading"):
+        return get_worker(recipe_json, own=own), context.client
 
 
 def _refuse_larger(trained: int, most: int) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,29 @@ from fedtune.recipe.reading import read_mapping
 
 _NAMES = {"nano", "base", "initial_adapter", *EMBEDDED}  # that are no paths, whatever lies there
 _read: ContextVar[Path | None] = ContextVar("folder of the recipe that was read last", default=None)
+_judged: ContextVar[Beside | None] = ContextVar("of the recipe that is judged", default=None)
+
+
+@dataclass(frozen=True)
+class Beside:
+    """The folder in which a recipe's file lies; recipes that differ in it alone are equal."""
+
+    folder: Path | None = field(default=None, compare=False)
+
+
+def where_read() -> Beside:
+    """Of the recipe that is made of what was read last."""
+    return Beside(_read.get())
+
+
+@contextmanager
+def judging(beside: Beside) -> Iterator[None]:
+    """Within it `looked_in` speaks of one recipe, whatever is read meanwhile."""
+    token = _judged.set(beside)
+    try:
+        yield
+    finally:
+        _judged.reset(token)
 
 
 def read_with_paths(path: Path) -> dict[str, Any]:
@@ -36,6 +62,12 @@ def read_shipped(path: Path) -> dict[str, Any]:
     return read_mapping(path)
 
 
+def read_given(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Take a recipe that lies in no file: its paths are of the working folder."""
+    _read.set(None)
+    return dict(given)
+
+
 def with_paths(raw: dict[str, Any], *, here_first: bool = False) -> dict[str, Any]:
     """A recipe with what lies beside the file that was read last named by its whole path.
 
@@ -50,14 +82,17 @@ def with_paths(raw: dict[str, Any], *, here_first: bool = False) -> dict[str, An
 
 
 def looked_in(path: str | Path) -> str:
-    """Where a path of the recipe that was read last was looked for, to follow a message.
+    """Where a path of a recipe was looked for, to follow a message.
+
+    The recipe is the one that is judged (`judging`), else the one that was read last.
 
     Args:
         path: As the recipe has it; an absolute one was looked for in its own place alone.
     """
     if Path(path).expanduser().is_absolute():
         return ""
-    beside, here = _read.get(), Path.cwd()
+    judged, here = _judged.get(), Path.cwd()
+    beside = _read.get() if judged is None else judged.folder
     also = "" if beside in (None, here) else f"{beside}, then in "
     return f"; looked in {also}{here}"
 

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from fedtune.recipe.aggregator import Aggregator
 from fedtune.recipe.attack import Attack
+from fedtune.recipe.beside import Beside, where_read
 from fedtune.recipe.data import Data
 from fedtune.recipe.defaults import resolve, with_default_defence
 from fedtune.recipe.defence import Defence
@@ -175,6 +176,7 @@ class Recipe(Section):
         default_factory=list, description="trackers that get each round's figures"
     )
     output_dir: Path = Field(Path("runs/run"), description="the run's folder, which it makes")
+    _beside: Beside = PrivateAttr(default_factory=where_read)
 
     @model_validator(mode="before")
     @classmethod
@@ -187,6 +189,11 @@ class Recipe(Section):
         if value in (None, "none"):
             return []
         return [value] if isinstance(value, str) else value
+
+    @property
+    def beside(self) -> Beside:
+        """Where its file lies."""
+        return self._beside
 
     @model_validator(mode="after")
     def _task_fits(self) -> Recipe:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import field
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, ConfigDict
@@ -93,12 +94,14 @@ def ignore(_: Event) -> None:
 class RunStoppedError(RuntimeError):
     """The run cannot go on. Its last checkpoint is valid, and the text says what to do.
 
-    ``resumable`` is False where going on from there would only fail again.
+    ``resumable`` is False where going on from there would only fail again; ``traceback`` is the
+    file that has it, where something was raised that nobody foresaw.
     """
 
     def __init__(self, reason: str, *, resumable: bool = True) -> None:
         super().__init__(reason)
         self.resumable = resumable
+        self.traceback: Path | None = None
 
 
 class AttackFailedError(RunStoppedError):

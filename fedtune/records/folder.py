@@ -38,10 +38,10 @@ LOOKED_AT_S = (0.01, 0.02, 0.04, 0.08)  # an onlooker holds the lock for less th
 
 
 class RunFolder:
-    """The files of one run, under ``runs/<name>/``."""
+    """The files of one run, under ``runs/<name>/``; ``is_new``: it was made for this very run."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, is_new: bool = False) -> None:
+        self.path, self.is_new = path, is_new
         self.recipe = path / "recipe.yaml"
         self.manifest = path / "manifest.json"
         self.metrics = path / "metrics.jsonl"
@@ -58,7 +58,7 @@ class RunFolder:
         Returns:
             The folder, and the recipe with ``output_dir`` set to it, all paths absolute.
         """
-        folder = cls(claim(recipe.output_dir.expanduser().absolute()))
+        folder = cls(claim(recipe.output_dir.expanduser().absolute()), is_new=True)
         recipe = with_absolute_paths(recipe).model_copy(update={"output_dir": folder.path})
         write_whole(folder.recipe, to_yaml(recipe))
         return folder, recipe
@@ -81,7 +81,7 @@ class RunFolder:
 
         The caller keeps others out, and sees to it that the recipe is the one it began with.
         """
-        folder = cls(recipe.output_dir)
+        folder = cls(recipe.output_dir, is_new=not recipe.output_dir.exists())
         make_folder(folder.path, mode=CLOSED)
         write_whole(folder.recipe, to_yaml(recipe))
         return folder

@@ -27,6 +27,8 @@ class Manifest(BaseModel):
         client_rows_cut: Of these, that lost tokens to ``max_length``; not there where none did.
         client_rows_dropped: Training rows of each client that were too long to be trained on.
         client_rows_packed: Sequences that these rows are packed into, where they are.
+        client_rows_mute: Training rows of each client without a token to learn, left out.
+        client_rows_parted: Training rows of each client whose prompt's end is learnt as answer.
         held_out_rows: That the whole is measured on; of these ``held_out_rows_cut`` lost tokens,
             and beside them ``held_out_rows_dropped`` were too long.
         server_rows: Rows that the server holds.
@@ -56,6 +58,8 @@ class Manifest(BaseModel):
     client_rows_cut: list[Count] = Field(default_factory=list)
     client_rows_dropped: list[Count] = Field(default_factory=list)
     client_rows_packed: list[Count] = Field(default_factory=list)
+    client_rows_mute: list[Count] = Field(default_factory=list)
+    client_rows_parted: list[Count] = Field(default_factory=list)
     held_out_rows: Count | None = None
     held_out_rows_cut: Count | None = None
     held_out_rows_dropped: Count | None = None

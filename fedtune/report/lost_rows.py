@@ -16,8 +16,10 @@ MAX_REASON = 200  # of signs
 def lost_rows(manifest: Manifest) -> list[str]:
     """How many training rows were cut and how many left out, with whom most, a line each."""
     words = {
-        "cut": manifest.client_rows_cut,
-        "left out": manifest.client_rows_dropped,
+        "were cut for their length": manifest.client_rows_cut,
+        "were left out for their length": manifest.client_rows_dropped,
+        "were left out, with nothing to learn": manifest.client_rows_mute,
+        "have a prompt whose end is learnt as answer": manifest.client_rows_parted,
     }
     told = []
     if packs := sum(manifest.client_rows_packed):
@@ -26,13 +28,13 @@ def lost_rows(manifest: Manifest) -> list[str]:
         if total := sum(counts):
             worst = max(range(len(counts)), key=counts.__getitem__)
             told.append(
-                f"{total} training rows were {word} for their length, most of them, "
+                f"{total} training rows {word}, most of them, "
                 f"{counts[worst]}, with {name_of(worst, manifest)}"
             )
     lost = [manifest.held_out_rows_cut, manifest.held_out_rows_dropped]
     told += [
         f"{count} held-out rows were {word} for their length"
-        for word, count in zip(words, lost, strict=True)
+        for word, count in zip(("cut", "left out"), lost, strict=True)
         if count
     ]
     return told

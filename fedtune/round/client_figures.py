@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from fedtune.messages.message import Message, MetricRecord
-from fedtune.records.events import Observer, Refused
+from fedtune.records.events import Ignored, Observer
 from fedtune.records.lines import RoundRecord
 from fedtune.round.exchange import Exchange
 from fedtune.round.screening.screen import read_evaluations
@@ -28,7 +28,7 @@ def note_evaluations(
     figures, refused = read_evaluations({exchange.gathered.sender(each): each for each in replies})
     refused |= exchange.gathered.refused
     for client, reason in refused.items():
-        observer(Refused(record.round, client, f"evaluation: {reason}"))
+        observer(Ignored(record.round, client, f"evaluation: {reason}"))  # its reply counts
         record.evaluation_refused = {**record.evaluation_refused, client: reason}
     record.note(client_eval=figures)
     losses = [figure["loss"] for figure in figures.values()]

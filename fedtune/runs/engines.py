@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from fedtune.durable import refuse_links
 from fedtune.recipe import Recipe
 from fedtune.records.events import Observer, RunStoppedError, ignore
+from fedtune.records.failures import Failures, give_up
 from fedtune.records.folder import RunFolder
 from fedtune.runs.loop import Run
 from fedtune.simulation import client
@@ -22,20 +23,32 @@ def execute(recipe: Recipe, folder: RunFolder, observer: Observer = ignore) -> N
 
     Raises:
         RunStoppedError: If the run could not go on.
-        KeyboardInterrupt: If it was interrupted. In both cases the last checkpoint is valid.
+        KeyboardInterrupt: If it was interrupted. In both cases the last checkpoint is valid; but a
+            new folder in which nothing was finished goes with an error.
         ValueError: If another process is running in the folder, or a link is in it.
     """
     logging.getLogger("flwr").setLevel(logging.ERROR)
     refuse_links(folder.path)
     if recipe.federation.engine == "superlink":  # the server's own process locks the folder
-        _on_superlink(recipe, folder, observer)
+        with _given_up(folder):
+            _on_superlink(recipe, folder, observer)
         return
     run = Run(recipe, folder, observer)
-    with folder.locked():
+    with folder.locked(), _given_up(folder):
         if recipe.federation.engine == "local":
             _on_local(run)
         else:
             _on_ray(run)
+
+
+@contextmanager
+def _given_up(folder: RunFolder) -> Iterator[None]:
+    Failures(folder.path).forget()
+    try:
+        yield
+    except Exception as error:
+        give_up(folder, error)
+        raise
 
 
 def _on_local(run: Run) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import threading
 import time
 from dataclasses import dataclass, field, replace
@@ -13,7 +12,6 @@ from typing import Any
 import torch
 
 from fedtune.deployment.folder import DeploymentFolder
-from fedtune.durable import write_whole
 from fedtune.messages import wire
 from fedtune.messages.transport import Transport
 from fedtune.messages.wire import hash_row
@@ -31,6 +29,7 @@ from fedtune.records.events import (
     RunStoppedError,
     ignore,
 )
+from fedtune.records.failures import Failures
 from fedtune.records.folder import RunFolder
 from fedtune.records.lines import RoundRecord
 from fedtune.records.signed_chain import sign
@@ -45,36 +44,42 @@ from fedtune.round.state import State
 from fedtune.runs.evaluation import judge
 from fedtune.runs.manifest import manifest_of
 from fedtune.runs.model_card import leave_adapter
+from fedtune.runs.noting import Noting
 from fedtune.runs.resuming import refuse_another_place, refuse_another_state, refuse_no_product
+from fedtune.runs.samples import write_samples
+from fedtune.runs.tools import tools_of
 from fedtune.runs.trackers import Trackers
 from fedtune.runs.watched import measure_round
 from fedtune.simulation.hooks import SimulatedAttack
-from fedtune.simulation.poisoning import poison_of
-from fedtune.simulation.training_ahead import Tools
 from fedtune.training.process import get_worker
 from fedtune.training.worker import Worker
 
-ROWS_OF_A_TRIAL = 32  # of each simulated attacker, where it tries an update on its own rows
+_TOLD = 6  # clients that are named where a round got too few replies
 
 
 @dataclass
 class Run:
-    """One run of a recipe in a folder, on any transport."""
+    """One run of a recipe in a folder, on any transport; ``doing`` says what it is at."""
 
     recipe: Recipe
     folder: RunFolder
     observer: Observer = ignore
     stop: threading.Event = field(default_factory=threading.Event)
+    doing: str = "loading the model"
 
     def serve(self, transport: Transport) -> None:
         """Run all rounds that are left.
 
         Raises:
             RunStoppedError: If a round could not be completed; the last checkpoint is valid.
+            ValueError, OSError: Of the recipe, its rows or files, by key.
         """
-        followed = self.recipe.federation.engine == "superlink"
-        with EventLog(self.folder.path, self.observer, whole=followed) as observer:
-            replace(self, observer=observer)._serve(transport)
+        far = self.recipe.federation.engine == "superlink"
+        failures = Failures(self.folder.path)
+        with EventLog(self.folder.path, self.observer, whole=far) as observer:
+            run = replace(self, observer=observer)
+            with failures.stopping(lambda: run.doing):
+                run._serve(transport if far else Noting(transport, failures))
 
     def _serve(self, transport: Transport) -> None:
         worker = get_worker(self.recipe.model_dump_json())
@@ -82,8 +87,10 @@ class Run:
         recipe_json = self._as_it_travels()
         server, done = self._restore(worker, recipe_json)
         if done == 0 and not self.folder.read_records():
+            self.doing = "measuring the base"
             self._begin(worker, server)
         agreement = wire.Agreement(worker.base_hash, worker.base.tokenizer_hash, "")
+        self.doing = "asking the clients who they are"
         server.roster = identify_clients(
             transport,
             self.recipe,
@@ -103,18 +110,22 @@ class Run:
                     break
                 if self.stop.is_set():
                     raise RunStoppedError("interrupted")
+                self.doing = f"round {round_}"
                 server.roster = attendance.look()
                 self._note_rows(server.roster)
                 record = self._round(transport, worker, server, round_)
+                self.doing = f"round {round_} is done, telling the trackers"
                 trackers.log(record)
                 self.observer(RoundFinished(record))
                 history.append(record)
+        self.doing = "after the last round, writing the adapter"
         server.tries.close()
         anchor = server.outer.anchor
         self.folder.replace_adapter(
             partial(leave_adapter, worker, self.folder.read_records(), anchor)
         )
-        self._write_samples(worker, anchor)
+        self.doing = "after the last round, writing samples"
+        write_samples(self.recipe, self.folder, worker, anchor)
 
     def _as_it_travels(self) -> str:
         """The recipe in each order: clients on this machine find the folders that it names."""
@@ -143,7 +154,7 @@ class Run:
                 anchor, client=None, round_=round_
             ),
             loss_of=worker.evaluator.server_loss,
-            hooks=SimulatedAttack(self.recipe, _tools(self.recipe, worker)),
+            hooks=SimulatedAttack(self.recipe, tools_of(self.recipe, worker)),
             folder=self.folder.path,
             observer=self.observer,
             stop=self.stop,
@@ -228,9 +239,11 @@ class Run:
             server.record.client_eval_before = before
         last = round_ == self.recipe.federation.num_rounds
         if last or round_ % self.recipe.evaluation.every == 0:
+            self.doing = f"round {round_}, measuring"
             last = self._measure(worker, server) or last
         if last and per_client:
             server.evaluate_clients(transport, round_)
+        self.doing = f"round {round_}, saving"
         server.record.round_s = round(time.monotonic() - started, 3)
         return self._save(server, round_)
 
@@ -269,32 +282,10 @@ class Run:
 
     def _too_few(self, server: RoundServer, round_: int) -> str:
         tries = self.recipe.federation.max_retries + 1
-        refused = server.record.refused.items()
-        reasons = "; ".join(f"client {client}: {reason}" for client, reason in refused)
+        told = [f"client {client}: {reason}" for client, reason in server.record.refused.items()]
+        more = [f"and {len(told) - _TOLD} more clients"] if len(told) > _TOLD else []
         return (
             f"round {round_} got too few good replies in {tries} tries: "
             f"{server.objection()}. "
-            f"{reasons or 'no client was refused'}"
+            f"{'; '.join(told[:_TOLD] + more) or 'no client was refused'}"
         )
-
-    def _write_samples(self, worker: Worker, anchor: torch.Tensor) -> None:
-        if self.recipe.evaluation.samples == 0:
-            return
-        before, after = worker.evaluator.samples(worker.initial), worker.evaluator.samples(anchor)
-        lines = [
-            {"prompt": old.prompt, "truth": old.truth, "before": old.completion,
-             "after": new.completion}
-            for old, new in zip(before, after, strict=True)
-        ]  # fmt: skip
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        write_whole(self.folder.path / "samples.jsonl", text)
-
-
-def _tools(recipe: Recipe, worker: Worker) -> Tools:
-    """What simulated attackers do with the model on their own rows."""
-
-    def train(anchor: torch.Tensor, client: int, round_: int) -> torch.Tensor:
-        poison = poison_of(recipe, client, round_)
-        return worker.trainer.train(anchor, client=client, round_=round_, poison=poison).delta
-
-    return Tools(train, partial(worker.evaluator.loss_on_rows_of, each=ROWS_OF_A_TRIAL))

@@ -11,7 +11,6 @@ import torch
 from fedtune.recipe import Recipe
 from fedtune.runs.client_names import name_clients
 from fedtune.simulation.adversary import byzantine_clients
-from fedtune.training.row_counts import RowCounts
 from fedtune.training.worker import Worker
 from fedtune.trust.binding import binding_facts
 
@@ -23,6 +22,9 @@ def manifest_of(recipe: Recipe, worker: Worker, inputs: Mapping[str, str]) -> di
         recipe: The run's.
         worker: Holds the model and the rows.
         inputs: Hashes of all that a resumed run must find as it was.
+
+    Raises:
+        ValueError: If a client has no row that can be trained on, by its name.
     """
     return {
         "run": token_hex(16),  # two runs of one recipe have two manifests
@@ -49,9 +51,9 @@ def _rows(recipe: Recipe, worker: Worker) -> dict[str, list[int]]:
     """
     if recipe.federation.deployment is not None:
         return {}
-    counts = [_counts(worker, client) for client in worker.data.parts]
+    counts = [worker.data.counts(client) for client in worker.data.parts]
     rows = {"client_rows": [each.kept for each in counts]}
-    for word in ("cut", "dropped"):
+    for word in ("cut", "dropped", "mute", "parted"):
         if any(lost := [getattr(each, word) for each in counts]):
             rows[f"client_rows_{word}"] = lost
     if any(each.packed for each in counts):
@@ -63,12 +65,3 @@ def _held_out(worker: Worker) -> dict[str, int]:
     counts = worker.data.held_out_counts(None)
     lost = {"held_out_rows_cut": counts.cut, "held_out_rows_dropped": counts.dropped}
     return {"held_out_rows": counts.kept} | {name: count for name, count in lost.items() if count}
-
-
-def _counts(worker: Worker, client: int) -> RowCounts:
-    """None is kept of rows that cannot be trained on: the client's own order will say why."""
-    try:
-        return worker.data.counts(client)
-    except ValueError:
-        rows = len(worker.data.parts[client].train)
-        return RowCounts(rows, 0, dropped=rows)

@@ -15,6 +15,7 @@ from fedtune.durable import refuse_links
 from fedtune.node.node_app import SOCKET
 from fedtune.node.node_app import app as node_app
 from fedtune.recipe import Recipe, RecipeError, load_recipe
+from fedtune.records.failures import Failures
 from fedtune.records.folder import RunFolder
 from fedtune.runs.loop import Run
 from fedtune.simulation import client
@@ -28,6 +29,7 @@ def serve(carry: Carry, config: Mapping[str, str]) -> None:
     folder, recipe = find_run(config)
     refuse_links(folder.path)
     with folder.locked():
+        Failures(folder.path).forget()
         Run(recipe, folder).serve(carry(recipe.federation.deployment is not None))
 
 

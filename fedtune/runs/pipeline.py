@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from fedtune.durable import read_whole, refuse_links, write_whole
@@ -20,6 +20,7 @@ from fedtune.recipe.stages import (
     with_recipes,
 )
 from fedtune.records.events import Observer, RunStoppedError, ignore
+from fedtune.records.failures import Failures, give_up
 from fedtune.records.folder import STAGES, RunFolder, claim, holds_stages
 from fedtune.runs.engines import execute
 from fedtune.training.merge import merge_adapter
@@ -35,8 +36,8 @@ class PipelineFolder:
     is no ``path/adapter``: the last stage's folder holds the adapter that one is after.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, is_new: bool = False) -> None:
+        self.path, self.is_new = path, is_new
         self.recipe = path / "recipe.yaml"
         self.state = path / STAGES
 
@@ -49,7 +50,7 @@ class PipelineFolder:
         Returns:
             The folder, and the stages bound to it, all paths absolute.
         """
-        folder = cls(claim(pipeline.output_dir.expanduser().absolute()))
+        folder = cls(claim(pipeline.output_dir.expanduser().absolute()), is_new=True)
         pipeline = with_recipes(moved(pipeline, folder.path), with_absolute_paths)
         folder._write([], pipeline)
         write_whole(folder.recipe, stages_to_yaml(pipeline))
@@ -109,7 +110,7 @@ def execute_stages(
         ValueError: If another process runs in the folder, or a stage that is done has changed.
     """
     refuse_links(folder.path)
-    with RunFolder(folder.path).locked():
+    with RunFolder(folder.path).locked(), _given_up(pipeline, folder):
         done = folder.done()
         for stage in pipeline.stages:
             if stage.name in done:
@@ -120,16 +121,34 @@ def execute_stages(
                 folder.mark_done(stage.name, pipeline)
 
 
+@contextmanager
+def _given_up(pipeline: Pipeline, folder: PipelineFolder) -> Iterator[None]:
+    """Take a new folder of stages away again if its first one left nothing."""
+    try:
+        yield
+    except Exception as error:
+        first = pipeline.stages[0].recipe.output_dir
+        give_up(RunFolder(folder.path, is_new=folder.is_new and not first.exists()), error)
+        raise
+
+
 def _run(stage: Stage, pipeline: Pipeline, watch: Watch) -> None:
+    failures, doing = Failures(pipeline.output_dir), f"stage {stage.name}, merging its model"
+    failures.forget()
     if stage.start == "merge" and stage.origin is not None:
-        _merge(pipeline.stage(stage.origin))
+        with failures.stopping(lambda: doing):
+            _merge(pipeline.stage(stage.origin))
     run_folder = RunFolder.enter(stage.recipe)
     try:
         with watch(stage) as observer:
             execute(stage.recipe, run_folder, observer)
     except RunStoppedError as error:
         told = f"stage {stage.name}: {error}"
-        raise RunStoppedError(told, resumable=error.resumable) from error
+        gone = not run_folder.path.exists()  # the stage begins anew
+        stopped = RunStoppedError(told, resumable=error.resumable or gone)
+        if error.traceback is not None:
+            error.traceback.replace(failures.path)
+        raise stopped from error
 
 
 def _merge(stage: Stage) -> None:

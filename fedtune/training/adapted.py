@@ -66,6 +66,31 @@ def modules_of(model: PeftModel) -> dict[str, Adapted]:
     return found
 
 
+def left_bare(recipe: Recipe) -> list[str]:
+    """Linear layers that get no adapter where ``target_modules`` is all-linear, by name.
+
+    PEFT matches by the last part of a name, and leaves out whatever is called as the output layer
+    or, in some models, as a part of the experts. The output layer itself is not meant.
+    """
+    if recipe.lora.target_modules != "all-linear":
+        return []
+    from peft.tuners.lora import LoraLayer
+    from transformers.pytorch_utils import Conv1D
+
+    model = _skeleton(recipe).get_base_model()
+    layers = dict(model.named_modules())
+    under = tuple(f"{name}." for name, layer in layers.items() if isinstance(layer, LoraLayer))
+    heads = {"score", *(n for n, m in layers.items() if m is model.get_output_embeddings())}
+    return [
+        name
+        for name, layer in layers.items()
+        if isinstance(layer, torch.nn.Linear | Conv1D)
+        and not f"{name}.".startswith(under)
+        and name.partition(".")[0] not in heads
+        and "modules_to_save" not in name
+    ]
+
+
 def no_product(recipe: Recipe, modules: Mapping[str, Adapted]) -> str | None:
     """Why an adapter has no product BA that the recipe's geometry could judge; None if it has.
 

@@ -17,6 +17,8 @@ from fedtune.training.turns import is_list
 if TYPE_CHECKING:
     from datasets import Dataset
 
+_SHOWN = 8  # rows that are named
+
 
 @dataclass(frozen=True, eq=False)
 class AllRows:
@@ -44,6 +46,12 @@ class AllRows:
         if row < len(self.places):
             return f"data.source: row {self.places[row]} of {self.sources[0]}"
         return f"data.eval_source: row {row - len(self.places)} of {self.sources[1]}"
+
+    def several(self, rows: Sequence[int]) -> str:
+        """Some dealt rows by their places in the source, the first of them where there are many."""
+        shown = ", ".join(str(self.places[row]) for row in rows[:_SHOWN])
+        more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
+        return f"row{'s' if len(rows) > 1 else ''} {shown}{more} of {self.sources[0]}"
 
 
 def read_all(recipe: Recipe, task: Task) -> AllRows:

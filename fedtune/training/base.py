@@ -24,6 +24,7 @@ TOKENIZERS = ("tokenizer*", "vocab*", "*.model", "*.tiktoken", "tekken.json")
 PARTS = ("*.json", "*.jinja", "*.txt", *TOKENIZERS)  # what is read of a model beside its weights
 
 ADAPTER = "adapter_config.json"
+_IS_ADAPTER = "is an adapter; name its base, merged or bare"
 NO_CODE = {"trust_remote_code": False}  # unsaid, transformers would ask on the terminal
 
 
@@ -56,9 +57,7 @@ def load_base(section: Model, *, peft_type: str = "CAUSAL_LM", seed: int = 0) ->
     logging.disable_progress_bar()
     folder = find_folder(section)
     if (folder / ADAPTER).is_file():  # transformers would fetch another base for it
-        raise ValueError(
-            f"model.name_or_path: {folder} is an adapter; name its base, merged or bare"
-        )
+        raise ValueError(f"model.name_or_path: {folder} {_IS_ADAPTER}")
     device = choose_device(section.device)
     dtype = choose_dtype(section.dtype, device)
     tokenizer = _tokenizer_in(folder)
@@ -185,7 +184,7 @@ def check_model(section: Model) -> None:
     if folder is not None:
         find_weights(folder)
         if (folder / ADAPTER).is_file():
-            raise FileNotFoundError(f"{folder} is an adapter; name its base, merged or bare")
+            raise FileNotFoundError(f"{folder} {_IS_ADAPTER}")
         if not any(file for pattern in TOKENIZERS for file in folder.glob(pattern)):
             raise FileNotFoundError(f"{folder} needs a tokenizer ({', '.join(TOKENIZERS)})")
         return
@@ -219,7 +218,9 @@ def local_folder(section: Model) -> Path | None:
     if not folder.is_dir():
         return None
     if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{folder} needs a config.json: it is no model folder")
+        adapter = (folder / ADAPTER).is_file()
+        what = _IS_ADAPTER if adapter else "needs a config.json: it is no model folder"
+        raise FileNotFoundError(f"{folder} {what}")
     return folder
 
 

@@ -12,24 +12,28 @@ from typing import TYPE_CHECKING
 
 from jinja2 import TemplateError
 
+from fedtune.failing import during, one_line
 from fedtune.recipe import Recipe
 from fedtune.seeds import derive
 from fedtune.training.all_rows import AllRows, read_all
 from fedtune.training.client_round import Poison, looked_at
-from fedtune.training.flaws import flaw_of
+from fedtune.training.flaws import NO_LABEL, flaw_of
 from fedtune.training.formats import hint_of_prompt
+from fedtune.training.odd_rows import first_bad, without_label
 from fedtune.training.partitions import Split, deal, hold_out, in_seeded_order, set_aside
 from fedtune.training.prepared import Key, Prepared, Store, store_of
+from fedtune.training.prompt_ends import count_parted
 from fedtune.training.row_counts import RowCounts
 from fedtune.training.sources import hash_rows
 from fedtune.training.tasks import TASKS, Learner
 from fedtune.training.tasks.task import Known
+from fedtune.training.turns import hint_of_roles
+from fedtune.training.whole_source import REMEDY, of_all_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-# What tokenizers, templates and TRL raise where a row is not as they need it.
-TOKENISING = (LookupError, AttributeError, TypeError, RuntimeError, ValueError, TemplateError)
+_SAYS_WHY = (TypeError, ValueError, TemplateError)  # by its text alone
 Spoil = Callable[[list[dict[str, object]]], list[dict[str, object]]]
 
 
@@ -110,7 +114,7 @@ class ClientData:
         else:
             rows = self.rows.select(left)
             dealt = dict(enumerate(deal(rows, data.partition, clients, seed=self.seed)))
-        return {
+        parts = {
             client: hold_out(
                 [left[i] for i in part],
                 data.test_fraction,
@@ -118,6 +122,13 @@ class ClientData:
             )
             for client, part in dealt.items()
         }
+        for client, part in parts.items():
+            if not part.train:
+                raise ValueError(
+                    f"data.partition: client {client} has no row to train on, and "
+                    f"{len(part.test)} held out; ask for fewer clients, or lower data.test_fraction"
+                )
+        return parts
 
     def order_of(self, client: int | None) -> str | int:
         """What a client's random choices are named by; clients with replicated rows share one."""
@@ -150,6 +161,13 @@ class ClientData:
         key = _key("train", client, poison)
         return self._referred(key, self._trained(client, poison).rows, places)
 
+    def named(self, client: int | None, places: Sequence[int]) -> str:
+        """Some of a client's training rows by number and source; of many the first."""
+        numbers = self._trained(client, None).numbers
+        if not numbers:
+            return f"{len(places)} packed sequences"
+        return self._all.several([numbers[place] for place in dict.fromkeys(places)])
+
     def held_out(self, client: int | None) -> Dataset:
         """A client's held-out rows as they are measured; None: those of the global split.
 
@@ -174,8 +192,10 @@ class ClientData:
             ValueError: Saying what is wrong with them, and perhaps what to write.
         """
         counts = self.counts(client)
-        if sum(counts.flaws.values()) == counts.kept:
-            raise self._useless(counts.flaws, counts.kept, f"{_named(client)} training rows")
+        if sum(counts.flaws.values()) == counts.kept + counts.mute:
+            raise self._useless(
+                counts.flaws, counts.kept + counts.mute, f"{_named(client)} training rows"
+            )
 
     def held_out_counts(self, client: int | None) -> RowCounts:
         """The same of the held-out rows that are measured; None: of the global split."""
@@ -196,8 +216,9 @@ class ClientData:
         if key not in self._store:
             chosen = self.server_rows if client is None else self.parts[client].train
             whose = f"{_named(client)} training rows"
-            made = self._prepared(chosen, whose, poison.spoil if poison else None)
-            self._store[key] = self._packed(made)
+            with during("rows"):
+                made = self._prepared(chosen, whose, poison.spoil if poison else None)
+                self._store[key] = self._packed(made)
         return self._store[key]
 
     def _packed(self, made: Prepared) -> Prepared:
@@ -205,8 +226,9 @@ class ClientData:
         if self._task.pack is None:
             return made
         rows = self._task.pack(made.rows, self.learner)
-        count = len(rows) if "seq_lengths" in rows.column_names else None
-        return Prepared(rows, replace(made.counts, packed=count))
+        if "seq_lengths" not in rows.column_names:
+            return made
+        return Prepared(rows, replace(made.counts, packed=len(rows)), [])
 
     def _held_out(self, client: int | None) -> Prepared:
         key = _key("test", client, None)
@@ -214,7 +236,8 @@ class ClientData:
             split = self.split if client is None else self.parts[client]
             chosen = split.test[: self.recipe.evaluation.max_rows]
             whose = "the held-out rows" if client is None else f"{_named(client)} held-out rows"
-            self._store[key] = self._prepared(chosen, whose, None)
+            with during("rows"):
+                self._store[key] = self._prepared(chosen, whose, None)
         return self._store[key]
 
     def _prepared(self, chosen: Sequence[int], whose: str, spoil: Spoil | None) -> Prepared:
@@ -225,41 +248,40 @@ class ClientData:
             rows = Dataset.from_list(spoil(rows.to_list()))
         try:
             whole = self._task.prepare(rows, self.learner)
-        except TOKENISING as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # whatever tokenizers, templates and TRL raise of a row
             if str(error).startswith(("data.", "train.")):  # of all rows, and in our words
                 raise
-            place, why = self._first_bad(rows, error)
+            if of_all := of_all_rows(error, rows, self.learner):
+                raise ValueError(of_all) from error
+            place, why = first_bad(self._task, rows, self.learner, error)
             row = self._all.named(chosen[place]) if spoil is None else "data.source: one"
             folds = self.recipe.data.system == "fold"
             asks = "system" in str(why).lower() and not folds
-            hint = "; write data.system: fold" if asks else ""
-            raise ValueError(f"{row}, of {whose}, cannot be tokenised: {why}{hint}") from why
+            hint = "; write data.system: fold" if asks else hint_of_roles(self.rows)
+            said = str(why) if isinstance(why, _SAYS_WHY) else one_line(why)
+            raise ValueError(f"{row}, of {whose}, cannot be tokenised: {said}{hint}") from why
         places, kept, cut = self._task.fit(whole, self.learner)
         trained = rows.select(places) if 0 < len(places) < len(rows) else rows
         flaws = Counter(filter(None, (flaw_of(row, self._task) for row in trained)))
+        mute = without_label(whole, sorted({*range(len(rows))} - {*places}))
+        if len(kept) > 0:  # else all rows are among those looked at
+            flaws.update(flaw_of(rows[at], self._task) or NO_LABEL for at in mute)
         if len(kept) == 0:
             if flaws.total() == len(rows):
                 raise self._useless(flaws, len(rows), whose)
             key, remedy = self._task.bound
             raise ValueError(f"data.source: {key} leaves none of {len(rows)} of {whose}; {remedy}")
-        return Prepared(kept, RowCounts.of(len(rows), kept, cut=cut, flaws=flaws))
+        parted = count_parted(trained, whole.select(places), self._task, self.learner)
+        counts = RowCounts.of(len(rows), kept, cut=cut, flaws=flaws, mute=len(mute), parted=parted)
+        numbers = [chosen[place] for place in places] if spoil is None else []
+        return Prepared(kept, counts, numbers)
 
     def _useless(self, flaws: Mapping[str, int], rows: int, whose: str) -> ValueError:
         told = ", ".join(f"{flaw} in {count}" for flaw, count in flaws.items())
-        hint = hint_of_prompt(self.rows, self._task)
+        hint = hint_of_prompt(self.rows, self._task) or hint_of_roles(self.rows) or REMEDY
         return ValueError(f"data.source: {whose} teach nothing: {told} of {rows}{hint}")
-
-    def _first_bad(self, rows: Dataset, error: Exception) -> tuple[int, Exception]:
-        """The place of the first row that cannot be tokenised alone, and why not."""
-        low, high = 0, len(rows)  # all before `low` can be
-        while high - low > 1:
-            middle = (low + high) // 2
-            try:
-                self._task.prepare(rows.select(range(low, middle)), self.learner)
-                low = middle
-            except TOKENISING as found:
-                high, error = middle, found
-        return low, error
 
 
 def _key(part: str, client: int | None, poison: Poison | None) -> Key:

@@ -10,6 +10,7 @@ from fedtune.training.tasks.task import Task
 from fedtune.training.turns import Row, alike
 
 NO_ANSWER, NO_PROMPT, NO_TURN = "an empty answer", "an empty prompt", "no assistant turn"
+NO_LABEL = "no token to learn"
 
 
 def flaw_of(row: Row, task: Task) -> str | None:

@@ -64,7 +64,7 @@ def brought(
     chosen = chosen_columns(set(rows.column_names), task) or frozenset()
     turns = [each for each in rows.column_names if each in chosen and each in TURNS]
     turns = [name for name in turns if is_list(rows, name)]
-    rows = as_turns(rows, turns)
+    rows = as_turns(rows, turns, shared=talk)
     if talk in turns and "system" in rows.column_names and not is_list(rows, "system"):
         rows = with_system(rows, str(talk))
     rows = of_template(rows) if turns else rows
@@ -162,9 +162,14 @@ def _fields(name: str, template: str) -> list[str]:
     except ValueError as error:
         raise ValueError(f"data.columns.{name}: {template!r} is no template: {error}") from error
     # A width such as {x:>999999999} would be memory that a recipe asks for.
-    if any(how or turned or not str(field).isidentifier() for _, field, how, turned in parts):
+    if any(how or turned or not _is_name(str(field)) for _, field, how, turned in parts):
         raise ValueError(f"data.columns.{name}: a template names columns alone, as {{question}}")
     return [str(field) for _, field, *_ in parts] or [template]
+
+
+def _is_name(field: str) -> bool:
+    """Whether a field is a column's name, spaces included, and no step into a value."""
+    return bool(field.strip()) and not field.isdigit() and not set(field) & set(".[]{}")
 
 
 def _taken(column: str) -> Callable[[Row], Any]:
@@ -172,8 +177,11 @@ def _taken(column: str) -> Callable[[Row], Any]:
 
 
 def _filled(template: str) -> Callable[[Row], Any]:
+    parts = [(text, field) for text, field, *_ in string.Formatter().parse(template)]
+
     def fill(row: Row) -> str:
-        return template.format_map({k: "" if v is None else v for k, v in row.items()})
+        said = ((text, "" if field is None else row[field]) for text, field in parts)
+        return "".join(f"{text}{'' if value is None else value}" for text, value in said)
 
     return fill
 

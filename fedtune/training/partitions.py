@@ -88,6 +88,11 @@ def deal(rows: Dataset, partition: Partition, num_clients: int, *, seed: int) ->
             f"data.partition.column: no column {partition.column!r}; "
             f"the data has {', '.join(rows.column_names)}"
         )
+    if len(rows) < num_clients and partition.by != "replicate":
+        raise ValueError(
+            f"federation.num_clients: {num_clients} clients need {partition.min_rows} rows each "
+            f"(data.partition.min_rows); got {len(rows)} rows for all; ask for fewer clients"
+        )
     with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
         # The library draws a progress bar, and sorts as pyarrow no longer likes.
         warnings.filterwarnings("ignore", ".*null_placement.*", FutureWarning)

@@ -37,6 +37,7 @@ OWNED = {
     "trust_remote_code": "nothing: no code comes from a model's folder",
     "push_to_hub": "nothing: adapter/ is written, and nothing is uploaded",
     "model_init_kwargs": "model",
+    **dict.fromkeys(("model_adapter_name", "ref_adapter_name"), "reference, at the top"),
     "chat_template_path": "nothing: the tokenizer's own template is used",
     "disable_tqdm": "nothing: fedtune shows the progress",
     **dict.fromkeys(("save_strategy", "save_steps"), "nothing: checkpoints are the run's own"),
@@ -132,6 +133,24 @@ def check_train_keys(
                 hint = f"{found} is set by fedtune; write {taken[found]}"
             problems.append(f"train.{key}: unknown to TRL; {hint}")
     return problems
+
+
+def with_key(said: str, train: Mapping[str, Any]) -> str:
+    """What TRL says of a recipe's keys on one line, led by the one key that it speaks of, if any.
+
+    Args:
+        said: Its message, or one of ours that begins with a key.
+        train: The recipe's keys.
+    """
+    said = " ".join(said.split())
+    if said.startswith(("train.", "data.", "model.")):
+        return said
+    words = said.replace("`", " ").replace("'", " ")
+    named = [key for key in train if key in words or key.replace("_", " ") in words]
+    said_words = words.split()
+    texts = [key for key, each in train.items() if isinstance(each, str) and each in said_words]
+    spoken = named if len(named) == 1 else texts
+    return f"train.{spoken[0]}: {said}" if len(spoken) == 1 else f"train: {said}"
 
 
 def draw_rows(

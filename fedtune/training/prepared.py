@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,10 +24,17 @@ KEPT = 4  # of sets of rows at a time: those of a check, a run, and a few stages
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """Rows as long as they may be, and what became of the others."""
+    """Rows as long as they may be, and what became of the others.
+
+    Attributes:
+        rows: As a trainer takes them.
+        counts: Of them and of the others.
+        numbers: Of the rows kept, in the table of all rows; none of packed or poisoned ones.
+    """
 
     rows: Dataset
     counts: RowCounts
+    numbers: Sequence[int]
 
 
 Key = tuple[str, int | None, str]

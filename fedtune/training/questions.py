@@ -48,7 +48,7 @@ def questions(rows: Iterable[Row], learner: Learner, *, max_new_tokens: int) -> 
         if (split := split_row(row)) is None:
             continue
         prompt, truth = split
-        ids = _ids(prompt, row, learner)
+        ids = prompt_ids(prompt, row, learner)
         if 0 < len(ids) <= room:
             text = learner.tokenizer.decode(ids, skip_special_tokens=True).strip()
             yield Question(ids, text, truth, row)
@@ -87,7 +87,8 @@ def _last_turn(messages: list[dict[str, Any]]) -> tuple[Said, str] | None:
     return None
 
 
-def _ids(prompt: Said, row: Row, learner: Learner) -> list[int]:
+def prompt_ids(prompt: Said, row: Row, learner: Learner) -> list[int]:
+    """A prompt as tokens, with what the chat template puts before an answer."""
     tokenizer = learner.tokenizer
     if isinstance(prompt, str):
         return list(tokenizer(prompt)["input_ids"])

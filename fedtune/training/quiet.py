@@ -1,7 +1,8 @@
-"""Keep transformers' logger from telling what is meant to be so."""
+"""Keep the loggers of transformers and TRL from telling what is meant to be so."""
 
 from __future__ import annotations
 
+import logging as standard
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,9 +12,12 @@ def without_warnings() -> Iterator[None]:
     """Let its errors through, and nothing less."""
     from transformers.utils import logging
 
-    level = logging.get_verbosity()
+    level, trl = logging.get_verbosity(), standard.getLogger("trl")
+    before = trl.level
     logging.set_verbosity_error()
+    trl.setLevel(standard.ERROR)  # what it warns of in rows is counted, and told by client
     try:
         yield
     finally:
         logging.set_verbosity(level)
+        trl.setLevel(before)

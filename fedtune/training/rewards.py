@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Any
 
+from fedtune.failing import one_line
 from fedtune.recipe.reward import (
     GROUP,
     AnswerReward,
@@ -24,6 +25,7 @@ Row = Mapping[str, Any]
 Score = Callable[[str, str, Row], float]
 """(prompt, completion, row) -> a number; what is beyond [0, 1] or no number is brought there."""
 
+_QUOTED = 40  # signs of a completion in an error
 _WORD = re.compile(r"[A-Za-z_]+")
 # The first words of a docstring that says what something does or is.
 # fmt: off
@@ -152,7 +154,12 @@ def installed(entry: str, *, group: str, key: str) -> Any:  # noqa: ANN401  a fu
             f"{key}: entry point {entry!r} is installed more than once, as "
             f"{' and '.join(sorted(found))}; uninstall all but one"
         )
-    (function,) = (each.load() for each in found.values())
+    try:
+        (function,) = (each.load() for each in found.values())
+    except Exception as error:  # whatever its module does when it is imported
+        raise ValueError(
+            f"{key}: entry point {entry!r} cannot be loaded: {one_line(error)}; mend its package"
+        ) from error
     if not callable(function):
         raise ValueError(f"{key}: entry point {entry!r} is no function")
     return function
@@ -206,7 +213,16 @@ def repeats(text: str, times: int = 3) -> bool:
 def scorer(section: AnyReward) -> Score:
     """The function of a reward, its result brought into [0, 1]."""
     score = SCORES[section.name](section)
-    return lambda prompt, completion, row: bounded(score(prompt, completion, row))
+
+    def asked(prompt: str, completion: str, row: Row) -> float:
+        try:
+            return bounded(score(prompt, completion, row))
+        except Exception as error:  # of a plug-in
+            name = getattr(section, "entry", section.name)
+            error.add_note(f"rewards.{name}, asked about {completion[:_QUOTED]!r}")
+            raise
+
+    return asked
 
 
 def check_rewards(sections: Iterable[AnyReward], columns: Collection[str]) -> None:

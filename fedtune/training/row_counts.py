@@ -22,7 +22,10 @@ class RowCounts:
         kept: That are trained on, or measured.
         cut: Of those kept, that lost tokens to ``max_length``.
         dropped: That nothing is left of, or that are longer than the task takes.
-        flaws: Rows that teach nothing useful, by what is wrong with them. They are kept.
+        flaws: Rows that teach nothing useful, by what is wrong with them. They are kept, but for
+            those that are mute.
+        parted: Of those kept, whose prompt alone has other tokens at its end (`prompt_ends`).
+        mute: That no length gives a label; left out, and not among those dropped.
         tokens: Of the rows kept, in all their sequences.
         longest: Tokens of the longest sequence kept.
         largest_id: Of a token; -1 where there is none.
@@ -38,6 +41,8 @@ class RowCounts:
     longest: int = 0
     largest_id: int = -1
     packed: int | None = None
+    mute: int = 0
+    parted: int = 0
 
     @property
     def drawn(self) -> int:
@@ -45,7 +50,16 @@ class RowCounts:
         return self.kept if self.packed is None else self.packed
 
     @classmethod
-    def of(cls, rows: int, kept: Dataset, *, cut: int, flaws: Counter[str]) -> RowCounts:
+    def of(
+        cls,
+        rows: int,
+        kept: Dataset,
+        *,
+        cut: int,
+        flaws: Counter[str],
+        mute: int = 0,
+        parted: int = 0,
+    ) -> RowCounts:
         """Count the rows kept; ids of a pair's two answers each go with its prompt."""
         tokens, longest, largest = 0, 0, -1
         names = [name for name in _IDS if name in kept.column_names]
@@ -55,8 +69,9 @@ class RowCounts:
             asked = lengths.get("prompt_ids", 0)
             longest = max(longest, asked + max([0, *_answers(lengths)]))
             largest = max(largest, *(max(row[name], default=-1) for name in names))
-        dropped = rows - len(kept)
-        return cls(rows, len(kept), cut, dropped, dict(flaws), tokens, longest, largest)
+        dropped = rows - len(kept) - mute
+        counted = (tokens, longest, largest, mute, parted)
+        return cls(rows, len(kept), cut, dropped, dict(flaws), *counted)
 
 
 def _answers(lengths: Mapping[str, int]) -> list[int]:

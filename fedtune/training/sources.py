@@ -20,7 +20,7 @@ from fedtune.recipe.data import EMBEDDED
 from fedtune.seeds import derive
 from fedtune.training.formats import MARGIN, brought, chosen_columns, hint_of_columns
 from fedtune.training.tasks.task import Task
-from fedtune.training.text_files import check_text, matches, patterns_of
+from fedtune.training.text_files import check_text, first_broken, matches, patterns_of
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -189,6 +189,16 @@ def read_source(source: str | Source, task: str) -> Dataset:
     if kind in EMBEDDED:
         return Dataset.from_list(python_tasks.rows_for(task, kind))
     check_text(source)
+    try:
+        return _read(source, kind)
+    except ValueError as error:
+        if broken := first_broken(source):
+            raise ValueError(f"data.source: {broken}") from error
+        raise
+
+
+def _read(source: str | Source, kind: str) -> Dataset:
+    """The rows of files, a folder or the hub."""
     if isinstance(source, Source):
         if Path(source.path).is_dir() and _is_saved(Path(source.path)):
             rows = _from_disk(Path(source.path), source.split)

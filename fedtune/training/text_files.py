@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from fedtune.recipe import Source
 
 TEXT = {".json", ".jsonl", ".csv"}
 _MARKS = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
+_NO_JSON = "{}, line {}, is no JSON: {}; mend that line"
 _SHOWN = 20  # bytes before and after the first that is wrong
 
 
@@ -45,6 +47,37 @@ def check_text(source: str | Source) -> None:
         if path.suffix in TEXT and path.is_file() and left != 0:
             rows = _check_file(path, left)
             left = None if left is None else left - rows
+
+
+def first_broken(source: str | Source) -> str:
+    """Where the first JSON of a source is that is none: file, line from 1, why; else nothing."""
+    for path in sorted(set(_files_of(source))):
+        if path.suffix in {".json", ".jsonl"} and (found := _broken(path)):
+            return found
+    return ""
+
+
+def _broken(path: Path) -> str:
+    """What is wrong with a file that is read as lines of JSON, or as one value on many lines."""
+    with path.open(encoding="utf-8") as stream:
+        for number, line in enumerate(stream, 1):
+            if not line.strip():
+                continue
+            try:
+                json.loads(line)
+            except ValueError as error:
+                if number == 1 and path.suffix == ".json":
+                    return _broken_value(path)
+                return _NO_JSON.format(path, number, error)
+    return ""
+
+
+def _broken_value(path: Path) -> str:
+    try:
+        json.loads(path.read_text("utf-8"))
+    except json.JSONDecodeError as error:
+        return _NO_JSON.format(path, error.lineno, error)
+    return ""
 
 
 def _files_of(source: str | Source) -> Iterator[Path]:

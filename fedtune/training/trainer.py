@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +20,7 @@ from fedtune.training.client_round import Poison, Trained
 from fedtune.training.loaded import LoadedModel
 from fedtune.training.plan import Plan, draw_rows
 from fedtune.training.tasks import Learner
-from fedtune.training.tasks.running import run_steps
+from fedtune.training.tasks.running import FAILED_STEP, run_steps
 
 # Sections of a recipe that nothing in a process of clients looks at.
 UNSEEN = {"aggregator", "attack", "defence", "outer", "output_dir", "report_to"}
@@ -91,7 +93,7 @@ class LocalTrainer:
         loaded.write(widen(anchor, part.whole, loaded.layout))
         folder = kept / part.name if kept else None  # moments are numbered by what is trained
         state = inner_state.load(folder, before=round_) if folder else None
-        with lora.training_only(loaded.model, part):
+        with lora.training_only(loaded.model, part), self._with_rows(client, drawn, poison):
             steps = run_steps(
                 loaded.task,
                 chosen,
@@ -106,6 +108,21 @@ class LocalTrainer:
             inner_state.save(steps.optimizer_state, folder, round_=round_, keep=keep)
         local = cut(loaded.read(), loaded.layout, part.whole)
         return Trained(part.take(local - anchor), steps.loss, steps.figures)
+
+    @contextmanager
+    def _with_rows(
+        self, client: int | None, drawn: Sequence[int], poison: Poison | None
+    ) -> Iterator[None]:
+        """Have an error of a local step say which rows the step was on; a poison's are its own."""
+        try:
+            yield
+        except Exception as error:
+            step = error.__dict__.get(FAILED_STEP)
+            if step is not None and (poison is None or poison.spoil is None):
+                each = len(drawn) // self.loaded.plan.local_steps
+                seen = drawn[step * each : (step + 1) * each] if each else drawn
+                error.add_note(f"on {self._data.named(client, seen or drawn)}")
+            raise
 
     @cached_property
     def facts(self) -> str:

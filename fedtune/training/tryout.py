@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fedtune import nano
+from fedtune.failing import one_line
 from fedtune.training.plan import Plan
 from fedtune.training.tasks import TASKS, Learner
 from fedtune.training.tasks.running import ready, run_steps
@@ -99,6 +100,8 @@ def _problem(task: str, keys: str) -> str:
             run_steps(chosen, ready(chosen, rows, learner), learner, first_step=0, seed=0)
         except (TypeError, ValueError) as error:
             return str(error)
+        except Exception as error:  # as in the run
+            return f"a step failed: {one_line(error)}"
     return ""
 
 

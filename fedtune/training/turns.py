@@ -21,6 +21,7 @@ ROLES = {
     "chatgpt": "assistant", "bing": "assistant", "model": "assistant", "system": "system",
     "tool": "tool", "observation": "tool", "function_response": "tool",
 }  # fmt: skip
+_SHARED = {"human", "gpt", "chatgpt", "bing"}
 _NO_TURN = "data.source: row {}: column {!r} needs a turn at least; got none; take the row out"
 
 
@@ -31,12 +32,14 @@ def is_list(rows: Dataset, name: str) -> bool:
     return name in rows.features and not isinstance(rows.features[name], Value)
 
 
-def as_turns(rows: Dataset, names: Sequence[str]) -> Dataset:
+def as_turns(rows: Dataset, names: Sequence[str], *, shared: str | None = None) -> Dataset:
     """Rows whose columns ``names`` hold turns of a role and a text, with what else a turn had.
 
     Args:
         rows: As the source has them.
         names: Of columns that are no text.
+        shared: The column among them that came as ShareGPT's: its words for roles are known even
+            where they stand under ``role``.
 
     Raises:
         ValueError: Naming the row and the column that hold no turns.
@@ -45,7 +48,7 @@ def as_turns(rows: Dataset, names: Sequence[str]) -> Dataset:
 
     for name in names:
         _refuse_both_kinds(rows, name)
-    odd = [name for name in names if not _is_plain(rows, name)]
+    odd = [name for name in names if not _is_plain(rows, name) or _says_human(rows, name, shared)]
     if not odd:
         return rows
     # Each turn keeps its own keys: in a struct it would have those of all others, as null.
@@ -53,7 +56,10 @@ def as_turns(rows: Dataset, names: Sequence[str]) -> Dataset:
     typed = {name for name in odd if _is_typed(rows.features[name])}
 
     def brought(row: Row, place: int) -> dict[str, Any]:
-        return {name: _turns_of(row[name], name, place, name in typed) for name in odd}
+        made = {name: _turns_of(row[name], name, place, name in typed) for name in odd}
+        for turn in made.get(shared or "", ()):
+            turn["role"] = ROLES.get(turn["role"], turn["role"])
+        return made
 
     return rows.map(brought, with_indices=True, features=features)
 
@@ -90,6 +96,27 @@ def with_system(rows: Dataset, name: str) -> Dataset:
         return {name: [{"role": "system", "content": row["system"]}, *turns]}
 
     return rows.map(put, remove_columns=["system"])
+
+
+def hint_of_roles(rows: Dataset) -> str:
+    """What to write where the first row's turns have ShareGPT's roles in the place of a template's.
+
+    Returns:
+        To follow a message; empty where the roles are the usual ones.
+    """
+    for name in (each for each in TURNS if is_list(rows, each)):
+        roles = {str(turn.get("role")) for turn in rows[0][name] or () if isinstance(turn, Mapping)}
+        if odd := sorted(roles & _SHARED):
+            also = ", or call the column conversations" if name == "messages" else ""
+            told = f"column {name!r} has ShareGPT's roles, {' and '.join(odd)}"
+            return f"; {told}: write user and assistant{also}"
+    return ""
+
+
+def _says_human(rows: Dataset, name: str, shared: str | None) -> bool:
+    """Whether the column's first row has ShareGPT's words for roles, and may have them."""
+    turns = rows[0][name] if name == shared and len(rows) else None
+    return any(turn.get("role") in _SHARED for turn in turns or () if isinstance(turn, Mapping))
 
 
 def folded(turns: list[Turn]) -> list[Turn]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from uuid import uuid4
 
+from fedtune.failing import account_of
+from fedtune.messages.asked import asked_of
 from fedtune.messages.message import Context, Message
 from fedtune.messages.recipe_once import restore_from_state
 
@@ -57,5 +58,5 @@ class LocalTransport:
         try:
             restore_from_state(order.records, context.state)
             return self._client(order, context)
-        except Exception as error:  # as in every engine, a client's failure is its own
-            return order.failed("".join(traceback.format_exception(error)))
+        except (Exception, SystemExit) as error:  # as in every engine, its failure is its own
+            return order.failed(account_of(error, asked_of(order, context)))

@@ -73,7 +73,7 @@ def test_check_prints_a_recipe_that_loads_back(tmp_path):
         ("train.learning_rat=1", "did you mean 'learning_rate'"),
         ("train.learning_rate=fast", "train"),
         ("train.max_steps=3", "federation.local_steps"),
-        ("train.per_device_train_batch_size=0", "per_device_train_batch_size must be at least 1"),
+        ("train.per_device_train_batch_size=0", "per_device_train_batch_size: must be at least 1"),
         ("lora.target_modules=[q_proj, qq_proj]", "no module 'qq_proj'; did you mean 'q_proj'"),
         ("lora.target_modules=q_proj", "write [q_proj] to name a module"),
         ("lora.target_modules='('", "no regular expression"),

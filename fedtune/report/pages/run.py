@@ -93,7 +93,12 @@ def run_page(
         heads=(*HEADS, f"own {facts.leads}"),
         key=KEY.format(leads=facts.leads),
         clients=[
-            (label_of(one.client, manifest), one.client in attackers, _cells(one, rows))
+            (
+                label_of(one.client, manifest),
+                name_of(one.client, manifest),
+                one.client in attackers,
+                _cells(one, rows),
+            )
             for one in clients
         ],
         hidden=len(facts.clients) - len(clients),

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from fedtune.recipe import Recipe
+from fedtune.recipe.beside import judging
 from fedtune.runs.checks.at_once import problems_at_once
+
+_MODEL = "model.name_or_path:"
 
 
 def find_problems(
@@ -19,9 +22,12 @@ def find_problems(
         quick: Try neither rows, nor modules, nor the trainer: that imports all of the libraries
             that train, which takes seconds.
     """
-    problems = problems_at_once(recipe, promised)
-    if quick:
-        return problems
-    from fedtune.runs.checks.tried import problems_when_tried
+    with judging(recipe.beside):
+        problems = problems_at_once(recipe, promised)
+        if quick:
+            return problems
+        from fedtune.runs.checks.tried import problems_when_tried
 
-    return problems + problems_when_tried(recipe)
+        known = any(each.startswith(_MODEL) for each in problems)  # what is tried finds it again
+        tried = problems_when_tried(recipe)
+        return problems + [each for each in tried if not (known and each.startswith(_MODEL))]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import comb
 
 from attacks.updates.alie import z_max
 from fedtune.recipe import Recipe
 from fedtune.runs.checks.weightless import most_weightless
+
+_NAMED = 4  # modules
 
 
 def find_risks(recipe: Recipe) -> list[str]:
@@ -16,12 +19,26 @@ def find_risks(recipe: Recipe) -> list[str]:
 
 
 def notes_on_rows(recipe: Recipe) -> list[str]:
-    """What was seen in rows that can be trained on, a line each; none of a network's nodes."""
+    """What was seen in modules, and in rows that can be trained on but for a network's nodes'."""
+    notes = list(_bare(recipe))
     if recipe.federation.deployment is not None:
-        return []
+        return notes
     from fedtune.runs.checks.rows import look_at_rows
 
-    return list(look_at_rows(recipe).notes)
+    return [*notes, *look_at_rows(recipe).notes]
+
+
+def _bare(recipe: Recipe) -> Iterator[str]:
+    """Linear layers that all-linear does not reach."""
+    from fedtune.training.adapted import left_bare
+
+    if names := left_bare(recipe):
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        yield (
+            f"lora.target_modules: all-linear leaves {len(names)} linear layers of the model "
+            f"without an adapter: {', '.join(names[:_NAMED])}{more}; to reach them, name modules "
+            f"in a list"
+        )
 
 
 def _assumed_attackers(recipe: Recipe) -> list[str]:

@@ -17,12 +17,14 @@ from typing import Any
 
 import torch
 
+from fedtune.failing import one_line
 from fedtune.recipe import Recipe, Source
 from fedtune.training.base import load_tokenizer
 from fedtune.training.client_data import ClientData
 from fedtune.training.epochs import steps_of_rows
 from fedtune.training.formats import hint_of_prompt, kept_columns, left_out
-from fedtune.training.plan import Plan
+from fedtune.training.plan import Plan, with_key
+from fedtune.training.plugins import try_plugins
 from fedtune.training.rewards import check_rewards
 from fedtune.training.row_counts import RowCounts
 from fedtune.training.scores import check_scores
@@ -31,6 +33,10 @@ from fedtune.training.tasks import TASKS
 from fedtune.training.toy import toy_learner
 from fedtune.training.tryout import try_step
 
+PARTED = (
+    "have a prompt that ends in other tokens alone than before its answer: its end is learnt as "
+    "answer; end prompts at a word's end, answers begin with the space"
+)
 MOST_LISTED = 12  # clients that have a line of their own
 _PLACES = ("wpe", "embed_positions", "position_embeddings")
 
@@ -84,7 +90,7 @@ def _look(recipe_json: str, stamps: tuple[tuple[str, int, int], ...]) -> Found:
         skeleton = build_skeleton(recipe.model)
         tokenizer = load_tokenizer(recipe.model)
     except (OSError, ValueError) as error:
-        return Found((f"model.name_or_path: {error}",))
+        return Found((f"model.name_or_path: {' '.join(str(error).split())}",))
     plan = Plan.of(recipe, torch.device("cpu"), torch.float32)
     data = ClientData(recipe, toy_learner(recipe.task, plan, tokenizer, like=skeleton.config))
     counts: list[RowCounts] = []
@@ -93,6 +99,7 @@ def _look(recipe_json: str, stamps: tuple[tuple[str, int, int], ...]) -> Found:
     try:
         check_rewards(recipe.rewards, data.rows.column_names)
         check_scores(recipe.evaluation.scores, data.rows)
+        try_plugins(recipe, data.rows[0])
         counts.extend(map(data.counts, data.parts))
         for client in [*data.parts, *([None] if data.server_rows else [])]:
             data.check_use(client)
@@ -111,6 +118,9 @@ def _look(recipe_json: str, stamps: tuple[tuple[str, int, int], ...]) -> Found:
         *_told(counts, bound),
         *unmeasured,
     ]
+    if recipe.evaluation.samples > held_out.kept:
+        asked = f"evaluation.samples: {recipe.evaluation.samples} of {held_out.kept} held-out rows"
+        notes.append(f"{asked} that are measured: so many are shown; lower it")
     return Found(tuple(_beyond(whose, skeleton)), tuple(notes), tuple(counts), held_out)
 
 
@@ -154,7 +164,9 @@ def _step(data: ClientData, recipe: Recipe) -> None:
     try:
         try_step(data.learner, recipe.task, rows, order)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"train: {error}") from error
+        raise ValueError(with_key(str(error), recipe.train)) from error
+    except Exception as error:  # whatever TRL, torch or a plug-in raises, it would raise in the run
+        raise ValueError(f"train: a step on client 0's rows failed: {one_line(error)}") from error
 
 
 def _measure(data: ClientData, measured: dict[str, RowCounts]) -> Iterator[str]:
@@ -232,10 +244,14 @@ def _told(counts: list[RowCounts], bound: str) -> Iterator[str]:
             f"data.source: {flaw} in {count} of {rows} training rows, which teach nothing; most "
             f"of them, {counts[worst].flaws[flaw]}, with client {worst}"
         )
-    for word in ("cut", "dropped"):
+    for key, word, told in (
+        (bound, "cut", "are cut"),
+        (bound, "dropped", "are dropped"),
+        ("data.source", "parted", PARTED),
+    ):
         if count := sum(getattr(each, word) for each in counts):
             worst = max(range(len(counts)), key=lambda k: getattr(counts[k], word))
             yield (
-                f"{bound}: {count} of {rows} training rows are {word}; most of them, "
+                f"{key}: {count} of {rows} training rows {told}; most of them, "
                 f"{getattr(counts[worst], word)}, with client {worst}"
             )

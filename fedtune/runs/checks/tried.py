@@ -11,6 +11,7 @@ import attacks
 from fedtune.recipe import Attack, Recipe
 from fedtune.recipe.errors import nearest
 from fedtune.recipe.reward import AnyReward
+from fedtune.recipe.trl_keys import quoted_numbers
 from fedtune.runs.checks.rows import look_at_rows
 from fedtune.simulation.attack_check import rehearse
 from fedtune.simulation.poisoning import UNBOUNDED
@@ -18,7 +19,7 @@ from fedtune.training.adapted import adapted_modules, no_product
 from fedtune.training.attention import KEY
 from fedtune.training.client_round import looked_at
 from fedtune.training.packing import check_architecture, flattened_by, packing_refusals
-from fedtune.training.plan import Plan, check_train_keys
+from fedtune.training.plan import Plan, check_train_keys, with_key
 from fedtune.training.rewards import check_rewards, in_lists
 from fedtune.training.scores import check_scores
 from fedtune.training.skeleton import build_skeleton, module_names
@@ -34,7 +35,9 @@ def problems_when_tried(recipe: Recipe) -> list[str]:
         return problems  # no model can be built
     problems = [each for check in (_train, _lora, _ranks) for each in check(recipe)]
     # rows are prepared by the trainer's keys, so that only good ones can tell of rows
-    tried = (_attack,) if any(each.startswith("train") for each in problems) else (_data, _attack)
+    quoted = any(quoted_numbers(recipe.task, recipe.train))  # which is said at once
+    spoilt = quoted or any(each.startswith("train") for each in problems)
+    tried = (_attack,) if spoilt else (_data, _attack)
     return problems + [each for check in tried for each in check(recipe)]
 
 
@@ -42,7 +45,7 @@ def _train(recipe: Recipe) -> list[str]:
     task = TASKS[recipe.task]
     problems = check_train_keys(recipe.train, task.config, task.owned)
     problems += packing_refusals(recipe.train)
-    if problems:
+    if problems or any(quoted_numbers(recipe.task, recipe.train)):
         return problems
     device = torch.device("cpu")  # values are judged without the device that will run them
     plan = Plan.of(recipe, device, torch.float32)
@@ -51,8 +54,7 @@ def _train(recipe: Recipe) -> list[str]:
         check_step(recipe.task, plan)
         _apart(recipe)
     except (TypeError, ValueError) as error:
-        said = str(error)
-        return [said if said.startswith("train.") else f"train: {said}"]
+        return [with_key(str(error), recipe.train)]
     return []
 
 

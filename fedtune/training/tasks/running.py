@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader
 from fedtune.training.labelled import labelled_alone
 from fedtune.training.plan import Plan
 from fedtune.training.quiet import without_warnings
+from fedtune.training.tasks.schedule import NO_FUNCTION, schedule
 from fedtune.training.tasks.task import Learner, OptimizerState, Steps, Task
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 Config = TypeVar("Config", bound="TrainingArguments")
 
+FAILED_STEP = "failed_step"  # of an error: which local step raised it, from 0
 REFERENCE = "ref"  # the name under which TRL keeps a copy of the adapter
 # The rows come in the order in which they are to be seen, and each step is told of.
 EVERY_STEP = {
@@ -30,10 +33,6 @@ EVERY_STEP = {
     "logging_strategy": "steps",
     "logging_steps": 1,
 }
-_NO_FUNCTION = (
-    "lr_scheduler_type: {} depends on what came before; a schedule over all rounds must be a "
-    "function of the step, such as linear or cosine"
-)
 # What a log holds beside what was learnt; time is not the same twice.
 _NOT_OF_THE_STEPS = {"loss", "step", "epoch", "learning_rate", "step_time", "num_tokens"}
 _MARGINS = ("margin", "rewards/margins")
@@ -96,11 +95,14 @@ def check_values(kind: type[TrainingArguments], plan: Plan, **own: Any) -> None:
         ValueError: If TRL or the schedule over all rounds cannot do with one.
     """
     if plan.train.get("lr_scheduler_type") == "reduce_lr_on_plateau":  # else TRL asks for more
-        raise ValueError(_NO_FUNCTION.format("reduce_lr_on_plateau"))
+        raise ValueError(NO_FUNCTION.format("reduce_lr_on_plateau"))
     for key in ("per_device_train_batch_size", "gradient_accumulation_steps", "max_length"):
         value = plan.train.get(key)
         if value is not None and (not isinstance(value, int) or value < 1):
-            raise ValueError(f"{key} must be at least 1: got {value!r}")
+            raise ValueError(f"train.{key}: must be at least 1, a whole number: got {value!r}")
+    rate = plan.train.get("learning_rate")
+    if isinstance(rate, int | float) and not 0 < rate < math.inf:
+        raise ValueError(f"train.learning_rate: must be above 0: got {rate!r}")
     config = make_config(kind, plan, steps=1, seed=0, **own)
     parameter = torch.nn.Parameter(torch.zeros(1))
     learning_rate = float(config.learning_rate)
@@ -167,7 +169,12 @@ def _run(
         optimizer.load_state_dict({"state": optimizer_state, "param_groups": groups})
     trainer.lr_scheduler = schedule(trainer.args, optimizer, plan, first_step)
     with contextlib.redirect_stdout(io.StringIO()):  # the trainer prints its metrics
-        loss = trainer.train().training_loss
+        try:
+            loss = trainer.train().training_loss
+        except Exception as error:
+            error.__dict__[FAILED_STEP] = step = trainer.state.global_step
+            error.add_note(f"local step {step + 1} of {plan.local_steps}")
+            raise
     trainer.end()
     state: OptimizerState = optimizer.state_dict()["state"]
     return Steps(float(loss), state, _means(trainer.state.log_history))
@@ -209,34 +216,6 @@ def by_length(rows: Dataset) -> list[int]:
     ids = [rows[name] for name in rows.column_names if name.endswith("ids")]
     lengths = [sum(map(len, row)) for row in zip(*ids, strict=True)]
     return sorted(range(len(rows)), key=lengths.__getitem__)
-
-
-def schedule(
-    config: TrainingArguments,
-    optimizer: torch.optim.Optimizer,
-    plan: Plan,
-    first_step: int,
-) -> torch.optim.lr_scheduler.LambdaLR:
-    """The run's one schedule, from ``first_step`` on.
-
-    Raises:
-        ValueError: If it is no function of the step.
-    """
-    from transformers import get_scheduler
-
-    whole = get_scheduler(
-        config.lr_scheduler_type,
-        optimizer,
-        num_warmup_steps=config.get_warmup_steps(plan.total_steps),
-        num_training_steps=plan.total_steps,
-        scheduler_specific_kwargs=config.lr_scheduler_kwargs,
-    )
-    if not isinstance(whole, torch.optim.lr_scheduler.LambdaLR):
-        raise ValueError(_NO_FUNCTION.format(config.lr_scheduler_type))
-    shape = whole.lr_lambdas[0]
-    for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"]
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: shape(first_step + step))
 
 
 @contextlib.contextmanager

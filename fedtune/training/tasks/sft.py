@@ -9,6 +9,7 @@ import torch
 
 from fedtune.training.generation import IGNORED, complete, pad
 from fedtune.training.packing import packed, unpacked
+from fedtune.training.tasks.mute import mute_rows, with_mute
 from fedtune.training.tasks.running import (
     make_config,
     rows_per_round,
@@ -30,9 +31,20 @@ def prepare(rows: Dataset, learner: Learner) -> Dataset:
     """Tokenise rows as TRL does: chat template, eos, labels.
 
     Returns:
-        Columns ``input_ids`` and ``labels``.
+        Columns ``input_ids`` and ``labels``; no label where only an assistant's turns are learnt
+        and the row has none.
+
+    Raises:
+        ValueError: If ``assistant_only_loss`` is asked of text, or of a template that cannot.
     """
     learner = unbounded(learner)
+    mute = mute_rows(rows, learner) if learner.plan.train.get("assistant_only_loss") else []
+    if not mute:
+        return _tokenised(rows, learner)
+    return with_mute(rows, learner, mute, _tokenised)
+
+
+def _tokenised(rows: Dataset, learner: Learner) -> Dataset:
     with untouched(learner):
         trainer = make_trainer(rows, learner, steps=1, seed=0, tokenised=False)
         prepared: Dataset = trainer.train_dataset

@@ -10,7 +10,9 @@ from flwr import app as flower
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 
+from fedtune.failing import account_of
 from fedtune.messages import packing
+from fedtune.messages.asked import asked_of
 from fedtune.messages.message import KINDS, Context, Message
 from fedtune.messages.node_errors import told
 from fedtune.messages.recipe_once import restore_from_state
@@ -57,14 +59,20 @@ def client_app(
 
     Args:
         client: The client.
-        by_code: Report what it raises as `relaying_app` does; else Flower sends its text.
+        by_code: Report what it raises as `relaying_app` does; else with its traceback.
     """
 
     def handle(message: flower.Message, context: flower.Context) -> flower.Message:
         came_packed = blob_of(message.content) is not None
         order, state = order_from_flower(message), from_flower(context.state)
         restore_from_state(order.records, state)
-        reply = client(order, Context(dict(context.node_config), state))
+        here = Context(dict(context.node_config), state)
+        try:
+            reply = client(order, here)
+        except (Exception, SystemExit) as error:
+            if by_code:
+                raise
+            return _failed(account_of(error, asked_of(order, here)), message)
         context.state = to_flower(state)
         content = packed(reply.records) if came_packed else to_flower(reply.records)
         return flower.Message(content, reply_to=message)

@@ -5,6 +5,7 @@ import pickle
 import pytest
 import torch
 
+from fedtune.failing import during
 from fedtune.messages.node_errors import CODES, NotAllowedError, code_of, failure, told
 from fedtune.training.rendering import TemplateEndedError
 
@@ -30,6 +31,19 @@ class OfAStrangerError(ValueError):
 def test_a_code_and_our_own_sentence_are_all_that_is_told(error, code):
     assert code_of(error) == code
     assert told(error) == f"{code}: {CODES[code]}"
+
+
+@pytest.mark.parametrize("part", ["loading", "rows", "training", "measuring"])
+def test_what_nobody_foresaw_is_told_by_the_part_of_the_work_alone(part):
+    def fail(error):
+        with pytest.raises(type(error)), during("training"), during(part):
+            raise error
+        return code_of(error)
+
+    assert fail(KeyError("row 17 of /home/me/rows.jsonl")) == part
+    assert fail(ValueError("label")) == part
+    assert fail(MemoryError()) == "no-memory"
+    assert fail(failure("private")) == "private"
 
 
 def test_a_refusal_names_what_the_owner_does_not_allow_in_one_line_that_prints():

@@ -9,6 +9,7 @@ from fedtune.recipe import load_recipe
 from fedtune.recipe.beside import looked_in
 from fedtune.recipe.source import read_run_recipe
 from fedtune.recipe.stages import load
+from fedtune.runs.checks.preflight import find_problems
 from fedtune.training.sources import find_source
 
 
@@ -84,6 +85,18 @@ def test_what_is_missing_is_told_with_the_folders_looked_in(project, tmp_path):
     assert looked_in("/somewhere") == ""
     load_recipe("quickstart")  # a shipped one has nothing beside it
     assert looked_in("x.jsonl") == f"; looked in {tmp_path / 'elsewhere'}"
+
+
+def test_each_recipe_is_judged_by_its_own_folder_whichever_was_read_last(project, tmp_path):
+    first = load_recipe(write(project, "data: {source: data/row.jsonl}"))
+    same = load_recipe("quickstart", ["data.source=data/row.jsonl"])
+    there = tmp_path / "elsewhere"
+    for recipe, folders in ((first, f"{project}, then in {there}"), (same, str(there))):
+        copied = recipe.model_copy(update={"output_dir": tmp_path / "run"})
+        for each in (recipe, copied):
+            (problem,) = [one for one in find_problems(each) if "data.source" in one]
+            assert problem == f"data.source: no file data/row.jsonl; looked in {folders}"
+    assert first == load_recipe(write(tmp_path, "data: {source: data/row.jsonl}"))
 
 
 def test_a_strangers_run_folder_names_nothing_beside_it(project):

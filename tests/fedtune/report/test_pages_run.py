@@ -62,6 +62,12 @@ def test_it_names_task_and_model(records, model, told):
     assert told in outline(page).all("header")[0].text
 
 
+def test_a_name_that_is_cut_in_the_table_stands_whole_beside_it(records):
+    name = "The hospital of Saint <Mary> at the river"
+    page = page_of(records, client_names=[name, "b", "c", "d"])
+    assert 'title="client 0 (The hospital of Saint &lt;Mary&gt; at the river)">0 The hosp' in page
+
+
 def test_pictures_share_a_wide_screen_and_tables_say_that_they_scroll(records):
     page = page_of(records)
     (pictures,) = [each for each in outline(page).all("div") if each.has("pictures")]

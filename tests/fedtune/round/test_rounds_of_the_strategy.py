@@ -23,6 +23,7 @@ from fedtune.messages import wire
 from fedtune.messages.message import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from fedtune.records.checkpoint import Checkpoint
 from fedtune.records.events import Refused, Replied, RoundStarted
+from fedtune.report.progress import Progress
 from fedtune.round.roster import sample_clients
 from fedtune.transport.local import LocalTransport
 
@@ -308,8 +309,9 @@ def hostile_figures(message, client):
 
 def test_bad_figures_of_a_client_are_left_out_and_move_nothing():
     # Clients 0 and 6 report the losses 1 and 7, whose plain mean is 4.
+    progress = Progress(num_rounds=1)
     transport = LocalTransport(toy_app(figures_of=hostile_figures), 7)
-    server = toy_server(toy_recipe(7), transport)
+    server = toy_server(toy_recipe(7), transport, progress.take)
     assert server.run_round(transport, 1)
     anchor = server.outer.anchor
     server.evaluate_clients(transport, 1)
@@ -318,3 +320,6 @@ def test_bad_figures_of_a_client_are_left_out_and_move_nothing():
         6: {"loss": 7.0, "num_tokens": 5.0},
     }
     assert torch.equal(server.outer.anchor, anchor)
+    # Their updates count all the same: the live line says 7 of 7.
+    assert progress.count("replied") == 7
+    assert {each.client for each in progress.refusals} == {1, 2, 3, 4, 5}

@@ -12,9 +12,11 @@ from fedtune.recipe import parse_recipe
 from fedtune.records.events import RunStoppedError
 from fedtune.records.folder import RunFolder
 from fedtune.runs.checks import tried
+from fedtune.runs.checks.risks import _bare
 from fedtune.runs.engines import execute
 from fedtune.training.adapted import (
     adapted_modules,
+    left_bare,
     modules_of,
     no_product,
     trained_parameters,
@@ -44,6 +46,24 @@ def test_no_product_are_refused_in_products_written_or_not(mixtral, section):
     assert re.search(FUSED, said)
     assert "write geometry: factors under aggregator, or leave the experts out" in said
     assert tried._ranks(recipe) == [said]  # which is what check says
+
+
+@pytest.mark.parametrize(("architecture", "bare"), [("deepseek_v3", 6), ("llama", 0), ("gpt2", 0)])
+def test_what_all_linear_leaves_without_an_adapter_is_said(
+    architecture, bare, tiny_tokenizer, tmp_path
+):
+    """Of a model of two layers, whose first is dense where the others have experts."""
+    folder = save_tiny(architecture, tiny_tokenizer, tmp_path / architecture)
+    raw = {"model": {"name_or_path": str(folder), "device": "cpu"}, "aggregator": {"name": "mean"}}
+    recipe = parse_recipe({**raw, "lora": {"target_modules": "all-linear"}})
+    assert len(left_bare(recipe)) == bare
+    notes = list(_bare(recipe))
+    assert len(notes) == (1 if bare else 0)
+    if notes:
+        assert "leaves 6 linear layers of the model without an adapter: model.lay" in notes[0]
+        assert "model.layers.0.mlp.down_proj" in notes[0]
+    listed = parse_recipe({**raw, "lora": {"target_modules": ["c_attn", "o_proj"]}})
+    assert left_bare(listed) == []
 
 
 def test_no_product_have_adapters_in_factors_and_without_them_in_products(mixtral):

@@ -108,6 +108,14 @@ def test_what_of_a_row_reaches_trl(tmp_path, task, row, data, expected):
     assert looked_at(rows, TASKS[task]).to_list() == [expected] * 3
 
 
+def test_a_template_may_name_columns_with_spaces_and_knows_no_more_than_names(tmp_path):
+    row = {"the question": "a {b}", "the-context": None, "output": "c", "n": 3}
+    columns = {"prompt": "{{Q}} {the question}|{the-context}|{n}", "completion": "output"}
+    rows = read(written(tmp_path, [row] * 3), "sft", columns=columns)
+    assert rows["prompt"][0] == "{Q} a {b}||3"
+    assert rows["completion"][0] == "c"
+
+
 @pytest.mark.parametrize(
     ("task", "rows", "data", "words"),
     [
@@ -118,6 +126,9 @@ def test_what_of_a_row_reaches_trl(tmp_path, task, row, data, expected):
         ("sft", [PAIR], {"columns": {"prompt": "{prompt.x}"}}, "names columns alone"),
         ("sft", [PAIR], {"columns": {"prompt": "{prompt:>999999999}"}}, "names columns alone"),
         ("sft", [PAIR], {"columns": {"prompt": "{prompt!r}"}}, "names columns alone"),
+        ("sft", [PAIR], {"columns": {"prompt": "{prompt[0]}"}}, "names columns alone"),
+        ("sft", [PAIR], {"columns": {"prompt": "{0}"}}, "names columns alone"),
+        ("sft", [PAIR], {"columns": {"prompt": "{}"}}, "names columns alone"),
         ("sft", [PAIR], {"columns": {"prompt": "{prompt"}}, "is no template"),
         ("sft", [{"messages": [{"role": "user", "content": [{"type": "image", "text": None}]}]}],
          {}, "row 0: column 'messages': content needs text alone; got image"),

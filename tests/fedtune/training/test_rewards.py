@@ -9,6 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from plug_ins import installed  # noqa: F401  a fixture
 from pydantic import TypeAdapter
 
 from fedtune.recipe import parse_recipe
@@ -187,24 +188,7 @@ def test_rewards_of_one_name_are_numbered():
     assert [each.score("", "One two", {}) for each in priced] == [0.5, 0.75, 1.0]
 
 
-@pytest.fixture
-def installed(tmp_path, monkeypatch):
-    """Return a function: a package's name, its code and its entry points -> it is installed."""
-
-    def install(package, code, **points):
-        folder = tmp_path / package
-        info = folder / f"{package}-1.0.dist-info"
-        info.mkdir(parents=True)
-        (folder / f"{package}.py").write_text(code)
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
-        lines = [f"{name} = {package}:{what}" for name, what in points.items()]
-        (info / "entry_points.txt").write_text("\n".join(["[fedtune.rewards]", *lines]))
-        monkeypatch.syspath_prepend(folder)
-
-    return install
-
-
-def test_a_function_of_ones_own_is_found_by_its_entry_point(installed):
+def test_a_function_of_ones_own_is_found_by_its_entry_point(installed):  # noqa: F811
     code = "def share(prompt, completion, row):\n    return row['top'] * len(completion) / 10\n"
     installed("rewards_of_mine", code, share="share")
     score = scorer(section("entry_point", entry="share"))
@@ -214,7 +198,7 @@ def test_a_function_of_ones_own_is_found_by_its_entry_point(installed):
     assert score("p", "abc", {"top": math.nan}) == 0.0
 
 
-def test_an_entry_point_that_is_not_there_is_refused(installed):
+def test_an_entry_point_that_is_not_there_is_refused(installed):  # noqa: F811
     with pytest.raises(ValueError, match=r"no entry point 'own' in the group fedtune\.rewards"):
         scorer(section("entry_point", entry="own"))
     installed("two_rewards", "first = second = len", second="second", first="first")
@@ -222,12 +206,18 @@ def test_an_entry_point_that_is_not_there_is_refused(installed):
         scorer(section("entry_point", entry="own"))
 
 
-def test_an_entry_point_that_is_no_function_or_two_is_refused(installed):
+def test_an_entry_point_that_is_no_function_or_two_is_refused(installed):  # noqa: F811
     installed("no_function", "wrong = 3", mine="wrong")
     with pytest.raises(ValueError, match="entry point 'mine' is no function"):
         scorer(section("entry_point", entry="mine"))
     installed("another_one", "right = len", mine="right")
     with pytest.raises(ValueError, match="as another_one:right and no_function:wrong; uninstall"):
+        scorer(section("entry_point", entry="mine"))
+
+
+def test_an_entry_point_that_cannot_be_imported_is_a_fault_of_its_package(installed):  # noqa: F811
+    installed("halved", "import no_such_module_here", mine="mine")
+    with pytest.raises(ValueError, match="entry point 'mine' cannot be loaded: ModuleNotFoundErr"):
         scorer(section("entry_point", entry="mine"))
 
 

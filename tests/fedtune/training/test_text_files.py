@@ -68,8 +68,13 @@ def test_a_folder_whose_name_is_a_pattern_is_refused(tmp_path):
 
 def test_a_line_that_is_no_row_is_named(tmp_path):
     (tmp_path / "a.jsonl").write_text(3 * LINE + '{"prompt": "a, "completion": "b"}\n')
-    with pytest.raises(ValueError, match=r"a\.jsonl could not be read as json.*in row 3"):
+    with pytest.raises(ValueError, match=r"^data\.source: a\.jsonl, line 4, is no JSON: Expecting"):
         read("a.jsonl")
+    (tmp_path / "c.json").write_text('[\n{"text": "a"},\n{"text": "b"},,\n]\n')
+    with pytest.raises(ValueError, match=r"c\.json, line 3, is no JSON: .*; mend that line"):
+        read("c.json")
+    with pytest.raises(ValueError, match=r"a\.jsonl, line 4, is no JSON"):
+        read(Source(path="json", data_files=["*.jsonl"]))
     (tmp_path / "b.jsonl").write_text(LINE + "[1]\n")
     with pytest.raises(ValueError, match=r"b\.jsonl could not be read as json"):
         read("b.jsonl")

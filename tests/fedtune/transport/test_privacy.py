@@ -154,6 +154,7 @@ def test_rows_on_which_training_fails_are_not_told_of(run, tiny_recipe, monkeypa
     # The server's own rows are no part of this.
     monkeypatch.setattr(worker.evaluator, "measure", lambda *_, **__: Figures(1.0))
     monkeypatch.setattr(worker.data, "held_out_counts", lambda _: RowCounts(6, 6))
+    monkeypatch.setattr(worker.data, "counts", lambda _: RowCounts(6, 6))
     if not private:
         with pytest.raises(RunStoppedError, match="max_length leaves none of"):
             run(recipe, app=app)
