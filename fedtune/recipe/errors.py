@@ -59,6 +59,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> RecipeError:
 
 
 # What pydantic puts into the path of a `str | Source` or `str | list[str]`: no key of the recipe.
+# A class with a validator of its own stands there as `function-after[...]`.
 _BRANCHES = {"str", "Source", "list[str]", "dict[str,any]"}
 
 
@@ -67,7 +68,8 @@ def _is_other_branch(item: dict[str, Any]) -> bool:
 
 
 def _line(item: dict[str, Any], model: type[BaseModel]) -> str:
-    path = [str(part) for part in item["loc"] if part not in _BRANCHES]
+    parts = map(str, item["loc"])
+    path = [part for part in parts if part not in _BRANCHES and not part.startswith("function-")]
     key = ".".join(path)
     if item["type"] == "extra_forbidden":
         return f"{key}: unknown key; {_hint(model, path)}"

@@ -37,7 +37,6 @@ OWNED = {
     "trust_remote_code": "nothing: no code comes from a model's folder",
     "push_to_hub": "nothing: adapter/ is written, and nothing is uploaded",
     "model_init_kwargs": "model",
-    **dict.fromkeys(("model_adapter_name", "ref_adapter_name"), "reference, at the top"),
     "chat_template_path": "nothing: the tokenizer's own template is used",
     "disable_tqdm": "nothing: fedtune shows the progress",
     **dict.fromkeys(("save_strategy", "save_steps"), "nothing: checkpoints are the run's own"),
@@ -47,6 +46,9 @@ OWNED = {
     ),
     "resume_from_checkpoint": "fedtune run --resume",
 }
+
+# Keys of earlier releases of TRL, and what says them here.
+_FORMER = dict.fromkeys(("model_adapter_name", "ref_adapter_name"), "reference, at the top")
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ def check_train_keys(
         owned: Keys beyond `OWNED` that the task sets itself, and what says it instead.
     """
     known = [each.name for each in dataclasses.fields(config) if each.init]
-    taken = {**OWNED, **owned}
+    taken = {**OWNED, **_FORMER, **owned}
     problems = []
     for key in train:
         if key in taken:

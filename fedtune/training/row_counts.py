@@ -24,12 +24,12 @@ class RowCounts:
         dropped: That nothing is left of, or that are longer than the task takes.
         flaws: Rows that teach nothing useful, by what is wrong with them. They are kept, but for
             those that are mute.
-        parted: Of those kept, whose prompt alone has other tokens at its end (`prompt_ends`).
-        mute: That no length gives a label; left out, and not among those dropped.
         tokens: Of the rows kept, in all their sequences.
         longest: Tokens of the longest sequence kept.
         largest_id: Of a token; -1 where there is none.
         packed: Sequences that hold the rows kept; None where each row is one.
+        mute: That no length gives a label; left out, and not among those dropped.
+        parted: Of those kept, whose prompt alone has other tokens at its end (`prompt_ends`).
     """
 
     rows: int
@@ -70,8 +70,18 @@ class RowCounts:
             longest = max(longest, asked + max([0, *_answers(lengths)]))
             largest = max(largest, *(max(row[name], default=-1) for name in names))
         dropped = rows - len(kept) - mute
-        counted = (tokens, longest, largest, mute, parted)
-        return cls(rows, len(kept), cut, dropped, dict(flaws), *counted)
+        return cls(
+            rows,
+            len(kept),
+            cut,
+            dropped,
+            dict(flaws),
+            tokens,
+            longest,
+            largest,
+            mute=mute,
+            parted=parted,
+        )
 
 
 def _answers(lengths: Mapping[str, int]) -> list[int]:

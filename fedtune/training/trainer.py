@@ -83,7 +83,7 @@ class LocalTrainer:
         rows = self._data.train_rows(client, poison)
         if poison is None:
             self._data.check_use(client)
-        plan = loaded.plan.counted(len(rows), loaded.task.steps_for)
+        plan = loaded.learner.plan.counted(len(rows), loaded.task.steps_for)
         order = self._data.order_of(client)
         needed = loaded.task.rows_per_round(plan)
         seed = derive(self._seed, round_, try_) if try_ else self._seed
@@ -93,7 +93,7 @@ class LocalTrainer:
         loaded.write(widen(anchor, part.whole, loaded.layout))
         folder = kept / part.name if kept else None  # moments are numbered by what is trained
         state = inner_state.load(folder, before=round_) if folder else None
-        with lora.training_only(loaded.model, part), self._with_rows(client, drawn, poison):
+        with lora.training_only(loaded.model, part), self._with_rows(client, drawn, plan, poison):
             steps = run_steps(
                 loaded.task,
                 chosen,
@@ -111,7 +111,7 @@ class LocalTrainer:
 
     @contextmanager
     def _with_rows(
-        self, client: int | None, drawn: Sequence[int], poison: Poison | None
+        self, client: int | None, drawn: Sequence[int], plan: Plan, poison: Poison | None
     ) -> Iterator[None]:
         """Have an error of a local step say which rows the step was on; a poison's are its own."""
         try:
@@ -119,7 +119,7 @@ class LocalTrainer:
         except Exception as error:
             step = error.__dict__.get(FAILED_STEP)
             if step is not None and (poison is None or poison.spoil is None):
-                each = len(drawn) // self.loaded.plan.local_steps
+                each = len(drawn) // plan.local_steps
                 seen = drawn[step * each : (step + 1) * each] if each else drawn
                 error.add_note(f"on {self._data.named(client, seen or drawn)}")
             raise

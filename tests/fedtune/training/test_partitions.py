@@ -127,7 +127,7 @@ def test_the_fewest_rows_are_one_to_train_on_and_one_to_hold_out(rows):
 
 @pytest.mark.parametrize("way", [WAYS[0], WAYS[1], WAYS[3], WAYS[4]], ids=name)
 def test_more_clients_than_rows_are_refused(rows, way):
-    with pytest.raises(ValueError, match=r"data\.partition: \d+ clients need a row each; got \d+"):
+    with pytest.raises(ValueError, match=r"num_clients: 9 clients need 2 rows each .*; got 6 rows"):
         deal(rows.select(range(6)), way, 9, seed=0)
 
 

@@ -148,7 +148,7 @@ def test_a_hub_name_that_is_not_cached_says_what_to_do():
         ("a.jsonl", '{"messages": "hello"}\n',
          "column 'messages' needs lists of messages; got string"),
         ("a.jsonl", "", "a.jsonl could not be read as json, split 'train': it is empty"),
-        ("a.jsonl", '{"text": "a', "a.jsonl could not be read as json"),
+        ("a.jsonl", '{"text": "a', "a.jsonl, line 1, is no JSON: Unterminated string"),
     ],
 )  # fmt: skip
 def test_rows_in_no_format_are_refused(tmp_path, name, text, problem):

@@ -31,7 +31,7 @@ def problems_of(task, train):
 )
 def test_a_value_that_trl_has_no_use_for_is_found_before_the_run(task, train, said):
     (line,) = problems_of(task, train)
-    assert line.startswith("train: ")
+    assert line.startswith("train.")
     assert said in line
 
 
