@@ -5,7 +5,6 @@ import sys
 
 import pytest
 from plug_ins import installed  # noqa: F401  a fixture
-from transformers import Trainer
 from typer.testing import CliRunner
 
 from fedtune.adapters import lora
@@ -121,6 +120,8 @@ def test_what_was_finished_before_can_be_gone_on_with(
 
 def test_a_failing_step_names_client_step_and_rows(recipe, raising):
     # Each client takes two steps of two rows: the fourth step is client 1's second one.
+    from transformers import Trainer
+
     raising(Trainer, "training_step", RuntimeError("CUDA error:\nan assert"), call=4)
     folder, bound = RunFolder.create(recipe())
     execute(bound, folder)
@@ -137,6 +138,8 @@ def test_a_failing_step_names_client_step_and_rows(recipe, raising):
 
 
 def test_all_clients_that_fail_alike_end_the_run_on_one_screen(recipe, monkeypatch):
+    from transformers import Trainer
+
     def broken(*given, **named):
         raise KeyError("labels")
 

@@ -6,7 +6,6 @@ Rows here go through nano's tokenizer, whose template marks the assistant's turn
 import json
 
 import pytest
-from transformers import AutoTokenizer
 
 from fedtune.nano import model_folder
 from fedtune.runs.checks.rows import look_at_rows
@@ -65,6 +64,8 @@ def test_a_chat_without_an_answer_is_counted_and_left_out_of_the_assistants_turn
 
 
 def test_the_other_rows_are_tokenised_as_without_the_mute_ones(looked_at):
+    from transformers import AutoTokenizer
+
     recipes = [looked_at.recipe_of(rows, **ONLY) for rows in (MUTE,)]
     data = get_worker(recipes[0].model_dump_json()).data
     tokenizer = AutoTokenizer.from_pretrained(model_folder())

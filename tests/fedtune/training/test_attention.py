@@ -5,7 +5,6 @@ Not proven here: that flash attention computes what it should; no such device is
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, BloomConfig, LlamaConfig, LlamaForCausalLM
 
 from fedtune.recipe import Model, load_recipe
 from fedtune.runs.checks.tried import problems_when_tried
@@ -17,6 +16,8 @@ CUDA = torch.device("cuda")
 
 
 def keys(name, **where):
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
     where = {"device": torch.device("cpu"), "dtype": torch.float32, **where}
     section = Model(attn_implementation=name)
     return attention_of(section, LlamaConfig(), AutoModelForCausalLM, **where)
@@ -50,6 +51,8 @@ def test_check_and_the_load_refuse_what_this_device_cannot(name, reason):
 
 
 def test_what_an_architecture_does_not_offer_is_refused(tmp_path):
+    from transformers import BloomConfig
+
     BloomConfig(hidden_size=8, n_layer=1, n_head=1, vocab_size=16).save_pretrained(tmp_path)
     section = Model(name_or_path=str(tmp_path), attn_implementation="sdpa")
     with pytest.raises(ValueError, match="BloomForCausalLM does not offer sdpa; write eager"):
@@ -59,6 +62,8 @@ def test_what_an_architecture_does_not_offer_is_refused(tmp_path):
 
 
 def test_no_kernel_is_fetched_in_the_place_of_a_package(monkeypatch):
+    from transformers import LlamaForCausalLM
+
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
     where = {"device": CUDA, "dtype": torch.bfloat16}
     with pytest.raises(ValueError, match="needs its package, which is not installed"):

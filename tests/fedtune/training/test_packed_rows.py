@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from plain_trl import KEYS, SEED, language_model, places_in_order, plain_trainer, row_of
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from fedtune.recipe import Model
 from fedtune.runs.checks.rows import lines_of, look_at_rows
@@ -116,6 +115,8 @@ def test_check_says_rows_and_packed_sequences(make_worker):
 @pytest.mark.parametrize("architecture", ["opt", "bloom", "falcon", "mpt", "mamba"])
 @pytest.mark.parametrize("key", ["packing", "padding_free"])
 def test_architectures_that_read_on_are_refused(architecture, key):
+    from transformers import AutoModelForCausalLM
+
     config = tiny(architecture)
     with pytest.raises(ValueError, match=rf"train\.{key}: this model does not keep rows apart"):
         check_architecture(Model(), config, {key: True})
@@ -128,6 +129,8 @@ def test_architectures_that_read_on_are_refused(architecture, key):
 @pytest.mark.parametrize("architecture", ["gpt2", "qwen3", "gemma2", "mixtral"])
 @pytest.mark.parametrize("attention", ["eager", None])
 def test_architectures_that_keep_rows_apart_are_taken(architecture, attention):
+    from transformers import AutoModelForCausalLM
+
     config = tiny(architecture)
     check_architecture(Model(attn_implementation=attention), config, {"packing": True})
     check_apart(AutoModelForCausalLM.from_config(config), {"packing": True})
@@ -135,6 +138,7 @@ def test_architectures_that_keep_rows_apart_are_taken(architecture, attention):
 
 def tiny(architecture):
     from architectures import CONFIGS, NO_DROPOUT
+    from transformers import AutoConfig
 
     ids = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), 0)
     return AutoConfig.for_model(

@@ -7,7 +7,6 @@ import json
 
 import pandas
 import pytest
-from datasets import Dataset
 
 from fedtune.recipe import RecipeError, Source, parse_recipe
 from fedtune.runs.checks.rows import look_at_rows
@@ -43,6 +42,8 @@ def test_the_first_rows_are_those_of_a_whole_read(files, kind):
 
 def test_no_more_is_read_than_the_rows_take(tmp_path, files, monkeypatch):
     """A second file that no reader could read is never opened, and damage behind is not seen."""
+    from datasets import Dataset
+
     later = tmp_path / "rows2.json"
     later.write_bytes(b"\xff\xfe no json")
     both = [files["json"], str(later)]
@@ -82,6 +83,8 @@ def test_clients_are_dealt_what_was_taken_and_check_says_so(files, tiny_model_fo
 
 
 def test_a_saved_folder_gives_its_first_rows(tmp_path):
+    from datasets import Dataset
+
     Dataset.from_list(ROWS).save_to_disk(tmp_path / "saved")
     first = read_source(Source(path=str(tmp_path / "saved"), take=7), "sft")
     assert first.to_list() == ROWS[:7]

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import set_peft_model_state_dict
 from plain_trl import (
     FEDERATION,
     KEYS,
@@ -73,6 +72,7 @@ def test_a_round_is_what_plain_trl_makes_of_the_same_function(
     package, make_worker, tiny_model_folder, small_data, format
 ):
     import waited
+    from peft import set_peft_model_state_dict
     from trl import GRPOConfig, GRPOTrainer
 
     rewards = [OF_MINE[0] | {"entry": "waited", "weight": 2.0}]
