@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fedtune.recipe import Source
+from fedtune.training.csv_files import check_fields
 
 TEXT = {".json", ".jsonl", ".csv"}
 _MARKS = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
@@ -34,7 +35,7 @@ def matches(source: Source, file: str) -> list[Path]:
 
 
 def check_text(source: str | Source) -> None:
-    """Hold the text files of a source against UTF-8, as far as it is read.
+    """Hold the text files of a source against UTF-8, and CSV against its head, as far as read.
 
     Args:
         source: Of files that are here; of others nothing is known.
@@ -46,6 +47,8 @@ def check_text(source: str | Source) -> None:
     for path in dict.fromkeys(_files_of(source)):
         if path.suffix in TEXT and path.is_file() and left != 0:
             rows = _check_file(path, left)
+            if path.suffix == ".csv":
+                check_fields(path, left)
             left = None if left is None else left - rows
 
 

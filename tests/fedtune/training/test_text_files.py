@@ -78,3 +78,27 @@ def test_a_line_that_is_no_row_is_named(tmp_path):
     (tmp_path / "b.jsonl").write_text(LINE + "[1]\n")
     with pytest.raises(ValueError, match=r"b\.jsonl could not be read as json"):
         read("b.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("prompt,completion\na,b,c\n", "line 2: 3 fields, and the head has 2 (prompt, completion)"),
+        ("prompt,completion\na,b,\nc,d,\n", "line 2: 3 fields, and the head has 2"),
+        ('prompt,completion\n"a\nb",c\nd,e,f\n', "line 4: 3 fields"),
+        ("prompt;completion\na;b\n", "'prompt;completion': are fields parted by ';'? save"),
+        ("prompt\tcompletion\na\tb\n", "are fields parted by '\\t'? save the file with commas"),
+    ],
+)
+def test_csv_that_does_not_fit_its_head_is_refused(tmp_path, text, told):
+    # pandas takes the first of three fields for the row's name: b -> prompt, c -> completion
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(ValueError, match=r"data\.source: .*a\.csv") as caught:
+        read("a.csv")
+    assert told in str(caught.value)
+
+
+def test_csv_with_commas_in_quotes_is_read_as_it_stands(tmp_path):
+    (tmp_path / "a.csv").write_text('prompt,completion\n"a, b","c\nd"\ne,f\n')
+    taken = read("a.csv")
+    assert taken == [{"prompt": "a, b", "completion": "c\nd"}, {"prompt": "e", "completion": "f"}]
